@@ -1,0 +1,1 @@
+//! boltz-operator.

@@ -1,0 +1,2 @@
+//! boltz-operator.
+fn main() {}
