@@ -1,0 +1,59 @@
+//! Where the admin key comes from: a mounted file that is read again when it changes, or the environment.
+
+use secrecy::{ExposeSecret, SecretString};
+use std::{path::PathBuf, time::Duration};
+use tokio::sync::watch;
+
+/// How often the file is looked at. Kubernetes changes it by swapping a link, so the content is what counts.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The source of the admin key.
+#[derive(Debug)]
+pub enum AdminKeySource {
+    /// A mounted file.
+    File(PathBuf),
+    /// The environment variable `BOLTZ_API_KEY`, as it was at start.
+    Environment,
+}
+
+impl AdminKeySource {
+    /// The key as it is now; `None` when there is none.
+    pub async fn read(&self) -> Option<SecretString> {
+        let text = match self {
+            Self::File(path) => match tokio::fs::read_to_string(path).await {
+                Ok(text) => text,
+                Err(error) => {
+                    tracing::debug!(file = %path.display(), %error, "the admin key's file could not be read");
+                    return None;
+                }
+            },
+            Self::Environment => std::env::var("BOLTZ_API_KEY").ok()?,
+        };
+        let key = text.trim();
+        (!key.is_empty()).then(|| SecretString::from(key))
+    }
+
+    /// Publishes the key whenever it changes, for ever.
+    pub async fn publish(self, key: watch::Sender<Option<SecretString>>) {
+        if matches!(self, Self::Environment) {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let read = self.read().await;
+            let changed = key.send_if_modified(|known| {
+                let differs = known.as_ref().map(|key| key.expose_secret().to_owned())
+                    != read.as_ref().map(|key| key.expose_secret().to_owned());
+                if differs {
+                    known.clone_from(&read);
+                }
+                differs
+            });
+            match (changed, read.is_some()) {
+                (true, true) => tracing::info!("the admin key has changed"),
+                (true, false) => tracing::error!("the admin key's file is missing or empty"),
+                (false, _) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Prints the CustomResourceDefinition: `cargo run --bin crdgen > crds/boltzapikeys.yaml`.
+
+use boltz_operator::api::BoltzApiKey;
+use kube::CustomResourceExt;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match serde_saphyr::to_string(&BoltzApiKey::crd()) {
+        Ok(yaml) => {
+            print!("{yaml}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("crdgen: cannot write the CustomResourceDefinition as YAML: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The client: one method per call, no retries, no redirects, bounded time and size.
+
+use super::{
+    error::BoltzError,
+    types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
+};
+use crate::metrics::Metrics;
+use http::{HeaderMap, HeaderValue, Method};
+use jiff::Timestamp;
+use reqwest::{Certificate, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+const KEYS: &str = "/compute/v1/admin/api-keys";
+const AUTH_ME: &str = "/compute/v1/auth/me";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer that is read, in bytes. A full page of the list has some 50 KiB.
+const LARGEST_BODY: usize = 4 << 20;
+/// How much of Boltz's words is repeated.
+const LONGEST_MESSAGE: usize = 256;
+
+/// What a client needs.
+#[derive(Clone, Debug)]
+pub struct BoltzClientOptions {
+    /// For example `https://api.boltz.bio`.
+    pub base_url: String,
+    /// Further root certificates, PEM.
+    pub extra_roots_pem: Option<Vec<u8>>,
+    /// How long one call may take.
+    pub request_timeout: Duration,
+}
+
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BoltzClientError {
+    /// The file with further roots is not PEM, or holds no certificate.
+    #[error("--boltz-ca-file: wants certificates in PEM format")]
+    Roots(#[source] reqwest::Error),
+    /// TLS or proxy settings do not work.
+    #[error("the client for Boltz could not be made: {0}")]
+    Build(#[source] reqwest::Error),
+}
+
+/// The admin API of one organization. Cheap to clone.
+#[derive(Clone)]
+pub struct BoltzClient {
+    http: reqwest::Client,
+    base_url: String,
+    request_timeout: Duration,
+    admin_key: watch::Receiver<Option<SecretString>>,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for BoltzClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BoltzClient").field("base_url", &self.base_url).finish_non_exhaustive()
+    }
+}
+
+impl BoltzClient {
+    /// A client that takes the admin key of the moment for every call.
+    pub fn new(
+        options: BoltzClientOptions,
+        admin_key: watch::Receiver<Option<SecretString>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BoltzClientError> {
+        // Compiled in, because an image from scratch has no roots, and reqwest then fails even for http.
+        let mut roots: Vec<Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+            .iter()
+            .map(|der| Certificate::from_der(der))
+            .collect::<Result<_, _>>()
+            .map_err(BoltzClientError::Build)?;
+        if let Some(pem) = &options.extra_roots_pem {
+            roots.extend(Certificate::from_pem_bundle(pem).map_err(BoltzClientError::Roots)?);
+        }
+        let http = reqwest::Client::builder()
+            .tls_certs_only(roots)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(options.request_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("boltz-operator/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(BoltzClientError::Build)?;
+        Ok(Self {
+            http,
+            base_url: options.base_url.trim_end_matches('/').to_owned(),
+            request_timeout: options.request_timeout,
+            admin_key,
+            metrics,
+        })
+    }
+
+    /// Creates a key, shown only this once. Not idempotent: see [`BoltzError::effect`].
+    pub async fn create_key(
+        &self,
+        request: &CreateKeyRequest,
+        timeout: Duration,
+    ) -> Result<CreatedKey, BoltzError> {
+        let call = self.request(Method::POST, KEYS).json(request).timeout(timeout.min(self.request_timeout));
+        let created: CreatedKey = self.send("create a key", "create", call).await?;
+        if created.key.expose_secret().is_empty() || created.details.id.is_empty() {
+            return Err(BoltzError::Unreadable { operation: "create a key" });
+        }
+        Ok(created)
+    }
+
+    /// One page of the list of all workspaces' keys, after the key with that id.
+    pub async fn list_keys(&self, after_id: Option<&str>) -> Result<KeyPage, BoltzError> {
+        let mut call = self.request(Method::GET, KEYS);
+        if let Some(after_id) = after_id {
+            call = call.query(&[("after_id", after_id)]);
+        }
+        self.send("list the keys", "list", call).await
+    }
+
+    /// Revokes a key. One that Boltz does not know, or has revoked before, counts as revoked.
+    pub async fn revoke_key(&self, id: &str) -> Result<Revocation, BoltzError> {
+        // An id comes from Boltz, but also from annotations: only what looks like one becomes part of a path.
+        let is_plain = !id.is_empty()
+            && id.len() <= 128
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if !is_plain {
+            return Ok(Revocation::AlreadyGone);
+        }
+        let call = self.request(Method::POST, &format!("{KEYS}/{id}/revoke"));
+        match self.send::<KeyDetails>("revoke a key", "revoke", call).await {
+            Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
+            Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::AlreadyGone),
+            Err(BoltzError::Status { status: 400 | 409 | 422, code, message, .. })
+                if says_already(&code) || says_already(&message) =>
+            {
+                Ok(Revocation::AlreadyGone)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who the admin key belongs to; `None` when the server has no such call.
+    pub async fn auth_me(&self) -> Result<Option<AuthMe>, BoltzError> {
+        match self.send("check the admin key", "auth_me", self.request(Method::GET, AUTH_ME)).await {
+            Ok(me) => Ok(Some(me)),
+            Err(BoltzError::Status { status: 404 | 405, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base_url));
+        let key = self.admin_key.borrow();
+        let header = key.as_ref().and_then(|key| HeaderValue::from_str(key.expose_secret()).ok());
+        match header {
+            Some(mut header) => {
+                header.set_sensitive(true);
+                request.header("x-api-key", header)
+            }
+            // Without a key the answer is a 401, which is what the caller has to hear.
+            None => request,
+        }
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        metric: &'static str,
+        request: RequestBuilder,
+    ) -> Result<T, BoltzError> {
+        let started = Instant::now();
+        let result = exchange(operation, request).await;
+        let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
+        self.metrics.boltz_call(metric, &code, started.elapsed());
+        // serde_json's errors quote values: they are dropped.
+        let (_, body) = result?;
+        serde_json::from_slice(&body).map_err(|_| BoltzError::Unreadable { operation })
+    }
+}
+
+fn says_already(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["already revoked", "already_revoked", "already inactive", "already expired", "not active"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+/// Sends one request and reads the whole answer: the status and body of a 2xx, or an error.
+async fn exchange(operation: &'static str, request: RequestBuilder) -> Result<(u16, Vec<u8>), BoltzError> {
+    let failed = |source: reqwest::Error| {
+        let source = source.without_url();
+        if source.is_connect() {
+            BoltzError::Connect { operation, source }
+        } else if source.is_timeout() {
+            BoltzError::Timeout { operation }
+        } else {
+            BoltzError::Transport { operation, source }
+        }
+    };
+    let mut response = request.send().await.map_err(failed)?;
+    let status = response.status();
+    let retry_after = retry_after(response.headers(), Timestamp::now());
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => {
+                return Err(BoltzError::Unreadable { operation });
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            // The status of an error is known even if its body is not.
+            Err(_) if !status.is_success() => break,
+            // A connection that broke while answering had been made: never "not sent".
+            Err(error) if error.is_timeout() => return Err(BoltzError::Timeout { operation }),
+            Err(error) => return Err(BoltzError::Transport { operation, source: error.without_url() }),
+        }
+    }
+    if status.is_success() {
+        return Ok((status.as_u16(), body));
+    }
+    let told = serde_json::from_slice::<Told>(&body).unwrap_or_default();
+    Err(BoltzError::Status {
+        operation,
+        status: status.as_u16(),
+        code: printable(&told.code),
+        message: printable(&told.message),
+        retry_after,
+    })
+}
+
+/// Boltz's error body; not guaranteed.
+#[derive(Default, Deserialize)]
+struct Told {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(LONGEST_MESSAGE).collect()
+}
+
+/// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let number =
+        |text: &str| text.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+    if let Some(wait) = text("retry-after-ms").and_then(number) {
+        return Some(wait / 1000);
+    }
+    let text = text("retry-after")?;
+    number(text).or_else(|| {
+        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+        Some(crate::plan::elapsed(now, at))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+        let wait = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_str(value).unwrap());
+            retry_after(&headers, now)
+        };
+        for (name, value, milliseconds) in [
+            ("retry-after-ms", "1500", Some(1500)),
+            ("retry-after", "2", Some(2000)),
+            ("retry-after", "0.5", Some(500)),
+            ("retry-after", "Tue, 24 Nov 2026 10:00:30 GMT", Some(30_000)),
+            ("retry-after", "Tue, 24 Nov 2026 09:00:00 GMT", Some(0)),
+            ("retry-after", "-1", None),
+            ("retry-after", "soon", None),
+            ("retry-after", "1e300", None),
+            ("retry-after", "NaN", None),
+        ] {
+            assert_eq!(wait(name, value), milliseconds.map(Duration::from_millis), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_create_answer_needs_key_and_details() {
+        let details = r#"{"id":"k1","created_at":"2026-11-24T10:00:00Z","is_active":true,"later_field":{}}"#;
+        assert!(
+            serde_json::from_str::<CreatedKey>(&format!(r#"{{"key":"sk","key_details":{details}}}"#)).is_ok()
+        );
+        for bad in [r#"{"key":"sk"}"#.to_owned(), format!(r#"{{"key_details":{details}}}"#), "[]".to_owned()]
+        {
+            assert!(serde_json::from_str::<CreatedKey>(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn other_words_for_revoked_count() {
+        assert!(says_already("This key is already revoked."));
+        assert!(says_already("KEY_ALREADY_REVOKED"));
+        assert!(!says_already("VALIDATION_ERROR"));
+    }
+}

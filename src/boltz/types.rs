@@ -1,0 +1,110 @@
+//! What goes over the wire. Source: Boltz's public "API Keys" reference page and its official SDKs.
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// The body of a create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CreateKeyRequest {
+    /// Display name and marker.
+    pub name: String,
+    /// Empty: from everywhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_ips: Vec<String>,
+    /// Absent: never expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_days: Option<u32>,
+    /// Live or test.
+    pub mode: KeyMode,
+    /// Absent: the default workspace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<String>,
+}
+
+/// Live or test mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyMode {
+    /// Computes for money.
+    Live,
+    /// Synthetic data at no cost.
+    Test,
+}
+
+/// The answer to a create. Deliberately without `Debug`, `Clone` and `Serialize`.
+#[derive(Deserialize)]
+pub struct CreatedKey {
+    /// The full key, shown only this once.
+    pub key: SecretString,
+    /// Everything else about it.
+    #[serde(rename = "key_details")]
+    pub details: KeyDetails,
+}
+
+/// A key as Boltz lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct KeyDetails {
+    /// Its id.
+    pub id: String,
+    /// Empty: from everywhere.
+    #[serde(default)]
+    pub allowed_ips: Option<Vec<String>>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Absent: never.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+    /// Whether Boltz takes it. Whether this turns false on expiry is not known.
+    pub is_active: bool,
+    /// Its first 12 characters; may be the same for every key.
+    #[serde(default)]
+    pub key_prefix: String,
+    /// False for test keys.
+    #[serde(default = "live")]
+    pub livemode: bool,
+    /// When it was last used.
+    #[serde(default)]
+    pub last_used_at: Option<Timestamp>,
+    /// The only free text that a key carries.
+    #[serde(default)]
+    pub name: String,
+    /// Admin keys have none.
+    #[serde(default)]
+    pub workspace_id: Option<String>,
+}
+
+fn live() -> bool {
+    true
+}
+
+/// One page of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct KeyPage {
+    /// The keys.
+    pub data: Vec<KeyDetails>,
+    /// Whether there is a page after this one.
+    pub has_more: bool,
+    /// The cursor for it.
+    #[serde(default)]
+    pub last_id: Option<String>,
+}
+
+/// What came of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// Boltz revoked it now, or says again that it is revoked.
+    Revoked(Box<KeyDetails>),
+    /// Boltz does not know it or had revoked it before.
+    AlreadyGone,
+}
+
+/// Who a key belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AuthMe {
+    /// `admin` or `workspace`.
+    pub key_type: String,
+    /// `live` or `test`.
+    #[serde(default)]
+    pub mode: Option<String>,
+}

@@ -1,0 +1,736 @@
+//! The only writer: one arm per step. An answer feeds the next observation.
+
+use super::{
+    Context, ObjectState, backoff, events,
+    kubernetes::{KubernetesError, Verdict, api_version},
+    observe,
+};
+use crate::{
+    api::{
+        BoltzApiKeySpec, BoltzApiKeyStatus, FINALIZER, LEDGER_ANNOTATION, Mode, OWNER_LABEL,
+        RECORD_ANNOTATION, RESTARTED_FOR_ANNOTATION, WorkloadKind,
+    },
+    boltz::{BoltzError, BoltzErrorKind, CreateKeyRequest, Effect, KeyMode, Revocation},
+    ledger::{Ledger, LedgerEntry},
+    marker::{AttemptId, Marker, ObjectMark},
+    plan::{
+        Attempt, Block, Facts, Intent, MintedKey, OwnSecret, Progress, Reason, RevokeReason, SecretFacts,
+        Step, with_finalizer,
+    },
+    record::{PreviousKey, Record, parameters_hash, value_sha256},
+    secrets::{SecretMetadata, Value},
+};
+use k8s_openapi::ByteString;
+use rand::RngExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value as Json, json};
+use std::time::Duration;
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The facts hold its answer: decide again.
+    Done,
+    /// The facts were not up to date, or the fate of a write is not known: read, then decide again.
+    ReadAgain,
+    /// The object is let go.
+    Gone,
+}
+
+/// Carries out one step.
+pub async fn execute(
+    context: &Context,
+    state: &mut ObjectState,
+    facts: &mut Facts,
+    step: Step,
+) -> Result<Outcome, KubernetesError> {
+    let mut execution = Execution { context, state, facts };
+    match step {
+        Step::Wait => Ok(Outcome::Done),
+        Step::Preflight => execution.preflight().await,
+        Step::WriteAttempt { keep, intent } => execution.write_attempt(keep, *intent).await,
+        Step::Mint(attempt) => {
+            execution.mint(attempt).await;
+            Ok(Outcome::Done)
+        }
+        Step::Store { attempt, previous, rotations } => execution.store(attempt, previous, rotations).await,
+        Step::WriteStatus(status) => execution.write_status(*status).await,
+        Step::Revoke { key_id, reason } => {
+            execution.revoke(key_id, reason).await;
+            Ok(Outcome::Done)
+        }
+        Step::AddFinalizer => {
+            let finalizers = with_finalizer(&execution.facts.object.finalizers);
+            execution.patch_object("add the finalizer", json!({"finalizers": finalizers})).await
+        }
+        Step::AdoptPrevious(previous) => execution.adopt_previous(previous).await,
+        Step::MoveSecret { from } => execution.move_secret(&from).await,
+        Step::DeleteSecret { name, uid } => {
+            let namespace = &execution.facts.object.namespace;
+            context.kubernetes.delete_secret(namespace, &name, &uid).await?;
+            context.secrets.remove(namespace, &name, None);
+            execution.facts.other_secrets.retain(|secret| secret.name != name);
+            Ok(Outcome::Done)
+        }
+        Step::Reshape => execution.reshape().await,
+        Step::RestartWorkloads => execution.restart_workloads().await,
+        Step::ReleaseSecret { name } => execution.release_secret(&name).await,
+        Step::DropFinalizer { staying } => execution.drop_finalizer(staying).await,
+    }
+}
+
+struct Execution<'a> {
+    context: &'a Context,
+    state: &'a mut ObjectState,
+    facts: &'a mut Facts,
+}
+
+impl Execution<'_> {
+    /// C0, R0: catches a taken name, missing rights, quota, policies and a terminating namespace before a key is
+    /// minted that could not be stored.
+    async fn preflight(&mut self) -> Result<Outcome, KubernetesError> {
+        let mut placeholder = Record::placeholder(&self.facts.object.uid);
+        if let Ok(spec) = &self.facts.object.spec {
+            placeholder.take_shape(spec);
+        }
+        let value = json!(ByteString(b"preflight".to_vec()));
+        match self.write_secret(&placeholder, value, true).await {
+            Ok(_) => {
+                self.facts.preflight_passed = true;
+                Ok(Outcome::Done)
+            }
+            Err(error) if error.is_lack_of_dry_run() => {
+                // A webhook that cannot take part in dry runs must not block for ever: a live read stands in.
+                let name = self.facts.object.secret_name().to_owned();
+                let found = observe::read_secret(self.context, &self.facts.object.namespace, &name).await?;
+                let as_known = match (&found, &self.facts.secret) {
+                    (None, SecretFacts::Absent) => true,
+                    (Some((read, _)), SecretFacts::Ours(own)) => {
+                        read.resource_version == own.resource_version
+                    }
+                    _ => false,
+                };
+                self.facts.preflight_passed = as_known;
+                Ok(if as_known { Outcome::Done } else { Outcome::ReadAgain })
+            }
+            Err(error) => match error.verdict() {
+                Verdict::Conflict => Ok(Outcome::ReadAgain),
+                Verdict::Refused | Verdict::NotFound => {
+                    self.block_storing(&error);
+                    Ok(Outcome::Done)
+                }
+                Verdict::Unknown => Err(error),
+            },
+        }
+    }
+
+    fn block_storing(&mut self, error: &KubernetesError) {
+        let reason = if error.is_policy() { Reason::PolicyDenied } else { Reason::SecretWriteFailed };
+        let until = self.context.clock.now().monotonic.plus(self.context.settings.recheck);
+        let message = format!("The Secret cannot be written: {}", error.message());
+        self.state.memory.store_blocked = Some(Block { reason, message, until: Some(until) });
+        self.context.metrics.issue_failed(reason.as_str());
+    }
+
+    /// C1, R1: finalizer and new attempt, in one write, before the POST.
+    async fn write_attempt(
+        &mut self,
+        keep: Vec<LedgerEntry>,
+        intent: Intent,
+    ) -> Result<Outcome, KubernetesError> {
+        let now = self.context.clock.now();
+        if let Err(block) = self.context.account.take_mint(now.monotonic) {
+            self.state.memory.mint_blocked = Some(block);
+            return Ok(Outcome::Done);
+        }
+        let attempt = AttemptId::from_random(rand::rng().random());
+        let mut ledger = Ledger { entries: keep };
+        ledger.entries.push(LedgerEntry { attempt: attempt.clone(), written_at: now.wall });
+        // Until the answer is there, the attempt counts as one that is never sent: it may land and is then harmless.
+        let known = Attempt { written: now.monotonic, intent, progress: Progress::Ended };
+        self.state.memory.attempts.insert(attempt.clone(), known);
+        let metadata = json!({
+            "finalizers": with_finalizer(&self.facts.object.finalizers),
+            "annotations": {LEDGER_ANNOTATION: ledger.to_annotation()},
+        });
+        let outcome = self.patch_object("write the attempt", metadata).await;
+        if matches!(outcome, Ok(Outcome::Done))
+            && let Some(known) = self.state.memory.attempts.get_mut(&attempt)
+        {
+            known.progress = Progress::Written;
+            self.state.memory.first_seen.insert(attempt.to_string(), now.monotonic);
+        }
+        outcome
+    }
+
+    /// C2, R2: the one POST of the attempt.
+    async fn mint(&mut self, attempt: AttemptId) {
+        let Some(known) = self.state.memory.attempts.get_mut(&attempt) else { return };
+        let now = self.context.clock.now().monotonic;
+        let left = known.written.plus(self.context.settings.window()).since(now);
+        let timeout = self.context.request_timeout.min(left);
+        let request = create_request(self.context, self.facts, &known.intent.spec, &attempt);
+        // Before the call: whatever ends this future, the attempt is not POSTed again.
+        known.progress = Progress::Sent;
+        match self.context.account.client().create_key(&request, timeout).await {
+            Ok(created) => {
+                self.context.account.succeeded();
+                let details = created.details;
+                let key = MintedKey {
+                    id: details.id,
+                    prefix: details.key_prefix,
+                    value_sha256: value_sha256(created.key.expose_secret().as_bytes()),
+                    received_at: self.context.clock.now().wall,
+                    created_at: details.created_at,
+                    expires_at: details.expires_at,
+                    livemode: details.livemode,
+                    workspace_id: details.workspace_id,
+                };
+                known.progress = Progress::InHand { key, store_in_doubt: false, refused: false };
+                self.state.values.insert(attempt, created.key);
+                self.state.memory.mint_blocked = None;
+                self.state.memory.rejected = None;
+                self.state.mint_failures = 0;
+            }
+            Err(error) => {
+                if error.effect() == Effect::None {
+                    known.progress = Progress::Written;
+                }
+                self.mint_failed(&error);
+            }
+        }
+    }
+
+    fn mint_failed(&mut self, error: &BoltzError) {
+        let now = self.context.clock.now().monotonic;
+        self.context.account.failed(error, now);
+        self.state.mint_failures = self.state.mint_failures.saturating_add(1);
+        let reason = match error.kind() {
+            BoltzErrorKind::Rejected => {
+                self.state.memory.rejected = Some((self.facts.object.generation, rejection(error)));
+                Reason::BoltzRejected
+            }
+            BoltzErrorKind::Unauthorized => Reason::BoltzUnauthorized,
+            BoltzErrorKind::RateLimited => Reason::RateLimited,
+            BoltzErrorKind::Unavailable => Reason::BoltzUnavailable,
+        };
+        if reason != Reason::BoltzRejected {
+            let until = now.plus(backoff::delay(self.state.mint_failures, error.retry_after()));
+            let message = format!("Boltz did not issue a key: {error}. The operator tries again.");
+            self.state.memory.mint_blocked = Some(Block { reason, message, until: Some(until) });
+        }
+        self.context.metrics.issue_failed(reason.as_str());
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            reason = reason.as_str(),
+            "no key was issued"
+        );
+    }
+
+    /// C3, R3: the key and its record, in one write.
+    async fn store(
+        &mut self,
+        attempt: AttemptId,
+        previous: Vec<PreviousKey>,
+        rotations: i64,
+    ) -> Result<Outcome, KubernetesError> {
+        let Some(known) = self.state.memory.attempts.get_mut(&attempt) else { return Ok(Outcome::Done) };
+        let Progress::InHand { key, store_in_doubt, .. } = &mut known.progress else {
+            return Ok(Outcome::Done);
+        };
+        let Some(value) = self.state.values.get(&attempt).map(encode) else { return Ok(Outcome::Done) };
+        let was_in_doubt = std::mem::replace(store_in_doubt, true);
+        let (key, intent) = (key.clone(), known.intent.clone());
+        let spec = self.facts.object.spec.as_ref().unwrap_or(&intent.spec);
+        let mut record = Record {
+            key_id: key.id.clone(),
+            key_prefix: key.prefix.clone(),
+            attempt: attempt.clone(),
+            reason: intent.reason,
+            issued_at: key.received_at,
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            livemode: key.livemode,
+            workspace_id: key.workspace_id.clone(),
+            value_sha256: key.value_sha256.clone(),
+            parameters_hash: parameters_hash(&intent.spec),
+            rotate: intent.rotate.clone(),
+            rotate_now: intent.rotate_now.clone(),
+            rotations,
+            previous,
+            ..Record::placeholder(&self.facts.object.uid)
+        };
+        record.take_shape(spec);
+        match self.write_secret(&record, value, false).await {
+            Ok(metadata) => {
+                self.take_secret(metadata, Some(key.value_sha256.clone()));
+                if let Some(known) = self.state.memory.attempts.get_mut(&attempt) {
+                    known.progress = Progress::Stored(key.clone());
+                }
+                self.state.values.remove(&attempt);
+                self.context.metrics.issued(intent.reason.as_str());
+                tracing::info!(
+                    key_id = key.id,
+                    reason = intent.reason.as_str(),
+                    "a key was issued and stored"
+                );
+                if rotations > 0 {
+                    let note = format!("Issued the key {} ({}).", key.id, intent.reason.as_str());
+                    self.event(events::Kind::Normal, "Rotated", note);
+                }
+                Ok(Outcome::Done)
+            }
+            Err(error) => {
+                let verdict = error.verdict();
+                if let Some(Progress::InHand { store_in_doubt, refused, .. }) =
+                    self.state.memory.attempts.get_mut(&attempt).map(|known| &mut known.progress)
+                {
+                    *store_in_doubt = was_in_doubt || verdict == Verdict::Unknown;
+                    *refused |= matches!(verdict, Verdict::Refused | Verdict::NotFound);
+                }
+                match verdict {
+                    Verdict::Refused | Verdict::NotFound => self.block_storing(&error),
+                    Verdict::Unknown => {
+                        let until = self.context.clock.now().monotonic.plus(Duration::from_secs(1));
+                        let message =
+                            format!("The Secret could not be written: {error}. The operator tries again.");
+                        self.state.memory.store_blocked =
+                            Some(Block { reason: Reason::SecretWriteFailed, message, until: Some(until) });
+                    }
+                    Verdict::Conflict => {}
+                }
+                tracing::warn!(error = &error as &dyn std::error::Error, "a key was not stored");
+                Ok(Outcome::ReadAgain)
+            }
+        }
+    }
+
+    /// Creates the wanted Secret, or updates it under its UID and resourceVersion.
+    async fn write_secret(
+        &self,
+        record: &Record,
+        value: Json,
+        dry_run: bool,
+    ) -> Result<SecretMetadata, KubernetesError> {
+        let object = &self.facts.object;
+        match &self.facts.secret {
+            SecretFacts::Ours(own) => {
+                let patch = secret_patch(self.facts, own, record, Some(value));
+                self.context.kubernetes.patch_secret(&object.namespace, &own.name, &patch, dry_run).await
+            }
+            SecretFacts::Absent | SecretFacts::Foreign(_) => {
+                let body = new_secret(self.facts, record, value);
+                self.context.kubernetes.create_secret(&object.namespace, body, dry_run).await
+            }
+        }
+    }
+
+    /// The answer to a write of the wanted Secret becomes a fact.
+    fn take_secret(&mut self, metadata: SecretMetadata, value_sha256: Option<String>) {
+        self.facts.secret = SecretFacts::Ours(metadata.as_own(&self.facts.object.uid, value_sha256.clone()));
+        self.facts.preflight_passed = false;
+        self.context.secrets.put(metadata, Value::Read(value_sha256));
+    }
+
+    async fn write_status(&mut self, status: BoltzApiKeyStatus) -> Result<Outcome, KubernetesError> {
+        let object = &self.facts.object;
+        let (old, new) = (json!(object.status), json!(status));
+        let mut fields = new.as_object().cloned().unwrap_or_default();
+        for name in old.as_object().into_iter().flat_map(serde_json::Map::keys) {
+            fields.entry(name.clone()).or_insert(Json::Null);
+        }
+        let patch = json!({"metadata": self.guard(), "status": fields});
+        match self.context.kubernetes.patch_status(&object.namespace, &object.name, &patch).await {
+            Ok(read) => {
+                let before = std::mem::take(&mut self.facts.object.status);
+                observe::absorb_object(self.state, self.facts, read);
+                // What was written is what stands, whatever the API server made of its form.
+                self.facts.object.status = status;
+                for (kind, reason, note) in events::transitions(&before, &self.facts.object.status) {
+                    self.event(kind, reason, note);
+                }
+                Ok(Outcome::Done)
+            }
+            Err(error) => read_again_after_conflict(error),
+        }
+    }
+
+    /// R5, D1, strays, compensation. The live read that has to come before it is behind these facts.
+    async fn revoke(&mut self, key_id: String, reason: RevokeReason) {
+        self.facts.live = false;
+        let answer = self.context.account.client().revoke_key(&key_id).await;
+        let now = self.context.clock.now().monotonic;
+        match answer {
+            Ok(revocation) => {
+                self.context.account.succeeded();
+                let memory = &mut self.state.memory;
+                memory.revoked.insert(key_id.clone());
+                memory.revoke_blocked = None;
+                self.state.revoke_failures = 0;
+                for (attempt, known) in &mut memory.attempts {
+                    if matches!(&known.progress, Progress::InHand { key, .. } if key.id == key_id) {
+                        known.progress = Progress::Ended;
+                        self.state.values.remove(attempt);
+                    }
+                }
+                if matches!(revocation, Revocation::Revoked(_)) {
+                    self.context.metrics.revoked(reason.as_str());
+                    if reason == RevokeReason::Stray {
+                        self.context.metrics.stray_revoked();
+                    }
+                }
+                tracing::info!(key_id, reason = reason.as_str(), "a key was revoked");
+                let note = self.revocation_note(&key_id, reason);
+                let kind = match reason {
+                    RevokeReason::OverlapOver | RevokeReason::Deleted => events::Kind::Normal,
+                    RevokeReason::OverlapCut | RevokeReason::Stray | RevokeReason::NotStored => {
+                        events::Kind::Warning
+                    }
+                };
+                self.event(kind, "Revoked", note);
+            }
+            Err(error) => {
+                self.context.account.failed(&error, now);
+                self.state.revoke_failures = self.state.revoke_failures.saturating_add(1);
+                let delay = backoff::delay(self.state.revoke_failures, error.retry_after());
+                let reason = match error.kind() {
+                    BoltzErrorKind::Unauthorized => Reason::BoltzUnauthorized,
+                    BoltzErrorKind::RateLimited => Reason::RateLimited,
+                    BoltzErrorKind::Rejected => Reason::BoltzRejected,
+                    BoltzErrorKind::Unavailable => Reason::BoltzUnavailable,
+                };
+                let message = format!("The key {key_id} could not be revoked: {error}.");
+                self.state.memory.revoke_blocked =
+                    Some(Block { reason, message, until: Some(now.plus(delay)) });
+                tracing::warn!(
+                    key_id,
+                    error = &error as &dyn std::error::Error,
+                    "a key could not be revoked"
+                );
+            }
+        }
+    }
+
+    fn revocation_note(&self, key_id: &str, reason: RevokeReason) -> String {
+        let used = self
+            .facts
+            .listed(key_id)
+            .and_then(|listed| listed.last_used_at)
+            .filter(|_| matches!(reason, RevokeReason::OverlapOver | RevokeReason::OverlapCut))
+            .map(|time| format!(" Boltz last saw it used at {time}."));
+        format!("Revoked the key {key_id} ({}).{}", reason.as_str(), used.unwrap_or_default())
+    }
+
+    async fn adopt_previous(&mut self, previous: Vec<PreviousKey>) -> Result<Outcome, KubernetesError> {
+        let SecretFacts::Ours(own) = &self.facts.secret else { return Ok(Outcome::ReadAgain) };
+        let Some(mut record) = own.record.clone() else { return Ok(Outcome::ReadAgain) };
+        record.previous.extend(previous);
+        let patch = secret_patch(self.facts, own, &record, None);
+        self.patch_own_secret(own.clone(), patch).await
+    }
+
+    /// A Secret's change that leaves its value alone.
+    async fn patch_own_secret(&mut self, own: OwnSecret, patch: Json) -> Result<Outcome, KubernetesError> {
+        let namespace = &self.facts.object.namespace;
+        match self.context.kubernetes.patch_secret(namespace, &own.name, &patch, false).await {
+            Ok(metadata) => {
+                self.take_secret(metadata, own.value_sha256);
+                Ok(Outcome::Done)
+            }
+            Err(error) => self.shape_failed(error),
+        }
+    }
+
+    fn shape_failed(&mut self, error: KubernetesError) -> Result<Outcome, KubernetesError> {
+        match error.verdict() {
+            Verdict::Conflict | Verdict::NotFound => Ok(Outcome::ReadAgain),
+            Verdict::Refused => {
+                self.block_storing(&error);
+                Ok(Outcome::Done)
+            }
+            Verdict::Unknown => Err(error),
+        }
+    }
+
+    /// The same key under another name: the new Secret is written, then the plan has the old one deleted.
+    async fn move_secret(&mut self, from: &str) -> Result<Outcome, KubernetesError> {
+        let Some(own) = self.facts.other_secrets.iter().find(|secret| secret.name == from).cloned() else {
+            return Ok(Outcome::ReadAgain);
+        };
+        let Some((mut record, value)) = self.read_value(&own).await? else { return Ok(Outcome::ReadAgain) };
+        let Ok(spec) = &self.facts.object.spec else { return Ok(Outcome::Done) };
+        record.take_shape(spec);
+        let body = new_secret(self.facts, &record, json!(value));
+        match self.context.kubernetes.create_secret(&self.facts.object.namespace, body, false).await {
+            Ok(metadata) => {
+                self.take_secret(metadata, own.value_sha256);
+                Ok(Outcome::Done)
+            }
+            Err(error) => self.shape_failed(error),
+        }
+    }
+
+    /// The same key in another shape.
+    async fn reshape(&mut self) -> Result<Outcome, KubernetesError> {
+        let SecretFacts::Ours(own) = self.facts.secret.clone() else { return Ok(Outcome::ReadAgain) };
+        let Some((mut record, value)) = self.read_value(&own).await? else { return Ok(Outcome::ReadAgain) };
+        let Ok(spec) = &self.facts.object.spec else { return Ok(Outcome::Done) };
+        record.take_shape(spec);
+        let patch = secret_patch(self.facts, &own, &record, Some(json!(value)));
+        self.patch_own_secret(own, patch).await
+    }
+
+    /// The record and value of a Secret, if they are still those of the facts.
+    async fn read_value(&self, own: &OwnSecret) -> Result<Option<(Record, ByteString)>, KubernetesError> {
+        let read = self.context.kubernetes.get_secret(&self.facts.object.namespace, &own.name).await?;
+        Ok(read.and_then(super::kubernetes::SecretWithData::into_parts).and_then(|(metadata, mut data)| {
+            let record = Record::parse(metadata.record.as_deref())?;
+            let value = data.remove(&record.secret_key)?;
+            let intact = metadata.resource_version == own.resource_version
+                && value_sha256(&value.0) == record.value_sha256;
+            intact.then_some((record, value))
+        }))
+    }
+
+    async fn restart_workloads(&mut self) -> Result<Outcome, KubernetesError> {
+        let Some(key_id) = self.facts.record().map(|record| record.key_id.clone()) else {
+            return Ok(Outcome::Done);
+        };
+        let targets = match &self.facts.object.spec {
+            Ok(spec) => spec.rollout_restart_targets.clone(),
+            Err(_) => Vec::new(),
+        };
+        let annotations = json!({RESTARTED_FOR_ANNOTATION: key_id});
+        let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        for target in targets {
+            let kind = match target.kind {
+                WorkloadKind::Deployment => "Deployment",
+                WorkloadKind::StatefulSet => "StatefulSet",
+                WorkloadKind::DaemonSet => "DaemonSet",
+            };
+            let namespace = &self.facts.object.namespace;
+            match self.context.kubernetes.patch_workload(namespace, target.kind, &target.name, &patch).await {
+                Ok(()) => {
+                    let note = format!("Restarted the {kind} {} for the key {key_id}.", target.name);
+                    self.event(events::Kind::Normal, "Restarted", note);
+                }
+                Err(error) if matches!(error.verdict(), Verdict::Refused | Verdict::NotFound) => {
+                    let note =
+                        format!("The {kind} {} could not be restarted: {}", target.name, error.message());
+                    self.event(events::Kind::Warning, "RestartFailed", note);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.state.memory.restarted_for = Some(key_id);
+        Ok(Outcome::Done)
+    }
+
+    async fn release_secret(&mut self, name: &str) -> Result<Outcome, KubernetesError> {
+        let object = &self.facts.object;
+        let Some((read, hash)) = observe::read_secret(self.context, &object.namespace, name).await? else {
+            return Ok(Outcome::ReadAgain);
+        };
+        let others: Vec<_> = read.owner_references.iter().filter(|owner| owner.uid != object.uid).collect();
+        let patch = json!({"metadata": {
+            "uid": read.uid,
+            "resourceVersion": read.resource_version,
+            "ownerReferences": others,
+        }});
+        match self.context.kubernetes.patch_secret(&object.namespace, name, &patch, false).await {
+            Ok(metadata) => {
+                self.context.secrets.put(metadata, Value::Read(hash));
+                Ok(Outcome::ReadAgain)
+            }
+            Err(error) => read_again_after_conflict(error),
+        }
+    }
+
+    /// D2.
+    async fn drop_finalizer(&mut self, staying: Vec<String>) -> Result<Outcome, KubernetesError> {
+        let left: Vec<&String> =
+            self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+        let patch = json!({"metadata": merge(self.guard(), json!({"finalizers": left}))});
+        let object = &self.facts.object;
+        let patched = self
+            .context
+            .kubernetes
+            .patch_object("drop the finalizer", &object.namespace, &object.name, &patch)
+            .await;
+        match patched {
+            Ok(_) => {}
+            Err(error) if error.verdict() == Verdict::NotFound => {}
+            Err(error) => return read_again_after_conflict(error),
+        }
+        if !staying.is_empty() {
+            tracing::warn!(
+                key_ids = staying.join(", "),
+                "the object is released; these keys stay alive at Boltz"
+            );
+            let note =
+                format!("The object is released. These keys stay alive at Boltz: {}.", staying.join(", "));
+            self.event(events::Kind::Warning, "KeysRetained", note);
+        }
+        Ok(Outcome::Gone)
+    }
+
+    async fn patch_object(
+        &mut self,
+        operation: &'static str,
+        metadata: Json,
+    ) -> Result<Outcome, KubernetesError> {
+        let object = &self.facts.object;
+        let patch = json!({"metadata": merge(self.guard(), metadata)});
+        match self.context.kubernetes.patch_object(operation, &object.namespace, &object.name, &patch).await {
+            Ok(read) => {
+                observe::absorb_object(self.state, self.facts, read);
+                Ok(Outcome::Done)
+            }
+            Err(error) if error.is_policy() => {
+                let until = self.context.clock.now().monotonic.plus(self.context.settings.recheck);
+                let message = format!("A policy refuses the operator's write: {}", error.message());
+                self.state.memory.store_blocked =
+                    Some(Block { reason: Reason::PolicyDenied, message, until: Some(until) });
+                Ok(Outcome::Done)
+            }
+            Err(error) => read_again_after_conflict(error),
+        }
+    }
+
+    /// The version that a write of the object depends on.
+    fn guard(&self) -> Json {
+        json!({"uid": self.facts.object.uid, "resourceVersion": self.facts.object.resource_version})
+    }
+
+    fn event(&self, kind: events::Kind, reason: &'static str, note: String) {
+        self.context.events.publish(&self.facts.object, kind, reason, note);
+    }
+}
+
+/// A conflict, or an object that is gone, is read again; a new finalizer on a deleting object is a 422.
+fn read_again_after_conflict(error: KubernetesError) -> Result<Outcome, KubernetesError> {
+    match error {
+        KubernetesError::Refused { code: 404 | 409 | 422, .. } => Ok(Outcome::ReadAgain),
+        other => Err(other),
+    }
+}
+
+fn rejection(error: &BoltzError) -> String {
+    format!("Boltz refuses the parameters of the key: {error}. Nothing is tried until the spec changes.")
+}
+
+fn create_request(
+    context: &Context,
+    facts: &Facts,
+    spec: &BoltzApiKeySpec,
+    attempt: &AttemptId,
+) -> CreateKeyRequest {
+    let object = &facts.object;
+    let marker = Marker {
+        cluster: context.account.inventory().names().current.clone(),
+        object: ObjectMark::from_uid(&object.uid),
+        attempt: attempt.clone(),
+    };
+    let default_name = format!("{}/{}", object.namespace, object.name);
+    let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&default_name);
+    CreateKeyRequest {
+        name: marker.name_with(display_name),
+        allowed_ips: spec.allowed_ips.clone(),
+        expires_in_days: spec.expires_in_days,
+        mode: match spec.mode {
+            Mode::Live => KeyMode::Live,
+            Mode::Test => KeyMode::Test,
+        },
+        workspace_id: spec.workspace_id.clone().filter(|id| !id.is_empty()),
+    }
+}
+
+/// A value as a Secret's `data` holds it.
+fn encode(value: &SecretString) -> Json {
+    json!(ByteString(value.expose_secret().as_bytes().to_vec()))
+}
+
+fn owner_reference(facts: &Facts) -> Json {
+    json!({
+        "apiVersion": api_version(),
+        "kind": "BoltzApiKey",
+        "name": facts.object.name,
+        "uid": facts.object.uid,
+        "controller": true,
+        // The object may go before its Secret: the operator still has to read the record.
+        "blockOwnerDeletion": false,
+    })
+}
+
+/// Labels or annotations of the template, with our own in front.
+fn with_own(
+    template: impl Iterator<Item = (String, String)>,
+    own: (&str, &str),
+) -> serde_json::Map<String, Json> {
+    let own = (own.0.to_owned(), own.1.to_owned());
+    template.chain(std::iter::once(own)).map(|(name, value)| (name, Json::String(value))).collect()
+}
+
+fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
+    let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
+    let labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
+    let annotations =
+        with_own(template.annotations.into_iter(), (RECORD_ANNOTATION, &record.to_annotation()));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {
+            "name": facts.object.secret_name(),
+            "namespace": facts.object.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [owner_reference(facts)],
+        },
+        "data": {&record.secret_key: value},
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// What changes an own Secret into one with that record and, if given, that value. What the last record says that the
+/// operator set and the new one does not, goes; what others added stays.
+fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, value: Option<Json>) -> Json {
+    let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
+    let mut labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
+    let mut annotations =
+        with_own(template.annotations.into_iter(), (RECORD_ANNOTATION, &record.to_annotation()));
+    let mut metadata = json!({"uid": own.uid, "resourceVersion": own.resource_version});
+    let mut patch = json!({});
+    if let Some(value) = value {
+        let mut data = json!({&record.secret_key: value});
+        if let Some(old) = &own.record {
+            for name in &old.template_labels {
+                labels.entry(name.clone()).or_insert(Json::Null);
+            }
+            for name in &old.template_annotations {
+                annotations.entry(name.clone()).or_insert(Json::Null);
+            }
+            if old.secret_key != record.secret_key {
+                data[&old.secret_key] = Json::Null;
+            }
+        }
+        patch["data"] = data;
+        metadata["labels"] = Json::Object(labels);
+        if !own.owned {
+            metadata["ownerReferences"] = json!([owner_reference(facts)]);
+        }
+    } else {
+        annotations.retain(|name, _| name == RECORD_ANNOTATION);
+    }
+    metadata["annotations"] = Json::Object(annotations);
+    patch["metadata"] = metadata;
+    patch
+}
+
+fn merge(mut left: Json, right: Json) -> Json {
+    if let (Json::Object(left), Json::Object(right)) = (&mut left, right) {
+        left.extend(right);
+    }
+    left
+}

@@ -1,0 +1,341 @@
+//! Calls to the API server: bounded in time, never repeated by themselves, with errors that say what they mean.
+
+use crate::{
+    api::{BoltzApiKey, WatchedApiKey},
+    secrets::SecretMetadata,
+};
+use http::{HeaderValue, header::ACCEPT};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request},
+    core::{PartialObjectMeta, Status},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How long one call may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Who wrote a field, in managedFields.
+const FIELD_MANAGER: &str = "boltz-operator";
+/// An answer with the metadata only: a Secret's value must not come back in one that might be logged.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// A call to the API server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// The API server refused.
+    #[error("{operation}: the API server refused it with {code} {reason}: {message}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// The HTTP status.
+        code: u16,
+        /// The machine-readable reason.
+        reason: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("{operation}: no answer from the API server within {} s", TIMEOUT.as_secs())]
+    Timeout {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// The request could not be sent or the answer not be read.
+    #[error("{operation}: {source}")]
+    Transport {
+        /// What was tried.
+        operation: &'static str,
+        /// What went wrong.
+        source: Box<kube::Error>,
+    },
+}
+
+/// What a failed call means for the one who made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may or may not have taken effect, now or later.
+    Unknown,
+    /// No effect: the object exists already, or is not the version that it was thought to be. Read and decide again.
+    Conflict,
+    /// No effect: the object does not exist.
+    NotFound,
+    /// No effect: refused for good, as things stand.
+    Refused,
+}
+
+impl KubernetesError {
+    fn new(operation: &'static str, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                let Status { code, reason, message, .. } = *status;
+                Self::Refused { operation, code, reason, message }
+            }
+            other => Self::Transport { operation, source: Box::new(other) },
+        }
+    }
+
+    /// What it means.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Timeout { .. } | Self::Transport { .. } => Verdict::Unknown,
+            Self::Refused { code, reason, .. } => match code {
+                404 => Verdict::NotFound,
+                409 => Verdict::Conflict,
+                // A wrong UID in a patch.
+                422 if reason == "Invalid" && self.message().contains("Precondition failed") => {
+                    Verdict::Conflict
+                }
+                400..=407 | 410..=428 | 430..=499 => Verdict::Refused,
+                _ => Verdict::Unknown,
+            },
+        }
+    }
+
+    /// An admission webhook or policy said no, rather than the API server itself.
+    pub fn is_policy(&self) -> bool {
+        self.verdict() == Verdict::Refused
+            && self.message().contains("denied")
+            && (self.message().contains("admission webhook")
+                || self.message().contains("ValidatingAdmissionPolicy"))
+    }
+
+    /// A webhook that cannot take part in dry runs.
+    pub fn is_lack_of_dry_run(&self) -> bool {
+        matches!(self, Self::Refused { code: 400, .. }) && self.message().contains("dry run")
+    }
+
+    /// The API server's words, if it said any.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Refused { message, .. } => message,
+            Self::Timeout { .. } | Self::Transport { .. } => "",
+        }
+    }
+}
+
+/// A Secret with its values. Deliberately without `Debug`.
+#[derive(Deserialize)]
+pub struct SecretWithData {
+    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    #[serde(default)]
+    data: BTreeMap<String, k8s_openapi::ByteString>,
+}
+
+impl SecretWithData {
+    /// Its metadata and its values.
+    pub fn into_parts(self) -> Option<(SecretMetadata, BTreeMap<String, k8s_openapi::ByteString>)> {
+        Some((SecretMetadata::from_object_meta(self.metadata)?, self.data))
+    }
+}
+
+/// The calls that the operator makes, each one bounded.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+}
+
+impl Kubernetes {
+    /// Over a client that does not retry by itself.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The client, for watches and leases.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn objects(&self, namespace: &str) -> Api<WatchedApiKey> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, KubernetesError> {
+        let request = request
+            .map_err(kube::Error::BuildRequest)
+            .map_err(|error| KubernetesError::new(operation, error))?;
+        bounded(operation, self.client.request::<T>(request)).await
+    }
+
+    /// The object, read from the API server itself.
+    pub async fn get_object(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<WatchedApiKey>, KubernetesError> {
+        bounded("get the BoltzApiKey", self.objects(namespace).get_opt(name)).await
+    }
+
+    /// A merge patch of the object, under the resourceVersion that it holds.
+    pub async fn patch_object(
+        &self,
+        operation: &'static str,
+        namespace: &str,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<WatchedApiKey, KubernetesError> {
+        bounded(operation, self.objects(namespace).patch(name, &parameters(false), &Patch::Merge(patch)))
+            .await
+    }
+
+    /// The same for its status.
+    pub async fn patch_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<WatchedApiKey, KubernetesError> {
+        let objects = self.objects(namespace);
+        bounded("patch the status", objects.patch_status(name, &parameters(false), &Patch::Merge(patch)))
+            .await
+    }
+
+    /// A Secret with its values.
+    pub async fn get_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretWithData>, KubernetesError> {
+        let request = secrets(namespace).get(name, &kube::api::GetParams::default());
+        match self.request("get the Secret", request).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(error) if error.verdict() == Verdict::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates a Secret; fails if it exists.
+    pub async fn create_secret(
+        &self,
+        namespace: &str,
+        body: Vec<u8>,
+        dry_run: bool,
+    ) -> Result<SecretMetadata, KubernetesError> {
+        let operation = if dry_run { "create the Secret (dry run)" } else { "create the Secret" };
+        let parameters = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
+        let request = secrets(namespace).create(&parameters, body);
+        self.metadata_of(operation, request, dry_run).await
+    }
+
+    /// A merge patch of a Secret, under the UID and resourceVersion that it holds.
+    pub async fn patch_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &serde_json::Value,
+        dry_run: bool,
+    ) -> Result<SecretMetadata, KubernetesError> {
+        let operation = if dry_run { "update the Secret (dry run)" } else { "update the Secret" };
+        let request = secrets(namespace).patch(name, &parameters(dry_run), &Patch::Merge(patch));
+        self.metadata_of(operation, request, dry_run).await
+    }
+
+    async fn metadata_of(
+        &self,
+        operation: &'static str,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        dry_run: bool,
+    ) -> Result<SecretMetadata, KubernetesError> {
+        let request = request.map(|mut request| {
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+            request
+        });
+        let mut answer: PartialObjectMeta<Secret> = self.request(operation, request).await?;
+        if dry_run {
+            // A dry run of a creation answers neither.
+            answer.metadata.uid.get_or_insert_default();
+            answer.metadata.resource_version.get_or_insert_default();
+        }
+        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::Timeout { operation })
+    }
+
+    /// Deletes the Secret with that UID. One that is gone or has another UID counts as deleted.
+    pub async fn delete_secret(&self, namespace: &str, name: &str, uid: &str) -> Result<(), KubernetesError> {
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), namespace);
+        match bounded("delete the old Secret", api.delete(name, &parameters)).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.verdict(), Verdict::NotFound | Verdict::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One page of the operator's labelled Secrets, with their values, and the token of the next page.
+    pub async fn list_secrets(
+        &self,
+        namespace: Option<&str>,
+        page: Option<String>,
+    ) -> Result<(Vec<SecretWithData>, Option<String>), KubernetesError> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta,
+            items: Vec<SecretWithData>,
+        }
+        let parameters = kube::api::ListParams {
+            label_selector: Some(crate::api::OWNER_LABEL.to_owned()),
+            limit: Some(500),
+            continue_token: page,
+            ..kube::api::ListParams::default()
+        };
+        let request = Request::new(Secret::url_path(&(), namespace)).list(&parameters);
+        let page: Page = self.request("list the operator's Secrets", request).await?;
+        Ok((page.items, page.metadata.continue_.filter(|token| !token.is_empty())))
+    }
+
+    /// Changes the pod template of a workload, which restarts it.
+    pub async fn patch_workload(
+        &self,
+        namespace: &str,
+        kind: crate::api::WorkloadKind,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<(), KubernetesError> {
+        use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+        let path = match kind {
+            crate::api::WorkloadKind::Deployment => Deployment::url_path(&(), Some(namespace)),
+            crate::api::WorkloadKind::StatefulSet => StatefulSet::url_path(&(), Some(namespace)),
+            crate::api::WorkloadKind::DaemonSet => DaemonSet::url_path(&(), Some(namespace)),
+        };
+        let request = Request::new(path).patch_metadata(name, &parameters(false), &Patch::Merge(patch));
+        self.request::<PartialObjectMeta>("restart a workload", request).await.map(drop)
+    }
+
+    /// Every object, read from the API server itself.
+    pub async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
+        let api: Api<WatchedApiKey> = Api::all(self.client.clone());
+        let list = bounded("list the BoltzApiKeys", api.list(&kube::api::ListParams::default())).await?;
+        Ok(list.items)
+    }
+}
+
+fn secrets(namespace: &str) -> Request {
+    Request::new(Secret::url_path(&(), Some(namespace)))
+}
+
+fn parameters(dry_run: bool) -> PatchParams {
+    PatchParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+async fn bounded<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, KubernetesError> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| KubernetesError::new(operation, error)),
+        Err(_) => Err(KubernetesError::Timeout { operation }),
+    }
+}
+
+/// The group and version of the resource, for ownerReferences and events.
+pub fn api_version() -> String {
+    BoltzApiKey::api_version(&()).into_owned()
+}

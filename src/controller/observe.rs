@@ -1,0 +1,196 @@
+//! All reads: gathers the facts of a decision, from caches or from the API server itself.
+
+use super::{Context, ObjectState, kubernetes::KubernetesError};
+use crate::{
+    api::{
+        DELETION_POLICY_ANNOTATION, DeletionPolicy, FINALIZER, LEDGER_ANNOTATION, Mode, ROTATE_ANNOTATION,
+        ROTATE_NOW_ANNOTATION, WatchedApiKey,
+    },
+    ledger::Ledger,
+    marker::ObjectMark,
+    plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
+    record::{Record, value_sha256},
+    secrets::{Ownership, SecretMetadata, Value, is_newer},
+};
+use kube::ResourceExt;
+use std::sync::Arc;
+
+/// The facts from the caches, and from live reads of Secrets whose value nobody has looked at yet.
+pub async fn from_caches(
+    context: &Context,
+    state: &mut ObjectState,
+    cached: &Arc<WatchedApiKey>,
+) -> Result<Facts, KubernetesError> {
+    let newer_known = state.latest.as_ref().is_some_and(|known| {
+        let version = |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
+        known.metadata.uid == cached.metadata.uid && is_newer(&version(known), &version(cached))
+    });
+    if !newer_known {
+        state.latest = Some(WatchedApiKey::clone(cached));
+    }
+    let object = state.latest.as_ref().map_or_else(|| object_facts(cached), object_facts);
+    let mut secrets = Vec::new();
+    for name in secret_names(context, &object) {
+        secrets.push(match context.secrets.get(&object.namespace, &name) {
+            Some((metadata, Value::Read(hash))) => (name, Some((metadata, hash))),
+            Some((_, Value::Unread)) => {
+                let read = read_secret(context, &object.namespace, &name).await?;
+                (name, read)
+            }
+            None => (name, None),
+        });
+    }
+    Ok(assemble(context, state, object, secrets, false))
+}
+
+/// The facts from the API server itself. `None`: the object is gone, or another one has its name.
+pub async fn live(
+    context: &Context,
+    state: &mut ObjectState,
+    object: &ObjectFacts,
+) -> Result<Option<Facts>, KubernetesError> {
+    let read = context.kubernetes.get_object(&object.namespace, &object.name).await?;
+    let Some(read) = read.filter(|read| read.metadata.uid.as_deref() == Some(object.uid.as_str())) else {
+        return Ok(None);
+    };
+    let object = object_facts(&read);
+    state.latest = Some(read);
+    let mut secrets = Vec::new();
+    for name in secret_names(context, &object) {
+        let read = read_secret(context, &object.namespace, &name).await?;
+        secrets.push((name, read));
+    }
+    Ok(Some(assemble(context, state, object, secrets, true)))
+}
+
+/// What an answered write showed of the object, in the facts.
+pub fn absorb_object(state: &mut ObjectState, facts: &mut Facts, object: WatchedApiKey) {
+    facts.object = object_facts(&object);
+    state.latest = Some(object);
+}
+
+/// What changes without the object: Boltz's list, the account, the memory.
+pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
+    let now = context.clock.now();
+    let memory = &mut state.memory;
+    memory.learn(facts);
+    let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
+    let attempts = facts.object.ledger.entries.iter().map(|entry| entry.attempt.as_str());
+    let recorded = facts.record().map(|record| record.attempt.as_str());
+    for name in attempts.chain(recorded).chain(ids.iter().map(String::as_str)) {
+        memory.first_seen.entry(name.to_owned()).or_insert(now.monotonic);
+    }
+    let mark = ObjectMark::from_uid(&facts.object.uid);
+    facts.passes = context
+        .account
+        .inventory()
+        .snapshots()
+        .iter()
+        .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
+        .collect();
+    let mode = facts.object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
+    facts.account = context.account.facts(mode);
+    facts.memory = memory.clone();
+}
+
+fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
+    let annotation = |name: &str| object.annotations().get(name).cloned();
+    ObjectFacts {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        resource_version: object.resource_version().unwrap_or_default(),
+        generation: object.metadata.generation,
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        has_finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+        finalizers: object.finalizers().to_vec(),
+        spec: object.spec.clone(),
+        ledger: Ledger::parse(object.annotations().get(LEDGER_ANNOTATION).map(String::as_str)),
+        rotate: annotation(ROTATE_ANNOTATION),
+        rotate_now: annotation(ROTATE_NOW_ANNOTATION),
+        deletion_policy: match annotation(DELETION_POLICY_ANNOTATION).as_deref() {
+            Some("Retain") => Some(DeletionPolicy::Retain),
+            Some("Revoke") => Some(DeletionPolicy::Revoke),
+            _ => None,
+        },
+        status: object.status.clone().unwrap_or_default(),
+    }
+}
+
+/// The wanted name first, then those of the object's other Secrets.
+fn secret_names(context: &Context, object: &ObjectFacts) -> Vec<String> {
+    let wanted = object.secret_name();
+    let mut names = vec![wanted.to_owned()];
+    let others = context.secrets.names_of(&object.uid, &object.namespace);
+    names.extend(others.into_iter().filter(|name| name != wanted));
+    // A Secret whose label somebody took away is not watched any more; status still says its name.
+    if let Some(reported) = object.status.secret_name.as_ref().filter(|name| !names.contains(name)) {
+        names.push(reported.clone());
+    }
+    names
+}
+
+type ReadSecret = (SecretMetadata, Option<String>);
+
+/// Reads a Secret with its value, keeps the value's hash and drops the value.
+pub async fn read_secret(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<ReadSecret>, KubernetesError> {
+    let Some((metadata, data)) = context
+        .kubernetes
+        .get_secret(namespace, name)
+        .await?
+        .and_then(super::kubernetes::SecretWithData::into_parts)
+    else {
+        context.secrets.remove(namespace, name, None);
+        return Ok(None);
+    };
+    let hash = Record::parse(metadata.record.as_deref())
+        .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
+    if metadata.owner_label.is_some() {
+        context.secrets.put(metadata.clone(), Value::Read(hash.clone()));
+    }
+    Ok(Some((metadata, hash)))
+}
+
+fn assemble(
+    context: &Context,
+    state: &mut ObjectState,
+    object: ObjectFacts,
+    secrets: Vec<(String, Option<ReadSecret>)>,
+    live: bool,
+) -> Facts {
+    let mut secret = SecretFacts::Absent;
+    let mut other_secrets: Vec<OwnSecret> = Vec::new();
+    for (name, read) in secrets {
+        let Some((metadata, hash)) = read else { continue };
+        let ownership = metadata.ownership(&object.uid);
+        if name == object.secret_name() {
+            secret = match ownership {
+                // One that is on its way out holds nothing for long, but its name is taken until then.
+                Ownership::Ours => SecretFacts::Ours(metadata.as_own(&object.uid, hash)),
+                Ownership::Foreign(whose) => SecretFacts::Foreign(whose),
+            };
+        } else if ownership == Ownership::Ours {
+            // Only one with a record and our ownerReference is surely a Secret that this operator wrote.
+            let own = metadata.as_own(&object.uid, hash);
+            if own.owned && own.record.is_some() {
+                other_secrets.push(own);
+            }
+        }
+    }
+    let mut facts = Facts {
+        object,
+        secret,
+        other_secrets,
+        live,
+        preflight_passed: false,
+        passes: Vec::new(),
+        memory: state.memory.clone(),
+        account: AccountFacts::default(),
+    };
+    refresh(context, state, &mut facts);
+    facts
+}

@@ -1,0 +1,156 @@
+//! Orphans: active keys with our cluster's marker whose object or attempt cannot be accounted for (rule 6). They are
+//! reported, and revoked only under `--orphan-policy=revoke`, after a grace and a live read of everything.
+
+use super::{Context, kubernetes::KubernetesError};
+use crate::{
+    api::{LEDGER_ANNOTATION, WatchedApiKey},
+    config::OrphanPolicy,
+    inventory::Snapshot,
+    ledger::Ledger,
+    marker::ObjectMark,
+    plan::Monotonic,
+    record::Record,
+};
+use kube::ResourceExt;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What is done about orphans.
+#[derive(Clone, Copy, Debug)]
+pub struct OrphanHandling {
+    /// Report or revoke.
+    pub policy: OrphanPolicy,
+    /// How long an orphan is left alone.
+    pub grace: Duration,
+}
+
+/// Which orphans there are, and since when.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    since: HashMap<String, (Monotonic, u32)>,
+}
+
+impl Orphans {
+    /// Takes in a pass: the metric, the log and, if so configured, the revocations.
+    pub async fn take_in(
+        &mut self,
+        context: &Context,
+        snapshot: &Snapshot,
+        objects: &[Arc<WatchedApiKey>],
+        handling: OrphanHandling,
+    ) {
+        let now = context.clock.now();
+        let recorded = context.secrets.recorded_key_ids();
+        let found = find(snapshot, objects.iter().map(AsRef::as_ref), &recorded, now.wall);
+        self.since.retain(|id, _| found.contains(id));
+        for id in found {
+            let (_, passes) = self.since.entry(id.clone()).or_insert((now.monotonic, 0));
+            *passes += 1;
+            // Once may be a cache that lags behind.
+            if *passes == 2 {
+                tracing::warn!(
+                    key_id = id,
+                    "an orphaned key: it carries this cluster's marker, and no object or Secret accounts for it"
+                );
+            }
+        }
+        let confirmed = self.since.values().filter(|(_, passes)| *passes >= 2).count();
+        context.metrics.set_orphaned_keys(confirmed);
+        let due: Vec<String> = self
+            .since
+            .iter()
+            .filter(|(_, (since, passes))| *passes >= 2 && now.monotonic.since(*since) >= handling.grace)
+            .map(|(id, _)| id.clone())
+            .collect();
+        if handling.policy == OrphanPolicy::Revoke && !due.is_empty() {
+            match self.revoke(context, snapshot, due).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "orphaned keys were not revoked"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Rule 8: every revocation follows a live read, after which the decision must be the same.
+    async fn revoke(
+        &mut self,
+        context: &Context,
+        snapshot: &Snapshot,
+        due: Vec<String>,
+    ) -> Result<(), KubernetesError> {
+        for id in due {
+            let objects = context.kubernetes.list_objects().await?;
+            let mut recorded = HashSet::new();
+            let mut page = None;
+            loop {
+                let (secrets, next) = context.kubernetes.list_secrets(None, page).await?;
+                for (metadata, _) in
+                    secrets.into_iter().filter_map(super::kubernetes::SecretWithData::into_parts)
+                {
+                    let Some(record) = Record::parse(metadata.record.as_deref()) else { continue };
+                    recorded.insert(record.key_id);
+                    recorded.extend(record.previous.into_iter().map(|previous| previous.key_id));
+                }
+                page = next;
+                if page.is_none() {
+                    break;
+                }
+            }
+            if !find(snapshot, objects.iter(), &recorded, context.clock.now().wall).contains(&id) {
+                continue;
+            }
+            match context.account.client().revoke_key(&id).await {
+                Ok(_) => {
+                    self.since.remove(&id);
+                    context.metrics.revoked("Orphan");
+                    tracing::warn!(key_id = id, "an orphaned key was revoked");
+                }
+                Err(error) => {
+                    context.account.failed(&error, context.clock.now().monotonic);
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "an orphaned key was not revoked"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ids of the snapshot's active keys with our marker that neither an object's ledger, record or status nor any
+/// Secret's record accounts for.
+fn find<'a>(
+    snapshot: &Snapshot,
+    objects: impl Iterator<Item = &'a WatchedApiKey>,
+    recorded: &HashSet<String>,
+    now: jiff::Timestamp,
+) -> HashSet<String> {
+    let by_mark: HashMap<ObjectMark, &WatchedApiKey> =
+        objects.map(|object| (ObjectMark::from_uid(&object.uid().unwrap_or_default()), object)).collect();
+    let mut orphans = HashSet::new();
+    for (mark, keys) in &snapshot.ours {
+        let object = by_mark.get(mark);
+        let ledger = object
+            .map(|object| Ledger::parse(object.annotations().get(LEDGER_ANNOTATION).map(String::as_str)))
+            .unwrap_or_default();
+        let status = object.and_then(|object| object.status.as_ref());
+        for key in keys.iter().filter(|key| key.is_active_at(now)) {
+            let reported = status.is_some_and(|status| {
+                status.key_id.as_ref() == Some(&key.id)
+                    || status.previous_keys.iter().any(|previous| previous.key_id == key.id)
+            });
+            if !ledger.contains(&key.attempt) && !reported && !recorded.contains(&key.id) {
+                orphans.insert(key.id.clone());
+            }
+        }
+    }
+    orphans
+}

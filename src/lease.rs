@@ -1,0 +1,246 @@
+//! Leader election with a Lease.
+//!
+//! Our own, and small, because the crates for it renew by a patch without resourceVersion, which two can win. Every
+//! write here is a replace under the resourceVersion that was read, and another's lease counts as expired only when its
+//! content has not changed for its whole duration by *our* monotonic clock: no two clocks are compared. Correctness
+//! does not depend on it (rule 10); it saves needless work.
+
+use crate::metrics::Metrics;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+
+/// How long a lease holds without renewal.
+const DURATION: Duration = Duration::from_secs(15);
+/// How often it is renewed, and how often another's is looked at.
+const INTERVAL: Duration = Duration::from_secs(4);
+/// How long before its end a leader that cannot renew stops: no two lead at once, even if a call hangs.
+const MARGIN: Duration = Duration::from_secs(3);
+/// How long one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What identifies the lease and this process.
+#[derive(Clone, Debug)]
+pub struct LeaseOptions {
+    /// The name of the Lease.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Unique for this process, not for its host.
+    pub identity: String,
+}
+
+/// Another's lease as it was last seen to change.
+#[derive(Clone, Debug, PartialEq)]
+struct Observed {
+    spec: LeaseSpec,
+    since: Instant,
+}
+
+/// What to do about a lease.
+#[derive(Clone, Debug, PartialEq)]
+enum Move {
+    /// Write this.
+    Write(LeaseSpec),
+    /// Another leads.
+    StandBy,
+}
+
+/// The pure part: what to write, given what is there and since when it has been like that.
+fn next_move(current: &LeaseSpec, unchanged_for: Duration, identity: &str, now: Timestamp) -> Move {
+    let holder = current.holder_identity.as_deref().unwrap_or_default();
+    let stated = current.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let expired = unchanged_for >= stated.map_or(DURATION, Duration::from_secs);
+    let mine = holder == identity;
+    if !(mine || holder.is_empty() || expired) {
+        return Move::StandBy;
+    }
+    let transitions = current.lease_transitions.unwrap_or_default();
+    Move::Write(LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        acquire_time: if mine { current.acquire_time.clone() } else { Some(MicroTime(now)) },
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(if mine { transitions } else { transitions.saturating_add(1) }),
+        ..LeaseSpec::default()
+    })
+}
+
+/// Holds the lease whenever it can, and says in `leading` whether it does, until `stop` is true; then releases it.
+pub async fn hold(
+    client: Client,
+    options: LeaseOptions,
+    leading: watch::Sender<bool>,
+    mut stop: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+) {
+    let mut election = Election {
+        api: Api::namespaced(client, &options.namespace),
+        options,
+        observed: None,
+        held_until: None,
+    };
+    loop {
+        let round = Instant::now();
+        election.round().await;
+        let set = |is_leading: bool| {
+            let changed =
+                leading.send_if_modified(|known| std::mem::replace(known, is_leading) != is_leading);
+            if changed {
+                metrics.set_leader(is_leading);
+                tracing::info!(leading = is_leading, "leadership has changed");
+            }
+        };
+        set(election.leads(Instant::now()));
+        let next = round + INTERVAL;
+        let lapse = election.held_until.filter(|until| *until < next);
+        tokio::select! {
+            () = sleep_until(lapse.unwrap_or(next)) => set(election.leads(Instant::now())),
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    let held = election.leads(Instant::now());
+    leading.send_replace(false);
+    metrics.set_leader(false);
+    if held {
+        election.release().await;
+    }
+}
+
+struct Election {
+    api: Api<Lease>,
+    options: LeaseOptions,
+    observed: Option<Observed>,
+    held_until: Option<Instant>,
+}
+
+impl Election {
+    fn leads(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
+    }
+
+    /// One look at the lease and, if it is free or ours, one write.
+    async fn round(&mut self) {
+        let sent = Instant::now();
+        match timeout(CALL_TIMEOUT, self.try_round()).await {
+            Ok(Ok(true)) => self.held_until = Some(sent + DURATION - MARGIN),
+            Ok(Ok(false)) => self.held_until = None,
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the lease could not be read or written"
+                );
+            }
+            Err(_) => tracing::warn!("no answer about the lease within {} s", CALL_TIMEOUT.as_secs()),
+        }
+    }
+
+    async fn try_round(&mut self) -> Result<bool, kube::Error> {
+        let parameters = PostParams::default();
+        let now = Timestamp::now();
+        let Some(mut lease) = self.api.get_opt(&self.options.name).await? else {
+            let Move::Write(spec) = next_move(&LeaseSpec::default(), DURATION, &self.options.identity, now)
+            else {
+                return Ok(false);
+            };
+            let metadata = ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(spec) };
+            return won(self.api.create(&parameters, &lease).await.map(drop));
+        };
+        let spec = lease.spec.take().unwrap_or_default();
+        let since = match &self.observed {
+            Some(observed) if observed.spec == spec => observed.since,
+            _ => Instant::now(),
+        };
+        self.observed = Some(Observed { spec: spec.clone(), since });
+        match next_move(&spec, since.elapsed(), &self.options.identity, now) {
+            Move::StandBy => Ok(false),
+            Move::Write(spec) => {
+                lease.spec = Some(spec);
+                won(self.api.replace(&self.options.name, &parameters, &lease).await.map(drop))
+            }
+        }
+    }
+
+    /// Lets a successor take over at once.
+    async fn release(&self) {
+        let release = async {
+            let mut lease = self.api.get(&self.options.name).await?;
+            let Some(spec) = &mut lease.spec else { return Ok(()) };
+            if spec.holder_identity.as_deref() == Some(self.options.identity.as_str()) {
+                spec.holder_identity = None;
+                spec.lease_duration_seconds = Some(1);
+                self.api.replace(&self.options.name, &PostParams::default(), &lease).await?;
+            }
+            Ok::<(), kube::Error>(())
+        };
+        match timeout(CALL_TIMEOUT, release).await {
+            Ok(Ok(())) => tracing::info!("the lease is released"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not released");
+            }
+            Err(_) => tracing::warn!("the lease was not released in time"),
+        }
+    }
+}
+
+/// A conflict is another's win.
+fn won(written: Result<(), kube::Error>) -> Result<bool, kube::Error> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(holder: &str, transitions: i32) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: (!holder.is_empty()).then(|| holder.to_owned()),
+            lease_duration_seconds: Some(15),
+            lease_transitions: Some(transitions),
+            acquire_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
+            ..LeaseSpec::default()
+        }
+    }
+
+    fn written(current: &LeaseSpec, unchanged_for: u64) -> Option<LeaseSpec> {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        match next_move(current, Duration::from_secs(unchanged_for), "me", now) {
+            Move::Write(spec) => Some(spec),
+            Move::StandBy => None,
+        }
+    }
+
+    #[test]
+    fn anothers_lease_is_left_alone_until_it_has_not_changed_for_its_duration() {
+        assert_eq!(written(&lease("other", 3), 0), None);
+        assert_eq!(written(&lease("other", 3), 14), None);
+        let taken = written(&lease("other", 3), 15).unwrap();
+        assert_eq!(taken.holder_identity.as_deref(), Some("me"));
+        assert_eq!(taken.lease_transitions, Some(4));
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once() {
+        assert_eq!(written(&lease("", 3), 0).unwrap().lease_transitions, Some(4));
+    }
+
+    #[test]
+    fn renewing_is_no_transition() {
+        let renewed = written(&lease("me", 3), 0).unwrap();
+        assert_eq!(renewed.lease_transitions, Some(3));
+        assert_eq!(renewed.acquire_time, Some(MicroTime(Timestamp::UNIX_EPOCH)));
+    }
+}

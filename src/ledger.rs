@@ -1,0 +1,80 @@
+//! The ledger: the annotation on the object that lists every attempt that may still have a live key.
+
+use crate::marker::AttemptId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// At this many entries nothing is minted until some have left.
+pub const MAX_ENTRIES: usize = 16;
+
+/// One attempt, with the time at which it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    /// The attempt's id.
+    pub attempt: AttemptId,
+    /// By the wall clock of the process that wrote it.
+    pub written_at: Timestamp,
+}
+
+/// Every attempt that may still have a live key, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ledger {
+    /// Oldest first.
+    pub entries: Vec<LedgerEntry>,
+}
+
+impl Ledger {
+    /// Reads the annotation. What cannot be read counts as no ledger: tenants can write anything there, and only
+    /// their own object suffers.
+    pub fn parse(annotation: Option<&str>) -> Self {
+        let Some(text) = annotation else { return Self::default() };
+        match serde_json::from_str::<Self>(text) {
+            Ok(ledger) => ledger,
+            Err(_) => Self::default(),
+        }
+    }
+
+    /// The annotation's text.
+    pub fn to_annotation(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether the attempt is listed.
+    pub fn contains(&self, attempt: &AttemptId) -> bool {
+        self.position(attempt).is_some()
+    }
+
+    /// Where the attempt stands: later attempts stand later.
+    pub fn position(&self, attempt: &AttemptId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.attempt == *attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip() {
+        let entry = |bits, second| LedgerEntry {
+            attempt: AttemptId::from_random(bits),
+            written_at: Timestamp::from_second(second).unwrap(),
+        };
+        let ledger = Ledger { entries: vec![entry(1, 1_800_000_000), entry(2, 1_800_000_060)] };
+        assert_eq!(Ledger::parse(Some(&ledger.to_annotation())), ledger);
+        assert_eq!(ledger.position(&AttemptId::from_random(2)), Some(1));
+        assert!(!ledger.contains(&AttemptId::from_random(3)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_ledger() {
+        for text in
+            ["", "{}", "null", "[{\"attempt\":\"short\",\"writtenAt\":\"2026-01-01T00:00:00Z\"}]", "[[["]
+        {
+            assert_eq!(Ledger::parse(Some(text)), Ledger::default(), "{text}");
+        }
+        assert_eq!(Ledger::parse(None), Ledger::default());
+    }
+}

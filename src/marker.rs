@@ -1,0 +1,259 @@
+//! The marker: the machine-readable end of the name that a key has at Boltz.
+//!
+//! Boltz's create is not idempotent and a key's `name` is the only free text that it carries, so the name says which
+//! cluster, object and attempt a key belongs to: `team-a/design boltz-operator's-part`, precisely
+//! `<display> bo.<cluster>.<object>.<attempt>`, at most 64 characters in all.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{fmt, str::FromStr};
+
+/// How long a name at Boltz may be. Boltz's own limit is not known; this is the design's.
+pub const MAX_NAME_LENGTH: usize = 64;
+const PREFIX: &str = "bo";
+const OBJECT_LENGTH: usize = 16;
+const ATTEMPT_LENGTH: usize = 12;
+const ATTEMPT_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// The name of a cluster: 1 to 16 characters of `[a-z0-9-]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterName(String);
+
+/// The text is not a cluster name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a cluster name has 1 to 16 characters of a-z, 0-9 and '-'")]
+pub struct InvalidClusterName;
+
+impl ClusterName {
+    /// The name of a cluster that was given none: the start of the UID of its `kube-system` namespace.
+    pub fn from_kube_system_uid(uid: &str) -> Self {
+        Self(ObjectMark::from_uid(uid).0)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClusterName {
+    type Err = InvalidClusterName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if (1..=16).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidClusterName)
+        }
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What the marker says of the object: the first 64 bits of its UID, as 16 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectMark(String);
+
+impl ObjectMark {
+    /// Kubernetes makes UIDs that are UUIDs; of anything else the SHA-256 is taken, so that every UID has a mark.
+    pub fn from_uid(uid: &str) -> Self {
+        let digits: String = uid.chars().filter(|character| *character != '-').collect();
+        let is_uuid =
+            digits.len() == 32 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let digits = if is_uuid { digits } else { hexadecimal(&Sha256::digest(uid)) };
+        Self(digits.chars().take(OBJECT_LENGTH).collect())
+    }
+}
+
+impl fmt::Display for ObjectMark {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The random id of one attempt: one POST that may take effect, so at most one key. 60 bits, 12 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AttemptId(String);
+
+/// The text is not an attempt's id.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("an attempt's id has 12 characters of Crockford's base 32 in lower case")]
+pub struct InvalidAttemptId;
+
+impl AttemptId {
+    /// The attempt that 60 of these random bits name.
+    pub fn from_random(bits: u64) -> Self {
+        let character = |index: usize| char::from(ATTEMPT_ALPHABET[(bits >> (5 * index)) as usize & 31]);
+        Self((0..ATTEMPT_LENGTH).map(character).collect())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AttemptId {
+    type Err = InvalidAttemptId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() == ATTEMPT_LENGTH && text.bytes().all(|byte| ATTEMPT_ALPHABET.contains(&byte)) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidAttemptId)
+        }
+    }
+}
+
+impl TryFrom<String> for AttemptId {
+    type Error = InvalidAttemptId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<AttemptId> for String {
+    fn from(attempt: AttemptId) -> Self {
+        attempt.0
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What a key's name at Boltz says about where the key belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Marker {
+    /// The cluster whose operator asked for the key.
+    pub cluster: ClusterName,
+    /// The object that asked for it.
+    pub object: ObjectMark,
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+}
+
+impl Marker {
+    /// The whole name of a key: the display name, cut to fit, and the marker.
+    pub fn name_with(&self, display_name: &str) -> String {
+        let marker = self.to_string();
+        let room = MAX_NAME_LENGTH.saturating_sub(marker.len() + 1);
+        let printable = |character: char| if character.is_control() { ' ' } else { character };
+        let display: String = display_name.chars().map(printable).take(room).collect();
+        // Byte length counts too: nobody knows in what Boltz measures names.
+        let mut display = display.as_str();
+        while display.len() > room {
+            display = &display[..display.char_indices().next_back().map_or(0, |(index, _)| index)];
+        }
+        let display = display.trim();
+        if display.is_empty() { marker } else { format!("{display} {marker}") }
+    }
+
+    /// The marker at the end of a key's name; `None` when the name carries none.
+    pub fn parse(name: &str) -> Option<Self> {
+        let last = name.rsplit(' ').next()?;
+        let mut parts = last.split('.');
+        let (prefix, cluster, object, attempt) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let is_object = object.len() == OBJECT_LENGTH
+            && object.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if prefix != PREFIX || parts.next().is_some() || !is_object {
+            return None;
+        }
+        Some(Self {
+            cluster: cluster.parse().ok()?,
+            object: ObjectMark(object.to_owned()),
+            attempt: attempt.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{PREFIX}.{}.{}.{}", self.cluster, self.object, self.attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker(cluster: &str) -> Marker {
+        Marker {
+            cluster: cluster.parse().unwrap(),
+            object: ObjectMark::from_uid("550e8400-e29b-41d4-a716-446655440000"),
+            attempt: AttemptId::from_random(u64::MAX / 3),
+        }
+    }
+
+    #[test]
+    fn every_name_carries_its_marker_back() {
+        let long = "x".repeat(200);
+        let wide = "\u{1F9EC}".repeat(60);
+        for cluster in ["a", "prod-eu-1", "abcdefghijklmnop"] {
+            for display in ["", " ", "team/key", "a b.c bo.x.y.z", &long, &wide, "tab\tand\nline"] {
+                let name = marker(cluster).name_with(display);
+                assert!(name.len() <= MAX_NAME_LENGTH, "{name}");
+                assert_eq!(Marker::parse(&name), Some(marker(cluster)), "{name}");
+                assert!(!name.contains('\n'));
+            }
+        }
+    }
+
+    #[test]
+    fn the_display_name_stands_in_front_and_is_cut() {
+        assert_eq!(
+            marker("prod").name_with("team-a/a-rather-long-name-of-a-key"),
+            format!("team-a/a-rather-long-name- {}", marker("prod"))
+        );
+    }
+
+    #[test]
+    fn other_names_carry_no_marker() {
+        let good = marker("prod").to_string();
+        for name in [
+            "",
+            "ci key of Jane",
+            "bo.prod",
+            "bo.prod.550e8400e29b41d4.",
+            "bo.PROD.550e8400e29b41d4.000000000000",
+            "bo.prod.550e8400e29b41dX.000000000000",
+            "bo.prod.550e8400e29b41d4.00000000000i",
+            "xx.prod.550e8400e29b41d4.000000000000",
+            &format!("{good}.more"),
+            &format!("{good} edited"),
+        ] {
+            assert_eq!(Marker::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_uid_that_is_no_uuid_has_a_mark_too() {
+        assert_ne!(ObjectMark::from_uid("one"), ObjectMark::from_uid("two"));
+        assert_eq!(ObjectMark::from_uid("one").to_string().len(), 16);
+        assert_eq!(
+            ObjectMark::from_uid("550e8400-e29b-41d4-a716-446655440000").to_string(),
+            "550e8400e29b41d4"
+        );
+    }
+
+    #[test]
+    fn cluster_names_are_short_and_plain() {
+        for bad in ["", "abcdefghijklmnopq", "Prod", "a.b", "a b", "ä"] {
+            assert_eq!(bad.parse::<ClusterName>(), Err(InvalidClusterName), "{bad}");
+        }
+    }
+}

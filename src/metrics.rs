@@ -1,0 +1,343 @@
+//! The metrics, prefix `boltz_`. No label holds a message or an id.
+
+use jiff::Timestamp;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabels {
+    namespace: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    operation: &'static str,
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+type Durations<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// What is shown of one object.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ObjectGauges {
+    /// A working key is in the Secret.
+    pub ready: bool,
+    /// Boltz takes the key.
+    pub active: bool,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// When it is replaced.
+    pub renewal_at: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+    /// How many older keys still work.
+    pub previous_keys: usize,
+    /// An older key is still used although its overlap is over.
+    pub revocation_blocked: bool,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    ready: Family<ObjectLabels, Gauge>,
+    active: Family<ObjectLabels, Gauge>,
+    expiration: Family<ObjectLabels, Gauge>,
+    renewal: Family<ObjectLabels, Gauge>,
+    last_used: Family<ObjectLabels, Gauge>,
+    previous_keys: Family<ObjectLabels, Gauge>,
+    revocation_blocked: Family<ObjectLabels, Gauge>,
+    issued: Family<ReasonLabels, Counter>,
+    revoked: Family<ReasonLabels, Counter>,
+    issue_failures: Family<ReasonLabels, Counter>,
+    strays_revoked: Counter,
+    orphaned_keys: Gauge,
+    inventory_keys: Gauge,
+    inventory_age: Gauge,
+    inventory_at: AtomicI64,
+    requests: Family<CallLabels, Counter>,
+    request_duration: Durations<OperationLabels>,
+    admin_key_valid: Gauge,
+    leader: Gauge,
+    reconcile_duration: Histogram,
+    reconcile_errors: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Everything at zero.
+    pub fn new() -> Self {
+        fn durations() -> Histogram {
+            Histogram::new(exponential_buckets(0.005, 2.0, 14))
+        }
+        let request_duration: Durations<OperationLabels> = Family::new_with_constructor(durations);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("boltz"),
+            ready: Family::default(),
+            active: Family::default(),
+            expiration: Family::default(),
+            renewal: Family::default(),
+            last_used: Family::default(),
+            previous_keys: Family::default(),
+            revocation_blocked: Family::default(),
+            issued: Family::default(),
+            revoked: Family::default(),
+            issue_failures: Family::default(),
+            strays_revoked: Counter::default(),
+            orphaned_keys: Gauge::default(),
+            inventory_keys: Gauge::default(),
+            inventory_age: Gauge::default(),
+            inventory_at: AtomicI64::new(0),
+            requests: Family::default(),
+            request_duration,
+            admin_key_valid: Gauge::default(),
+            leader: Gauge::default(),
+            reconcile_duration: durations(),
+            reconcile_errors: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("apikey_ready", "Whether a working key is in the Secret", self.ready.clone());
+        registry.register("apikey_active", "Whether Boltz takes the current key", self.active.clone());
+        registry.register(
+            "apikey_expiration_timestamp_seconds",
+            "When the current key expires, seconds since 1970; absent if never",
+            self.expiration.clone(),
+        );
+        registry.register(
+            "apikey_renewal_timestamp_seconds",
+            "When the current key will be replaced, seconds since 1970; absent if never",
+            self.renewal.clone(),
+        );
+        registry.register(
+            "apikey_last_used_timestamp_seconds",
+            "When the current key was last used, to about a day, seconds since 1970; absent if never",
+            self.last_used.clone(),
+        );
+        registry.register("apikey_previous_keys", "Older keys that still work", self.previous_keys.clone());
+        registry.register(
+            "apikey_revocation_blocked",
+            "Whether an older key is still used although its overlap is over",
+            self.revocation_blocked.clone(),
+        );
+        registry.register("apikey_issued", "Keys issued and stored", self.issued.clone());
+        registry.register("apikey_revoked", "Keys revoked", self.revoked.clone());
+        registry.register(
+            "apikey_issue_failures",
+            "Attempts to issue or store a key that failed",
+            self.issue_failures.clone(),
+        );
+        registry.register(
+            "strays_revoked",
+            "Keys revoked because their secret was lost with an answer or a process",
+            self.strays_revoked.clone(),
+        );
+        registry.register(
+            "orphaned_keys",
+            "Active keys with this cluster's marker that no object and no Secret accounts for",
+            self.orphaned_keys.clone(),
+        );
+        registry.register(
+            "inventory_keys",
+            "Keys in Boltz's list, of all clusters and people",
+            self.inventory_keys.clone(),
+        );
+        registry.register(
+            "inventory_age_seconds",
+            "Age of the newest complete pass over Boltz's list",
+            self.inventory_age.clone(),
+        );
+        registry.register("api_requests", "Calls to Boltz", self.requests.clone());
+        registry.register(
+            "api_request_duration_seconds",
+            "How long calls to Boltz took",
+            self.request_duration.clone(),
+        );
+        registry.register(
+            "admin_key_valid",
+            "Whether Boltz takes the operator's admin key, for live keys too",
+            self.admin_key_valid.clone(),
+        );
+        registry.register("leader", "Whether this process does the work", self.leader.clone());
+        registry.register(
+            "reconcile_duration_seconds",
+            "How long reconciliations took",
+            self.reconcile_duration.clone(),
+        );
+        registry.register("reconcile_errors", "Reconciliations that failed", self.reconcile_errors.clone());
+    }
+
+    /// All metrics, as OpenMetrics text.
+    pub fn to_text(&self) -> String {
+        let at = self.inventory_at.load(Ordering::Relaxed);
+        if at > 0 {
+            self.inventory_age.set((Timestamp::now().as_second() - at).max(0));
+        }
+        let mut text = String::new();
+        // Writing into a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Shows one object.
+    pub fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
+        let labels = object(namespace, name);
+        self.ready.get_or_create(&labels).set(gauges.ready.into());
+        self.active.get_or_create(&labels).set(gauges.active.into());
+        self.previous_keys
+            .get_or_create(&labels)
+            .set(i64::try_from(gauges.previous_keys).unwrap_or(i64::MAX));
+        self.revocation_blocked.get_or_create(&labels).set(gauges.revocation_blocked.into());
+        for (family, time) in [
+            (&self.expiration, gauges.expires_at),
+            (&self.renewal, gauges.renewal_at),
+            (&self.last_used, gauges.last_used_at),
+        ] {
+            match time {
+                Some(time) => {
+                    family.get_or_create(&labels).set(time.as_second());
+                }
+                None => {
+                    family.remove(&labels);
+                }
+            }
+        }
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let labels = object(namespace, name);
+        for family in [
+            &self.ready,
+            &self.active,
+            &self.expiration,
+            &self.renewal,
+            &self.last_used,
+            &self.previous_keys,
+            &self.revocation_blocked,
+        ] {
+            family.remove(&labels);
+        }
+    }
+
+    /// A key was issued and stored.
+    pub fn issued(&self, reason: &'static str) {
+        self.issued.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A key was revoked.
+    pub fn revoked(&self, reason: &'static str) {
+        self.revoked.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// An attempt to issue or store a key failed.
+    pub fn issue_failed(&self, reason: &'static str) {
+        self.issue_failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A stray was revoked.
+    pub fn stray_revoked(&self) {
+        self.strays_revoked.inc();
+    }
+
+    /// How many orphans there are.
+    pub fn set_orphaned_keys(&self, count: usize) {
+        self.orphaned_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A pass was completed.
+    pub fn set_inventory(&self, keys: usize, started_at: Timestamp) {
+        self.inventory_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.inventory_at.store(started_at.as_second(), Ordering::Relaxed);
+    }
+
+    /// A call to Boltz ended.
+    pub fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {
+        self.requests.get_or_create(&CallLabels { operation, code: code.to_owned() }).inc();
+        self.request_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Whether the admin key is good.
+    pub fn set_admin_key_valid(&self, valid: bool) {
+        self.admin_key_valid.set(valid.into());
+    }
+
+    /// Whether this process leads.
+    pub fn set_leader(&self, leader: bool) {
+        self.leader.set(leader.into());
+    }
+
+    /// A reconciliation ended.
+    pub fn reconciled(&self, took: Duration, succeeded: bool) {
+        self.reconcile_duration.observe(took.as_secs_f64());
+        if !succeeded {
+            self.reconcile_errors.inc();
+        }
+    }
+}
+
+fn object(namespace: &str, name: &str) -> ObjectLabels {
+    ObjectLabels { namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_gone_is_not_shown() {
+        let metrics = Metrics::new();
+        metrics.set_object("team", "key", &ObjectGauges { ready: true, ..ObjectGauges::default() });
+        assert!(metrics.to_text().contains(r#"boltz_apikey_ready{namespace="team",name="key"} 1"#));
+        metrics.forget("team", "key");
+        assert!(!metrics.to_text().contains("team"));
+    }
+
+    #[test]
+    fn counters_end_in_total() {
+        let metrics = Metrics::new();
+        metrics.issued("Initial");
+        metrics.stray_revoked();
+        metrics.boltz_call("create", "200", Duration::from_millis(3));
+        let text = metrics.to_text();
+        for line in [
+            r#"boltz_apikey_issued_total{reason="Initial"} 1"#,
+            "boltz_strays_revoked_total 1",
+            r#"boltz_api_requests_total{operation="create",code="200"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

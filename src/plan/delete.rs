@@ -1,0 +1,136 @@
+//! The end of an object: D1 and D2.
+
+use super::{Block, Decision, KeyState, Progress, Reason, RevokeReason, SecretFacts, Step};
+use crate::{api::DeletionPolicy, marker::AttemptId};
+
+impl Decision<'_> {
+    /// Revokes what record, status and ledger account for; the finalizer goes when every key and attempt is ended.
+    pub(super) fn deletion(&mut self) -> Step {
+        if !self.facts.object.has_finalizer {
+            return Step::Wait;
+        }
+        if self.deletion_policy() == DeletionPolicy::Retain {
+            return self.retain();
+        }
+        let mut waiting_for: Vec<String> = Vec::new();
+        if let Some(step) =
+            self.revoke_named(&mut waiting_for).or_else(|| self.end_attempts(&mut waiting_for))
+        {
+            return step;
+        }
+        if waiting_for.is_empty() {
+            return Step::DropFinalizer { staying: Vec::new() };
+        }
+        if self.findings.blocked.is_none() {
+            self.findings.blocked = Some(Block {
+                reason: Reason::Deleting,
+                message: format!(
+                    "Waiting to learn the fate of {}: their keys are revoked when Boltz's list shows them.",
+                    waiting_for.join(", ")
+                ),
+                until: None,
+            });
+        } else if let Some(block) = &mut self.findings.blocked {
+            block.message = format!(
+                "{} To give up on revoking {}, annotate the object with boltz.bio/deletion-policy=Retain.",
+                block.message,
+                waiting_for.join(", ")
+            );
+        }
+        self.status().unwrap_or(Step::Wait)
+    }
+
+    /// Rule 7: a named id is revoked only if this process minted it or the list shows it as this object's.
+    fn revoke_named(&mut self, waiting_for: &mut Vec<String>) -> Option<Step> {
+        let in_hand: Vec<String> = self
+            .facts
+            .memory
+            .attempts
+            .values()
+            .filter_map(|known| match &known.progress {
+                Progress::InHand { key, .. } => Some(key.id.clone()),
+                _ => None,
+            })
+            .collect();
+        for id in in_hand {
+            waiting_for.push(id.clone());
+            if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
+                return Some(step);
+            }
+        }
+        for key in self.facts.named_keys() {
+            if !self.facts.may_live(self.settings, self.now, &key) {
+                continue;
+            }
+            waiting_for.push(key.id.clone());
+            match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
+                KeyState::Active => {
+                    if let Some(step) = self.revoke(key.id, RevokeReason::Deleted) {
+                        return Some(step);
+                    }
+                }
+                KeyState::Unknown => self.want_to_know(&key),
+                KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
+            }
+        }
+        None
+    }
+
+    /// D2: every attempt in the ledger is ended.
+    fn end_attempts(&mut self, waiting_for: &mut Vec<String>) -> Option<Step> {
+        let attempts: Vec<AttemptId> =
+            self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
+        for attempt in attempts {
+            if let Some(id) = self.active_key_of(&attempt) {
+                waiting_for.push(id.clone());
+                if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
+                    return Some(step);
+                }
+            } else if !self.is_ended(&attempt) {
+                waiting_for.push(format!("attempt {attempt}"));
+                let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
+                self.waits.pass_since(self.facts, self.now, settled_at);
+            }
+        }
+        None
+    }
+
+    fn is_ended(&self, attempt: &AttemptId) -> bool {
+        // Its key is named, shown by the list as this attempt's or minted here, and revoked.
+        let named_and_gone = self.facts.named_keys().into_iter().any(|key| {
+            let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
+                || self.facts.memory.attempts.contains_key(attempt);
+            key.attempt.as_ref() == Some(attempt)
+                && shown
+                && self.facts.key_state(self.settings, self.now, &key.id, Some(attempt)) == KeyState::Inactive
+        });
+        named_and_gone
+            || self.facts.knows_the_end(self.settings, self.now, attempt)
+            || self.facts.is_over(self.settings, self.now, attempt)
+    }
+
+    /// Key and Secret stay: Boltz is not called, so this is also the way out when it cannot be reached any more.
+    fn retain(&self) -> Step {
+        let secrets = match &self.facts.secret {
+            SecretFacts::Ours(own) => Some(own),
+            SecretFacts::Absent | SecretFacts::Foreign(_) => None,
+        };
+        let owned = secrets.into_iter().chain(&self.facts.other_secrets).find(|secret| secret.owned);
+        if let Some(secret) = owned {
+            return Step::ReleaseSecret { name: secret.name.clone() };
+        }
+        let mut staying: Vec<String> = self
+            .facts
+            .named_keys()
+            .into_iter()
+            .filter(|key| self.facts.may_live(self.settings, self.now, key))
+            .map(|key| key.id)
+            .collect();
+        for entry in &self.facts.object.ledger.entries {
+            if let Some(id) = self.active_key_of(&entry.attempt).filter(|id| !staying.contains(id)) {
+                staying.push(id);
+            }
+        }
+        Step::DropFinalizer { staying }
+    }
+}

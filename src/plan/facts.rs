@@ -1,0 +1,305 @@
+//! What a decision is taken from. Data only: [`crate::controller`] gathers it, the functions beside this file read it.
+
+use super::time::Monotonic;
+use crate::{
+    api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
+    ledger::Ledger,
+    marker::AttemptId,
+    record::{IssueReason, Record},
+};
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// What configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long an unanswered POST may still take effect, the list's lag included.
+    pub settle_time: Duration,
+    /// How soon a refused Secret is looked at again.
+    pub recheck: Duration,
+}
+
+impl Settings {
+    /// How long after its writing an attempt may be POSTed and its key stored.
+    pub fn window(&self) -> Duration {
+        self.settle_time / 2
+    }
+}
+
+/// All that is known about one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The object.
+    pub object: ObjectFacts,
+    /// The Secret at the name that the spec asks for.
+    pub secret: SecretFacts,
+    /// Secrets of this object under other names.
+    pub other_secrets: Vec<OwnSecret>,
+    /// Object and Secrets were read from the API server for this very decision, not from a cache.
+    pub live: bool,
+    /// The server-side dry run of the Secret's next write passed, for the Secret as it stands here.
+    pub preflight_passed: bool,
+    /// Boltz's list, as far as it concerns this object, newest complete pass first; at most two.
+    pub passes: Vec<Pass>,
+    /// What this process knows of its own calls.
+    pub memory: Memory,
+    /// What holds for every object.
+    pub account: AccountFacts,
+}
+
+/// The object, as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectFacts {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The version that the facts speak of.
+    pub resource_version: String,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+    /// It has a deletionTimestamp.
+    pub deleting: bool,
+    /// It carries our finalizer.
+    pub has_finalizer: bool,
+    /// All its finalizers.
+    pub finalizers: Vec<String>,
+    /// What is asked for, or why that cannot be read.
+    pub spec: Result<BoltzApiKeySpec, String>,
+    /// Its attempts.
+    pub ledger: Ledger,
+    /// The value of the rotate annotation.
+    pub rotate: Option<String>,
+    /// The value of the rotate-now annotation.
+    pub rotate_now: Option<String>,
+    /// The value of the deletion-policy annotation.
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Its status: a hint.
+    pub status: BoltzApiKeyStatus,
+}
+
+impl ObjectFacts {
+    /// The name of the Secret that the spec asks for; the object's own by default.
+    pub fn secret_name(&self) -> &str {
+        let asked = self.spec.as_ref().ok().and_then(|spec| spec.secret.name.as_deref());
+        asked.filter(|name| !name.is_empty()).unwrap_or(&self.name)
+    }
+}
+
+/// The Secret at the name that the spec asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SecretFacts {
+    /// None is known. It may exist all the same, without our label: the dry run tells.
+    Absent,
+    /// It belongs to something else; says to what, as far as it can be told.
+    Foreign(String),
+    /// It belongs to the object.
+    Ours(OwnSecret),
+}
+
+/// A Secret that belongs to the object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnSecret {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its version.
+    pub resource_version: String,
+    /// Its record, when there is one that names the object as owner.
+    pub record: Option<Record>,
+    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value.
+    pub value_sha256: Option<String>,
+    /// It carries our label and, as controller, our ownerReference.
+    pub tied: bool,
+    /// It has an ownerReference to the object.
+    pub owned: bool,
+}
+
+/// One complete pass over Boltz's list, as far as it concerns one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    /// When it was begun.
+    pub started: Monotonic,
+    /// The same by the wall clock.
+    pub started_at: Timestamp,
+    /// The keys whose names carry the object's marker.
+    pub keys: Vec<ListedKey>,
+    /// Those ids that the object's record, status or memory names and that the list shows under another name.
+    pub under_other_names: BTreeSet<String>,
+}
+
+/// A key with the object's marker, as Boltz lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedKey {
+    /// Its id.
+    pub id: String,
+    /// The attempt in its name.
+    pub attempt: AttemptId,
+    /// Its first characters.
+    pub prefix: String,
+    /// Boltz's `is_active`.
+    pub is_active: bool,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl ListedKey {
+    /// Active, and not past its expiry: whether Boltz turns `is_active` false then is not known.
+    pub fn is_active_at(&self, now: Timestamp) -> bool {
+        self.is_active && self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
+/// What holds for every object of the account.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AccountFacts {
+    /// Why Boltz must not be called at all.
+    pub calls_blocked: Option<Block>,
+    /// Why nothing may be minted.
+    pub mints_blocked: Option<Block>,
+}
+
+/// Why something has to wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// The condition's reason.
+    pub reason: super::status::Reason,
+    /// A sentence for people, without anything that changes from one retry to the next.
+    pub message: String,
+    /// When to try again; `None`: something else will tell.
+    pub until: Option<Monotonic>,
+}
+
+/// What this process knows of its own calls for one object. It is lost with the process, and nothing may depend on it
+/// that the ledger, the record and Boltz's list cannot restore.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// The generation of the spec that the blocks below speak of.
+    pub generation: Option<i64>,
+    /// When this process first saw an attempt, or a key's id that something names.
+    pub first_seen: BTreeMap<String, Monotonic>,
+    /// The attempts that this process wrote.
+    pub attempts: BTreeMap<AttemptId, Attempt>,
+    /// The keys that this process revoked, or learned to be gone when it tried to.
+    pub revoked: BTreeSet<String>,
+    /// Why minting waits, after a failure.
+    pub mint_blocked: Option<Block>,
+    /// The generation whose parameters Boltz refused, with its message: no retry until the spec changes.
+    pub rejected: Option<(Option<i64>, String)>,
+    /// Why storing waits: the Secret's write or its dry run was refused.
+    pub store_blocked: Option<Block>,
+    /// Why revoking waits, after a failure.
+    pub revoke_blocked: Option<Block>,
+    /// The key for which workloads were restarted.
+    pub restarted_for: Option<String>,
+}
+
+/// An attempt that this process wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// Before its writing was sent.
+    pub written: Monotonic,
+    /// What was asked when it was written.
+    pub intent: Intent,
+    /// How far it got.
+    pub progress: Progress,
+}
+
+/// What was asked when an attempt was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// Why a key is issued.
+    pub reason: IssueReason,
+    /// The spec.
+    pub spec: BoltzApiKeySpec,
+    /// The value of the rotate annotation.
+    pub rotate: Option<String>,
+    /// The value of the rotate-now annotation.
+    pub rotate_now: Option<String>,
+}
+
+/// How far an attempt got.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// It may be POSTed, once, inside the window. What surely had no effect returns here.
+    Written,
+    /// It was POSTed, and the answer is not known. Its key, if there is one, is lost.
+    Sent,
+    /// Its key is in this process's hands.
+    InHand {
+        /// What Boltz answered.
+        key: MintedKey,
+        /// A write of the Secret was sent and may still take effect.
+        store_in_doubt: bool,
+        /// The write of the Secret was definitely refused.
+        refused: bool,
+    },
+    /// Its key was stored.
+    Stored(MintedKey),
+    /// It ended without a key, or with one that was revoked.
+    Ended,
+}
+
+/// A key as answered on creation, without its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MintedKey {
+    /// Its id.
+    pub id: String,
+    /// Its first characters.
+    pub prefix: String,
+    /// The SHA-256 of its value, hexadecimal.
+    pub value_sha256: String,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// When Boltz created it.
+    pub created_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// False in test mode.
+    pub livemode: bool,
+    /// Its workspace.
+    pub workspace_id: Option<String>,
+}
+
+impl Memory {
+    /// The key that this process minted under the id, and its attempt.
+    pub fn minted(&self, id: &str) -> Option<(&AttemptId, &MintedKey)> {
+        self.attempts.iter().find_map(|(attempt, known)| match &known.progress {
+            Progress::InHand { key, .. } | Progress::Stored(key) if key.id == id => Some((attempt, key)),
+            _ => None,
+        })
+    }
+
+    /// Rule 9: a key in hand that the Secret's record or status names has been stored. And a new generation of the
+    /// spec lifts what was held against the old one.
+    pub fn learn(&mut self, facts: &Facts) {
+        if self.generation != facts.object.generation {
+            self.generation = facts.object.generation;
+            self.store_blocked = None;
+            self.mint_blocked = None;
+        }
+        for attempt in self.attempts.values_mut() {
+            if let Progress::InHand { key, .. } = &attempt.progress {
+                let recorded = facts.record().is_some_and(|record| record.names(&key.id))
+                    || facts
+                        .other_secrets
+                        .iter()
+                        .any(|secret| secret.record.as_ref().is_some_and(|record| record.names(&key.id)));
+                let status = &facts.object.status;
+                let reported = status.key_id.as_ref() == Some(&key.id)
+                    || status.previous_keys.iter().any(|previous| previous.key_id == key.id);
+                if recorded || reported {
+                    attempt.progress = Progress::Stored(key.clone());
+                }
+            }
+        }
+    }
+}

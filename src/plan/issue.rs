@@ -1,0 +1,298 @@
+//! Whether a key is issued now, and what becomes of one in hand.
+
+use super::{
+    Block, Decision, Intent, KeyState, NamedKey, Progress, Reason, RevokeReason, Rotation, SecretFacts, Step,
+    time::{elapsed, later},
+};
+use crate::{
+    api::{BoltzApiKeySpec, DeletionPolicy},
+    ledger::MAX_ENTRIES,
+    marker::AttemptId,
+    record::{IssueReason, MAX_PREVIOUS, PreviousKey, parameters_hash},
+};
+use std::time::Duration;
+
+/// The wait after the first failed attempt; it doubles with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+
+impl Decision<'_> {
+    /// Rules 1 and 9: a key in hand is stored inside its window, or revoked once it surely is not stored.
+    pub(super) fn key_in_hand(&mut self) -> Option<Step> {
+        let held = self.facts.memory.attempts.iter().find_map(|(attempt, known)| match &known.progress {
+            Progress::InHand { key, store_in_doubt, refused } => {
+                Some((attempt, known, key, *store_in_doubt, *refused))
+            }
+            _ => None,
+        });
+        let (attempt, known, key, store_in_doubt, refused) = held?;
+        let window_end = known.written.plus(self.settings.window());
+        let superseded = self.facts.record().is_some_and(|record| self.is_later(&record.attempt, attempt));
+        let foreign = matches!(self.facts.secret, SecretFacts::Foreign(_));
+        if self.now.monotonic < window_end && !refused && !superseded && !foreign {
+            let blocked = self.facts.memory.store_blocked.clone().filter(|block| self.holds(Some(block)));
+            let Some(block) = blocked else { return Some(self.store(attempt, &known.intent)) };
+            self.waits.blocked(&block);
+            self.waits.wake_at(window_end);
+            self.findings.blocked = Some(block);
+            return self.status();
+        }
+        if store_in_doubt && !self.facts.is_settled(self.settings, self.now, attempt) {
+            // Its write may still land. A new attempt need not wait for that (rule 5).
+            self.waits.wake_at(self.facts.settled_at(self.settings, self.now, attempt));
+            return None;
+        }
+        self.revoke(key.id.clone(), RevokeReason::NotStored)
+    }
+
+    /// Later in the ledger; an attempt that has left it is earlier than every one in it.
+    fn is_later(&self, this: &AttemptId, other: &AttemptId) -> bool {
+        let ledger = &self.facts.object.ledger;
+        ledger.position(this) > ledger.position(other)
+    }
+
+    fn store(&self, attempt: &AttemptId, intent: &Intent) -> Step {
+        let overlap = match (intent.reason, Rotation::read(&intent.spec)) {
+            (IssueReason::RotateNow, _) | (_, Err(_)) => Duration::ZERO,
+            (_, Ok(rotation)) => rotation.overlap,
+        };
+        let end = later(self.now.wall, overlap);
+        let previous: Vec<PreviousKey> = self
+            .facts
+            .named_keys()
+            .into_iter()
+            .filter(|key| self.facts.may_live(self.settings, self.now, key))
+            .map(|key| {
+                let mut previous = key.into_previous(end);
+                if intent.reason == IssueReason::RotateNow {
+                    previous.revoke_after = previous.revoke_after.min(end);
+                }
+                previous
+            })
+            .collect();
+        let replaced = self
+            .facts
+            .record()
+            .map(|record| record.rotations + 1)
+            .or_else(|| self.facts.object.status.key_id.as_ref().map(|_| self.reported_rotations() + 1));
+        Step::Store { attempt: attempt.clone(), previous, rotations: replaced.unwrap_or_default() }
+    }
+
+    fn reported_rotations(&self) -> i64 {
+        self.facts.object.status.rotations.unwrap_or_default()
+    }
+
+    /// What starts an issuance, or `None`. Nothing else does: not a restart, a resync, a foreign annotation.
+    pub(super) fn issue_reason(&self, spec: &BoltzApiKeySpec, rotation: &Rotation) -> Option<IssueReason> {
+        let facts = self.facts;
+        let Some(record) = facts.record() else {
+            let had_a_key = facts.object.status.key_id.is_some() || !facts.named_keys().is_empty();
+            return Some(match &facts.secret {
+                SecretFacts::Ours(_) if had_a_key => IssueReason::SecretAltered,
+                SecretFacts::Absent | SecretFacts::Foreign(_) if had_a_key => IssueReason::SecretMissing,
+                _ => IssueReason::Initial,
+            });
+        };
+        let is_new = |asked: &Option<String>, handled: &Option<String>| asked.is_some() && asked != handled;
+        let due = |time: Option<jiff::Timestamp>| time.is_some_and(|time| time <= self.now.wall);
+        let state = facts.key_state(self.settings, self.now, &record.key_id, Some(&record.attempt));
+        if !facts.value_is_intact() {
+            Some(IssueReason::SecretAltered)
+        } else if is_new(&facts.object.rotate_now, &record.rotate_now) {
+            Some(IssueReason::RotateNow)
+        } else if due(rotation.expiry_renewal(record)) {
+            Some(IssueReason::Renewal)
+        } else if matches!(state, KeyState::Inactive | KeyState::Foreign | KeyState::Absent) {
+            Some(IssueReason::KeyInactive)
+        } else if record.parameters_hash != parameters_hash(spec) {
+            Some(IssueReason::ParametersChanged)
+        } else if is_new(&facts.object.rotate, &record.rotate) {
+            Some(IssueReason::RotateRequested)
+        } else if due(rotation.interval_renewal(record)) {
+            Some(IssueReason::Interval)
+        } else {
+            None
+        }
+    }
+
+    /// C0 to C2, or what stands in the way.
+    pub(super) fn issue(&mut self, rotation: &Rotation) -> Option<Step> {
+        let spec = self.facts.object.spec.as_ref().ok()?;
+        if let Some(record) = self.facts.record() {
+            let times = [rotation.renewal_time(record), record.expires_at];
+            for time in times.into_iter().flatten().filter(|time| *time > self.now.wall) {
+                self.waits.wake_at(self.now.monotonic_at(time));
+            }
+        }
+        let reason = self.issue_reason(spec, rotation)?;
+        if spec.suspend {
+            return None;
+        }
+        self.findings.issue = Some(reason);
+        if let Some(block) = self.why_not_now() {
+            self.waits.blocked(&block);
+            self.findings.blocked = Some(block);
+            return None;
+        }
+        if let Some(step) = self.room_for_previous(reason) {
+            return step;
+        }
+        let keep: Vec<_> = self
+            .facts
+            .object
+            .ledger
+            .entries
+            .iter()
+            .filter(|entry| !self.facts.is_over(self.settings, self.now, &entry.attempt))
+            .cloned()
+            .collect();
+        let reusable = self.reusable_attempt();
+        if reusable.is_none() && keep.len() >= MAX_ENTRIES {
+            for entry in &keep {
+                let settled_at = self.facts.settled_at(self.settings, self.now, &entry.attempt);
+                self.waits.pass_since(self.facts, self.now, settled_at);
+            }
+            self.findings.blocked = Some(Block {
+                reason: Reason::Pending,
+                message: format!(
+                    "The fate of {MAX_ENTRIES} attempts is not known yet; the next one waits for it."
+                ),
+                until: None,
+            });
+            return None;
+        }
+        if !self.facts.preflight_passed {
+            return Some(Step::Preflight);
+        }
+        Some(match reusable {
+            Some(attempt) => Step::Mint(attempt),
+            None => Step::WriteAttempt {
+                keep,
+                intent: Box::new(Intent {
+                    reason,
+                    spec: spec.clone(),
+                    rotate: self.facts.object.rotate.clone(),
+                    rotate_now: self.facts.object.rotate_now.clone(),
+                }),
+            },
+        })
+    }
+
+    /// An attempt of this process that may still be POSTed, if it asks for what is wanted now.
+    fn reusable_attempt(&self) -> Option<AttemptId> {
+        let spec = self.facts.object.spec.as_ref().ok()?;
+        self.facts.memory.attempts.iter().find_map(|(id, attempt)| {
+            let reusable = attempt.progress == Progress::Written
+                && self.now.monotonic < attempt.written.plus(self.settings.window())
+                && self.facts.object.ledger.contains(id)
+                && attempt.intent.spec == *spec
+                && attempt.intent.rotate == self.facts.object.rotate
+                && attempt.intent.rotate_now == self.facts.object.rotate_now;
+            reusable.then(|| id.clone())
+        })
+    }
+
+    fn why_not_now(&self) -> Option<Block> {
+        if let SecretFacts::Foreign(whose) = &self.facts.secret {
+            return Some(Block {
+                reason: Reason::SecretConflict,
+                message: whose.clone(),
+                until: Some(self.now.monotonic.plus(self.settings.recheck)),
+            });
+        }
+        if let Some(message) = self.rejection() {
+            return Some(Block { reason: Reason::BoltzRejected, message, until: None });
+        }
+        let memory = &self.facts.memory;
+        let account = &self.facts.account;
+        [&memory.store_blocked, &account.calls_blocked, &memory.mint_blocked, &account.mints_blocked]
+            .into_iter()
+            .flatten()
+            .find(|block| self.holds(Some(block)))
+            .cloned()
+            .or_else(|| self.ledger_backoff())
+    }
+
+    /// Boltz's refusal of these very parameters: by memory, or after a restart by the condition that reported it.
+    fn rejection(&self) -> Option<String> {
+        let generation = self.facts.object.generation;
+        if let Some((refused, message)) = &self.facts.memory.rejected {
+            return (*refused == generation).then(|| message.clone());
+        }
+        let condition = self.facts.object.status.conditions.iter().find(|condition| {
+            condition.type_ == "Stalled"
+                && condition.status == "True"
+                && condition.reason == Reason::BoltzRejected.as_str()
+                && condition.observed_generation == generation
+        })?;
+        generation.map(|_| condition.message.clone())
+    }
+
+    /// Rule 11: at most one attempt per backoff step, and a restart forgets none: the steps are counted from the
+    /// ledger, by the attempts since the last success.
+    fn ledger_backoff(&self) -> Option<Block> {
+        let facts = self.facts;
+        let entries = &facts.object.ledger.entries;
+        let succeeded = |attempt: &AttemptId| {
+            facts.record().is_some_and(|record| record.attempt == *attempt)
+                || facts
+                    .memory
+                    .attempts
+                    .get(attempt)
+                    .is_some_and(|known| matches!(known.progress, Progress::Stored(_)))
+                || facts
+                    .object
+                    .status
+                    .key_id
+                    .as_ref()
+                    .and_then(|id| facts.listed(id))
+                    .is_some_and(|key| key.attempt == *attempt)
+        };
+        let failures = entries.iter().rev().take_while(|entry| !succeeded(&entry.attempt)).count();
+        let last = entries.last().filter(|_| failures > 0)?;
+        if self.reusable_attempt().is_some() {
+            return None;
+        }
+        let doublings = u32::try_from(failures - 1).unwrap_or(u32::MAX).min(16);
+        let wait = FIRST_BACKOFF.saturating_mul(1 << doublings).min(LONGEST_BACKOFF);
+        let seen = facts.memory.first_seen.get(last.attempt.as_str()).copied().unwrap_or(self.now.monotonic);
+        // By whichever clock shows more: the wall clock may have stepped back.
+        let waited = elapsed(last.written_at, self.now.wall).max(self.now.monotonic.since(seen));
+        (waited < wait).then(|| Block {
+            reason: Reason::Pending,
+            message: "An earlier attempt had no usable answer; the next one follows.".to_owned(),
+            until: Some(self.now.monotonic.plus(wait - waited)),
+        })
+    }
+
+    /// Rule 3: with the most previous keys alive, optional rotations wait and others revoke the oldest early. The
+    /// outer `None`: there is room.
+    fn room_for_previous(&mut self, reason: IssueReason) -> Option<Option<Step>> {
+        let living: Vec<NamedKey> = self
+            .facts
+            .named_keys()
+            .into_iter()
+            .filter(|key| self.facts.may_live(self.settings, self.now, key))
+            .collect();
+        if living.len() <= MAX_PREVIOUS {
+            return None;
+        }
+        let oldest =
+            living.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after)?;
+        if reason.is_optional() {
+            if let Some(revoke_after) = oldest.revoke_after {
+                self.waits.wake_at(self.now.monotonic_at(revoke_after));
+            }
+            self.findings.issue = None;
+            return Some(None);
+        }
+        Some(self.revoke_when_settled(oldest, RevokeReason::OverlapCut))
+    }
+
+    /// The policy that holds for a deletion.
+    pub(super) fn deletion_policy(&self) -> DeletionPolicy {
+        let asked = self.facts.object.spec.as_ref().map(|spec| spec.deletion_policy).unwrap_or_default();
+        self.facts.object.deletion_policy.unwrap_or(asked)
+    }
+}

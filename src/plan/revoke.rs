@@ -1,0 +1,164 @@
+//! Which keys of a live object are revoked now.
+
+use super::{
+    Decision, KeyState, NamedKey, Progress, Reason, RevokeReason, Step,
+    time::{Monotonic, earlier},
+};
+use crate::{api::OverlapPolicy, marker::AttemptId};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// A key counts as idle when it has not been used for this long, or for its overlap if that is shorter.
+const IDLE: Duration = Duration::from_secs(3600);
+
+impl Decision<'_> {
+    /// Previous keys whose overlap is over, and strays.
+    pub(super) fn revocations(&mut self) -> Option<Step> {
+        if self.facts.trusted_record(self.settings, self.now).is_some() {
+            let previous: Vec<NamedKey> =
+                self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_some()).collect();
+            for key in &previous {
+                if let Some(step) = self.end_of_overlap(key) {
+                    return Some(step);
+                }
+            }
+        }
+        self.strays()
+    }
+
+    fn end_of_overlap(&mut self, key: &NamedKey) -> Option<Step> {
+        let revoke_after = key.revoke_after?;
+        if !self.facts.may_live(self.settings, self.now, key) {
+            return None;
+        }
+        if self.now.wall < revoke_after {
+            self.waits.wake_at(self.now.monotonic_at(revoke_after));
+            return None;
+        }
+        if self.is_still_used(key, revoke_after) {
+            self.findings.still_used.push(key.id.clone());
+            return None;
+        }
+        self.revoke_when_settled(key, RevokeReason::OverlapOver)
+    }
+
+    /// Under `UntilIdle`: whether Boltz reports use of the key within the idle time before now, by a pass begun after
+    /// the overlap.
+    fn is_still_used(&mut self, key: &NamedKey, revoke_after: Timestamp) -> bool {
+        let Some(spec) = self.facts.object.spec.as_ref().ok() else { return true };
+        if spec.rotation.overlap_policy == OverlapPolicy::Strict {
+            return false;
+        }
+        let overlap = super::Rotation::read(spec).map(|rotation| rotation.overlap).unwrap_or(IDLE);
+        let idle_since = earlier(self.now.wall, IDLE.min(overlap));
+        let Some(pass) = self.facts.passes.first() else {
+            self.waits.pass_since(self.facts, self.now, Monotonic::default());
+            return true;
+        };
+        if pass.started_at < revoke_after.max(idle_since) {
+            self.waits.pass_since(self.facts, self.now, self.now.monotonic);
+            return true;
+        }
+        let last_used = self.facts.listed(&key.id).and_then(|listed| listed.last_used_at);
+        let used = last_used.is_some_and(|time| time > idle_since);
+        if let (true, Some(time)) = (used, last_used) {
+            self.waits.wake_at(self.now.monotonic_at(super::later(time, IDLE.min(overlap))));
+        }
+        used
+    }
+
+    /// Rule 4: an active key of an attempt in the ledger that nothing names, once the attempt is settled, or at once
+    /// when this process wrote the attempt and lost the key.
+    fn strays(&mut self) -> Option<Step> {
+        let issued_first =
+            self.facts.trusted_record(self.settings, self.now).is_some()
+                || self.facts.object.spec.as_ref().map_or(true, |spec| spec.suspend)
+                || self.findings.blocked.as_ref().is_some_and(|block| {
+                    block.reason.is_stalled() && block.reason != Reason::BoltzUnauthorized
+                });
+        let named = self.facts.named_keys();
+        let attempts: Vec<AttemptId> =
+            self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
+        for attempt in attempts {
+            if named.iter().any(|key| key.attempt.as_ref() == Some(&attempt)) {
+                continue;
+            }
+            let progress = self.facts.memory.attempts.get(&attempt).map(|known| &known.progress);
+            if matches!(progress, Some(Progress::InHand { .. } | Progress::Stored(_))) {
+                continue;
+            }
+            let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
+            let lost_here = matches!(progress, Some(Progress::Sent | Progress::Ended));
+            if issued_first
+                && (lost_here || settled_at <= self.now.monotonic)
+                && let Some(id) = self.active_key_of(&attempt)
+                && !named.iter().any(|key| key.id == id)
+            {
+                return self.revoke(id, RevokeReason::Stray);
+            }
+            if !self.facts.knows_the_end(self.settings, self.now, &attempt) {
+                self.waits.pass_since(self.facts, self.now, settled_at);
+            }
+        }
+        None
+    }
+
+    /// The active key that the newest pass shows for the attempt.
+    pub(super) fn active_key_of(&self, attempt: &AttemptId) -> Option<String> {
+        let keys = &self.facts.passes.first()?.keys;
+        keys.iter()
+            .find(|key| {
+                key.attempt == *attempt
+                    && key.is_active_at(self.now.wall)
+                    && !self.facts.memory.revoked.contains(&key.id)
+            })
+            .map(|key| key.id.clone())
+    }
+
+    /// Rule 8: never before the key's own attempt is settled.
+    pub(super) fn revoke_when_settled(&mut self, key: &NamedKey, reason: RevokeReason) -> Option<Step> {
+        let settled_at = match &key.attempt {
+            Some(attempt) => self.facts.settled_at(self.settings, self.now, attempt),
+            None => {
+                let seen = self.facts.memory.first_seen.get(&key.id).copied();
+                seen.unwrap_or(self.now.monotonic).plus(self.settings.window() + self.settings.settle_time)
+            }
+        };
+        if self.now.monotonic < settled_at {
+            self.waits.wake_at(settled_at);
+            return None;
+        }
+        match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
+            KeyState::Active => self.revoke(key.id.clone(), reason),
+            KeyState::Unknown => {
+                self.want_to_know(key);
+                None
+            }
+            KeyState::Inactive | KeyState::Foreign | KeyState::Absent => None,
+        }
+    }
+
+    /// Passes that would tell whether Boltz has the key: the next one, and two that it could not be missing from.
+    pub(super) fn want_to_know(&mut self, key: &NamedKey) {
+        let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
+        let from = seen.plus(self.settings.settle_time);
+        let after_the_last = self.facts.passes.first().map(|pass| pass.started.plus(Duration::from_nanos(1)));
+        self.waits.pass_since(self.facts, self.now, Monotonic::default());
+        self.waits.pass_since(self.facts, self.now, after_the_last.map_or(from, |after| after.max(from)));
+    }
+
+    /// The revocation, unless Boltz must not be called now.
+    pub(super) fn revoke(&mut self, key_id: String, reason: RevokeReason) -> Option<Step> {
+        let blocks = [&self.facts.account.calls_blocked, &self.facts.memory.revoke_blocked];
+        match blocks.into_iter().flatten().find(|block| self.holds(Some(block))) {
+            Some(block) => {
+                self.waits.blocked(block);
+                if self.facts.object.deleting {
+                    self.findings.blocked = Some(block.clone());
+                }
+                None
+            }
+            None => Some(Step::Revoke { key_id, reason }),
+        }
+    }
+}

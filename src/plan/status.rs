@@ -1,0 +1,283 @@
+//! What the object's status says: one pure view of the facts.
+
+use super::{
+    facts::{Block, Facts, Settings},
+    keys::KeyState,
+    schedule::Rotation,
+    time::{Now, elapsed},
+};
+use crate::{
+    api::{BoltzApiKeyStatus, PreviousKeyStatus},
+    record::IssueReason,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::time::Duration;
+
+/// How far `lastUsedAt` may lag behind: it moves with every use, and status must not.
+const LAST_USED_COARSENESS: Duration = Duration::from_secs(24 * 3600);
+
+/// The reasons of the `Ready` condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A working key is in the Secret.
+    Issued,
+    /// No key yet.
+    Pending,
+    /// The key does not work any more and is being replaced.
+    Rotating,
+    /// The Secret's name is taken by something else.
+    SecretConflict,
+    /// The API server refuses the Secret.
+    SecretWriteFailed,
+    /// The spec cannot be read.
+    InvalidSpec,
+    /// Boltz refuses the parameters.
+    BoltzRejected,
+    /// Boltz does not answer.
+    BoltzUnavailable,
+    /// Boltz does not take the admin key.
+    BoltzUnauthorized,
+    /// Boltz asks to slow down.
+    RateLimited,
+    /// The operator's own limit on new keys.
+    MintBudgetExceeded,
+    /// The key has expired.
+    Expired,
+    /// `spec.suspend`.
+    Suspended,
+    /// The object is being deleted.
+    Deleting,
+    /// An old key is still used at the end of its overlap.
+    RevocationBlocked,
+    /// An admission policy refuses a write.
+    PolicyDenied,
+}
+
+impl Reason {
+    /// The condition's `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "Issued",
+            Self::Pending => "Pending",
+            Self::Rotating => "Rotating",
+            Self::SecretConflict => "SecretConflict",
+            Self::SecretWriteFailed => "SecretWriteFailed",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::BoltzRejected => "BoltzRejected",
+            Self::BoltzUnavailable => "BoltzUnavailable",
+            Self::BoltzUnauthorized => "BoltzUnauthorized",
+            Self::RateLimited => "RateLimited",
+            Self::MintBudgetExceeded => "MintBudgetExceeded",
+            Self::Expired => "Expired",
+            Self::Suspended => "Suspended",
+            Self::Deleting => "Deleting",
+            Self::RevocationBlocked => "RevocationBlocked",
+            Self::PolicyDenied => "PolicyDenied",
+        }
+    }
+
+    /// Whether waiting alone will not help: somebody has to change something.
+    pub fn is_stalled(self) -> bool {
+        matches!(
+            self,
+            Self::SecretConflict
+                | Self::InvalidSpec
+                | Self::BoltzRejected
+                | Self::BoltzUnauthorized
+                | Self::PolicyDenied
+                | Self::SecretWriteFailed
+        )
+    }
+}
+
+/// What the decision found, for the status to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// Why a key is to be issued now.
+    pub issue: Option<IssueReason>,
+    /// What stands in the way.
+    pub blocked: Option<Block>,
+    /// Ids of previous keys that are still used although their overlap is over.
+    pub still_used: Vec<String>,
+}
+
+/// The status that the facts ask for.
+pub fn desired_status(
+    facts: &Facts,
+    settings: &Settings,
+    now: Now,
+    findings: &Findings,
+) -> BoltzApiKeyStatus {
+    let old = &facts.object.status;
+    let mut status = BoltzApiKeyStatus {
+        observed_generation: facts.object.generation,
+        rotations: old.rotations,
+        last_rotation_time: old.last_rotation_time.clone(),
+        last_rotation_reason: old.last_rotation_reason.clone(),
+        ..BoltzApiKeyStatus::default()
+    };
+    let record = facts.record();
+    let mut works = false;
+    if let Some(record) = record {
+        let state = facts.key_state(settings, now, &record.key_id, Some(&record.attempt));
+        let active = matches!(state, KeyState::Active | KeyState::Unknown)
+            && record.expires_at.is_none_or(|expires_at| now.wall < expires_at);
+        works = active && facts.trusted_record(settings, now).is_some();
+        status.key_id = Some(record.key_id.clone());
+        status.key_prefix = Some(record.key_prefix.clone());
+        status.is_active = Some(active);
+        status.livemode = Some(record.livemode);
+        status.workspace_id = record.workspace_id.clone();
+        status.created_at = Some(Time(record.created_at));
+        status.expires_at = record.expires_at.map(Time);
+        status.renewal_time = renewal_time(facts, record);
+        status.rotations = Some(record.rotations);
+        if record.rotations > 0 {
+            status.last_rotation_time = Some(Time(record.issued_at));
+            status.last_rotation_reason = Some(record.reason.as_str().to_owned());
+        }
+        let same_key = old.key_id.as_ref() == Some(&record.key_id);
+        let before = old.last_used_at.as_ref().filter(|_| same_key);
+        status.last_used_at = coarse(before, last_used(facts, &record.key_id));
+    } else {
+        // The Secret is gone: what status says is then the only word about the keys that were in it.
+        status.key_id = old.key_id.clone();
+        status.key_prefix = old.key_prefix.clone();
+        status.livemode = old.livemode;
+        status.workspace_id = old.workspace_id.clone();
+        status.created_at = old.created_at.clone();
+        status.expires_at = old.expires_at.clone();
+        status.last_used_at = old.last_used_at.clone();
+        status.is_active = old.key_id.as_deref().map(|id| {
+            old.expires_at.as_ref().is_none_or(|expires_at| now.wall < expires_at.0)
+                && matches!(facts.key_state(settings, now, id, None), KeyState::Active | KeyState::Unknown)
+        });
+    }
+    status.secret_name = facts.current_secret().map(|secret| secret.name.clone());
+    for key in facts.named_keys() {
+        let Some(revoke_after) = key.revoke_after else { continue };
+        if facts.may_live(settings, now, &key) {
+            let before = old.previous_keys.iter().find(|previous| previous.key_id == key.id);
+            status.previous_keys.push(PreviousKeyStatus {
+                last_used_at: coarse(
+                    before.and_then(|previous| previous.last_used_at.as_ref()),
+                    last_used(facts, &key.id),
+                ),
+                key_id: key.id,
+                key_prefix: key.prefix,
+                revoke_after: Time(whole_seconds(revoke_after)),
+            });
+        }
+    }
+    status.conditions = conditions(facts, now, findings, works);
+    truncate_times(&mut status);
+    status
+}
+
+fn renewal_time(facts: &Facts, record: &crate::record::Record) -> Option<Time> {
+    let spec = facts.object.spec.as_ref().ok().filter(|spec| !spec.suspend)?;
+    Rotation::read(spec).ok()?.renewal_time(record).map(Time)
+}
+
+fn last_used(facts: &Facts, id: &str) -> Option<Timestamp> {
+    facts.listed(id)?.last_used_at
+}
+
+/// The new time only if the old one is more than a day behind.
+fn coarse(before: Option<&Time>, after: Option<Timestamp>) -> Option<Time> {
+    match (before, after) {
+        (Some(before), Some(after)) if elapsed(before.0, after) < LAST_USED_COARSENESS => {
+            Some(before.clone())
+        }
+        (_, Some(after)) => Some(Time(after)),
+        (before, None) => before.cloned(),
+    }
+}
+
+/// Kubernetes writes times in whole seconds; a finer one would never equal what is read back.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn truncate_times(status: &mut BoltzApiKeyStatus) {
+    let times = [
+        &mut status.created_at,
+        &mut status.expires_at,
+        &mut status.last_used_at,
+        &mut status.renewal_time,
+        &mut status.last_rotation_time,
+    ];
+    for time in times.into_iter().flatten() {
+        time.0 = whole_seconds(time.0);
+    }
+    for time in status.previous_keys.iter_mut().filter_map(|previous| previous.last_used_at.as_mut()) {
+        time.0 = whole_seconds(time.0);
+    }
+}
+
+fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<Condition> {
+    let suspended = facts.object.spec.as_ref().is_ok_and(|spec| spec.suspend);
+    let blocked = findings.blocked.as_ref();
+    let (ready, reason, message) = if facts.object.deleting {
+        let message =
+            blocked.map_or("Revoking the keys of the object.".to_owned(), |block| block.message.clone());
+        (false, Reason::Deleting, message)
+    } else if works {
+        if !findings.still_used.is_empty() {
+            let message = format!(
+                "The key works, but previous keys are still used although their overlap is over: {}.",
+                findings.still_used.join(", ")
+            );
+            (true, Reason::RevocationBlocked, message)
+        } else if suspended {
+            (true, Reason::Suspended, "The key works. Issuing and rotating are suspended.".to_owned())
+        } else {
+            (true, Reason::Issued, "A working key is in the Secret.".to_owned())
+        }
+    } else if let Some(block) = blocked {
+        (false, block.reason, block.message.clone())
+    } else if suspended {
+        (false, Reason::Suspended, "No key is issued while spec.suspend is true.".to_owned())
+    } else if facts.record().and_then(|record| record.expires_at).is_some_and(|expiry| expiry <= now.wall) {
+        (false, Reason::Expired, "The key has expired and is being replaced.".to_owned())
+    } else if facts.record().is_some() {
+        (false, Reason::Rotating, "The key does not work any more and is being replaced.".to_owned())
+    } else {
+        (false, Reason::Pending, "The key is being issued.".to_owned())
+    };
+    let waiting = findings.issue.is_some() || blocked.is_some() || facts.object.deleting;
+    let stalled = blocked.is_some_and(|block| block.reason.is_stalled());
+    let (progress_reason, progress_message) = match blocked {
+        Some(block) => (block.reason.as_str(), block.message.as_str()),
+        None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of the object."),
+        None => {
+            findings.issue.map_or((reason.as_str(), ""), |issue| (issue.as_str(), "A key is being issued."))
+        }
+    };
+    let condition = |kind: &str, is_true: bool, reason: &str, message: &str| Condition {
+        type_: kind.to_owned(),
+        status: if is_true { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: facts.object.generation,
+        last_transition_time: transition_time(facts, now, kind, is_true),
+    };
+    vec![
+        condition("Ready", ready, reason.as_str(), &message),
+        condition("Reconciling", waiting && !stalled, progress_reason, progress_message),
+        condition("Stalled", stalled, progress_reason, if stalled { progress_message } else { "" }),
+    ]
+}
+
+/// When the condition last changed its status: now, unless it has not.
+fn transition_time(facts: &Facts, now: Now, kind: &str, is_true: bool) -> Time {
+    let status = if is_true { "True" } else { "False" };
+    facts
+        .object
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == status)
+        .map_or(Time(whole_seconds(now.wall)), |condition| condition.last_transition_time.clone())
+}

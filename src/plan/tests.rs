@@ -1,0 +1,1 @@
+//! Table and virtual-time tests of the plan.

@@ -1,0 +1,262 @@
+//! The record: the annotation on the Secret, written in the same write as the key, that says which key the Secret
+//! holds and which previous ones are still accounted for.
+
+use crate::{
+    api::{BoltzApiKeySpec, Mode},
+    marker::{AttemptId, hexadecimal},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// How many previous keys of an object may live at once.
+pub const MAX_PREVIOUS: usize = 4;
+
+/// Why a key was issued. The words stand in records, status, events and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum IssueReason {
+    /// The object had no key.
+    Initial,
+    /// The Secret is gone.
+    SecretMissing,
+    /// The stored value is not the one that was stored, or the record cannot be trusted.
+    SecretAltered,
+    /// Boltz says that the key is inactive, or does not know it.
+    KeyInactive,
+    /// Workspace, mode, addresses or days changed.
+    ParametersChanged,
+    /// The annotation `boltz.bio/rotate-now` has a new value.
+    RotateNow,
+    /// The renewal time has come.
+    Renewal,
+    /// The annotation `boltz.bio/rotate` has a new value.
+    RotateRequested,
+    /// `rotation.interval` has passed.
+    Interval,
+}
+
+impl IssueReason {
+    /// Optional rotations wait while the record is full of previous keys; the others revoke the oldest early.
+    pub fn is_optional(self) -> bool {
+        matches!(self, Self::RotateRequested | Self::Interval)
+    }
+
+    /// One word, in camel case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "Initial",
+            Self::SecretMissing => "SecretMissing",
+            Self::SecretAltered => "SecretAltered",
+            Self::KeyInactive => "KeyInactive",
+            Self::ParametersChanged => "ParametersChanged",
+            Self::RotateNow => "RotateNow",
+            Self::Renewal => "Renewal",
+            Self::RotateRequested => "RotateRequested",
+            Self::Interval => "Interval",
+        }
+    }
+}
+
+/// What the Secret accounts for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The UID of the object that the Secret belongs to.
+    #[serde(rename = "ownerUID")]
+    pub owner_uid: String,
+    /// The current key's id at Boltz.
+    #[serde(rename = "keyID")]
+    pub key_id: String,
+    /// Its first characters.
+    pub key_prefix: String,
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+    /// Why it was issued.
+    pub reason: IssueReason,
+    /// When it was received, by the operator's clock.
+    pub issued_at: Timestamp,
+    /// When Boltz created it, as answered.
+    pub created_at: Timestamp,
+    /// When it expires, as answered. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// False for keys in test mode, as answered.
+    pub livemode: bool,
+    /// The workspace, as answered.
+    #[serde(default, rename = "workspaceID", skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<String>,
+    /// Of the stored value, hexadecimal.
+    pub value_sha256: String,
+    /// [`parameters_hash`] of the spec that the key was issued for.
+    pub parameters_hash: String,
+    /// The rotate annotation's value when the attempt was written: that request is handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<String>,
+    /// The same for the rotate-now annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_now: Option<String>,
+    /// The data key under which the value stands.
+    pub secret_key: String,
+    /// Labels of the template that the operator set, so that it can take them back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub template_labels: BTreeSet<String>,
+    /// Annotations of the template that the operator set.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub template_annotations: BTreeSet<String>,
+    /// [`template_hash`] of what it set.
+    pub template_hash: String,
+    /// How many times the object's key has been replaced.
+    #[serde(default)]
+    pub rotations: i64,
+    /// Older keys that still live, oldest first. Issuing waits at [`MAX_PREVIOUS`]; only writers that race leave more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<PreviousKey>,
+}
+
+/// An older key in its overlap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousKey {
+    /// Its id at Boltz.
+    #[serde(rename = "keyID")]
+    pub key_id: String,
+    /// Its first characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_prefix: Option<String>,
+    /// The attempt that made it. Absent when only status named the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptId>,
+    /// When its overlap ends.
+    pub revoke_after: Timestamp,
+    /// When it expires. Absent: never, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// A record without a key, for the dry run before one is issued.
+    pub fn placeholder(owner_uid: &str) -> Self {
+        Self {
+            owner_uid: owner_uid.to_owned(),
+            key_id: String::new(),
+            key_prefix: String::new(),
+            attempt: AttemptId::from_random(0),
+            reason: IssueReason::Initial,
+            issued_at: Timestamp::UNIX_EPOCH,
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            livemode: true,
+            workspace_id: None,
+            value_sha256: String::new(),
+            parameters_hash: String::new(),
+            rotate: None,
+            rotate_now: None,
+            secret_key: String::new(),
+            template_labels: BTreeSet::new(),
+            template_annotations: BTreeSet::new(),
+            template_hash: String::new(),
+            rotations: 0,
+            previous: Vec::new(),
+        }
+    }
+
+    /// Takes the data key and template that the spec wants.
+    pub fn take_shape(&mut self, spec: &BoltzApiKeySpec) {
+        self.secret_key = spec.secret.key.clone();
+        self.template_labels = spec.secret.template.labels.keys().cloned().collect();
+        self.template_annotations = spec.secret.template.annotations.keys().cloned().collect();
+        self.template_hash = template_hash(spec);
+    }
+
+    /// Reads the annotation; `None` when it is absent or no record.
+    pub fn parse(annotation: Option<&str>) -> Option<Self> {
+        serde_json::from_str(annotation?).ok()
+    }
+
+    /// The annotation's text.
+    pub fn to_annotation(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether the record names the key, as current or previous.
+    pub fn names(&self, key_id: &str) -> bool {
+        self.key_id == key_id || self.previous.iter().any(|previous| previous.key_id == key_id)
+    }
+}
+
+/// The SHA-256 of a secret value, hexadecimal.
+pub fn value_sha256(value: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(value))
+}
+
+/// The hash of what makes a key: workspace, mode, addresses as a set, days. Absent equals the default, and
+/// `displayName` is none of them. Shortened to 64 bits: it is compared with its predecessor only.
+pub fn parameters_hash(spec: &BoltzApiKeySpec) -> String {
+    let addresses: BTreeSet<String> = spec
+        .allowed_ips
+        .iter()
+        .map(|text| text.parse::<IpAddr>().map_or_else(|_| text.clone(), |address| address.to_string()))
+        .collect();
+    let mode = match spec.mode {
+        Mode::Live => "live",
+        Mode::Test => "test",
+    };
+    let workspace = spec.workspace_id.as_deref().unwrap_or_default();
+    let days = spec.expires_in_days.unwrap_or_default();
+    short_hash(&serde_json::json!([workspace, mode, addresses, days]).to_string())
+}
+
+/// The hash of the Secret template's labels and annotations.
+pub fn template_hash(spec: &BoltzApiKeySpec) -> String {
+    let template = &spec.secret.template;
+    short_hash(&serde_json::json!([template.labels, template.annotations]).to_string())
+}
+
+fn short_hash(text: &str) -> String {
+    hexadecimal(&Sha256::digest(text)[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: serde_json::Value) -> BoltzApiKeySpec {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn absent_parameters_equal_their_defaults() {
+        let empty = parameters_hash(&spec(serde_json::json!({})));
+        for same in [
+            serde_json::json!({"mode": "live"}),
+            serde_json::json!({"workspaceID": ""}),
+            serde_json::json!({"allowedIPs": []}),
+            serde_json::json!({"displayName": "other"}),
+            serde_json::json!({"secret": {"name": "other"}}),
+        ] {
+            assert_eq!(parameters_hash(&spec(same.clone())), empty, "{same}");
+        }
+        for other in [
+            serde_json::json!({"mode": "test"}),
+            serde_json::json!({"workspaceID": "ws"}),
+            serde_json::json!({"allowedIPs": ["10.0.0.1"]}),
+            serde_json::json!({"expiresInDays": 1}),
+        ] {
+            assert_ne!(parameters_hash(&spec(other.clone())), empty, "{other}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_a_set() {
+        let hash = |addresses: &[&str]| parameters_hash(&spec(serde_json::json!({"allowedIPs": addresses})));
+        assert_eq!(hash(&["10.0.0.1", "2001:db8::1"]), hash(&["2001:DB8:0::1", "10.0.0.1", "10.0.0.1"]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_record() {
+        for text in ["", "{}", "null", "{\"keyID\":1}"] {
+            assert_eq!(Record::parse(Some(text)), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The operator's view of its own labelled Secrets: their metadata and the SHA-256 of their value, never the value.
+//!
+//! Fed by a metadata watch and by the answers to the operator's own writes, whichever is newer, so that the watch's
+//! echo need not be waited for.
+
+use crate::{
+    api::{OWNER_LABEL, RECORD_ANNOTATION},
+    plan::OwnSecret,
+    record::Record,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// A Secret's metadata, as far as the operator needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretMetadata {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its version.
+    pub resource_version: String,
+    /// The value of our label.
+    pub owner_label: Option<String>,
+    /// The value of our annotation.
+    pub record: Option<String>,
+    /// Its owners.
+    pub owner_references: Vec<OwnerReference>,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+impl SecretMetadata {
+    /// What stands in an API server's answer; `None` when that is not an object of a namespace.
+    pub fn from_object_meta(meta: ObjectMeta) -> Option<Self> {
+        let take = |map: Option<BTreeMap<String, String>>, key: &str| map.and_then(|mut map| map.remove(key));
+        Some(Self {
+            namespace: meta.namespace?,
+            name: meta.name?,
+            uid: meta.uid?,
+            resource_version: meta.resource_version?,
+            owner_label: take(meta.labels, OWNER_LABEL),
+            record: take(meta.annotations, RECORD_ANNOTATION),
+            owner_references: meta.owner_references.unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+        })
+    }
+
+    /// Whose the Secret is, from the point of view of the object with that UID.
+    pub fn ownership(&self, object_uid: &str) -> Ownership {
+        let record = Record::parse(self.record.as_deref());
+        let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
+        let labelled = self.owner_label.as_deref() == Some(object_uid);
+        match record {
+            Some(record) if record.owner_uid == object_uid => Ownership::Ours,
+            _ if owned => Ownership::Ours,
+            // Nobody owns it any more and it was made for a key: a restored backup, or an orphaning deletion.
+            Some(_) | None if labelled && self.owner_references.is_empty() => Ownership::Ours,
+            Some(record) if self.owner_references.is_empty() => Ownership::Foreign(format!(
+                "The Secret {} holds the key of another BoltzApiKey, with the UID {}, which is gone or let it stay. \
+                 Delete the Secret, or choose another name with spec.secret.name.",
+                self.name, record.owner_uid
+            )),
+            _ => Ownership::Foreign(format!(
+                "A Secret named {} exists and does not belong to this object. Delete or rename it, or choose another \
+                 name with spec.secret.name.",
+                self.name
+            )),
+        }
+    }
+
+    /// As the plan sees it.
+    pub fn as_own(&self, object_uid: &str, value_sha256: Option<String>) -> OwnSecret {
+        let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
+        OwnSecret {
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            resource_version: self.resource_version.clone(),
+            record: Record::parse(self.record.as_deref()).filter(|record| record.owner_uid == object_uid),
+            value_sha256,
+            tied: owned && self.owner_label.as_deref() == Some(object_uid),
+            owned,
+        }
+    }
+}
+
+/// Whose a Secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The object's.
+    Ours,
+    /// Something else's; the sentence says so to people.
+    Foreign(String),
+}
+
+/// What is known about the value of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// It has not been looked at since it may have changed.
+    Unread,
+    /// The SHA-256 of the value under the record's data key; `None` when there is none.
+    Read(Option<String>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    metadata: SecretMetadata,
+    value: Value,
+    /// The relisting during which or before which the entry came.
+    relisting: u64,
+}
+
+type Key = (String, String);
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: HashMap<Key, Entry>,
+    by_owner: HashMap<String, HashSet<Key>>,
+    relisting: u64,
+}
+
+/// The operator's Secrets.
+#[derive(Debug, Default)]
+pub struct SecretIndex {
+    inner: Mutex<Inner>,
+}
+
+impl SecretIndex {
+    /// Takes in what an own write answered or a live read showed, with the value's hash. Newer knowledge stays.
+    pub fn put(&self, metadata: SecretMetadata, value: Value) {
+        self.lock().put(metadata, value);
+    }
+
+    /// Takes in a watch event. `true`: it tells something new, so its object is worth a look.
+    pub fn observe(&self, metadata: SecretMetadata) -> bool {
+        self.lock().put(metadata, Value::Unread)
+    }
+
+    /// The Secret was deleted, at that version or, after a 404, whatever its version.
+    pub fn remove(&self, namespace: &str, name: &str, resource_version: Option<&str>) {
+        let mut inner = self.lock();
+        let key = (namespace.to_owned(), name.to_owned());
+        let is_older = inner.entries.get(&key).is_some_and(|entry| {
+            resource_version.is_none_or(|version| !is_newer(&entry.metadata.resource_version, version))
+        });
+        if is_older {
+            inner.remove(&key);
+        }
+    }
+
+    /// A full list begins: what it does not show is gone, unless it came meanwhile. Answers the list's number.
+    pub fn begin_relist(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.relisting += 1;
+        inner.relisting
+    }
+
+    /// The full list of that number is complete, for one namespace or for all. Answers the Secrets that have gone.
+    pub fn end_relist(&self, number: u64, namespace: Option<&str>) -> Vec<SecretMetadata> {
+        let mut inner = self.lock();
+        let listed = |key: &Key| namespace.is_none_or(|namespace| key.0 == namespace);
+        let gone: Vec<Key> = inner
+            .entries
+            .iter()
+            .filter(|(key, entry)| entry.relisting < number && listed(key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        gone.iter().filter_map(|key| inner.remove(key)).map(|entry| entry.metadata).collect()
+    }
+
+    /// The Secret of that name and what is known about its value.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<(SecretMetadata, Value)> {
+        let inner = self.lock();
+        let entry = inner.entries.get(&(namespace.to_owned(), name.to_owned()))?;
+        Some((entry.metadata.clone(), entry.value.clone()))
+    }
+
+    /// The names of the Secrets that carry the object's label or ownerReference.
+    pub fn names_of(&self, object_uid: &str, namespace: &str) -> BTreeSet<String> {
+        let inner = self.lock();
+        let keys = inner.by_owner.get(object_uid).into_iter().flatten();
+        keys.filter(|key| key.0 == namespace).map(|key| key.1.clone()).collect()
+    }
+
+    /// The ids of all keys that any Secret's record names: they are accounted for.
+    pub fn recorded_key_ids(&self) -> HashSet<String> {
+        let inner = self.lock();
+        let records =
+            inner.entries.values().filter_map(|entry| Record::parse(entry.metadata.record.as_deref()));
+        records
+            .flat_map(|record| {
+                std::iter::once(record.key_id)
+                    .chain(record.previous.into_iter().map(|previous| previous.key_id))
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// `true`: it was new.
+    fn put(&mut self, metadata: SecretMetadata, value: Value) -> bool {
+        let key = (metadata.namespace.clone(), metadata.name.clone());
+        let relisting = self.relisting;
+        if let Some(entry) = self.entries.get_mut(&key)
+            && !is_newer(&metadata.resource_version, &entry.metadata.resource_version)
+        {
+            entry.relisting = relisting;
+            if entry.metadata.resource_version == metadata.resource_version && entry.value == Value::Unread {
+                entry.value = value;
+            }
+            return false;
+        }
+        self.remove(&key);
+        for owner in owners(&metadata) {
+            self.by_owner.entry(owner).or_default().insert(key.clone());
+        }
+        self.entries.insert(key, Entry { metadata, value, relisting });
+        true
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        for owner in owners(&entry.metadata) {
+            if let Some(keys) = self.by_owner.get_mut(&owner) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_owner.remove(&owner);
+                }
+            }
+        }
+        Some(entry)
+    }
+}
+
+fn owners(metadata: &SecretMetadata) -> BTreeSet<String> {
+    let references = metadata.owner_references.iter().map(|owner| owner.uid.clone());
+    metadata.owner_label.iter().cloned().chain(references).collect()
+}
+
+/// Whether a resourceVersion is newer than another. Kubernetes declares them comparable as numbers since 1.35 (KEP-5504)
+/// and they were such before; what is no number counts as newer, so that a cache never outlives what it cannot judge.
+pub fn is_newer(this: &str, than: &str) -> bool {
+    match (this.parse::<u64>(), than.parse::<u64>()) {
+        (Ok(this), Ok(than)) => this > than,
+        _ => this != than,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(name: &str, version: &str) -> SecretMetadata {
+        SecretMetadata {
+            namespace: "team".to_owned(),
+            name: name.to_owned(),
+            uid: "secret-uid".to_owned(),
+            resource_version: version.to_owned(),
+            owner_label: Some("object-uid".to_owned()),
+            record: None,
+            owner_references: Vec::new(),
+            deleting: false,
+        }
+    }
+
+    #[test]
+    fn the_newer_of_write_and_watch_stays() {
+        let index = SecretIndex::default();
+        index.put(secret("a", "10"), Value::Read(Some("hash".to_owned())));
+        assert!(!index.observe(secret("a", "10")), "the echo of an own write is nothing new");
+        assert!(!index.observe(secret("a", "9")), "neither is an older event");
+        assert_eq!(index.get("team", "a").unwrap().1, Value::Read(Some("hash".to_owned())));
+        assert!(index.observe(secret("a", "11")));
+        assert_eq!(index.get("team", "a").unwrap().1, Value::Unread);
+    }
+
+    #[test]
+    fn a_deletion_older_than_the_entry_does_not_remove_it() {
+        let index = SecretIndex::default();
+        index.put(secret("a", "10"), Value::Unread);
+        index.remove("team", "a", Some("9"));
+        assert!(index.get("team", "a").is_some());
+        index.remove("team", "a", Some("11"));
+        assert!(index.get("team", "a").is_none());
+        assert!(index.names_of("object-uid", "team").is_empty());
+    }
+
+    #[test]
+    fn a_relist_removes_what_it_does_not_show_but_not_what_came_meanwhile() {
+        let index = SecretIndex::default();
+        index.observe(secret("shown", "1"));
+        index.observe(secret("gone", "2"));
+        let number = index.begin_relist();
+        index.observe(secret("shown", "1"));
+        index.put(secret("meanwhile", "3"), Value::Unread);
+        let gone: Vec<String> =
+            index.end_relist(number, Some("team")).into_iter().map(|metadata| metadata.name).collect();
+        assert_eq!(gone, ["gone"]);
+        assert_eq!(
+            index.names_of("object-uid", "team").into_iter().collect::<Vec<_>>(),
+            ["meanwhile", "shown"]
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! `/metrics`, `/healthz`, `/readyz`.
+
+use crate::metrics::Metrics;
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use std::sync::Arc;
+use tokio::{net::TcpListener, sync::watch};
+
+/// The content type of OpenMetrics text, as its specification names it.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves for ever. `/readyz` answers 200 once `ready` is true.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    ready: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let readyz = move || {
+        let ready = *ready.borrow();
+        async move {
+            if ready {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet\n")
+            }
+        }
+    };
+    let metrics = move || async move { ([(CONTENT_TYPE, OPENMETRICS)], metrics.to_text()).into_response() };
+    let router = Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics));
+    axum::serve(listener, router).await
+}

@@ -1,0 +1,73 @@
+//! The log.
+
+use crate::config::LogFormat;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+/// Libraries that log frames, headers or whole bodies: a Secret could be in one. Whatever RUST_LOG says, nothing finer
+/// than INFO of theirs is written, and nothing at all of those that quote bodies at WARN.
+const QUIET: [&str; 9] =
+    ["h2", "hyper", "hyper_util", "reqwest", "rustls", "tower", "tokio_rustls", "kube_client", "kube_core"];
+/// kube logs the whole body of an answer that cannot be decoded, at WARN.
+const SILENT: [&str; 2] = ["kube_client::client", "kube_client::api"];
+
+/// Writes the log to standard error.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .from_env_lossy()
+        .and(filter_fn(is_harmless));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match format {
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => layer.compact().boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+}
+
+/// Whether what comes from there at that level can hold no Secret.
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    is_harmless_at(metadata.target(), *metadata.level())
+}
+
+fn is_harmless_at(target: &str, level: Level) -> bool {
+    let within = |module: &&str| {
+        target.strip_prefix(*module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    if SILENT.iter().any(|module| within(&module)) {
+        return false;
+    }
+    level <= Level::INFO || !QUIET.iter().any(|module| within(&module))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_never_logged() {
+        for (target, level) in [
+            ("kube_client::client", Level::WARN),
+            ("kube_client::client::builder", Level::ERROR),
+            ("hyper::proto::h1::io", Level::TRACE),
+            ("h2::codec::framed_write", Level::DEBUG),
+            ("reqwest::connect", Level::TRACE),
+            ("rustls::client::hs", Level::DEBUG),
+        ] {
+            assert!(!is_harmless_at(target, level), "{target} {level}");
+        }
+        for (target, level) in [
+            ("boltz_operator::controller", Level::TRACE),
+            ("kube_runtime::controller", Level::DEBUG),
+            ("hyper", Level::WARN),
+            ("hyperion", Level::TRACE),
+        ] {
+            assert!(is_harmless_at(target, level), "{target} {level}");
+        }
+    }
+}
