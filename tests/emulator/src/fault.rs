@@ -1,0 +1,101 @@
+//! Faults on demand.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// `POST /compute/v1/admin/api-keys`
+    Create,
+    /// `GET /compute/v1/admin/api-keys`
+    List,
+    /// `POST /compute/v1/admin/api-keys/{id}/revoke`
+    Revoke,
+    /// `GET /compute/v1/auth/me`
+    AuthMe,
+}
+
+/// Whether, and when, a request that meets a fault takes effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Never.
+    #[default]
+    None,
+    /// Before the answer.
+    Before,
+    /// So many milliseconds after the request came, whatever was answered meanwhile.
+    After(u64),
+}
+
+/// What the client gets instead of the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The real answer, if there is one.
+    Answer,
+    /// The connection breaks.
+    Cut,
+    /// No answer: the connection stays open until the client gives up.
+    Hang,
+    /// A status, with headers and a body.
+    Status {
+        /// For example 503.
+        status: u16,
+        /// For example `retry-after`.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// Default: an error body of the API.
+        #[serde(default)]
+        body: Option<String>,
+    },
+    /// The real answer, cut to that many bytes but complete for HTTP.
+    Truncated(usize),
+    /// A 200 with something else.
+    Foreign(String),
+}
+
+/// One fault, which so many requests meet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Which requests; absent: all.
+    #[serde(default)]
+    pub operation: Option<Operation>,
+    /// Whether they take effect.
+    #[serde(default)]
+    pub effect: Effect,
+    /// What is answered.
+    pub outcome: Outcome,
+    /// How long the answer is held back, in milliseconds.
+    #[serde(default)]
+    pub latency_milliseconds: u64,
+    /// How many requests meet it.
+    #[serde(default = "once")]
+    pub times: u32,
+}
+
+fn once() -> u32 {
+    1
+}
+
+impl Fault {
+    /// A fault for the next request of that kind.
+    pub fn once(operation: Operation, effect: Effect, outcome: Outcome) -> Self {
+        Self { operation: Some(operation), effect, outcome, latency_milliseconds: 0, times: 1 }
+    }
+
+    /// The same for so many requests.
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = times;
+        self
+    }
+}
+
+impl Outcome {
+    /// A status with an error body.
+    pub fn status(status: u16) -> Self {
+        Self::Status { status, headers: BTreeMap::new(), body: None }
+    }
+}
