@@ -41,7 +41,8 @@ async fn create(Shared(state): Shared<SharedState>, headers: HeaderMap, body: By
     let subject = parsed.as_ref().ok().and_then(|request| request.name.clone()).unwrap_or_default();
     serve(state, Operation::Create, subject, move |state, now| {
         authorize_admin(state, &headers, now)?;
-        let request = parsed.as_ref().map_err(|_| refusal(400, "BAD_REQUEST", "the body is not what it should be"))?;
+        let request =
+            parsed.as_ref().map_err(|_| refusal(400, "BAD_REQUEST", "the body is not what it should be"))?;
         let key = state.create(request, now)?;
         Ok(json!({"key": key.plaintext, "key_details": details(state, &key, now)}))
     })
@@ -56,7 +57,11 @@ struct ListQuery {
     workspace_id: Option<String>,
 }
 
-async fn list(Shared(state): Shared<SharedState>, headers: HeaderMap, Query(query): Query<ListQuery>) -> Response {
+async fn list(
+    Shared(state): Shared<SharedState>,
+    headers: HeaderMap,
+    Query(query): Query<ListQuery>,
+) -> Response {
     serve(state, Operation::List, String::new(), move |state, now| {
         authorize_admin(state, &headers, now)?;
         let limit = match query.limit.as_deref().map(str::parse::<usize>) {

@@ -38,7 +38,8 @@ async fn main() -> ExitCode {
     match Emulator::start(options).await {
         Ok(emulator) => {
             println!("listening on {}", emulator.base_url());
-            let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            {
                 Ok(terminate) => terminate,
                 Err(error) => {
                     eprintln!("boltz-emulator: signals could not be set up: {error}");

@@ -262,7 +262,9 @@ impl State {
                 Some(now.checked_add(life).map_err(|_| invalid("expires_in_days: too far away"))?)
             }
         };
-        if self.settings.unique_names && self.keys.iter().any(|key| key.name == name && key.authenticates(now)) {
+        if self.settings.unique_names
+            && self.keys.iter().any(|key| key.name == name && key.authenticates(now))
+        {
             return Err(refusal(409, "CONFLICT", "a key with this name exists"));
         }
         let mode = if livemode { "live" } else { "test" };
@@ -320,8 +322,7 @@ impl State {
         let at_row = |row: usize| &self.keys[if newest_first { count - 1 - row } else { row }];
         if let Some(before) = before {
             let end = row_of(position(before)?);
-            let mut rows: Vec<&Key> =
-                (0..end).rev().map(at_row).filter(is_listed).take(limit + 1).collect();
+            let mut rows: Vec<&Key> = (0..end).rev().map(at_row).filter(is_listed).take(limit + 1).collect();
             let more = rows.len() > limit;
             rows.truncate(limit);
             rows.reverse();

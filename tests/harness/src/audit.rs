@@ -1,0 +1,86 @@
+//! The API server's audit log: who called what.
+
+use serde::Deserialize;
+
+/// One finished request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEvent {
+    /// `create`, `update`, `patch`, `delete`, `get`, `list`, `watch`.
+    pub verb: String,
+    /// Path and query.
+    #[serde(rename = "requestURI")]
+    pub request_uri: String,
+    /// Who asked.
+    pub user: AuditUser,
+    /// For what, if it was for a resource.
+    #[serde(default)]
+    pub object_ref: AuditObject,
+    /// What was answered.
+    #[serde(default)]
+    pub response_status: AuditStatus,
+    stage: String,
+}
+
+/// Who asked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AuditUser {
+    /// The name.
+    pub username: String,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuditObject {
+    /// Plural.
+    pub resource: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name; empty on creation.
+    pub name: String,
+    /// For example `status`.
+    pub subresource: String,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AuditStatus {
+    /// The HTTP status.
+    #[serde(default)]
+    pub code: u16,
+}
+
+impl AuditEvent {
+    /// Whether it was only a dry run.
+    pub fn is_dry_run(&self) -> bool {
+        self.request_uri.contains("dryRun=")
+    }
+
+    /// Whether it could change something.
+    pub fn is_write(&self) -> bool {
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
+            && !self.is_dry_run()
+    }
+}
+
+/// The finished requests of a log.
+pub fn parse(log: &str) -> Vec<AuditEvent> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<AuditEvent>(line).ok())
+        .filter(|event| event.stage == "ResponseComplete")
+        .collect()
+}
+
+/// Everything but what nobody asks about.
+pub const POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - level: None
+    users: [system:apiserver]
+  - level: None
+    nonResourceURLs: ['/*']
+  - level: Metadata
+";

@@ -1,0 +1,99 @@
+//! The operator as a process.
+
+use crate::{
+    process::{OwnedFolder, OwnedProcess},
+    wait::eventually,
+};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// A running operator. It ends when it is dropped.
+#[derive(Debug)]
+pub struct OperatorProcess {
+    binary: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    listen: SocketAddr,
+    process: OwnedProcess,
+    folder: OwnedFolder,
+}
+
+impl OperatorProcess {
+    /// Starts the binary with these flags, against the cluster of that kubeconfig file. `--listen` is added.
+    pub fn start(
+        binary: &Path,
+        kubeconfig: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> io::Result<Self> {
+        let folder = OwnedFolder::create("boltz-operator-")?;
+        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--listen".to_owned(), listen.to_string()]);
+        let mut environment = environment.to_vec();
+        environment.push(("KUBECONFIG".to_owned(), kubeconfig.display().to_string()));
+        let process =
+            OwnedProcess::start(binary, &arguments, &environment, &folder.path().join("operator.log"))?;
+        Ok(Self { binary: binary.to_owned(), arguments, environment, listen, process, folder })
+    }
+
+    /// The process.
+    pub fn process(&self) -> &OwnedProcess {
+        &self.process
+    }
+
+    /// What it has logged, over all its restarts.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM; the exit code, if it ends within 15 s.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.process.signal("TERM");
+        self.process.wait(Duration::from_secs(15))
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self, at_most: Duration) -> Option<i32> {
+        self.process.wait(at_most)
+    }
+
+    /// Starts it again, after it has ended.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.process.kill();
+        let log = self.folder.path().join("operator.log");
+        self.process = OwnedProcess::start(&self.binary, &self.arguments, &self.environment, &log)?;
+        Ok(())
+    }
+
+    /// What a GET of the path answers.
+    pub async fn get(&self, path: &str) -> Result<String, String> {
+        let answer =
+            reqwest::get(format!("http://{}{path}", self.listen)).await.map_err(|error| error.to_string())?;
+        let answer = answer.error_for_status().map_err(|error| error.to_string())?;
+        answer.text().await.map_err(|error| error.to_string())
+    }
+
+    /// Waits until it is ready; the error holds the end of its log.
+    pub async fn wait_ready(&self) -> Result<(), String> {
+        eventually(Duration::from_secs(30), "the operator is ready", async || {
+            self.get("/readyz").await.map(drop)
+        })
+        .await
+        .map_err(|error| format!("{error}\n{}", self.process.last_lines(20)))
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

@@ -1,0 +1,163 @@
+//! Child processes that never outlive their owner.
+//!
+//! Each runs under a small shell that reads a pipe which we hold. When we drop it, panic, or are killed, the pipe ends
+//! and the shell kills the child. The children have process groups of their own, so that Ctrl-C in a terminal reaches
+//! us only, and we decide.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Starts `"$@"`, says its pid, ends it when standard input ends, says how it ended.
+const SUPERVISOR: &str = r#"
+exec 3<&0
+"$@" </dev/null >>"$LOG_FILE" 2>&1 3<&- &
+child=$!
+echo "$child"
+(cat <&3 >/dev/null; kill -9 "$child" 2>/dev/null) >/dev/null 2>&1 &
+watchdog=$!
+wait "$child"
+echo "$?"
+kill "$watchdog" 2>/dev/null
+"#;
+
+/// Removes a folder when standard input ends.
+const CLEANER: &str = r#"cat >/dev/null; sleep 1; rm -rf -- "$1""#;
+
+/// A child process that ends with its owner.
+#[derive(Debug)]
+pub struct OwnedProcess {
+    pid: u32,
+    log: PathBuf,
+    supervisor: Child,
+    output: BufReader<ChildStdout>,
+    owner: Option<ChildStdin>,
+    ended: Option<i32>,
+}
+
+impl OwnedProcess {
+    /// Starts the program; its output goes to the end of the log file.
+    pub fn start<A: AsRef<std::ffi::OsStr>>(
+        program: &Path,
+        arguments: &[A],
+        environment: &[(String, String)],
+        log: &Path,
+    ) -> io::Result<Self> {
+        File::options().create(true).append(true).open(log)?;
+        let mut supervisor = Command::new("sh")
+            .args(["-c", SUPERVISOR, "sh"])
+            .arg(program)
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .env("LOG_FILE", log)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let owner = supervisor.stdin.take();
+        let mut output = BufReader::new(supervisor.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        let pid = line.trim().parse().map_err(io::Error::other)?;
+        Ok(Self { pid, log: log.to_owned(), supervisor, output, owner, ended: None })
+    }
+
+    /// The pid of the program itself.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The last lines of it.
+    pub fn last_lines(&self, count: usize) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+
+    /// Sends a signal, by its name: `TERM`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        if self.ended.is_none() {
+            let _ = Command::new("kill").args(["-s", name, &self.pid.to_string()]).status();
+        }
+    }
+
+    /// Whether it has ended, and with what: its exit code, or 128 and the signal.
+    pub fn try_wait(&mut self) -> Option<i32> {
+        if self.ended.is_none() && matches!(self.supervisor.try_wait(), Ok(Some(ExitStatus { .. }))) {
+            let mut text = String::new();
+            let _ = self.output.read_to_string(&mut text);
+            self.ended = Some(text.trim().parse().unwrap_or(-1));
+        }
+        self.ended
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, at_most: Duration) -> Option<i32> {
+        let deadline = Instant::now() + at_most;
+        while self.try_wait().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.ended
+    }
+
+    /// Kills it and waits for its end.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        let _ = self.wait(Duration::from_secs(10));
+    }
+}
+
+impl Drop for OwnedProcess {
+    fn drop(&mut self) {
+        self.kill();
+        drop(self.owner.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// A folder that goes with its owner, even when that is killed.
+#[derive(Debug)]
+pub struct OwnedFolder {
+    path: PathBuf,
+    cleaner: Child,
+}
+
+impl OwnedFolder {
+    /// A new folder for temporary files.
+    pub fn create(prefix: &str) -> io::Result<Self> {
+        let path = tempfile::Builder::new().prefix(prefix).tempdir()?.keep();
+        let cleaner = Command::new("sh")
+            .args(["-c", CLEANER, "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { path, cleaner })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for OwnedFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+        drop(self.cleaner.stdin.take());
+        let _ = self.cleaner.wait();
+    }
+}

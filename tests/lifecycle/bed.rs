@@ -1,0 +1,316 @@
+//! What a test stands on: a namespace, an emulator, an operator.
+
+use boltz_emulator::{Emulator, Key, Options, Settings};
+use boltz_harness::{ControlPlane, OperatorProcess, eventually};
+use boltz_operator::{api::BoltzApiKey, record::Record};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value as Json, json};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+use tokio::sync::OnceCell;
+
+/// Long enough for a slow machine; conditions end the wait.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+pub struct Bed {
+    pub control_plane: &'static ControlPlane,
+    pub client: Client,
+    pub namespace: String,
+    pub emulator: Emulator,
+    pub operator: OperatorProcess,
+    admin_key_file: tempfile::NamedTempFile,
+}
+
+/// How a bed differs from the usual one.
+pub struct Make {
+    pub settings: Settings,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    pub start_operator: bool,
+}
+
+impl Default for Make {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            start_operator: true,
+        }
+    }
+}
+
+async fn control_plane() -> &'static ControlPlane {
+    static INSTALLED: OnceCell<()> = OnceCell::const_new();
+    let control_plane = ControlPlane::shared().await.unwrap();
+    INSTALLED
+        .get_or_init(|| async {
+            install(control_plane).await;
+        })
+        .await;
+    control_plane
+}
+
+/// The CRD and the operator's rights.
+pub async fn install(control_plane: &ControlPlane) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
+        // The namespace of the Role may take a moment longer than the Role.
+        let manifests = std::fs::read_to_string(root.join(file)).unwrap();
+        eventually(PATIENCE, file, async || control_plane.apply(&manifests)).await.unwrap();
+    }
+    control_plane
+        .kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/boltzapikeys.boltz.bio"])
+        .unwrap();
+}
+
+impl Bed {
+    pub async fn new() -> Self {
+        Self::make(Make::default()).await
+    }
+
+    pub async fn make(make: Make) -> Self {
+        let control_plane = control_plane().await;
+        let client = control_plane.admin_client().await.unwrap();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        create_namespace(&client, &namespace).await;
+        let emulator =
+            Emulator::start(Options { settings: make.settings, ..Options::default() }).await.unwrap();
+        let admin_key_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(admin_key_file.path(), emulator.admin_key()).unwrap();
+        let mut arguments: Vec<String> = [
+            ("--boltz-base-url", emulator.base_url().as_str()),
+            ("--admin-key-file", admin_key_file.path().to_str().unwrap()),
+            ("--cluster-name", namespace.as_str()),
+            ("--watch-namespaces", namespace.as_str()),
+            ("--settle-time", "2s"),
+            ("--request-timeout", "800ms"),
+            ("--inventory-interval", "1s"),
+            ("--leader-elect", "false"),
+            ("--log-format", "text"),
+        ]
+        .iter()
+        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+        .collect();
+        for pair in make.arguments.chunks(2) {
+            match arguments.iter().position(|known| *known == pair[0]) {
+                Some(index) => arguments[index + 1].clone_from(&pair[1]),
+                None => arguments.extend_from_slice(pair),
+            }
+        }
+        let mut operator = OperatorProcess::start(
+            Path::new(env!("CARGO_BIN_EXE_boltz-operator")),
+            &control_plane.kubeconfig("operator"),
+            &arguments,
+            &make.environment,
+        )
+        .unwrap();
+        if make.start_operator {
+            operator.wait_ready().await.unwrap();
+        } else {
+            operator.kill();
+        }
+        Self { control_plane, client, namespace, emulator, operator, admin_key_file }
+    }
+
+    pub fn objects(&self) -> Api<BoltzApiKey> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates an object.
+    pub async fn create(&self, name: &str, spec: Json) -> BoltzApiKey {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "boltz.bio/v1alpha1",
+            "kind": "BoltzApiKey",
+            "metadata": {"name": name},
+            "spec": spec,
+        }))
+        .unwrap();
+        self.objects().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// A merge patch.
+    pub async fn patch(&self, name: &str, patch: Json) -> BoltzApiKey {
+        self.objects().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
+    }
+
+    pub async fn annotate(&self, name: &str, annotation: &str, value: &str) {
+        self.patch(name, json!({"metadata": {"annotations": {annotation: value}}})).await;
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.objects().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub async fn get(&self, name: &str) -> BoltzApiKey {
+        self.objects().get(name).await.unwrap()
+    }
+
+    /// Waits until the object is as the question wants it.
+    pub async fn until(&self, name: &str, what: &str, is_so: impl Fn(&BoltzApiKey) -> bool) -> BoltzApiKey {
+        let seen = eventually(PATIENCE, what, async || match self.objects().get(name).await {
+            Ok(object) if is_so(&object) => Ok(object),
+            Ok(object) => Err(serde_json::to_string(&object.status).unwrap()),
+            Err(error) => Err(error.to_string()),
+        });
+        match seen.await {
+            Ok(object) => object,
+            Err(error) => panic!("{error}\n{}", self.operator.process().last_lines(40)),
+        }
+    }
+
+    pub async fn ready(&self, name: &str) -> BoltzApiKey {
+        self.until(name, "Ready", |object| is(object, "Ready") && observed(object)).await
+    }
+
+    /// Waits until Ready is False for that reason.
+    pub async fn not_ready(&self, name: &str, reason: &str) -> BoltzApiKey {
+        self.until(name, reason, |object| {
+            condition(object, "Ready")
+                .is_some_and(|condition| condition.status == "False" && condition.reason == reason)
+        })
+        .await
+    }
+
+    pub async fn gone(&self, name: &str) {
+        let gone =
+            eventually(PATIENCE, "the object is gone", async || match self.objects().get_opt(name).await {
+                Ok(None) => Ok(()),
+                Ok(Some(object)) => Err(serde_json::to_string(&object).unwrap()),
+                Err(error) => Err(error.to_string()),
+            });
+        if let Err(error) = gone.await {
+            panic!("{error}\n{}", self.operator.process().last_lines(40));
+        }
+    }
+
+    /// Waits until something that is asked of the bed is so.
+    pub async fn wait(&self, what: &str, is_so: impl Fn() -> Result<(), String>) {
+        if let Err(error) = eventually(PATIENCE, what, async || is_so()).await {
+            panic!("{error}\n{}", self.operator.process().last_lines(40));
+        }
+    }
+
+    pub async fn secret(&self, name: &str) -> Secret {
+        self.secrets().get(name).await.unwrap()
+    }
+
+    /// The value under the default data key.
+    pub async fn value(&self, name: &str) -> String {
+        value_of(&self.secret(name).await, "BOLTZ_API_KEY")
+    }
+
+    pub async fn record(&self, name: &str) -> Record {
+        record_of(&self.secret(name).await)
+    }
+
+    /// The judge: the object is Ready, its Secret's value authenticates as the key that status names, and the active
+    /// keys are the current and the previous ones, no others.
+    pub async fn judge(&self, name: &str) {
+        let object = self.ready(name).await;
+        let status = object.status.unwrap();
+        let secret = self.secret(status.secret_name.as_deref().unwrap()).await;
+        let record = record_of(&secret);
+        let id = self.emulator.authenticate(&value_of(&secret, &record.secret_key));
+        assert_eq!(id.as_ref(), Some(&record.key_id), "the Secret's value authenticates");
+        assert_eq!(status.key_id, id, "status names it");
+        let expected: BTreeSet<String> = std::iter::once(record.key_id.clone())
+            .chain(status.previous_keys.iter().map(|previous| previous.key_id.clone()))
+            .collect();
+        assert_eq!(self.active_ids(), expected, "active keys are the current and the previous ones");
+    }
+
+    pub fn active_ids(&self) -> BTreeSet<String> {
+        self.emulator.active_keys().into_iter().map(|key| key.id).collect()
+    }
+
+    /// Waits until exactly these many keys are active.
+    pub async fn until_active(&self, count: usize) -> Vec<Key> {
+        self.wait(&format!("{count} active keys"), || {
+            let active = self.emulator.active_keys();
+            if active.len() == count { Ok(()) } else { Err(format!("{} active keys", active.len())) }
+        })
+        .await;
+        self.emulator.active_keys()
+    }
+
+    pub fn set_admin_key(&self, key: &str) {
+        std::fs::write(self.admin_key_file.path(), key).unwrap();
+    }
+
+    /// The operator's writes in this namespace so far, dry runs, leases and events aside.
+    pub fn writes(&self) -> Vec<String> {
+        self.control_plane
+            .audit_events()
+            .into_iter()
+            .filter(|event| {
+                event.is_write()
+                    && event.user.username == boltz_harness::OPERATOR_USER
+                    && event.object_ref.namespace == self.namespace
+                    && !matches!(event.object_ref.resource.as_str(), "events" | "leases")
+            })
+            .map(|event| {
+                let object = event.object_ref;
+                format!(
+                    "{} {} {} -> {}",
+                    event.verb, object.resource, object.subresource, event.response_status.code
+                )
+            })
+            .collect()
+    }
+
+    /// Waits until Boltz's list has been read so many times more: the operator has then seen what there is to see.
+    pub async fn passes(&self, count: usize) {
+        let before = self.emulator.count(boltz_emulator::Operation::List);
+        self.wait("more passes over the list", || {
+            let now = self.emulator.count(boltz_emulator::Operation::List);
+            if now >= before + count { Ok(()) } else { Err(format!("{} passes", now - before)) }
+        })
+        .await;
+    }
+}
+
+pub async fn create_namespace(client: &Client, name: &str) {
+    let namespace = Namespace {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        ..Default::default()
+    };
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+}
+
+pub fn condition<'a>(object: &'a BoltzApiKey, kind: &str) -> Option<&'a Condition> {
+    object.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+pub fn is(object: &BoltzApiKey, kind: &str) -> bool {
+    condition(object, kind).is_some_and(|condition| condition.status == "True")
+}
+
+pub fn observed(object: &BoltzApiKey) -> bool {
+    object.status.as_ref().and_then(|status| status.observed_generation) == object.metadata.generation
+}
+
+pub fn value_of(secret: &Secret, key: &str) -> String {
+    let data = secret.data.as_ref().unwrap();
+    String::from_utf8(data[key].0.clone()).unwrap()
+}
+
+pub fn record_of(secret: &Secret) -> Record {
+    Record::parse(secret.annotations().get("boltz.bio/record").map(String::as_str)).unwrap()
+}
