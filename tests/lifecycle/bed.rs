@@ -1,7 +1,7 @@
 //! What a test stands on: a namespace, an emulator, an operator.
 
 use boltz_emulator::{Emulator, Key, Options, Settings};
-use boltz_harness::{ControlPlane, OperatorProcess, eventually};
+use boltz_harness::{ControlPlane, ControlPlaneOptions, OperatorProcess, eventually};
 use boltz_operator::{api::BoltzApiKey, record::Record};
 use k8s_openapi::{
     api::core::v1::{Namespace, Secret},
@@ -29,6 +29,7 @@ pub struct Bed {
     pub namespace: String,
     pub emulator: Emulator,
     pub operator: OperatorProcess,
+    pub arguments: Vec<String>,
     admin_key_file: tempfile::NamedTempFile,
 }
 
@@ -37,7 +38,8 @@ pub struct Make {
     pub settings: Settings,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
-    pub start_operator: bool,
+    /// Its own control plane, for tests that do something to it.
+    pub own_control_plane: bool,
 }
 
 impl Default for Make {
@@ -46,7 +48,7 @@ impl Default for Make {
             settings: Settings::default(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            start_operator: true,
+            own_control_plane: false,
         }
     }
 }
@@ -81,7 +83,15 @@ impl Bed {
     }
 
     pub async fn make(make: Make) -> Self {
-        let control_plane = control_plane().await;
+        let control_plane = if make.own_control_plane {
+            let options = ControlPlaneOptions { controller_manager: false };
+            // Ends with the process, as the shared one does.
+            let own = Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
+            install(own).await;
+            own
+        } else {
+            control_plane().await
+        };
         let client = control_plane.admin_client().await.unwrap();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -110,19 +120,15 @@ impl Bed {
                 None => arguments.extend_from_slice(pair),
             }
         }
-        let mut operator = OperatorProcess::start(
+        let operator = OperatorProcess::start(
             Path::new(env!("CARGO_BIN_EXE_boltz-operator")),
             &control_plane.kubeconfig("operator"),
             &arguments,
             &make.environment,
         )
         .unwrap();
-        if make.start_operator {
-            operator.wait_ready().await.unwrap();
-        } else {
-            operator.kill();
-        }
-        Self { control_plane, client, namespace, emulator, operator, admin_key_file }
+        operator.wait_ready().await.unwrap();
+        Self { control_plane, client, namespace, emulator, operator, arguments, admin_key_file }
     }
 
     pub fn objects(&self) -> Api<BoltzApiKey> {

@@ -2,5 +2,13 @@
 //!
 //! All tests share one control plane; each has its own namespace, emulator and operator process.
 
+mod admission;
 mod bed;
+mod boltz_trouble;
+mod canary;
+mod cluster_trouble;
+mod delete;
 mod issue;
+mod leader;
+mod rotate;
+mod secret_shape;
