@@ -58,7 +58,7 @@ impl Decision<'_> {
             (_, Ok(rotation)) => rotation.overlap,
         };
         let end = later(self.now.wall, overlap);
-        let previous: Vec<PreviousKey> = self
+        let mut previous: Vec<PreviousKey> = self
             .facts
             .named_keys()
             .into_iter()
@@ -71,6 +71,7 @@ impl Decision<'_> {
                 previous
             })
             .collect();
+        previous.sort_by_key(|previous| previous.revoke_after);
         let replaced = self
             .facts
             .record()

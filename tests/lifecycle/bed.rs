@@ -226,20 +226,31 @@ impl Bed {
         record_of(&self.secret(name).await)
     }
 
-    /// The judge: the object is Ready, its Secret's value authenticates as the key that status names, and the active
-    /// keys are the current and the previous ones, no others.
+    /// The judge, once everything is at rest: the object is Ready, its Secret's value authenticates as the key that
+    /// status names, and the active keys are the current and the previous ones, no others.
     pub async fn judge(&self, name: &str) {
-        let object = self.ready(name).await;
-        let status = object.status.unwrap();
-        let secret = self.secret(status.secret_name.as_deref().unwrap()).await;
-        let record = record_of(&secret);
-        let id = self.emulator.authenticate(&value_of(&secret, &record.secret_key));
-        assert_eq!(id.as_ref(), Some(&record.key_id), "the Secret's value authenticates");
-        assert_eq!(status.key_id, id, "status names it");
-        let expected: BTreeSet<String> = std::iter::once(record.key_id.clone())
-            .chain(status.previous_keys.iter().map(|previous| previous.key_id.clone()))
-            .collect();
-        assert_eq!(self.active_ids(), expected, "active keys are the current and the previous ones");
+        let verdict = eventually(PATIENCE, "a good state at rest", async || {
+            let object = self.ready(name).await;
+            let status = object.status.unwrap_or_default();
+            let secret = self.secret(status.secret_name.as_deref().unwrap_or_default()).await;
+            let record = record_of(&secret);
+            let id = self.emulator.authenticate(&value_of(&secret, &record.secret_key));
+            let expected: BTreeSet<String> = std::iter::once(record.key_id.clone())
+                .chain(status.previous_keys.iter().map(|previous| previous.key_id.clone()))
+                .collect();
+            if id.as_ref() != Some(&record.key_id) {
+                Err(format!("the Secret's value authenticates as {id:?}, its record says {}", record.key_id))
+            } else if status.key_id != id {
+                Err(format!("status names {:?}, the Secret holds {id:?}", status.key_id))
+            } else if self.active_ids() != expected {
+                Err(format!("active are {:?}, accounted for are {expected:?}", self.active_ids()))
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = verdict.await {
+            panic!("{error}\n{}", self.operator.process().last_lines(40));
+        }
     }
 
     pub fn active_ids(&self) -> BTreeSet<String> {

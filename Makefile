@@ -1,0 +1,30 @@
+# `make help` says what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test fmt lint crd clean
+
+help: ## Says what there is.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+
+demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves it running.
+	@tests/control-plane/build etcd kube-apiserver kubectl >/dev/null
+	@cargo build --quiet --package boltz-emulator --bin boltz-emulator
+	@cargo build --bin boltz-operator
+	@cargo run --quiet --package boltz-harness --bin demo -- $(if $(KEEP),--keep)
+
+test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
+	@tests/run
+
+fmt: ## Formats the code.
+	cargo fmt --all
+
+lint: ## Formatting and lints, warnings denied.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+crd: ## Generates crds/boltzapikeys.yaml from the types.
+	cargo run --quiet --bin crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
+
+clean: ## Removes what was built here; the control plane's cache outside the tree stays.
+	cargo clean
