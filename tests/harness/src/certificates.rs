@@ -1,10 +1,24 @@
 //! Certificates, X.509 v3 all of them: rustls takes nothing else.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 use std::{io, path::Path};
+
+/// A certificate and its private key, both PEM.
+pub struct Credential {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Credential {
+    /// Writes `<name>.crt` and `<name>.key`.
+    pub fn write(&self, folder: &Path, name: &str) -> io::Result<()> {
+        std::fs::write(folder.join(format!("{name}.crt")), &self.certificate)?;
+        std::fs::write(folder.join(format!("{name}.key")), &self.key)
+    }
+}
 
 /// A certificate authority of our own.
 pub struct Authority {
@@ -14,14 +28,17 @@ pub struct Authority {
 
 impl Authority {
     /// A new one.
-    pub fn create() -> Result<Self, rcgen::Error> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, "boltz-harness");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate()?;
-        let pem = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem })
+    pub fn create() -> io::Result<Self> {
+        let create = || {
+            let mut params = CertificateParams::new(Vec::new())?;
+            params.distinguished_name.push(DnType::CommonName, "boltz-harness");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+            let key = KeyPair::generate()?;
+            let pem = params.self_signed(&key)?.pem();
+            Ok(Self { issuer: Issuer::new(params, key), pem })
+        };
+        create().map_err(|error: rcgen::Error| io::Error::other(error))
     }
 
     /// Its certificate.
@@ -29,40 +46,38 @@ impl Authority {
         &self.pem
     }
 
-    /// Writes `<name>.crt` and `<name>.key` for a server on loopback.
-    pub fn issue_server(&self, folder: &Path, name: &str) -> io::Result<()> {
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes.default.svc".to_owned()];
-        self.issue(folder, name, names, ExtendedKeyUsagePurpose::ServerAuth, name, None)
+    /// For a server on loopback.
+    pub fn issue_server(&self) -> io::Result<Credential> {
+        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+        self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, "kube-apiserver", &[])
     }
 
-    /// Writes `<name>.crt` and `<name>.key` for a user of the API server.
-    pub fn issue_client(&self, folder: &Path, name: &str, user: &str, group: Option<&str>) -> io::Result<()> {
-        self.issue(folder, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, user, group)
+    /// For a user of the API server, which takes the common name as the user's and the organizations as the groups.
+    pub fn issue_client(&self, user: &str, groups: &[&str]) -> io::Result<Credential> {
+        self.issue(Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, user, groups)
     }
 
     fn issue(
         &self,
-        folder: &Path,
-        name: &str,
         names: Vec<String>,
         usage: ExtendedKeyUsagePurpose,
         common_name: &str,
-        organization: Option<&str>,
-    ) -> io::Result<()> {
-        let certify = || {
+        organizations: &[&str],
+    ) -> io::Result<Credential> {
+        let issue = || {
             let mut params = CertificateParams::new(names)?;
+            params.distinguished_name = DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, common_name);
-            if let Some(organization) = organization {
-                params.distinguished_name.push(DnType::OrganizationName, organization);
+            for organization in organizations {
+                params.distinguished_name.push(DnType::OrganizationName, *organization);
             }
             params.extended_key_usages = vec![usage];
             params.use_authority_key_identifier_extension = true;
             let key = KeyPair::generate()?;
-            Ok::<_, rcgen::Error>((params.signed_by(&key, &self.issuer)?, key))
+            let certificate = params.signed_by(&key, &self.issuer)?.pem();
+            Ok(Credential { certificate, key: key.serialize_pem() })
         };
-        let (certificate, key) = certify().map_err(io::Error::other)?;
-        std::fs::write(folder.join(format!("{name}.crt")), certificate.pem())?;
-        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem())
+        issue().map_err(|error: rcgen::Error| io::Error::other(error))
     }
 }
 

@@ -5,29 +5,48 @@
 //! us only, and we decide.
 
 use std::{
+    ffi::OsStr,
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
-/// Starts `"$@"`, says its pid, ends it when standard input ends, says how it ended.
+/// What the owner writes into the pipe when the child may outlive it.
+const RELEASE: &[u8] = b"release\n";
+
+/// Starts `"$@"`, says its pid, ends it when standard input ends without a release, says how it ended.
 const SUPERVISOR: &str = r#"
 exec 3<&0
-"$@" </dev/null >>"$LOG_FILE" 2>&1 3<&- &
+log=$OWNED_PROCESS_LOG
+unset OWNED_PROCESS_LOG
+"$@" </dev/null >>"$log" 2>&1 3<&- &
 child=$!
+echo "$child" >"${log%.log}.pid"
 echo "$child"
-(cat <&3 >/dev/null; kill -9 "$child" 2>/dev/null) >/dev/null 2>&1 &
+(read -r released <&3 || kill -9 "$child" 2>/dev/null) >/dev/null 2>&1 &
 watchdog=$!
 wait "$child"
-echo "$?"
+code=$?
+rm -f "${log%.log}.pid"
+echo "$code"
 kill "$watchdog" 2>/dev/null
 "#;
 
-/// Removes a folder when standard input ends.
-const CLEANER: &str = r#"cat >/dev/null; sleep 1; rm -rf -- "$1""#;
+/// Removes a folder when standard input ends without a release, once the processes that write into it have ended.
+const CLEANER: &str = r#"
+read -r released && exit
+patience=100
+for file in "$1"/*.pid; do
+    while [ -e "$file" ] && [ "$patience" -gt 0 ]; do
+        patience=$((patience - 1))
+        sleep 0.05
+    done
+done
+rm -rf -- "$1"
+"#;
 
 /// A child process that ends with its owner.
 #[derive(Debug)]
@@ -41,20 +60,27 @@ pub struct OwnedProcess {
 }
 
 impl OwnedProcess {
-    /// Starts the program; its output goes to the end of the log file.
-    pub fn start<A: AsRef<std::ffi::OsStr>>(
+    /// Starts the program. Its output goes to the end of the log file, whose name ends in `.log`; its pid is in the
+    /// `.pid` beside it while it runs. It inherits our environment but for `BOLTZ_…`, which could change what it does.
+    pub fn start<A: AsRef<OsStr>>(
         program: &Path,
         arguments: &[A],
         environment: &[(String, String)],
         log: &Path,
     ) -> io::Result<Self> {
         File::options().create(true).append(true).open(log)?;
-        let mut supervisor = Command::new("sh")
+        let mut command = Command::new("sh");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("BOLTZ_") {
+                command.env_remove(name);
+            }
+        }
+        let mut supervisor = command
             .args(["-c", SUPERVISOR, "sh"])
             .arg(program)
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .env("LOG_FILE", log)
+            .env("OWNED_PROCESS_LOG", log)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -88,13 +114,17 @@ impl OwnedProcess {
     /// Sends a signal, by its name: `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         if self.ended.is_none() {
-            let _ = Command::new("kill").args(["-s", name, &self.pid.to_string()]).status();
+            // The shell's own kill, because not every machine has the program. It may have ended by itself: no error.
+            let _ = Command::new("sh")
+                .args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &self.pid.to_string()])
+                .stderr(Stdio::null())
+                .status();
         }
     }
 
     /// Whether it has ended, and with what: its exit code, or 128 and the signal.
     pub fn try_wait(&mut self) -> Option<i32> {
-        if self.ended.is_none() && matches!(self.supervisor.try_wait(), Ok(Some(ExitStatus { .. }))) {
+        if self.ended.is_none() && matches!(self.supervisor.try_wait(), Ok(Some(_))) {
             let mut text = String::new();
             let _ = self.output.read_to_string(&mut text);
             self.ended = Some(text.trim().parse().unwrap_or(-1));
@@ -102,7 +132,7 @@ impl OwnedProcess {
         self.ended
     }
 
-    /// Waits for its end.
+    /// Waits for its end. Blocks the thread, and with it what else runs there, such as an emulator of the same test.
     pub fn wait(&mut self, at_most: Duration) -> Option<i32> {
         let deadline = Instant::now() + at_most;
         while self.try_wait().is_none() && Instant::now() < deadline {
@@ -116,13 +146,22 @@ impl OwnedProcess {
         self.signal("KILL");
         let _ = self.wait(Duration::from_secs(10));
     }
+
+    /// Lets it outlive us.
+    pub fn keep(mut self) -> io::Result<()> {
+        release(self.owner.as_mut())?;
+        self.ended = Some(0);
+        Ok(())
+    }
 }
 
 impl Drop for OwnedProcess {
     fn drop(&mut self) {
-        self.kill();
-        drop(self.owner.take());
-        let _ = self.supervisor.wait();
+        if self.ended.is_none() {
+            self.kill();
+            drop(self.owner.take());
+            let _ = self.supervisor.wait();
+        }
     }
 }
 
@@ -131,12 +170,25 @@ impl Drop for OwnedProcess {
 pub struct OwnedFolder {
     path: PathBuf,
     cleaner: Child,
+    kept: bool,
 }
 
 impl OwnedFolder {
     /// A new folder for temporary files.
     pub fn create(prefix: &str) -> io::Result<Self> {
-        let path = tempfile::Builder::new().prefix(prefix).tempdir()?.keep();
+        Self::own(tempfile::Builder::new().prefix(prefix).tempdir()?.keep())
+    }
+
+    /// A new folder of that name. An error if there is one already: what is in it is not ours to remove.
+    pub fn create_at(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::create_dir(path)?;
+        Self::own(path.canonicalize()?)
+    }
+
+    fn own(path: PathBuf) -> io::Result<Self> {
         let cleaner = Command::new("sh")
             .args(["-c", CLEANER, "sh"])
             .arg(&path)
@@ -145,19 +197,32 @@ impl OwnedFolder {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        Ok(Self { path, cleaner })
+        Ok(Self { path, cleaner, kept: false })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Lets it outlive us.
+    pub fn keep(mut self) -> io::Result<PathBuf> {
+        release(self.cleaner.stdin.as_mut())?;
+        self.kept = true;
+        Ok(self.path.clone())
+    }
 }
 
 impl Drop for OwnedFolder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-        drop(self.cleaner.stdin.take());
+        if !self.kept {
+            let _ = std::fs::remove_dir_all(&self.path);
+            drop(self.cleaner.stdin.take());
+        }
         let _ = self.cleaner.wait();
     }
+}
+
+fn release(pipe: Option<&mut ChildStdin>) -> io::Result<()> {
+    pipe.ok_or(io::ErrorKind::BrokenPipe)?.write_all(RELEASE)
 }
