@@ -2,6 +2,9 @@
 //!
 //! The doc comments of the fields become `kubectl explain`, so they are written for the person who applies manifests.
 
+// kube's printed columns share their parameters' names, as they must.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::{CustomResource, KubeSchema, Resource};
 use schemars::JsonSchema;

@@ -30,10 +30,7 @@ impl Ledger {
     /// their own object suffers.
     pub fn parse(annotation: Option<&str>) -> Self {
         let Some(text) = annotation else { return Self::default() };
-        match serde_json::from_str::<Self>(text) {
-            Ok(ledger) => ledger,
-            Err(_) => Self::default(),
-        }
+        serde_json::from_str(text).unwrap_or_default()
     }
 
     /// The annotation's text.

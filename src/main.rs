@@ -6,7 +6,7 @@ use boltz_operator::{
     boltz::{BoltzClient, BoltzClientOptions},
     clock::Clock,
     config::Config,
-    controller::{self, Context, Events, Kubernetes, OrphanHandling, Scope},
+    controller::{self, Context, Events, Kubernetes, Limits, OrphanHandling, Scope},
     inventory::{ClusterNames, Inventory},
     lease::{self, LeaseOptions},
     marker::ClusterName,
@@ -111,9 +111,11 @@ async fn run(config: Config) -> Result<(), StartError> {
     let context = Arc::new(Context::new(
         Kubernetes::new(client.clone()),
         account,
-        Settings { settle_time: config.settle_time, recheck: RECHECK },
-        config.request_timeout,
-        config.concurrency,
+        Limits {
+            settings: Settings { settle_time: config.settle_time, recheck: RECHECK },
+            request_timeout: config.request_timeout,
+            concurrency: config.concurrency,
+        },
         clock,
         Arc::clone(&metrics),
         Events::new(client.clone(), identity.clone()),

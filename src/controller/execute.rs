@@ -327,7 +327,8 @@ impl Execution<'_> {
 
     /// The answer to a write of the wanted Secret becomes a fact.
     fn take_secret(&mut self, metadata: SecretMetadata, value_sha256: Option<String>) {
-        self.facts.secret = SecretFacts::Ours(metadata.as_own(&self.facts.object.uid, value_sha256.clone()));
+        let own = metadata.as_own(&self.facts.object.uid, value_sha256.clone());
+        self.facts.secret = SecretFacts::Ours(Box::new(own));
         self.facts.preflight_passed = false;
         self.context.secrets.put(metadata, Value::Read(value_sha256));
     }
@@ -426,7 +427,7 @@ impl Execution<'_> {
         let Some(mut record) = own.record.clone() else { return Ok(Outcome::ReadAgain) };
         record.previous.extend(previous);
         let patch = secret_patch(self.facts, own, &record, None);
-        self.patch_own_secret(own.clone(), patch).await
+        self.patch_own_secret(OwnSecret::clone(own), patch).await
     }
 
     /// A Secret's change that leaves its value alone.
@@ -477,7 +478,7 @@ impl Execution<'_> {
         let Ok(spec) = &self.facts.object.spec else { return Ok(Outcome::Done) };
         record.take_shape(spec);
         let patch = secret_patch(self.facts, &own, &record, Some(json!(value)));
-        self.patch_own_secret(own, patch).await
+        self.patch_own_secret(*own, patch).await
     }
 
     /// The record and value of a Secret, if they are still those of the facts.

@@ -60,8 +60,7 @@ pub struct Context {
     pub secrets: SecretIndex,
     /// What the plan needs of the configuration.
     pub settings: Settings,
-    /// How long one call to Boltz may take.
-    pub request_timeout: Duration,
+    request_timeout: Duration,
     /// The clocks.
     pub clock: Clock,
     /// The metrics.
@@ -87,6 +86,17 @@ pub struct ObjectState {
     revoke_failures: u32,
 }
 
+/// The configuration's times and numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// What the plan needs of it.
+    pub settings: Settings,
+    /// How long one call to Boltz may take.
+    pub request_timeout: Duration,
+    /// Objects reconciled at once, over all namespaces.
+    pub concurrency: u16,
+}
+
 /// Which objects are watched, and how many at once are worked on.
 #[derive(Clone, Debug)]
 pub struct Scope {
@@ -105,9 +115,7 @@ impl Context {
     pub fn new(
         kubernetes: Kubernetes,
         account: Account,
-        settings: Settings,
-        request_timeout: Duration,
-        concurrency: u16,
+        limits: Limits,
         clock: Clock,
         metrics: Arc<Metrics>,
         events: Events,
@@ -116,13 +124,13 @@ impl Context {
             kubernetes,
             account,
             secrets: SecretIndex::default(),
-            settings,
-            request_timeout,
+            settings: limits.settings,
+            request_timeout: limits.request_timeout,
             clock,
             metrics,
             events,
             states: Mutex::default(),
-            permits: Semaphore::new(usize::from(concurrency)),
+            permits: Semaphore::new(usize::from(limits.concurrency)),
         }
     }
 

@@ -170,7 +170,7 @@ fn assemble(
         if name == object.secret_name() {
             secret = match ownership {
                 // One that is on its way out holds nothing for long, but its name is taken until then.
-                Ownership::Ours => SecretFacts::Ours(metadata.as_own(&object.uid, hash)),
+                Ownership::Ours => SecretFacts::Ours(Box::new(metadata.as_own(&object.uid, hash))),
                 Ownership::Foreign(whose) => SecretFacts::Foreign(whose),
             };
         } else if ownership == Ownership::Ours {

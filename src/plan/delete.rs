@@ -112,7 +112,7 @@ impl Decision<'_> {
     /// Key and Secret stay: Boltz is not called, so this is also the way out when it cannot be reached any more.
     fn retain(&self) -> Step {
         let secrets = match &self.facts.secret {
-            SecretFacts::Ours(own) => Some(own),
+            SecretFacts::Ours(own) => Some(own.as_ref()),
             SecretFacts::Absent | SecretFacts::Foreign(_) => None,
         };
         let owned = secrets.into_iter().chain(&self.facts.other_secrets).find(|secret| secret.owned);

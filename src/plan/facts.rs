@@ -99,7 +99,7 @@ pub enum SecretFacts {
     /// It belongs to something else; says to what, as far as it can be told.
     Foreign(String),
     /// It belongs to the object.
-    Ours(OwnSecret),
+    Ours(Box<OwnSecret>),
 }
 
 /// A Secret that belongs to the object.
