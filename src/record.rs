@@ -132,6 +132,9 @@ pub struct PreviousKey {
     /// When it expires. Absent: never, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// It may have leaked: `UntilIdle` does not spare it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub even_if_used: bool,
 }
 
 impl Record {

@@ -36,13 +36,13 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
 }
 
 fn is_harmless_at(target: &str, level: Level) -> bool {
-    let within = |module: &&str| {
+    let is_within = |module: &&str| {
         target.strip_prefix(*module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    if SILENT.iter().any(|module| within(&module)) {
+    if SILENT.iter().any(is_within) {
         return false;
     }
-    level <= Level::INFO || !QUIET.iter().any(|module| within(&module))
+    level <= Level::INFO || !QUIET.iter().any(is_within)
 }
 
 #[cfg(test)]

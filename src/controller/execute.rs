@@ -381,8 +381,9 @@ impl Execution<'_> {
                     }
                 }
                 tracing::info!(key_id, reason = reason.as_str(), "a key was revoked");
-                let note = self.revocation_note(&key_id, reason);
+                let (was_in_use, note) = self.revocation_note(&key_id, reason);
                 let kind = match reason {
+                    RevokeReason::OverlapOver if was_in_use => events::Kind::Warning,
                     RevokeReason::OverlapOver | RevokeReason::Deleted => events::Kind::Normal,
                     RevokeReason::OverlapCut | RevokeReason::Stray | RevokeReason::NotStored => {
                         events::Kind::Warning
@@ -412,14 +413,21 @@ impl Execution<'_> {
         }
     }
 
-    fn revocation_note(&self, key_id: &str, reason: RevokeReason) -> String {
-        let used = self
-            .facts
-            .listed(key_id)
-            .and_then(|listed| listed.last_used_at)
-            .filter(|_| matches!(reason, RevokeReason::OverlapOver | RevokeReason::OverlapCut))
-            .map(|time| format!(" Boltz last saw it used at {time}."));
-        format!("Revoked the key {key_id} ({}).{}", reason.as_str(), used.unwrap_or_default())
+    /// Whether Boltz saw the key used after its successor was issued, and what the event says: some workload may not
+    /// have picked up the new key.
+    fn revocation_note(&self, key_id: &str, reason: RevokeReason) -> (bool, String) {
+        let note = format!("Revoked the key {key_id} ({}).", reason.as_str());
+        let replaced_at = self.facts.record().map(|record| record.issued_at);
+        let last_used_at = self.facts.listed(key_id).and_then(|listed| listed.last_used_at);
+        match (last_used_at, replaced_at) {
+            (Some(used), Some(replaced))
+                if used > replaced
+                    && matches!(reason, RevokeReason::OverlapOver | RevokeReason::OverlapCut) =>
+            {
+                (true, format!("{note} It was used after its successor was issued, last at {used}."))
+            }
+            _ => (false, note),
+        }
     }
 
     async fn adopt_previous(&mut self, previous: Vec<PreviousKey>) -> Result<Outcome, KubernetesError> {

@@ -263,7 +263,10 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Res
         let now = context.clock.now();
         let decision = plan(&facts, &context.settings, now);
         let outcome = match decision.step {
-            Step::Wait => return Ok(rest(context, &facts, &decision)),
+            Step::Wait => {
+                state.errors = 0;
+                return Ok(rest(context, &facts, &decision));
+            }
             // Rule 8: only what a live read confirms is revoked.
             Step::Revoke { .. } if !facts.live => Outcome::ReadAgain,
             step => execute(context, &mut state, &mut facts, step).await?,
@@ -275,7 +278,10 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Res
                 None => return forsaken(context, &mut state, &facts).await,
             },
             Outcome::Gone => {
-                forget(context, &facts);
+                // A key in hand is revoked before it is forgotten.
+                if state.values.is_empty() {
+                    forget(context, &facts);
+                }
                 return Ok(Action::await_change());
             }
         }

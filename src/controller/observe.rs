@@ -72,14 +72,8 @@ pub fn absorb_object(state: &mut ObjectState, facts: &mut Facts, object: Watched
 /// What changes without the object: Boltz's list, the account, the memory.
 pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     let now = context.clock.now();
-    let memory = &mut state.memory;
-    memory.learn(facts);
+    facts.memory = state.memory.clone();
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
-    let attempts = facts.object.ledger.entries.iter().map(|entry| entry.attempt.as_str());
-    let recorded = facts.record().map(|record| record.attempt.as_str());
-    for name in attempts.chain(recorded).chain(ids.iter().map(String::as_str)) {
-        memory.first_seen.entry(name.to_owned()).or_insert(now.monotonic);
-    }
     let mark = ObjectMark::from_uid(&facts.object.uid);
     facts.passes = context
         .account
@@ -88,6 +82,13 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
         .iter()
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
         .collect();
+    let memory = &mut state.memory;
+    memory.learn(facts);
+    let attempts = facts.object.ledger.entries.iter().map(|entry| entry.attempt.as_str());
+    let recorded = facts.record().map(|record| record.attempt.as_str());
+    for name in attempts.chain(recorded).chain(ids.iter().map(String::as_str)) {
+        memory.first_seen.entry(name.to_owned()).or_insert(now.monotonic);
+    }
     let mode = facts.object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
     facts.account = context.account.facts(mode);
     facts.memory = memory.clone();

@@ -9,7 +9,19 @@ impl Decision<'_> {
         if !self.facts.object.has_finalizer {
             return Step::Wait;
         }
-        if self.deletion_policy() == DeletionPolicy::Retain {
+        let policy = match (&self.facts.object.spec, self.facts.object.deletion_policy) {
+            (_, Some(policy)) => policy,
+            (Ok(spec), None) => spec.deletion_policy,
+            (Err(error), None) => {
+                let message = format!(
+                    "The spec cannot be read ({error}), so whether the keys are to be kept is not known: say it with \
+                     the annotation boltz.bio/deletion-policy, Revoke or Retain."
+                );
+                self.findings.blocked = Some(Block { reason: Reason::InvalidSpec, message, until: None });
+                return self.status().unwrap_or(Step::Wait);
+            }
+        };
+        if policy == DeletionPolicy::Retain {
             return self.retain();
         }
         let mut waiting_for: Vec<String> = Vec::new();

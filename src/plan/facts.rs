@@ -278,9 +278,34 @@ impl Memory {
         })
     }
 
+    /// Keeps what something still names or shows, so that a long life does not fill the memory.
+    fn forget_what_is_over(&mut self, facts: &Facts) {
+        let Self { attempts, revoked, first_seen, .. } = self;
+        attempts.retain(|attempt, known| {
+            facts.object.ledger.contains(attempt)
+                || match &known.progress {
+                    Progress::InHand { .. } => true,
+                    Progress::Stored(key) => !revoked.contains(&key.id),
+                    Progress::Written | Progress::Sent | Progress::Ended => false,
+                }
+        });
+        let named: BTreeSet<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
+        let shown = |id: &String| {
+            facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
+        };
+        revoked.retain(|id| named.contains(id) || shown(id));
+        let recorded = facts.record().map(|record| record.attempt.as_str());
+        first_seen.retain(|name, _| {
+            named.contains(name)
+                || recorded == Some(name.as_str())
+                || facts.object.ledger.entries.iter().any(|entry| entry.attempt.as_str() == name)
+        });
+    }
+
     /// Rule 9: a key in hand that the Secret's record or status names has been stored. And a new generation of the
     /// spec lifts what was held against the old one.
     pub fn learn(&mut self, facts: &Facts) {
+        self.forget_what_is_over(facts);
         if self.generation != facts.object.generation {
             self.generation = facts.object.generation;
             self.store_blocked = None;

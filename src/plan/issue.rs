@@ -5,7 +5,7 @@ use super::{
     time::{elapsed, later},
 };
 use crate::{
-    api::{BoltzApiKeySpec, DeletionPolicy},
+    api::BoltzApiKeySpec,
     ledger::MAX_ENTRIES,
     marker::AttemptId,
     record::{IssueReason, MAX_PREVIOUS, PreviousKey, parameters_hash},
@@ -36,7 +36,7 @@ impl Decision<'_> {
             self.waits.blocked(&block);
             self.waits.wake_at(window_end);
             self.findings.blocked = Some(block);
-            return self.status();
+            return Some(self.status().unwrap_or(Step::Wait));
         }
         if store_in_doubt && !self.facts.is_settled(self.settings, self.now, attempt) {
             // Its write may still land. A new attempt need not wait for that (rule 5).
@@ -67,6 +67,7 @@ impl Decision<'_> {
                 let mut previous = key.into_previous(end);
                 if intent.reason == IssueReason::RotateNow {
                     previous.revoke_after = previous.revoke_after.min(end);
+                    previous.even_if_used = true;
                 }
                 previous
             })
@@ -289,11 +290,5 @@ impl Decision<'_> {
             return Some(None);
         }
         Some(self.revoke_when_settled(oldest, RevokeReason::OverlapCut))
-    }
-
-    /// The policy that holds for a deletion.
-    pub(super) fn deletion_policy(&self) -> DeletionPolicy {
-        let asked = self.facts.object.spec.as_ref().map(|spec| spec.deletion_policy).unwrap_or_default();
-        self.facts.object.deletion_policy.unwrap_or(asked)
     }
 }

@@ -43,6 +43,8 @@ pub struct NamedKey {
     pub expires_at: Option<Timestamp>,
     /// When its overlap ends. `None`: it is or was the current one.
     pub revoke_after: Option<Timestamp>,
+    /// It is revoked then even if it is still used.
+    pub even_if_used: bool,
 }
 
 impl NamedKey {
@@ -54,6 +56,7 @@ impl NamedKey {
             attempt: self.attempt,
             revoke_after: self.revoke_after.unwrap_or(revoke_after),
             expires_at: self.expires_at,
+            even_if_used: self.even_if_used,
         }
     }
 }
@@ -109,6 +112,7 @@ impl Facts {
                 attempt: Some(record.attempt.clone()),
                 expires_at: record.expires_at,
                 revoke_after: None,
+                even_if_used: false,
             });
             for previous in &record.previous {
                 add(NamedKey {
@@ -117,6 +121,7 @@ impl Facts {
                     attempt: previous.attempt.clone(),
                     expires_at: previous.expires_at,
                     revoke_after: Some(previous.revoke_after),
+                    even_if_used: previous.even_if_used,
                 });
             }
         }
@@ -128,6 +133,7 @@ impl Facts {
                     attempt: Some(attempt.clone()),
                     expires_at: key.expires_at,
                     revoke_after: None,
+                    even_if_used: false,
                 });
             }
         }
@@ -139,6 +145,7 @@ impl Facts {
                 attempt: self.listed(id).map(|key| key.attempt.clone()),
                 expires_at: status.expires_at.as_ref().map(|time| time.0),
                 revoke_after: None,
+                even_if_used: false,
             });
         }
         for previous in &status.previous_keys {
@@ -148,6 +155,7 @@ impl Facts {
                 attempt: self.listed(&previous.key_id).map(|key| key.attempt.clone()),
                 expires_at: None,
                 revoke_after: Some(previous.revoke_after.0),
+                even_if_used: false,
             });
         }
         named

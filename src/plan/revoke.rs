@@ -35,7 +35,7 @@ impl Decision<'_> {
             self.waits.wake_at(self.now.monotonic_at(revoke_after));
             return None;
         }
-        if self.is_still_used(key, revoke_after) {
+        if !key.even_if_used && self.is_still_used(key, revoke_after) {
             self.findings.still_used.push(key.id.clone());
             return None;
         }

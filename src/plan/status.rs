@@ -235,12 +235,13 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
         } else {
             (true, Reason::Issued, "A working key is in the Secret.".to_owned())
         }
+    } else if facts.record().and_then(|record| record.expires_at).is_some_and(|expiry| expiry <= now.wall) {
+        let why = blocked.map_or("It is being replaced.", |block| &block.message);
+        (false, Reason::Expired, format!("The key has expired. {why}"))
     } else if let Some(block) = blocked {
         (false, block.reason, block.message.clone())
     } else if suspended {
         (false, Reason::Suspended, "No key is issued while spec.suspend is true.".to_owned())
-    } else if facts.record().and_then(|record| record.expires_at).is_some_and(|expiry| expiry <= now.wall) {
-        (false, Reason::Expired, "The key has expired and is being replaced.".to_owned())
     } else if facts.record().is_some() {
         (false, Reason::Rotating, "The key does not work any more and is being replaced.".to_owned())
     } else {

@@ -34,23 +34,13 @@ pub struct Bed {
 }
 
 /// How a bed differs from the usual one.
+#[derive(Default)]
 pub struct Make {
     pub settings: Settings,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// Its own control plane, for tests that do something to it.
     pub own_control_plane: bool,
-}
-
-impl Default for Make {
-    fn default() -> Self {
-        Self {
-            settings: Settings::default(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            own_control_plane: false,
-        }
-    }
 }
 
 async fn control_plane() -> &'static ControlPlane {

@@ -2,6 +2,9 @@
 //!
 //! All tests share one control plane; each has its own namespace, emulator and operator process.
 
+// Helpers of tests are tests too, but clippy only knows functions with #[test].
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod admission;
 mod bed;
 mod boltz_trouble;
