@@ -1,8 +1,8 @@
 //! Certificates, X.509 v3 all of them: rustls takes nothing else.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use std::{io, path::Path};
 
@@ -49,12 +49,12 @@ impl Authority {
     /// For a server on loopback.
     pub fn issue_server(&self) -> io::Result<Credential> {
         let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned).to_vec();
-        self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, "kube-apiserver", &[])
+        self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, "kube-apiserver", None)
     }
 
-    /// For a user of the API server, which takes the common name as the user's and the organizations as the groups.
-    pub fn issue_client(&self, user: &str, groups: &[&str]) -> io::Result<Credential> {
-        self.issue(Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, user, groups)
+    /// For a user of the API server, which takes the common name as the user's and the organization as the group.
+    pub fn issue_client(&self, user: &str, group: &str) -> io::Result<Credential> {
+        self.issue(Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, user, Some(group))
     }
 
     fn issue(
@@ -62,14 +62,13 @@ impl Authority {
         names: Vec<String>,
         usage: ExtendedKeyUsagePurpose,
         common_name: &str,
-        organizations: &[&str],
+        organization: Option<&str>,
     ) -> io::Result<Credential> {
         let issue = || {
             let mut params = CertificateParams::new(names)?;
-            params.distinguished_name = DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, common_name);
-            for organization in organizations {
-                params.distinguished_name.push(DnType::OrganizationName, *organization);
+            if let Some(organization) = organization {
+                params.distinguished_name.push(DnType::OrganizationName, organization);
             }
             params.extended_key_usages = vec![usage];
             params.use_authority_key_identifier_extension = true;

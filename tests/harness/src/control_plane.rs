@@ -150,11 +150,11 @@ impl ControlPlane {
     fn write_certificates(&self) -> io::Result<()> {
         let folder = self.folder.path().join(CERTIFICATES);
         std::fs::create_dir(&folder)?;
-        let authority = Authority::create().map_err(io::Error::other)?;
+        let authority = Authority::create()?;
         std::fs::write(folder.join("ca.crt"), authority.pem())?;
-        authority.issue_server(&folder, "server")?;
-        authority.issue_client(&folder, "admin", "admin", Some("system:masters"))?;
-        authority.issue_client(&folder, "operator", OPERATOR_USER, None)?;
+        authority.issue_server()?.write(&folder, "server")?;
+        authority.issue_client("admin", "system:masters")?.write(&folder, "admin")?;
+        authority.issue_client(OPERATOR_USER, "system:serviceaccounts")?.write(&folder, "operator")?;
         write_signing_key(&folder, "service-account")?;
         for user in ["admin", "operator"] {
             let path = |file: String| folder.join(file).display().to_string();
