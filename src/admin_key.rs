@@ -8,7 +8,7 @@ use tokio::sync::watch;
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The source of the admin key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum AdminKeySource {
     /// A mounted file.
     File(PathBuf),
@@ -30,6 +30,10 @@ impl AdminKeySource {
             Self::Environment => std::env::var("BOLTZ_API_KEY").ok()?,
         };
         let key = text.trim();
+        if http::HeaderValue::from_str(key).is_err() {
+            tracing::error!("the admin key holds characters that no key has: is it the right file?");
+            return None;
+        }
         (!key.is_empty()).then(|| SecretString::from(key))
     }
 
@@ -37,6 +41,9 @@ impl AdminKeySource {
     pub async fn publish(self, key: watch::Sender<Option<SecretString>>) {
         if matches!(self, Self::Environment) {
             return std::future::pending().await;
+        }
+        if key.borrow().is_none() {
+            tracing::error!("there is no admin key yet: its file is missing or empty");
         }
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -54,6 +61,40 @@ impl AdminKeySource {
                 (true, false) => tracing::error!("the admin key's file is missing or empty"),
                 (false, _) => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        // Kubernetes changes a mounted Secret by swapping a link.
+        let link = |name: &str, content: &str| {
+            std::fs::write(folder.path().join(name), content).unwrap();
+            let new = folder.path().join("new");
+            std::os::unix::fs::symlink(folder.path().join(name), &new).unwrap();
+            std::fs::rename(new, &file).unwrap();
+        };
+        let source = AdminKeySource::File(file.clone());
+        assert!(source.read().await.is_none(), "a missing file is no key");
+        let (sender, mut receiver) = watch::channel(None);
+        tokio::spawn(source.publish(sender));
+        let key = |key: &Option<SecretString>| key.as_ref().map(|key| key.expose_secret().to_owned());
+        for (name, content, expected) in [
+            ("one", "first\n", Some("first")),
+            ("two", "second", Some("second")),
+            ("three", " \n", None),
+            ("four", "third", Some("third")),
+            ("five", "two\nlines", None),
+        ] {
+            link(name, content);
+            receiver.changed().await.unwrap();
+            assert_eq!(key(&receiver.borrow_and_update()).as_deref(), expected);
         }
     }
 }

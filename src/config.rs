@@ -172,9 +172,11 @@ impl Config {
                 if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
                     error.exit();
                 }
+                // What is wrong and, where clap says it, what would be right: the first paragraph, as one line.
                 let text = error.to_string();
-                let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                fail(line)
+                let lines: Vec<&str> =
+                    text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+                fail(lines.join(" ").trim_start_matches("error: "))
             }
         };
         match config.check() {
@@ -226,6 +228,10 @@ impl Config {
         let Ok(uri) = self.boltz_base_url.parse::<http::Uri>() else {
             return error("wants a URL such as https://api.boltz.bio");
         };
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some()
+        {
+            return error("wants a URL without user and query");
+        }
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let is_loopback =
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -316,6 +322,8 @@ mod tests {
         for (arguments, flag) in [
             (vec!["--boltz-base-url", "http://boltz.example"], "--boltz-base-url"),
             (vec!["--boltz-base-url", "boltz"], "--boltz-base-url"),
+            (vec!["--boltz-base-url", "https://user:secret@boltz.example"], "--boltz-base-url"),
+            (vec!["--boltz-base-url", "https://boltz.example/?a=b"], "--boltz-base-url"),
             (vec!["--boltz-base-url", "ftp://boltz.example"], "--boltz-base-url"),
             (vec!["--cluster-name", "Prod"], "--cluster-name"),
             (vec!["--watch-namespaces", "a,b"], "--cluster-name"),

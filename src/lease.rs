@@ -15,7 +15,7 @@ use kube::{Api, Client, api::PostParams};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 /// How long a lease holds without renewal.
@@ -127,10 +127,15 @@ impl Election {
         self.held_until.is_some_and(|until| now < until)
     }
 
-    /// One look at the lease and, if it is free or ours, one write.
+    /// One look at the lease and, if it is free or ours, one write. Never longer than the lease is held: leading must
+    /// end in time even if the API server hangs.
     async fn round(&mut self) {
         let sent = Instant::now();
-        match timeout(CALL_TIMEOUT, self.try_round()).await {
+        let mut deadline = sent + CALL_TIMEOUT;
+        if let Some(until) = self.held_until.filter(|until| *until > sent) {
+            deadline = deadline.min(until);
+        }
+        match timeout_at(deadline, self.try_round()).await {
             Ok(Ok(true)) => self.held_until = Some(sent + DURATION - MARGIN),
             Ok(Ok(false)) => self.held_until = None,
             Ok(Err(error)) => {
@@ -139,7 +144,7 @@ impl Election {
                     "the lease could not be read or written"
                 );
             }
-            Err(_) => tracing::warn!("no answer about the lease within {} s", CALL_TIMEOUT.as_secs()),
+            Err(_) => tracing::warn!("no answer about the lease in time"),
         }
     }
 

@@ -115,7 +115,8 @@ impl Metrics {
             orphaned_keys: Gauge::default(),
             inventory_keys: Gauge::default(),
             inventory_age: Gauge::default(),
-            inventory_at: AtomicI64::new(0),
+            // Before the first pass the age is that of the process.
+            inventory_at: AtomicI64::new(Timestamp::now().as_second()),
             requests: Family::default(),
             request_duration,
             admin_key_valid: Gauge::default(),
@@ -202,9 +203,7 @@ impl Metrics {
     /// All metrics, as OpenMetrics text.
     pub fn to_text(&self) -> String {
         let at = self.inventory_at.load(Ordering::Relaxed);
-        if at > 0 {
-            self.inventory_age.set((Timestamp::now().as_second() - at).max(0));
-        }
+        self.inventory_age.set((Timestamp::now().as_second() - at).max(0));
         let mut text = String::new();
         // Writing into a String does not fail.
         let _ = encode(&mut text, &self.registry);

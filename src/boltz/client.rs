@@ -7,6 +7,7 @@ use super::{
 use crate::metrics::Metrics;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Certificate, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -121,15 +122,16 @@ impl BoltzClient {
 
     /// Revokes a key. One that Boltz does not know, or has revoked before, counts as revoked.
     pub async fn revoke_key(&self, id: &str) -> Result<Revocation, BoltzError> {
-        // An id comes from Boltz, but also from annotations: only what looks like one becomes part of a path.
-        let is_plain = !id.is_empty()
-            && id.len() <= 128
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        if !is_plain {
-            return Ok(Revocation::AlreadyGone);
+        // The form of Boltz's ids is not known, and one can come from an annotation: it is one segment of the path,
+        // whatever it holds. `.` and `..` cannot be one.
+        if matches!(id, "" | "." | "..") {
+            return Err(BoltzError::InvalidId { operation: "revoke a key" });
         }
+        let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
         let call = self.request(Method::POST, &format!("{KEYS}/{id}/revoke"));
         match self.send::<KeyDetails>("revoke a key", "revoke", call).await {
+            // Whatever its status says: a key that is still active is not revoked.
+            Ok(details) if details.is_active => Err(BoltzError::Unreadable { operation: "revoke a key" }),
             Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
             Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::AlreadyGone),
             Err(BoltzError::Status { status: 400 | 409 | 422, code, message, .. })
@@ -153,6 +155,7 @@ impl BoltzClient {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base_url));
         let key = self.admin_key.borrow();
+        // AdminKeySource lets only keys through that a header can hold.
         let header = key.as_ref().and_then(|key| HeaderValue::from_str(key.expose_secret()).ok());
         match header {
             Some(mut header) => {
@@ -181,10 +184,8 @@ impl BoltzClient {
 }
 
 fn says_already(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    ["already revoked", "already_revoked", "already inactive", "already expired", "not active"]
-        .iter()
-        .any(|words| text.contains(words))
+    let text = text.to_ascii_lowercase().replace('_', " ");
+    text.contains("already revoked") || text.contains("already been revoked")
 }
 
 /// Sends one request and reads the whole answer: the status and body of a 2xx, or an error.
@@ -230,16 +231,21 @@ async fn exchange(operation: &'static str, request: RequestBuilder) -> Result<(u
     })
 }
 
-/// Boltz's error body; not guaranteed.
+/// Boltz's error body; not guaranteed, field by field.
 #[derive(Default, Deserialize)]
 struct Told {
     #[serde(default)]
-    code: String,
+    code: serde_json::Value,
     #[serde(default)]
-    message: String,
+    message: serde_json::Value,
 }
 
-fn printable(text: &str) -> String {
+fn printable(value: &serde_json::Value) -> String {
+    let text = match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
     text.chars().filter(|character| !character.is_control()).take(LONGEST_MESSAGE).collect()
 }
 
@@ -301,6 +307,8 @@ mod tests {
     fn other_words_for_revoked_count() {
         assert!(says_already("This key is already revoked."));
         assert!(says_already("KEY_ALREADY_REVOKED"));
+        assert!(says_already("The key has already been revoked"));
+        assert!(!says_already("The organization is not active."));
         assert!(!says_already("VALIDATION_ERROR"));
     }
 }

@@ -41,6 +41,12 @@ pub enum BoltzError {
         /// How long Boltz asks to wait.
         retry_after: Option<Duration>,
     },
+    /// The id cannot be one of Boltz's. Nothing was sent.
+    #[error("{operation}: not the id of a key")]
+    InvalidId {
+        /// What was tried.
+        operation: &'static str,
+    },
     /// A 2xx answer that is not what it should be. Its content is not told: it may hold a key.
     #[error("{operation}: Boltz's answer could not be read")]
     Unreadable {
@@ -84,7 +90,9 @@ impl BoltzError {
     /// is a 4xx that says what is wrong with it. A 429 may come although the call was executed.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Connect { .. } | Self::Status { status: 400..=407 | 410..=422, .. } => Effect::None,
+            Self::Connect { .. }
+            | Self::InvalidId { .. }
+            | Self::Status { status: 400..=407 | 410..=422, .. } => Effect::None,
             Self::Timeout { .. } | Self::Transport { .. } | Self::Status { .. } | Self::Unreadable { .. } => {
                 Effect::Unknown
             }
@@ -98,6 +106,7 @@ impl BoltzError {
             | Self::Timeout { .. }
             | Self::Transport { .. }
             | Self::Unreadable { .. } => BoltzErrorKind::Unavailable,
+            Self::InvalidId { .. } => BoltzErrorKind::Rejected,
             Self::Status { status, .. } => match status {
                 401 | 403 => BoltzErrorKind::Unauthorized,
                 429 => BoltzErrorKind::RateLimited,
@@ -115,6 +124,7 @@ impl BoltzError {
             Self::Connect { .. }
             | Self::Timeout { .. }
             | Self::Transport { .. }
+            | Self::InvalidId { .. }
             | Self::Unreadable { .. } => None,
         }
     }
@@ -126,6 +136,7 @@ impl BoltzError {
             Self::Connect { .. }
             | Self::Timeout { .. }
             | Self::Transport { .. }
+            | Self::InvalidId { .. }
             | Self::Unreadable { .. } => None,
         }
     }
@@ -135,7 +146,7 @@ impl BoltzError {
         match self {
             Self::Connect { .. } => "connect".to_owned(),
             Self::Timeout { .. } => "timeout".to_owned(),
-            Self::Transport { .. } | Self::Unreadable { .. } => "error".to_owned(),
+            Self::Transport { .. } | Self::InvalidId { .. } | Self::Unreadable { .. } => "error".to_owned(),
             Self::Status { status, .. } => status.to_string(),
         }
     }

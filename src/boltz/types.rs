@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 /// The body of a create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,40 +42,50 @@ pub struct CreatedKey {
     pub details: KeyDetails,
 }
 
-/// A key as Boltz lists it.
+/// A key as Boltz lists it. Only what identifies a key has to be there: one row that cannot be read would hide every
+/// other one, because absence from a list counts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyDetails {
     /// Its id.
     pub id: String,
-    /// Empty: from everywhere.
-    #[serde(default)]
-    pub allowed_ips: Option<Vec<String>>,
     /// When it was created.
-    pub created_at: Timestamp,
+    #[serde(default, deserialize_with = "lenient")]
+    pub created_at: Option<Timestamp>,
     /// Absent: never.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub expires_at: Option<Timestamp>,
-    /// Whether Boltz takes it. Whether this turns false on expiry is not known.
+    /// Whether Boltz takes it. Whether this turns false on expiry is not known. What cannot be read counts as active.
+    #[serde(default = "yes", deserialize_with = "lenient_yes")]
     pub is_active: bool,
     /// Its first 12 characters; may be the same for every key.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub key_prefix: String,
     /// False for test keys.
-    #[serde(default = "live")]
+    #[serde(default = "yes", deserialize_with = "lenient_yes")]
     pub livemode: bool,
     /// When it was last used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub last_used_at: Option<Timestamp>,
     /// The only free text that a key carries.
     #[serde(default)]
     pub name: String,
     /// Admin keys have none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub workspace_id: Option<String>,
 }
 
-fn live() -> bool {
+fn yes() -> bool {
     true
+}
+
+/// The value, or its default when it cannot be read.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(T::deserialize(value).unwrap_or_default())
+}
+
+fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    lenient::<D, Option<bool>>(deserializer).map(|value| value.unwrap_or(true))
 }
 
 /// One page of the list.

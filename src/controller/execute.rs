@@ -176,12 +176,13 @@ impl Execution<'_> {
             Ok(created) => {
                 self.context.account.succeeded();
                 let details = created.details;
+                let received_at = self.context.clock.now().wall;
                 let key = MintedKey {
                     id: details.id,
                     prefix: details.key_prefix,
                     value_sha256: value_sha256(created.key.expose_secret().as_bytes()),
-                    received_at: self.context.clock.now().wall,
-                    created_at: details.created_at,
+                    received_at,
+                    created_at: details.created_at.unwrap_or(received_at),
                     expires_at: details.expires_at,
                     livemode: details.livemode,
                     workspace_id: details.workspace_id,
