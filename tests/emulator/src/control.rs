@@ -1,18 +1,21 @@
-//! The control routes, under `/_emulator`: ground truth and faults, for loopback use only.
+//! The control routes, under `/_emulator`: ground truth and faults. No authentication: for loopback use only.
 
 use crate::{
-    api::{SharedState, lock},
     fault::Fault,
-    state::{AdminKey, Settings, State},
+    key::{AdminKey, Key},
+    settings::Settings,
+    state::{CreateRequest, LoggedRequest, SharedState, lock},
 };
 use axum::{
     Json, Router,
     extract::{Path, State as Shared},
     http::StatusCode,
-    routing::{get, post, put},
+    routing::{get, post},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+type Refused = (StatusCode, String);
 
 /// The routes.
 pub fn routes() -> Router<SharedState> {
@@ -20,35 +23,35 @@ pub fn routes() -> Router<SharedState> {
         .route("/_emulator/state", get(state))
         .route("/_emulator/requests", get(requests))
         .route("/_emulator/settings", get(settings).put(change_settings))
-        .route("/_emulator/faults", post(add_fault).delete(clear_faults))
-        .route("/_emulator/admin-keys", put(set_admin_keys))
+        .route("/_emulator/faults", get(faults).post(add_fault).delete(clear_faults))
+        .route("/_emulator/release", post(release))
+        .route("/_emulator/admin-keys", get(admin_keys).put(set_admin_keys))
+        .route("/_emulator/keys", post(create_foreign))
         .route("/_emulator/keys/{id}/deactivate", post(deactivate))
         .route("/_emulator/keys/{id}/expire", post(expire))
+        .route("/_emulator/keys/{id}/use", post(use_key))
         .route("/_emulator/reset", post(reset))
 }
 
+/// Every key with all its fields, and how many requests of each kind got each status.
 async fn state(Shared(state): Shared<SharedState>) -> Json<Value> {
-    let state = lock(&state);
     let now = Timestamp::now();
+    let state = lock(&state);
     let keys: Vec<Value> = state
         .keys
         .iter()
         .map(|key| {
             let mut value = json!(key);
             value["is_active"] = json!(key.authenticates(now));
+            value["sha256"] = json!(key.sha256());
             value
         })
         .collect();
-    let counts: Vec<Value> = state
-        .counts()
-        .into_iter()
-        .map(|(operation, statuses)| json!({"operation": operation, "statuses": statuses}))
-        .collect();
-    Json(json!({"keys": keys, "requests": counts}))
+    Json(json!({"keys": keys, "requests": state.counts()}))
 }
 
-async fn requests(Shared(state): Shared<SharedState>) -> Json<Value> {
-    Json(json!(lock(&state).requests))
+async fn requests(Shared(state): Shared<SharedState>) -> Json<Vec<LoggedRequest>> {
+    Json(lock(&state).requests.clone())
 }
 
 async fn settings(Shared(state): Shared<SharedState>) -> Json<Settings> {
@@ -58,16 +61,22 @@ async fn settings(Shared(state): Shared<SharedState>) -> Json<Settings> {
 /// Changes the settings that the body names.
 async fn change_settings(
     Shared(state): Shared<SharedState>,
-    Json(change): Json<Value>,
-) -> Result<Json<Settings>, (StatusCode, String)> {
+    Json(change): Json<serde_json::Map<String, Value>>,
+) -> Result<Json<Settings>, Refused> {
     let mut state = lock(&state);
     let mut merged = json!(state.settings);
-    if let (Some(merged), Some(change)) = (merged.as_object_mut(), change.as_object()) {
-        merged.extend(change.clone());
+    if let Some(merged) = merged.as_object_mut() {
+        merged.extend(change);
     }
     state.settings =
         serde_json::from_value(merged).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(Json(state.settings.clone()))
+}
+
+/// The faults that wait for their requests, and how many requests are held.
+async fn faults(Shared(state): Shared<SharedState>) -> Json<Value> {
+    let state = lock(&state);
+    Json(json!({"faults": state.faults, "held": state.release.receiver_count()}))
 }
 
 async fn add_fault(Shared(state): Shared<SharedState>, Json(fault): Json<Fault>) -> StatusCode {
@@ -80,31 +89,58 @@ async fn clear_faults(Shared(state): Shared<SharedState>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+async fn release(Shared(state): Shared<SharedState>) -> StatusCode {
+    lock(&state).release.send_replace(());
+    StatusCode::NO_CONTENT
+}
+
+async fn admin_keys(Shared(state): Shared<SharedState>) -> Json<Vec<AdminKey>> {
+    Json(lock(&state).admin_keys.clone())
+}
+
 async fn set_admin_keys(Shared(state): Shared<SharedState>, Json(keys): Json<Vec<AdminKey>>) -> StatusCode {
     lock(&state).admin_keys = keys;
     StatusCode::NO_CONTENT
 }
 
-async fn deactivate(Shared(state): Shared<SharedState>, Path(id): Path<String>) -> StatusCode {
-    match lock(&state).revoke(&id, Timestamp::now()) {
-        Ok(_) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::NOT_FOUND,
-    }
+/// A key that somebody else made: the body of the API's create.
+async fn create_foreign(
+    Shared(state): Shared<SharedState>,
+    Json(request): Json<CreateRequest>,
+) -> Result<Json<Key>, Refused> {
+    let key = lock(&state).create(&request, Timestamp::now());
+    key.map(Json).map_err(|refusal| (StatusCode::UNPROCESSABLE_ENTITY, refusal.message))
 }
 
-async fn expire(Shared(state): Shared<SharedState>, Path(id): Path<String>) -> StatusCode {
+async fn deactivate(shared: Shared<SharedState>, id: Path<String>) -> StatusCode {
+    change_key(shared, id, |key| {
+        key.revoked_at.get_or_insert_with(Timestamp::now);
+    })
+}
+
+async fn expire(shared: Shared<SharedState>, id: Path<String>) -> StatusCode {
+    change_key(shared, id, |key| key.expires_at = Some(Timestamp::now()))
+}
+
+async fn use_key(shared: Shared<SharedState>, id: Path<String>) -> StatusCode {
+    change_key(shared, id, |key| key.last_used_at = Some(Timestamp::now()))
+}
+
+fn change_key(
+    Shared(state): Shared<SharedState>,
+    Path(id): Path<String>,
+    change: impl FnOnce(&mut Key),
+) -> StatusCode {
     match lock(&state).key_mut(&id) {
         Some(key) => {
-            key.expires_at = Some(Timestamp::now());
+            change(key);
             StatusCode::NO_CONTENT
         }
         None => StatusCode::NOT_FOUND,
     }
 }
 
-/// Forgets keys, faults and requests; settings and admin keys stay.
 async fn reset(Shared(state): Shared<SharedState>) -> StatusCode {
-    let mut state = lock(&state);
-    *state = State::new(state.settings.clone(), state.admin_keys.clone());
+    lock(&state).reset();
     StatusCode::NO_CONTENT
 }

@@ -26,18 +26,24 @@ pub enum Effect {
     None,
     /// Before the answer.
     Before,
-    /// So many milliseconds after the request came, whatever was answered meanwhile.
+    /// So many milliseconds after the request came. Only an outcome that needs the real answer waits for it.
     After(u64),
+    /// When the held requests are released. Only an outcome that needs the real answer waits for it.
+    OnRelease,
 }
 
 /// What the client gets instead of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The real answer, if there is one.
+    /// The real answer; a 500 if the request has no effect.
     Answer,
-    /// The connection breaks.
+    /// The real answer, once the held requests are released.
+    Hold,
+    /// The connection is closed without a byte of an answer.
     Cut,
+    /// The connection is closed in the middle of the real answer.
+    CutMidAnswer,
     /// No answer: the connection stays open until the client gives up.
     Hang,
     /// A status, with headers and a body.
@@ -51,14 +57,30 @@ pub enum Outcome {
         #[serde(default)]
         body: Option<String>,
     },
-    /// The real answer, cut to that many bytes but complete for HTTP.
+    /// The real answer, cut to that many characters but complete for HTTP.
     Truncated(usize),
     /// A 200 with something else.
     Foreign(String),
 }
 
-/// One fault, which so many requests meet.
+impl Outcome {
+    /// A status with an error body.
+    pub fn status(status: u16) -> Self {
+        Self::Status { status, headers: BTreeMap::new(), body: None }
+    }
+
+    /// Whether it cannot be had before the request has taken effect.
+    pub fn needs_the_answer(&self) -> bool {
+        match self {
+            Self::Answer | Self::Hold | Self::CutMidAnswer | Self::Truncated(_) => true,
+            Self::Cut | Self::Hang | Self::Status { .. } | Self::Foreign(_) => false,
+        }
+    }
+}
+
+/// One fault, which so many requests meet. Of several that fit, the oldest comes first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Which requests; absent: all.
     #[serde(default)]
@@ -91,11 +113,15 @@ impl Fault {
         self.times = times;
         self
     }
-}
 
-impl Outcome {
-    /// A status with an error body.
-    pub fn status(status: u16) -> Self {
-        Self::Status { status, headers: BTreeMap::new(), body: None }
+    /// No fault: the real answer, at once.
+    pub fn none() -> Self {
+        Self {
+            operation: None,
+            effect: Effect::Before,
+            outcome: Outcome::Answer,
+            latency_milliseconds: 0,
+            times: 1,
+        }
     }
 }

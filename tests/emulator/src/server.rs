@@ -1,10 +1,11 @@
-//! The emulator as a server in this process.
+//! The emulator as a value in this process.
 
 use crate::{
-    api::{self, SharedState, lock},
-    control,
+    api, connection, control,
     fault::{Fault, Operation},
-    state::{AdminKey, CreateRequest, Key, LoggedRequest, Principal, Settings, State},
+    key::{AdminKey, Key},
+    settings::Settings,
+    state::{CreateRequest, LoggedRequest, Principal, SharedState, State, lock},
 };
 use jiff::Timestamp;
 use std::{
@@ -47,7 +48,7 @@ pub enum EmulatorError {
     },
 }
 
-/// A running emulator. It stops when it is dropped.
+/// A running emulator. It stops, and closes every connection, when it is dropped.
 #[derive(Debug)]
 pub struct Emulator {
     state: SharedState,
@@ -59,23 +60,15 @@ pub struct Emulator {
 impl Emulator {
     /// Starts on the current runtime.
     pub async fn start(options: Options) -> Result<Self, EmulatorError> {
-        let address = options.listen;
-        let failed = |source| EmulatorError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let Options { listen, admin_key, settings } = options;
+        let failed = |source| EmulatorError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let admin = AdminKey {
-            plaintext: options.admin_key.clone(),
-            key_type: "admin".to_owned(),
-            mode: "live".to_owned(),
-        };
-        let state: SharedState = Arc::new(Mutex::new(State::new(options.settings, vec![admin])));
+        let state: SharedState =
+            Arc::new(Mutex::new(State::new(settings, vec![AdminKey::new(admin_key.clone())])));
         let router = api::routes().merge(control::routes()).with_state(Arc::clone(&state));
-        let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the emulator has ended");
-            }
-        });
-        Ok(Self { state, address, admin_key: options.admin_key, server })
+        let server = tokio::spawn(connection::serve(listener, router));
+        Ok(Self { state, address, admin_key, server })
     }
 
     /// For `BOLTZ_BASE_URL`.
@@ -101,7 +94,7 @@ impl Emulator {
     /// Those that authenticate now.
     pub fn active_keys(&self) -> Vec<Key> {
         let now = Timestamp::now();
-        self.keys().into_iter().filter(|key| key.authenticates(now)).collect()
+        lock(&self.state).keys.iter().filter(|key| key.authenticates(now)).cloned().collect()
     }
 
     /// The key with the id.
@@ -113,7 +106,7 @@ impl Emulator {
     pub fn authenticate(&self, plaintext: &str) -> Option<String> {
         match lock(&self.state).authenticate(plaintext, Timestamp::now())? {
             Principal::Workspace(id) => Some(id),
-            Principal::Admin(_) => None,
+            Principal::Admin(..) => None,
         }
     }
 
@@ -125,6 +118,17 @@ impl Emulator {
     /// No more faults.
     pub fn clear_faults(&self) {
         lock(&self.state).faults.clear();
+    }
+
+    /// How many requests are held, by [`Outcome::Hold`](crate::Outcome::Hold) or
+    /// [`Effect::OnRelease`](crate::Effect::OnRelease).
+    pub fn held(&self) -> usize {
+        lock(&self.state).release.receiver_count()
+    }
+
+    /// Lets the held requests go on.
+    pub fn release(&self) {
+        lock(&self.state).release.send_replace(());
     }
 
     /// Changes settings.
@@ -144,26 +148,36 @@ impl Emulator {
 
     /// As if a person revoked the key in Boltz's console.
     pub fn deactivate(&self, id: &str) {
-        let _ = lock(&self.state).revoke(id, Timestamp::now());
+        self.change_key(id, |key| {
+            key.revoked_at.get_or_insert_with(Timestamp::now);
+        });
+    }
+
+    /// As if the key's time were over.
+    pub fn expire_now(&self, id: &str) {
+        self.change_key(id, |key| key.expires_at = Some(Timestamp::now()));
     }
 
     /// As if the key were used now.
     pub fn use_key(&self, id: &str) {
+        self.change_key(id, |key| key.last_used_at = Some(Timestamp::now()));
+    }
+
+    fn change_key(&self, id: &str, change: impl FnOnce(&mut Key)) {
         if let Some(key) = lock(&self.state).key_mut(id) {
-            key.last_used_at = Some(Timestamp::now());
+            change(key);
         }
     }
 
-    /// A key that somebody else made. Answers its id.
+    /// A key that somebody else made. Answers its id; none if the name is refused.
     pub fn create_foreign(&self, name: &str) -> Option<String> {
-        let request = CreateRequest {
-            name: Some(name.to_owned()),
-            allowed_ips: None,
-            expires_in_days: None,
-            mode: None,
-            workspace_id: None,
-        };
+        let request = CreateRequest { name: Some(name.to_owned()), ..CreateRequest::default() };
         lock(&self.state).create(&request, Timestamp::now()).ok().map(|key| key.id)
+    }
+
+    /// Forgets keys, faults and requests, and releases what is held. Settings and admin keys stay.
+    pub fn reset(&self) {
+        lock(&self.state).reset();
     }
 }
 

@@ -1,113 +1,30 @@
-//! What the emulated organization holds. No I/O.
+//! What the emulated organization holds, and what was asked of it. No I/O.
 
-use crate::fault::{Fault, Operation};
+use crate::{
+    fault::{Fault, Operation},
+    key::{AdminKey, Key, random_text},
+    rate::TokenBucket,
+    settings::Settings,
+};
 use jiff::Timestamp;
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
-/// A workspace key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Key {
-    /// Its id.
-    pub id: String,
-    /// The full key: this emulator tells tests what Boltz tells nobody.
-    pub plaintext: String,
-    /// The addresses that may use it; empty: all.
-    pub allowed_ips: Vec<String>,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When it expires; absent: never.
-    pub expires_at: Option<Timestamp>,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
-    /// False in test mode.
-    pub livemode: bool,
-    /// When it was last used.
-    pub last_used_at: Option<Timestamp>,
-    /// The free text.
-    pub name: String,
-    /// The workspace.
-    pub workspace_id: String,
-}
+const ADMIN_KEY_ID: &str = "key_admin_";
+const DEFAULT_WORKSPACE: &str = "ws_default";
 
-impl Key {
-    /// Whether it authenticates at that time.
-    pub fn authenticates(&self, now: Timestamp) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| now < expires_at)
-    }
+/// The state, shared by all requests.
+pub type SharedState = Arc<Mutex<State>>;
 
-    /// The first 12 characters.
-    pub fn prefix(&self) -> &str {
-        &self.plaintext[..12]
-    }
-}
-
-/// An admin key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdminKey {
-    /// The full key.
-    pub plaintext: String,
-    /// `admin`; or `workspace`, to try what a client makes of the wrong kind.
-    #[serde(default = "admin")]
-    pub key_type: String,
-    /// `live` or `test`.
-    #[serde(default = "live")]
-    pub mode: String,
-}
-
-fn admin() -> String {
-    "admin".to_owned()
-}
-
-fn live() -> String {
-    "live".to_owned()
-}
-
-/// What is not known of Boltz, and what a test wants to be different.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// The length of a day, in milliseconds: keys expire after so many of these.
-    pub day_milliseconds: u64,
-    /// Whether the list holds revoked and expired keys.
-    pub list_inactive: bool,
-    /// Whether the list begins with the newest key.
-    pub newest_first: bool,
-    /// Whether `is_active` turns false on expiry.
-    pub expiry_deactivates: bool,
-    /// Whether a second key with the name of an active one is refused.
-    pub unique_names: bool,
-    /// How long a new key is missing from the list, in milliseconds.
-    pub list_lag_milliseconds: u64,
-    /// The most keys on a page, whatever the client asks for.
-    pub page_size: usize,
-    /// Requests per second before 429 is answered; absent: no limit.
-    pub requests_per_second: Option<u32>,
-    /// Whether there is `auth/me`.
-    pub has_auth_me: bool,
-    /// Whether revoking a revoked key is an error.
-    pub revoking_twice_fails: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            day_milliseconds: 24 * 3600 * 1000,
-            list_inactive: true,
-            newest_first: true,
-            expiry_deactivates: true,
-            unique_names: false,
-            list_lag_milliseconds: 0,
-            page_size: 1000,
-            requests_per_second: None,
-            has_auth_me: true,
-            revoking_twice_fails: false,
-        }
-    }
+/// The lock; a panic elsewhere must not hide what happened.
+pub fn lock(state: &SharedState) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One request, as it came.
@@ -119,28 +36,95 @@ pub struct LoggedRequest {
     pub at: Timestamp,
     /// The key's id, for a revocation; its name, for a create.
     pub subject: String,
-    /// The status that was answered; absent: none was.
+    /// The status that was answered; absent: none yet, or none at all.
     pub status: Option<u16>,
 }
 
-/// What a create asks for, after validation of its form.
-#[derive(Clone, Debug, Deserialize)]
+/// What a create asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct CreateRequest {
     /// Required, not empty.
-    #[serde(default)]
     pub name: Option<String>,
     /// IPv4 or IPv6 addresses.
-    #[serde(default)]
     pub allowed_ips: Option<Vec<String>>,
     /// At least 1.
-    #[serde(default)]
     pub expires_in_days: Option<i64>,
     /// `live` or `test`.
-    #[serde(default)]
     pub mode: Option<String>,
     /// Any.
-    #[serde(default)]
     pub workspace_id: Option<String>,
+}
+
+/// Where a page of the list begins or ends, and how long it is.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest<'a> {
+    /// The page begins after the key with this id.
+    pub after: Option<&'a str>,
+    /// The page ends before the key with this id.
+    pub before: Option<&'a str>,
+    /// The most rows.
+    pub limit: usize,
+    /// Only keys of this workspace.
+    pub workspace: Option<&'a str>,
+}
+
+/// One row of the list.
+#[derive(Clone, Copy, Debug)]
+pub enum Row<'a> {
+    /// An admin key, by its place among them.
+    Admin(usize, &'a AdminKey),
+    /// A workspace key.
+    Workspace(&'a Key),
+}
+
+impl Row<'_> {
+    /// The key's id.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Admin(place, _) => admin_key_id(*place),
+            Self::Workspace(key) => key.id.clone(),
+        }
+    }
+}
+
+/// Who a plaintext authenticates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// An admin key, by its place among them.
+    Admin(usize, AdminKey),
+    /// A workspace key, by its id.
+    Workspace(String),
+}
+
+/// A refusal, as the API words it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The machine-readable code.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+    /// What is wrong in particular.
+    pub details: Option<Json>,
+}
+
+impl Refusal {
+    /// Without details.
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: None }
+    }
+
+    /// A value that is not allowed.
+    pub fn invalid(field: &str, message: &str) -> Self {
+        Self {
+            status: 422,
+            code: "VALIDATION_ERROR",
+            message: format!("{field}: {message}"),
+            details: Some(json!([{"field": field, "message": message}])),
+        }
+    }
 }
 
 /// The whole state.
@@ -156,40 +140,31 @@ pub struct State {
     pub faults: VecDeque<Fault>,
     /// Every request.
     pub requests: Vec<LoggedRequest>,
+    /// Wakes the held requests.
+    pub release: watch::Sender<()>,
+    /// How often it was reset: what began before a reset must not show after it.
+    pub epoch: u64,
+    bucket: TokenBucket,
     index_by_id: HashMap<String, usize>,
     index_by_plaintext: HashMap<String, usize>,
-    window: Option<(i64, u32)>,
-}
-
-/// Who a plaintext authenticates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Principal {
-    /// An admin key.
-    Admin(AdminKey),
-    /// A workspace key, by its id.
-    Workspace(String),
-}
-
-/// A refusal, as the API words it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The HTTP status.
-    pub status: u16,
-    /// The machine-readable code.
-    pub code: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-/// A refusal.
-pub fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
-    Refusal { status, code, message: message.into() }
 }
 
 impl State {
     /// An organization without keys.
     pub fn new(settings: Settings, admin_keys: Vec<AdminKey>) -> Self {
         Self { settings, admin_keys, ..Self::default() }
+    }
+
+    /// Forgets keys, faults and requests, and releases what is held. Settings and admin keys stay.
+    pub fn reset(&mut self) {
+        self.release.send_replace(());
+        *self = Self {
+            settings: std::mem::take(&mut self.settings),
+            admin_keys: std::mem::take(&mut self.admin_keys),
+            release: std::mem::take(&mut self.release),
+            epoch: self.epoch + 1,
+            ..Self::default()
+        };
     }
 
     /// The first fault for the operation, one time less.
@@ -205,22 +180,18 @@ impl State {
         Some(taken)
     }
 
-    /// Counts the request against the limit.
-    pub fn is_over_the_limit(&mut self, now: Timestamp) -> bool {
-        let Some(limit) = self.settings.requests_per_second else { return false };
-        let second = now.as_second();
-        let count = match self.window {
-            Some((start, count)) if start == second => count + 1,
-            _ => 1,
-        };
-        self.window = Some((second, count));
-        count > limit
+    /// Counts the request against the limit: how many seconds the client has to wait if it is over.
+    pub fn limit(&mut self, now: Timestamp) -> Result<(), u64> {
+        match self.settings.requests_per_second {
+            Some(per_second) => self.bucket.take(per_second, now),
+            None => Ok(()),
+        }
     }
 
     /// Who presents the key.
     pub fn authenticate(&self, plaintext: &str, now: Timestamp) -> Option<Principal> {
-        if let Some(admin) = self.admin_keys.iter().find(|admin| admin.plaintext == plaintext) {
-            return Some(Principal::Admin(admin.clone()));
+        if let Some(place) = self.admin_keys.iter().position(|admin| admin.plaintext == plaintext) {
+            return Some(Principal::Admin(place, self.admin_keys[place].clone()));
         }
         let key = self.keys.get(*self.index_by_plaintext.get(plaintext)?)?;
         key.authenticates(now).then(|| Principal::Workspace(key.id.clone()))
@@ -239,33 +210,27 @@ impl State {
 
     /// Creates a key.
     pub fn create(&mut self, request: &CreateRequest, now: Timestamp) -> Result<Key, Refusal> {
-        let invalid = |message: &str| refusal(422, "VALIDATION_ERROR", message);
         let name = request.name.clone().unwrap_or_default();
         if name.is_empty() {
-            return Err(invalid("name: must not be empty"));
+            return Err(Refusal::invalid("name", "must not be empty"));
+        }
+        if self.settings.longest_name.is_some_and(|longest| name.chars().count() > longest) {
+            return Err(Refusal::invalid("name", "is too long"));
         }
         let livemode = match request.mode.as_deref() {
             None | Some("live") => true,
             Some("test") => false,
-            Some(_) => return Err(invalid("mode: must be 'live' or 'test'")),
+            Some(_) => return Err(Refusal::invalid("mode", "must be 'live' or 'test'")),
         };
         let allowed_ips = request.allowed_ips.clone().unwrap_or_default();
-        if let Some(bad) = allowed_ips.iter().find(|text| text.parse::<std::net::IpAddr>().is_err()) {
-            return Err(invalid(&format!("allowed_ips: '{bad}' is not an IP address")));
+        if allowed_ips.iter().any(|text| text.parse::<std::net::IpAddr>().is_err()) {
+            return Err(Refusal::invalid("allowed_ips", "must be IPv4 or IPv6 addresses"));
         }
-        let expires_at = match request.expires_in_days {
-            None => None,
-            Some(days) => {
-                let days = u64::try_from(days).ok().filter(|days| *days >= 1);
-                let days = days.ok_or_else(|| invalid("expires_in_days: must be at least 1"))?;
-                let life = Duration::from_millis(self.settings.day_milliseconds.saturating_mul(days));
-                Some(now.checked_add(life).map_err(|_| invalid("expires_in_days: too far away"))?)
-            }
-        };
+        let expires_at = request.expires_in_days.map(|days| self.expiry(days, now)).transpose()?;
         if self.settings.unique_names
             && self.keys.iter().any(|key| key.name == name && key.authenticates(now))
         {
-            return Err(refusal(409, "CONFLICT", "a key with this name exists"));
+            return Err(Refusal::new(409, "CONFLICT", "a key with this name exists"));
         }
         let mode = if livemode { "live" } else { "test" };
         let key = Key {
@@ -278,7 +243,7 @@ impl State {
             livemode,
             last_used_at: None,
             name,
-            workspace_id: request.workspace_id.clone().unwrap_or_else(|| "ws_default".to_owned()),
+            workspace_id: request.workspace_id.clone().unwrap_or_else(|| DEFAULT_WORKSPACE.to_owned()),
         };
         self.index_by_id.insert(key.id.clone(), self.keys.len());
         self.index_by_plaintext.insert(key.plaintext.clone(), self.keys.len());
@@ -286,56 +251,103 @@ impl State {
         Ok(key)
     }
 
+    fn expiry(&self, days: i64, now: Timestamp) -> Result<Timestamp, Refusal> {
+        let invalid = |message| Refusal::invalid("expires_in_days", message);
+        let days = u64::try_from(days).ok().filter(|days| *days >= 1);
+        let days = days.ok_or_else(|| invalid("must be at least 1"))?;
+        let life = Duration::from_millis(self.settings.day_milliseconds.saturating_mul(days));
+        now.checked_add(life).map_err(|_| invalid("is too far away"))
+    }
+
     /// Revokes a key.
     pub fn revoke(&mut self, id: &str, now: Timestamp) -> Result<Key, Refusal> {
         let twice_fails = self.settings.revoking_twice_fails;
-        let key = self.key_mut(id).ok_or_else(|| refusal(404, "NOT_FOUND", "no such API key"))?;
+        let key = self.key_mut(id).ok_or_else(|| Refusal::new(404, "NOT_FOUND", "no such API key"))?;
         if key.revoked_at.is_some() && twice_fails {
-            return Err(refusal(400, "BAD_REQUEST", "the API key is already revoked"));
+            return Err(Refusal::new(400, "BAD_REQUEST", "the API key is already revoked"));
         }
         key.revoked_at.get_or_insert(now);
         Ok(key.clone())
     }
 
-    /// One page of the list, and whether there is more in that direction.
-    pub fn page(
-        &self,
-        after: Option<&str>,
-        before: Option<&str>,
-        limit: usize,
-        workspace: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(Vec<&Key>, bool), Refusal> {
+    /// One page of the list, and whether there is more in that direction. Costs what the page is long, and the rows
+    /// that a filter skips.
+    pub fn page(&self, wanted: PageRequest<'_>, now: Timestamp) -> Result<(Vec<Row<'_>>, bool), Refusal> {
+        let PageRequest { after, before, limit, workspace } = wanted;
+        let lists_admins = self.settings.list_admin_keys && workspace.is_none();
+        let admins = if lists_admins { self.admin_keys.as_slice() } else { &[] };
+        let count = admins.len() + self.keys.len();
         let lag = Duration::from_millis(self.settings.list_lag_milliseconds);
-        let is_listed = |key: &&Key| {
-            workspace.is_none_or(|workspace| key.workspace_id == workspace)
-                && (self.settings.list_inactive || key.authenticates(now))
-                && (lag.is_zero() || key.created_at.checked_add(lag).is_ok_and(|shown| shown <= now))
+        let is_listed = |row: &Row<'_>| match row {
+            Row::Admin(..) => true,
+            Row::Workspace(key) => {
+                workspace.is_none_or(|workspace| key.workspace_id == workspace)
+                    && (self.settings.list_inactive || key.authenticates(now))
+                    && (lag.is_zero() || key.created_at.checked_add(lag).is_ok_and(|shown| shown <= now))
+            }
         };
-        let position = |id: &str| {
-            self.index_by_id.get(id).copied().ok_or_else(|| refusal(400, "BAD_REQUEST", "unknown cursor"))
+        // Rows are numbered in the order of the list. Admin keys are the oldest.
+        let turned = |number: usize| if self.settings.newest_first { count - 1 - number } else { number };
+        let row = |number: usize| match turned(number) {
+            place if place < admins.len() => Row::Admin(place, &admins[place]),
+            place => Row::Workspace(&self.keys[place - admins.len()]),
         };
-        let newest_first = self.settings.newest_first;
-        let count = self.keys.len();
-        // In the order of the list, index 0 is the first row.
-        let row_of = |index: usize| if newest_first { count - 1 - index } else { index };
-        let at_row = |row: usize| &self.keys[if newest_first { count - 1 - row } else { row }];
-        if let Some(before) = before {
-            let end = row_of(position(before)?);
-            let mut rows: Vec<&Key> = (0..end).rev().map(at_row).filter(is_listed).take(limit + 1).collect();
-            let more = rows.len() > limit;
-            rows.truncate(limit);
-            rows.reverse();
-            return Ok((rows, more));
-        }
-        let start = match after {
-            Some(after) => row_of(position(after)?) + 1,
-            None => 0,
+        let number = |id: &str| {
+            let place = match id.strip_prefix(ADMIN_KEY_ID).and_then(|place| place.parse::<usize>().ok()) {
+                Some(place) => Some(place).filter(|place| *place < admins.len()),
+                None => self.index_by_id.get(id).map(|index| index + admins.len()),
+            };
+            place.map(turned).ok_or_else(|| Refusal::new(400, "BAD_REQUEST", "unknown cursor"))
         };
-        let mut rows: Vec<&Key> = (start..count).map(at_row).filter(is_listed).take(limit + 1).collect();
+        let (mut rows, backwards): (Vec<Row<'_>>, bool) = match (after, before) {
+            (Some(_), Some(_)) => return Err(Refusal::invalid("before_id", "cannot go with after_id")),
+            (None, Some(before)) => {
+                let earlier = (0..number(before)?).rev().map(row).filter(is_listed);
+                (earlier.take(limit + 1).collect(), true)
+            }
+            (after, None) => {
+                let start = after.map(number).transpose()?.map_or(0, |number| number + 1);
+                ((start..count).map(row).filter(is_listed).take(limit + 1).collect(), false)
+            }
+        };
         let more = rows.len() > limit;
         rows.truncate(limit);
+        if backwards {
+            rows.reverse();
+        }
         Ok((rows, more))
+    }
+
+    /// What `auth/me` says. Counts as use.
+    pub fn who_is(&mut self, principal: Principal, now: Timestamp) -> Json {
+        let (id, key_type, mode, workspace) = match principal {
+            Principal::Admin(place, admin) => {
+                let workspace = (admin.key_type == "workspace").then(|| DEFAULT_WORKSPACE.to_owned());
+                (admin_key_id(place), admin.key_type, admin.mode, workspace)
+            }
+            Principal::Workspace(id) => {
+                let key = self.key_mut(&id).map(|key| {
+                    key.last_used_at = Some(now);
+                    (key.livemode, key.workspace_id.clone())
+                });
+                let (livemode, workspace) = key.unzip();
+                let mode = if livemode.unwrap_or(true) { "live" } else { "test" };
+                (id, "workspace".to_owned(), mode.to_owned(), workspace)
+            }
+        };
+        let mut answer = json!({
+            "api_key_id": id,
+            "key_type": key_type,
+            "mode": mode,
+            "organization_id": "org_emulated",
+            "organization_name": "Emulated organization",
+            "principal_type": "api_key",
+            "selected_organization_id": "org_emulated",
+        });
+        if let Some(workspace) = workspace {
+            answer["workspace_id"] = json!(workspace);
+        }
+        answer
     }
 
     /// How many requests of the kind came.
@@ -354,8 +366,6 @@ impl State {
     }
 }
 
-fn random_text(length: usize) -> String {
-    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut random = rand::rng();
-    (0..length).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
+fn admin_key_id(place: usize) -> String {
+    format!("{ADMIN_KEY_ID}{place}")
 }

@@ -12,6 +12,7 @@ pub struct AuditEvent {
     #[serde(rename = "requestURI")]
     pub request_uri: String,
     /// Who asked.
+    #[serde(default)]
     pub user: AuditUser,
     /// For what, if it was for a resource.
     #[serde(default)]
@@ -23,9 +24,10 @@ pub struct AuditEvent {
 }
 
 /// Who asked.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AuditUser {
-    /// The name.
+    /// The name; empty if the request did not authenticate.
+    #[serde(default)]
     pub username: String,
 }
 
@@ -64,7 +66,7 @@ impl AuditEvent {
     }
 }
 
-/// The finished requests of a log.
+/// The finished requests of a log. Its last line may be half written: that request is not yet answered.
 pub fn parse(log: &str) -> Vec<AuditEvent> {
     log.lines()
         .filter_map(|line| serde_json::from_str::<AuditEvent>(line).ok())

@@ -4,7 +4,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use std::{io, path::Path};
+use std::{fmt, io, path::Path};
 
 /// A certificate and its private key, both PEM.
 pub struct Credential {
@@ -24,6 +24,12 @@ impl Credential {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Authority")
+    }
 }
 
 impl Authority {
@@ -53,8 +59,8 @@ impl Authority {
     }
 
     /// For a user of the API server, which takes the common name as the user's and the organization as the group.
-    pub fn issue_client(&self, user: &str, group: &str) -> io::Result<Credential> {
-        self.issue(Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, user, Some(group))
+    pub fn issue_client(&self, user: &str, group: Option<&str>) -> io::Result<Credential> {
+        self.issue(Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, user, group)
     }
 
     fn issue(

@@ -3,11 +3,16 @@
 use crate::{
     audit::{self, AuditEvent},
     certificates::{Authority, write_signing_key},
-    operator::free_port,
+    kubeconfig,
+    ports::free_port,
     process::{OwnedFolder, OwnedProcess},
     wait::eventually,
 };
-use kube::{Client, config::KubeConfigOptions, config::Kubeconfig};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -20,6 +25,8 @@ use tokio::sync::OnceCell;
 
 /// The user that has the rights which RBAC manifests give to the operator's ServiceAccount.
 pub const OPERATOR_USER: &str = "system:serviceaccount:boltz-system:boltz-operator";
+/// The groups that Kubernetes puts every ServiceAccount of that namespace in, besides `system:authenticated`.
+const OPERATOR_GROUPS: &str = "system:serviceaccounts,system:serviceaccounts:boltz-system";
 const CERTIFICATES: &str = "certificates";
 
 /// Something about the control plane does not work.
@@ -57,6 +64,14 @@ pub enum HarnessError {
     /// The API server cannot be spoken to.
     #[error("no client for the API server: {0}")]
     Client(String),
+    /// The API server refused.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was asked of it.
+        what: String,
+        /// Its answer.
+        source: Box<kube::Error>,
+    },
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HarnessError {
@@ -95,6 +110,7 @@ pub struct ControlPlaneOptions {
 #[derive(Debug)]
 pub struct ControlPlane {
     binaries: PathBuf,
+    authority: Authority,
     ports: Ports,
     processes: Mutex<BTreeMap<Component, OwnedProcess>>,
     // After the processes: they write into it.
@@ -131,12 +147,12 @@ impl ControlPlane {
     }
 
     async fn start_once(binaries: PathBuf, options: &ControlPlaneOptions) -> Result<Self, HarnessError> {
-        // Two crates bring TLS; whoever installs the provider first is right.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::install_tls_provider();
         let folder = OwnedFolder::create("boltz-control-plane-").map_err(io_error("create a folder"))?;
         let port = || free_port().map_err(io_error("find a free port"));
         let ports = Ports { etcd: port()?, etcd_peer: port()?, api_server: port()? };
-        let control_plane = Self { binaries, ports, processes: Mutex::default(), folder };
+        let authority = Authority::create().map_err(io_error("create a certificate authority"))?;
+        let control_plane = Self { binaries, authority, ports, processes: Mutex::default(), folder };
         control_plane.write_certificates().map_err(io_error("write the certificates"))?;
         control_plane.launch(Component::Etcd)?;
         control_plane.launch(Component::ApiServer)?;
@@ -150,27 +166,24 @@ impl ControlPlane {
     fn write_certificates(&self) -> io::Result<()> {
         let folder = self.folder.path().join(CERTIFICATES);
         std::fs::create_dir(&folder)?;
-        let authority = Authority::create()?;
-        std::fs::write(folder.join("ca.crt"), authority.pem())?;
-        authority.issue_server()?.write(&folder, "server")?;
-        authority.issue_client("admin", "system:masters")?.write(&folder, "admin")?;
-        authority.issue_client(OPERATOR_USER, "system:serviceaccounts")?.write(&folder, "operator")?;
+        std::fs::write(folder.join("ca.crt"), self.authority.pem())?;
+        self.authority.issue_server()?.write(&folder, "server")?;
         write_signing_key(&folder, "service-account")?;
-        for user in ["admin", "operator"] {
-            let path = |file: String| folder.join(file).display().to_string();
-            let text = format!(
-                "apiVersion: v1\nkind: Config\ncurrent-context: demo\n\
-                 clusters: [{{name: demo, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: {}}}}}]\n\
-                 users: [{{name: {user}, user: {{client-certificate: {}, client-key: {}}}}}]\n\
-                 contexts: [{{name: demo, context: {{cluster: demo, user: {user}}}}}]\n",
-                self.ports.api_server,
-                path("ca.crt".to_owned()),
-                path(format!("{user}.crt")),
-                path(format!("{user}.key")),
-            );
-            std::fs::write(self.folder.path().join(format!("{user}.kubeconfig")), text)?;
-        }
+        let admin = self.authority.issue_client("admin", Some("system:masters"))?;
+        self.write_kubeconfig("admin", &kubeconfig::certificate_user(admin))?;
+        // A certificate made by rcgen has room for one group only, hence a token for the operator's two.
+        let token = format!("{:032x}", rand::random::<u128>());
+        std::fs::write(
+            folder.join("tokens.csv"),
+            format!("{token},{OPERATOR_USER},boltz-operator,\"{OPERATOR_GROUPS}\"\n"),
+        )?;
+        self.write_kubeconfig("operator", &kubeconfig::token_user(&token))?;
         std::fs::write(self.folder.path().join("audit-policy.yaml"), audit::POLICY)
+    }
+
+    fn write_kubeconfig(&self, name: &str, user: &serde_json::Value) -> io::Result<()> {
+        let server = format!("https://127.0.0.1:{}", self.ports.api_server);
+        std::fs::write(self.kubeconfig(name), kubeconfig::render(&server, self.authority.pem(), user))
     }
 
     fn arguments(&self, component: Component) -> Vec<String> {
@@ -194,6 +207,7 @@ impl ControlPlane {
                 format!("--tls-cert-file={}", certificate("server.crt")),
                 format!("--tls-private-key-file={}", certificate("server.key")),
                 format!("--client-ca-file={}", certificate("ca.crt")),
+                format!("--token-auth-file={}", certificate("tokens.csv")),
                 "--authorization-mode=RBAC".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--service-account-key-file={}", certificate("service-account.pub")),
@@ -201,7 +215,9 @@ impl ControlPlane {
                 "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
                 format!("--audit-policy-file={}", path("audit-policy.yaml")),
                 format!("--audit-log-path={}", path("audit.log")),
+                // Nothing is missing from it, and nothing rotated away (the size is in MB).
                 "--audit-log-mode=blocking".to_owned(),
+                "--audit-log-maxsize=100000".to_owned(),
             ],
             Component::ControllerManager => vec![
                 format!("--kubeconfig={}", path("admin.kubeconfig")),
@@ -214,8 +230,9 @@ impl ControlPlane {
         }
     }
 
-    /// Starts a component, after it has been killed too: on the same ports and data.
+    /// Starts a component on its ports and data, after it has been killed too.
     pub fn launch(&self, component: Component) -> Result<(), HarnessError> {
+        self.kill(component);
         let program = component.program();
         let log = self.folder.path().join(format!("{program}.log"));
         let process =
@@ -225,9 +242,20 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Kills it, starts it again on the same ports and data, and waits until the API server is ready.
+    pub async fn restart(&self, component: Component) -> Result<(), HarnessError> {
+        self.launch(component)?;
+        self.wait_ready().await
+    }
+
     /// SIGKILL.
     pub fn kill(&self, component: Component) {
         self.processes().remove(&component);
+    }
+
+    /// The pid of a component, if it has been launched.
+    pub fn pid(&self, component: Component) -> Option<u32> {
+        self.processes().get(&component).map(OwnedProcess::pid)
     }
 
     /// Any signal, by its name: `STOP`, `CONT`.
@@ -241,21 +269,39 @@ impl ControlPlane {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the API server is ready.
+    /// Waits until the API server is ready. A component that ends meanwhile is an error at once.
     pub async fn wait_ready(&self) -> Result<(), HarnessError> {
         let client = self.admin_client().await?;
-        let ready = eventually(Duration::from_secs(60), "the API server is ready", async || {
+        let answer = eventually(Duration::from_secs(60), "the API server is ready", async || {
+            if let Some((component, code)) = self.ended() {
+                return Ok(Err((component, format!("it ended with {code}"))));
+            }
             let request =
                 http::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
-            client.request_text(request).await.map(drop).map_err(|error| error.to_string())
+            // It may hang while etcd does.
+            match tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await {
+                Ok(Ok(_)) => Ok(Ok(())),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer".to_owned()),
+            }
         });
-        ready.await.map_err(|seen| {
-            let log = |component| {
-                self.processes().get(&component).map(|process| process.last_lines(15)).unwrap_or_default()
-            };
-            let log = format!("{}\n{}", log(Component::Etcd), log(Component::ApiServer));
-            HarnessError::Start { component: "kube-apiserver", seen, log }
-        })
+        let (component, seen) = match answer.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(ended)) => ended,
+            Err(seen) => (Component::ApiServer, seen),
+        };
+        let log = self
+            .processes()
+            .iter()
+            .map(|(component, process)| format!("{}:\n{}\n", component.program(), process.last_lines(15)))
+            .collect();
+        Err(HarnessError::Start { component: component.program(), seen, log })
+    }
+
+    fn ended(&self) -> Option<(Component, i32)> {
+        self.processes()
+            .iter_mut()
+            .find_map(|(component, process)| process.try_wait().map(|code| (*component, code)))
     }
 
     /// A kubeconfig file: `admin` may do everything, `operator` what RBAC gives it.
@@ -280,24 +326,45 @@ impl ControlPlane {
 
     /// A client that may do everything.
     pub async fn admin_client(&self) -> Result<Client, HarnessError> {
-        self.client("admin").await
+        kubeconfig::client(&self.kubeconfig("admin")).await
     }
 
     /// A client with the operator's own rights.
     pub async fn operator_client(&self) -> Result<Client, HarnessError> {
-        self.client("operator").await
+        kubeconfig::client(&self.kubeconfig("operator")).await
     }
 
-    async fn client(&self, user: &str) -> Result<Client, HarnessError> {
-        let failed = |error: &dyn std::fmt::Display| HarnessError::Client(error.to_string());
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).map_err(|error| failed(&error))?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| failed(&error))?;
-        Client::try_from(config).map_err(|error| failed(&error))
+    /// A client with the rights of that user and group.
+    pub async fn client_for(&self, user: &str, group: Option<&str>) -> Result<Client, HarnessError> {
+        kubeconfig::client(&self.kubeconfig_for(user, group)?).await
     }
 
-    /// Runs kubectl as admin; what it printed.
+    /// A new kubeconfig file for that user and group.
+    pub fn kubeconfig_for(&self, user: &str, group: Option<&str>) -> Result<PathBuf, HarnessError> {
+        let write = || {
+            let credential = self.authority.issue_client(user, group)?;
+            let name = format!("{:032x}", rand::random::<u128>());
+            self.write_kubeconfig(&name, &kubeconfig::certificate_user(credential))?;
+            Ok(self.kubeconfig(&name))
+        };
+        write().map_err(io_error(format!("write a kubeconfig for {user}")))
+    }
+
+    /// A new namespace, whose name begins with the prefix.
+    pub async fn namespace(&self, prefix: &str) -> Result<String, HarnessError> {
+        let generate_name = Some(format!("{prefix}-"));
+        let namespace =
+            Namespace { metadata: ObjectMeta { generate_name, ..Default::default() }, ..Default::default() };
+        let created = Api::all(self.admin_client().await?).create(&PostParams::default(), &namespace).await;
+        let created = created.map_err(|source| HarnessError::Api {
+            what: format!("create a namespace {prefix}-…"),
+            source: Box::new(source),
+        })?;
+        Ok(created.metadata.name.unwrap_or_default())
+    }
+
+    /// Runs kubectl as admin; what it printed. Blocks the thread: do not let it wait for an operator whose emulator
+    /// runs on the same one.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, HarnessError> {
         self.kubectl_with_input(arguments, "")
     }
@@ -307,6 +374,8 @@ impl ControlPlane {
         let mut child = Command::new(self.binaries.join("kubectl"))
             .args(arguments)
             .env("KUBECONFIG", self.kubeconfig("admin"))
+            // Not among the user's own files.
+            .env("KUBECACHEDIR", self.folder.path().join("kubectl-cache"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -325,9 +394,20 @@ impl ControlPlane {
         }
     }
 
-    /// Applies manifests, server-side.
+    /// Applies manifests, server-side. If there are CRDs among them, waits until all are established.
     pub fn apply(&self, manifests: &str) -> Result<(), HarnessError> {
-        self.kubectl_with_input(&["apply", "--server-side", "-f", "-"], manifests).map(drop)
+        self.kubectl_with_input(&["apply", "--server-side", "-f", "-"], manifests)?;
+        if manifests.contains("kind: CustomResourceDefinition") {
+            self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
+        }
+        Ok(())
+    }
+
+    /// Applies the manifests of a file.
+    pub fn apply_file(&self, file: &Path) -> Result<(), HarnessError> {
+        let manifests =
+            std::fs::read_to_string(file).map_err(io_error(format!("read {}", file.display())))?;
+        self.apply(&manifests)
     }
 
     /// Every request that has been finished so far.

@@ -5,7 +5,9 @@
 mod audit;
 mod certificates;
 mod control_plane;
+mod kubeconfig;
 mod operator;
+mod ports;
 pub mod process;
 mod wait;
 
@@ -13,3 +15,8 @@ pub use audit::AuditEvent;
 pub use control_plane::{Component, ControlPlane, ControlPlaneOptions, HarnessError, OPERATOR_USER};
 pub use operator::OperatorProcess;
 pub use wait::eventually;
+
+/// Several crates bring TLS and each wants a provider: ours is ring, unless the program has already chosen.
+fn install_tls_provider() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

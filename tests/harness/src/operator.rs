@@ -1,18 +1,18 @@
 //! The operator as a process.
 
 use crate::{
+    ports::free_port,
     process::{OwnedFolder, OwnedProcess},
     wait::eventually,
 };
 use std::{
-    io,
-    net::{SocketAddr, TcpListener},
+    fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 /// A running operator. It ends when it is dropped.
-#[derive(Debug)]
 pub struct OperatorProcess {
     binary: PathBuf,
     arguments: Vec<String>,
@@ -20,6 +20,13 @@ pub struct OperatorProcess {
     listen: SocketAddr,
     process: OwnedProcess,
     folder: OwnedFolder,
+}
+
+impl fmt::Debug for OperatorProcess {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its environment may hold the admin key.
+        formatter.debug_struct("OperatorProcess").field("process", &self.process).finish_non_exhaustive()
+    }
 }
 
 impl OperatorProcess {
@@ -77,10 +84,21 @@ impl OperatorProcess {
 
     /// What a GET of the path answers.
     pub async fn get(&self, path: &str) -> Result<String, String> {
-        let answer =
-            reqwest::get(format!("http://{}{path}", self.listen)).await.map_err(|error| error.to_string())?;
-        let answer = answer.error_for_status().map_err(|error| error.to_string())?;
-        answer.text().await.map_err(|error| error.to_string())
+        crate::install_tls_provider();
+        let get = async {
+            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+            let answer = client.get(format!("http://{}{path}", self.listen)).send().await?;
+            answer.error_for_status()?.text().await
+        };
+        get.await.map_err(|error| error.to_string())
+    }
+
+    /// Waits until it has logged that text; the error holds the end of its log.
+    pub async fn wait_for_log(&self, text: &str, at_most: Duration) -> Result<(), String> {
+        eventually(at_most, &format!("the operator logs {text:?}"), async || {
+            if self.log().contains(text) { Ok(()) } else { Err(self.process.last_lines(20)) }
+        })
+        .await
     }
 
     /// Waits until it is ready; the error holds the end of its log.
@@ -91,9 +109,4 @@ impl OperatorProcess {
         .await
         .map_err(|error| format!("{error}\n{}", self.process.last_lines(20)))
     }
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

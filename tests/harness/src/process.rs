@@ -7,17 +7,14 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
-/// What the owner writes into the pipe when the child may outlive it.
-const RELEASE: &[u8] = b"release\n";
-
-/// Starts `"$@"`, says its pid, ends it when standard input ends without a release, says how it ended.
+/// Starts `"$@"`, says its pid, ends it when standard input ends, says how it ended.
 const SUPERVISOR: &str = r#"
 exec 3<&0
 log=$OWNED_PROCESS_LOG
@@ -26,7 +23,7 @@ unset OWNED_PROCESS_LOG
 child=$!
 echo "$child" >"${log%.log}.pid"
 echo "$child"
-(read -r released <&3 || kill -9 "$child" 2>/dev/null) >/dev/null 2>&1 &
+(read -r _ <&3; kill -9 "$child") >/dev/null 2>&1 &
 watchdog=$!
 wait "$child"
 code=$?
@@ -35,9 +32,9 @@ echo "$code"
 kill "$watchdog" 2>/dev/null
 "#;
 
-/// Removes a folder when standard input ends without a release, once the processes that write into it have ended.
+/// Removes a folder when standard input ends, once the processes that write into it have ended.
 const CLEANER: &str = r#"
-read -r released && exit
+cat >/dev/null
 patience=100
 for file in "$1"/*.pid; do
     while [ -e "$file" ] && [ "$patience" -gt 0 ]; do
@@ -61,7 +58,8 @@ pub struct OwnedProcess {
 
 impl OwnedProcess {
     /// Starts the program. Its output goes to the end of the log file, whose name ends in `.log`; its pid is in the
-    /// `.pid` beside it while it runs. It inherits our environment but for `BOLTZ_…`, which could change what it does.
+    /// `.pid` beside it while it runs. It inherits our environment, but no setting of Boltz and no proxy: everything
+    /// that it talks to is on loopback.
     pub fn start<A: AsRef<OsStr>>(
         program: &Path,
         arguments: &[A],
@@ -71,7 +69,8 @@ impl OwnedProcess {
         File::options().create(true).append(true).open(log)?;
         let mut command = Command::new("sh");
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BOLTZ_") {
+            let upper = name.to_string_lossy().to_uppercase();
+            if upper.starts_with("BOLTZ_") || upper.ends_with("_PROXY") {
                 command.env_remove(name);
             }
         }
@@ -146,13 +145,6 @@ impl OwnedProcess {
         self.signal("KILL");
         let _ = self.wait(Duration::from_secs(10));
     }
-
-    /// Lets it outlive us.
-    pub fn keep(mut self) -> io::Result<()> {
-        release(self.owner.as_mut())?;
-        self.ended = Some(0);
-        Ok(())
-    }
 }
 
 impl Drop for OwnedProcess {
@@ -170,25 +162,12 @@ impl Drop for OwnedProcess {
 pub struct OwnedFolder {
     path: PathBuf,
     cleaner: Child,
-    kept: bool,
 }
 
 impl OwnedFolder {
     /// A new folder for temporary files.
     pub fn create(prefix: &str) -> io::Result<Self> {
-        Self::own(tempfile::Builder::new().prefix(prefix).tempdir()?.keep())
-    }
-
-    /// A new folder of that name. An error if there is one already: what is in it is not ours to remove.
-    pub fn create_at(path: &Path) -> io::Result<Self> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::create_dir(path)?;
-        Self::own(path.canonicalize()?)
-    }
-
-    fn own(path: PathBuf) -> io::Result<Self> {
+        let path = tempfile::Builder::new().prefix(prefix).tempdir()?.keep();
         let cleaner = Command::new("sh")
             .args(["-c", CLEANER, "sh"])
             .arg(&path)
@@ -197,32 +176,19 @@ impl OwnedFolder {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        Ok(Self { path, cleaner, kept: false })
+        Ok(Self { path, cleaner })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Lets it outlive us.
-    pub fn keep(mut self) -> io::Result<PathBuf> {
-        release(self.cleaner.stdin.as_mut())?;
-        self.kept = true;
-        Ok(self.path.clone())
-    }
 }
 
 impl Drop for OwnedFolder {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = std::fs::remove_dir_all(&self.path);
-            drop(self.cleaner.stdin.take());
-        }
+        let _ = std::fs::remove_dir_all(&self.path);
+        drop(self.cleaner.stdin.take());
         let _ = self.cleaner.wait();
     }
-}
-
-fn release(pipe: Option<&mut ChildStdin>) -> io::Result<()> {
-    pipe.ok_or(io::ErrorKind::BrokenPipe)?.write_all(RELEASE)
 }

@@ -1,0 +1,55 @@
+//! What is not known of Boltz, and what a test wants to be different.
+
+use serde::{Deserialize, Serialize};
+
+/// How the emulator behaves. The defaults are guesses; a client has to survive every value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The length of a day, in milliseconds: keys expire after so many of these.
+    pub day_milliseconds: u64,
+    /// Whether the list holds revoked and expired keys.
+    pub list_inactive: bool,
+    /// Whether the list of all workspaces holds the admin keys too, which have no workspace.
+    pub list_admin_keys: bool,
+    /// Whether the list begins with the newest key.
+    pub newest_first: bool,
+    /// Whether `is_active` turns false on expiry.
+    pub expiry_deactivates: bool,
+    /// Whether a second key with the name of an active one is refused.
+    pub unique_names: bool,
+    /// The longest name, in characters; absent: no limit.
+    pub longest_name: Option<usize>,
+    /// How long a new key is missing from the list, in milliseconds.
+    pub list_lag_milliseconds: u64,
+    /// The most keys on a page, whatever the client asks for.
+    pub page_size: usize,
+    /// How many requests per second are taken, and at once after a pause, before 429; absent: no limit.
+    pub requests_per_second: Option<u32>,
+    /// How long every answer is held back, in milliseconds.
+    pub latency_milliseconds: u64,
+    /// Whether there is `auth/me`.
+    pub has_auth_me: bool,
+    /// Whether revoking a revoked key is an error.
+    pub revoking_twice_fails: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            day_milliseconds: 24 * 3600 * 1000,
+            list_inactive: true,
+            list_admin_keys: false,
+            newest_first: true,
+            expiry_deactivates: true,
+            unique_names: false,
+            longest_name: None,
+            list_lag_milliseconds: 0,
+            page_size: 1000,
+            requests_per_second: None,
+            latency_milliseconds: 0,
+            has_auth_me: true,
+            revoking_twice_fails: false,
+        }
+    }
+}
