@@ -14,17 +14,16 @@ use crate::{
     ledger::{Ledger, LedgerEntry},
     marker::{AttemptId, Marker, ObjectMark},
     plan::{
-        Attempt, Block, Facts, Intent, MintedKey, OwnSecret, Progress, Reason, RevokeReason, SecretFacts,
-        Step, with_finalizer,
+        Block, Facts, Intent, MintedKey, OwnSecret, Reason, RevokeReason, SecretFacts, Step, with_finalizer,
     },
-    record::{PreviousKey, Record, parameters_hash, value_sha256},
+    record::{Record, value_sha256},
     secrets::{SecretMetadata, Value},
 };
 use k8s_openapi::ByteString;
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub async fn execute(
             execution.mint(attempt).await;
             Ok(Outcome::Done)
         }
-        Step::Store { attempt, previous, rotations } => execution.store(attempt, previous, rotations).await,
+        Step::Store { attempt, record } => execution.store(attempt, *record).await,
         Step::WriteStatus(status) => execution.write_status(*status).await,
         Step::Revoke { key_id, reason } => {
             execution.revoke(key_id, reason).await;
@@ -63,7 +62,7 @@ pub async fn execute(
             let finalizers = with_finalizer(&execution.facts.object.finalizers);
             execution.patch_object("add the finalizer", json!({"finalizers": finalizers})).await
         }
-        Step::AdoptPrevious(previous) => execution.adopt_previous(previous).await,
+        Step::WriteRecord(record) => execution.write_record(*record).await,
         Step::MoveSecret { from } => execution.move_secret(&from).await,
         Step::DeleteSecret { name, uid } => {
             let namespace = &execution.facts.object.namespace;
@@ -146,32 +145,25 @@ impl Execution<'_> {
         let attempt = AttemptId::from_random(rand::rng().random());
         let mut ledger = Ledger { entries: keep };
         ledger.entries.push(LedgerEntry { attempt: attempt.clone(), written_at: now.wall });
-        // Until the answer is there, the attempt counts as one that is never sent: it may land and is then harmless.
-        let known = Attempt { written: now.monotonic, intent, progress: Progress::Ended };
-        self.state.memory.attempts.insert(attempt.clone(), known);
+        self.state.memory.writing(attempt.clone(), intent, now.monotonic);
         let metadata = json!({
             "finalizers": with_finalizer(&self.facts.object.finalizers),
             "annotations": {LEDGER_ANNOTATION: ledger.to_annotation()},
         });
         let outcome = self.patch_object("write the attempt", metadata).await;
-        if matches!(outcome, Ok(Outcome::Done))
-            && let Some(known) = self.state.memory.attempts.get_mut(&attempt)
-        {
-            known.progress = Progress::Written;
-            self.state.memory.first_seen.insert(attempt.to_string(), now.monotonic);
+        if self.facts.object.ledger.contains(&attempt) {
+            self.state.memory.written(&attempt);
         }
         outcome
     }
 
     /// C2, R2: the one POST of the attempt.
     async fn mint(&mut self, attempt: AttemptId) {
-        let Some(known) = self.state.memory.attempts.get_mut(&attempt) else { return };
+        let Some(known) = self.state.memory.posting(&attempt) else { return };
         let now = self.context.clock.now().monotonic;
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let request = create_request(self.context, self.facts, &known.intent.spec, &attempt);
-        // Before the call: whatever ends this future, the attempt is not POSTed again.
-        known.progress = Progress::Sent;
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
                 self.context.account.succeeded();
@@ -187,15 +179,13 @@ impl Execution<'_> {
                     livemode: details.livemode,
                     workspace_id: details.workspace_id,
                 };
-                known.progress = Progress::InHand { key, store_in_doubt: false, refused: false };
+                self.state.memory.answered(&attempt, key);
                 self.state.values.insert(attempt, created.key);
-                self.state.memory.mint_blocked = None;
-                self.state.memory.rejected = None;
                 self.state.mint_failures = 0;
             }
             Err(error) => {
                 if error.effect() == Effect::None {
-                    known.progress = Progress::Written;
+                    self.state.memory.not_posted(&attempt);
                 }
                 self.mint_failed(&error);
             }
@@ -229,66 +219,30 @@ impl Execution<'_> {
     }
 
     /// C3, R3: the key and its record, in one write.
-    async fn store(
-        &mut self,
-        attempt: AttemptId,
-        previous: Vec<PreviousKey>,
-        rotations: i64,
-    ) -> Result<Outcome, KubernetesError> {
-        let Some(known) = self.state.memory.attempts.get_mut(&attempt) else { return Ok(Outcome::Done) };
-        let Progress::InHand { key, store_in_doubt, .. } = &mut known.progress else {
-            return Ok(Outcome::Done);
-        };
+    async fn store(&mut self, attempt: AttemptId, record: Record) -> Result<Outcome, KubernetesError> {
         let Some(value) = self.state.values.get(&attempt).map(encode) else { return Ok(Outcome::Done) };
-        let was_in_doubt = std::mem::replace(store_in_doubt, true);
-        let (key, intent) = (key.clone(), known.intent.clone());
-        let spec = self.facts.object.spec.as_ref().unwrap_or(&intent.spec);
-        let mut record = Record {
-            key_id: key.id.clone(),
-            key_prefix: key.prefix.clone(),
-            attempt: attempt.clone(),
-            reason: intent.reason,
-            issued_at: key.received_at,
-            created_at: key.created_at,
-            expires_at: key.expires_at,
-            livemode: key.livemode,
-            workspace_id: key.workspace_id.clone(),
-            value_sha256: key.value_sha256.clone(),
-            parameters_hash: parameters_hash(&intent.spec),
-            rotate: intent.rotate.clone(),
-            rotate_now: intent.rotate_now.clone(),
-            rotations,
-            previous,
-            ..Record::placeholder(&self.facts.object.uid)
-        };
-        record.take_shape(spec);
+        let was_in_doubt = self.state.memory.storing(&attempt);
         match self.write_secret(&record, value, false).await {
             Ok(metadata) => {
-                self.take_secret(metadata, Some(key.value_sha256.clone()));
-                if let Some(known) = self.state.memory.attempts.get_mut(&attempt) {
-                    known.progress = Progress::Stored(key.clone());
-                }
+                self.take_secret(metadata, Some(record.value_sha256));
+                self.state.memory.stored(&attempt);
                 self.state.values.remove(&attempt);
-                self.context.metrics.issued(intent.reason.as_str());
-                tracing::info!(
-                    key_id = key.id,
-                    reason = intent.reason.as_str(),
-                    "a key was issued and stored"
-                );
-                if rotations > 0 {
-                    let note = format!("Issued the key {} ({}).", key.id, intent.reason.as_str());
+                let (key_id, reason) = (record.key_id, record.reason.as_str());
+                self.context.metrics.issued(reason);
+                tracing::info!(key_id, reason, "a key was issued and stored");
+                if record.rotations > 0 {
+                    let note = format!("Issued the key {key_id} ({reason}).");
                     self.event(events::Kind::Normal, "Rotated", note);
                 }
                 Ok(Outcome::Done)
             }
             Err(error) => {
                 let verdict = error.verdict();
-                if let Some(Progress::InHand { store_in_doubt, refused, .. }) =
-                    self.state.memory.attempts.get_mut(&attempt).map(|known| &mut known.progress)
-                {
-                    *store_in_doubt = was_in_doubt || verdict == Verdict::Unknown;
-                    *refused |= matches!(verdict, Verdict::Refused | Verdict::NotFound);
-                }
+                self.state.memory.not_stored(
+                    &attempt,
+                    was_in_doubt || verdict == Verdict::Unknown,
+                    matches!(verdict, Verdict::Refused | Verdict::NotFound),
+                );
                 match verdict {
                     Verdict::Refused | Verdict::NotFound => self.block_storing(&error),
                     Verdict::Unknown => {
@@ -365,16 +319,12 @@ impl Execution<'_> {
         match answer {
             Ok(revocation) => {
                 self.context.account.succeeded();
-                let memory = &mut self.state.memory;
-                memory.revoked.insert(key_id.clone());
-                memory.revoke_blocked = None;
+                self.state.memory.revoked(&key_id);
                 self.state.revoke_failures = 0;
-                for (attempt, known) in &mut memory.attempts {
-                    if matches!(&known.progress, Progress::InHand { key, .. } if key.id == key_id) {
-                        known.progress = Progress::Ended;
-                        self.state.values.remove(attempt);
-                    }
-                }
+                // A value is kept for as long as its key is in hand.
+                let in_hand: HashSet<&AttemptId> =
+                    self.state.memory.in_hand().map(|(attempt, _)| attempt).collect();
+                self.state.values.retain(|attempt, _| in_hand.contains(attempt));
                 if matches!(revocation, Revocation::Revoked(_)) {
                     self.context.metrics.revoked(reason.as_str());
                     if reason == RevokeReason::Stray {
@@ -431,10 +381,8 @@ impl Execution<'_> {
         }
     }
 
-    async fn adopt_previous(&mut self, previous: Vec<PreviousKey>) -> Result<Outcome, KubernetesError> {
+    async fn write_record(&mut self, record: Record) -> Result<Outcome, KubernetesError> {
         let SecretFacts::Ours(own) = &self.facts.secret else { return Ok(Outcome::ReadAgain) };
-        let Some(mut record) = own.record.clone() else { return Ok(Outcome::ReadAgain) };
-        record.previous.extend(previous);
         let patch = secret_patch(self.facts, own, &record, None);
         self.patch_own_secret(OwnSecret::clone(own), patch).await
     }

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     marker::AttemptId,
     metrics::{Metrics, ObjectGauges},
-    plan::{Facts, Memory, Plan, Progress, Settings, Step, desired_status, plan},
+    plan::{Facts, Memory, Plan, Settings, Step, desired_status, plan},
     record::{Record, value_sha256},
     secrets::{SecretIndex, SecretMetadata, Value},
 };
@@ -335,26 +335,19 @@ async fn forsaken(
 }
 
 async fn revoke_in_hand(context: &Context, state: &mut ObjectState) {
-    for (attempt, known) in &mut state.memory.attempts {
-        let Progress::InHand { key, .. } = &known.progress else { continue };
-        match context.account.client().revoke_key(&key.id).await {
+    let in_hand: Vec<(AttemptId, String)> =
+        state.memory.in_hand().map(|(attempt, key)| (attempt.clone(), key.id.clone())).collect();
+    for (attempt, key_id) in in_hand {
+        match context.account.client().revoke_key(&key_id).await {
             Ok(_) => {
-                tracing::info!(
-                    key_id = key.id,
-                    reason = "NotStored",
-                    "a key was revoked: its object is gone"
-                );
+                tracing::info!(key_id, reason = "NotStored", "a key was revoked: its object is gone");
                 context.metrics.revoked("NotStored");
-                known.progress = Progress::Ended;
-                state.values.remove(attempt);
+                state.memory.revoked(&key_id);
+                state.values.remove(&attempt);
             }
             Err(error) => {
                 context.account.failed(&error, context.clock.now().monotonic);
-                tracing::warn!(
-                    key_id = key.id,
-                    error = &error as &dyn std::error::Error,
-                    "a key was not revoked"
-                );
+                tracing::warn!(key_id, error = &error as &dyn std::error::Error, "a key was not revoked");
             }
         }
     }

@@ -82,16 +82,10 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
         .iter()
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
         .collect();
-    let memory = &mut state.memory;
-    memory.learn(facts);
-    let attempts = facts.object.ledger.entries.iter().map(|entry| entry.attempt.as_str());
-    let recorded = facts.record().map(|record| record.attempt.as_str());
-    for name in attempts.chain(recorded).chain(ids.iter().map(String::as_str)) {
-        memory.first_seen.entry(name.to_owned()).or_insert(now.monotonic);
-    }
+    state.memory.learn(facts, now.monotonic);
     let mode = facts.object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
     facts.account = context.account.facts(mode);
-    facts.memory = memory.clone();
+    facts.memory = state.memory.clone();
 }
 
 fn object_facts(object: &WatchedApiKey) -> ObjectFacts {

@@ -1,6 +1,6 @@
 //! The end of an object: D1 and D2.
 
-use super::{Block, Decision, KeyState, Progress, Reason, RevokeReason, SecretFacts, Step};
+use super::{Block, Decision, KeyState, Reason, RevokeReason, SecretFacts, Step};
 use crate::{api::DeletionPolicy, marker::AttemptId};
 
 impl Decision<'_> {
@@ -54,16 +54,7 @@ impl Decision<'_> {
 
     /// Rule 7: a named id is revoked only if this process minted it or the list shows it as this object's.
     fn revoke_named(&mut self, waiting_for: &mut Vec<String>) -> Option<Step> {
-        let in_hand: Vec<String> = self
-            .facts
-            .memory
-            .attempts
-            .values()
-            .filter_map(|known| match &known.progress {
-                Progress::InHand { key, .. } => Some(key.id.clone()),
-                _ => None,
-            })
-            .collect();
+        let in_hand: Vec<String> = self.facts.memory.in_hand().map(|(_, key)| key.id.clone()).collect();
         for id in in_hand {
             waiting_for.push(id.clone());
             if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
@@ -101,7 +92,7 @@ impl Decision<'_> {
             } else if !self.is_ended(&attempt) {
                 waiting_for.push(format!("attempt {attempt}"));
                 let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
-                self.waits.pass_since(self.facts, self.now, settled_at);
+                self.waits.pass_since(self.facts, settled_at);
             }
         }
         None

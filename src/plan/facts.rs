@@ -1,17 +1,14 @@
 //! What a decision is taken from. Data only: [`crate::controller`] gathers it, the functions beside this file read it.
 
-use super::time::Monotonic;
+use super::{memory::Memory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
     ledger::Ledger,
     marker::AttemptId,
-    record::{IssueReason, Record},
+    record::Record,
 };
 use jiff::Timestamp;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 /// What configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,155 +173,4 @@ pub struct Block {
     pub message: String,
     /// When to try again; `None`: something else will tell.
     pub until: Option<Monotonic>,
-}
-
-/// What this process knows of its own calls for one object. It is lost with the process, and nothing may depend on it
-/// that the ledger, the record and Boltz's list cannot restore.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
-    /// The generation of the spec that the blocks below speak of.
-    pub generation: Option<i64>,
-    /// When this process first saw an attempt, or a key's id that something names.
-    pub first_seen: BTreeMap<String, Monotonic>,
-    /// The attempts that this process wrote.
-    pub attempts: BTreeMap<AttemptId, Attempt>,
-    /// The keys that this process revoked, or learned to be gone when it tried to.
-    pub revoked: BTreeSet<String>,
-    /// Why minting waits, after a failure.
-    pub mint_blocked: Option<Block>,
-    /// The generation whose parameters Boltz refused, with its message: no retry until the spec changes.
-    pub rejected: Option<(Option<i64>, String)>,
-    /// Why storing waits: the Secret's write or its dry run was refused.
-    pub store_blocked: Option<Block>,
-    /// Why revoking waits, after a failure.
-    pub revoke_blocked: Option<Block>,
-    /// The key for which workloads were restarted.
-    pub restarted_for: Option<String>,
-}
-
-/// An attempt that this process wrote.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attempt {
-    /// Before its writing was sent.
-    pub written: Monotonic,
-    /// What was asked when it was written.
-    pub intent: Intent,
-    /// How far it got.
-    pub progress: Progress,
-}
-
-/// What was asked when an attempt was written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Intent {
-    /// Why a key is issued.
-    pub reason: IssueReason,
-    /// The spec.
-    pub spec: BoltzApiKeySpec,
-    /// The value of the rotate annotation.
-    pub rotate: Option<String>,
-    /// The value of the rotate-now annotation.
-    pub rotate_now: Option<String>,
-}
-
-/// How far an attempt got.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
-    /// It may be POSTed, once, inside the window. What surely had no effect returns here.
-    Written,
-    /// It was POSTed, and the answer is not known. Its key, if there is one, is lost.
-    Sent,
-    /// Its key is in this process's hands.
-    InHand {
-        /// What Boltz answered.
-        key: MintedKey,
-        /// A write of the Secret was sent and may still take effect.
-        store_in_doubt: bool,
-        /// The write of the Secret was definitely refused.
-        refused: bool,
-    },
-    /// Its key was stored.
-    Stored(MintedKey),
-    /// It ended without a key, or with one that was revoked.
-    Ended,
-}
-
-/// A key as answered on creation, without its value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MintedKey {
-    /// Its id.
-    pub id: String,
-    /// Its first characters.
-    pub prefix: String,
-    /// The SHA-256 of its value, hexadecimal.
-    pub value_sha256: String,
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// When Boltz created it.
-    pub created_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Option<Timestamp>,
-    /// False in test mode.
-    pub livemode: bool,
-    /// Its workspace.
-    pub workspace_id: Option<String>,
-}
-
-impl Memory {
-    /// The key that this process minted under the id, and its attempt.
-    pub fn minted(&self, id: &str) -> Option<(&AttemptId, &MintedKey)> {
-        self.attempts.iter().find_map(|(attempt, known)| match &known.progress {
-            Progress::InHand { key, .. } | Progress::Stored(key) if key.id == id => Some((attempt, key)),
-            _ => None,
-        })
-    }
-
-    /// Keeps what something still names or shows, so that a long life does not fill the memory.
-    fn forget_what_is_over(&mut self, facts: &Facts) {
-        let Self { attempts, revoked, first_seen, .. } = self;
-        attempts.retain(|attempt, known| {
-            facts.object.ledger.contains(attempt)
-                || match &known.progress {
-                    Progress::InHand { .. } => true,
-                    Progress::Stored(key) => !revoked.contains(&key.id),
-                    Progress::Written | Progress::Sent | Progress::Ended => false,
-                }
-        });
-        let named: BTreeSet<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
-        let shown = |id: &String| {
-            facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
-        };
-        revoked.retain(|id| named.contains(id) || shown(id));
-        let recorded = facts.record().map(|record| record.attempt.as_str());
-        first_seen.retain(|name, _| {
-            named.contains(name)
-                || recorded == Some(name.as_str())
-                || facts.object.ledger.entries.iter().any(|entry| entry.attempt.as_str() == name)
-        });
-    }
-
-    /// Rule 9: a key in hand that the Secret's record or status names has been stored. And a new generation of the
-    /// spec lifts what was held against the old one.
-    pub fn learn(&mut self, facts: &Facts) {
-        self.forget_what_is_over(facts);
-        if self.generation != facts.object.generation {
-            self.generation = facts.object.generation;
-            self.store_blocked = None;
-            self.mint_blocked = None;
-        }
-        for attempt in self.attempts.values_mut() {
-            if let Progress::InHand { key, .. } = &attempt.progress {
-                let recorded = facts.record().is_some_and(|record| record.names(&key.id))
-                    || facts
-                        .other_secrets
-                        .iter()
-                        .any(|secret| secret.record.as_ref().is_some_and(|record| record.names(&key.id)));
-                let status = &facts.object.status;
-                let reported = status.key_id.as_ref() == Some(&key.id)
-                    || status.previous_keys.iter().any(|previous| previous.key_id == key.id);
-                if recorded || reported {
-                    attempt.progress = Progress::Stored(key.clone());
-                }
-            }
-        }
-    }
 }

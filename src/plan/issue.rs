@@ -1,14 +1,15 @@
 //! Whether a key is issued now, and what becomes of one in hand.
 
 use super::{
-    Block, Decision, Intent, KeyState, NamedKey, Progress, Reason, RevokeReason, Rotation, SecretFacts, Step,
+    Attempt, Block, Decision, Intent, KeyState, MintedKey, NamedKey, Progress, Reason, RevokeReason,
+    Rotation, SecretFacts, Step,
     time::{elapsed, later},
 };
 use crate::{
     api::BoltzApiKeySpec,
-    ledger::MAX_ENTRIES,
+    ledger::{LedgerEntry, MAX_ENTRIES},
     marker::AttemptId,
-    record::{IssueReason, MAX_PREVIOUS, PreviousKey, parameters_hash},
+    record::{IssueReason, MAX_PREVIOUS, PreviousKey, Record, parameters_hash},
 };
 use std::time::Duration;
 
@@ -16,29 +17,30 @@ use std::time::Duration;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// With so many failures in a row the wait is the longest.
+const MOST_COUNTED_FAILURES: usize = 10;
 
 impl Decision<'_> {
     /// Rules 1 and 9: a key in hand is stored inside its window, or revoked once it surely is not stored.
-    pub(super) fn key_in_hand(&mut self) -> Option<Step> {
-        let held = self.facts.memory.attempts.iter().find_map(|(attempt, known)| match &known.progress {
-            Progress::InHand { key, store_in_doubt, refused } => {
-                Some((attempt, known, key, *store_in_doubt, *refused))
-            }
-            _ => None,
-        });
-        let (attempt, known, key, store_in_doubt, refused) = held?;
+    pub(super) fn keys_in_hand(&mut self) -> Option<Step> {
+        let facts = self.facts;
+        facts.memory.attempts.iter().find_map(|(attempt, known)| self.key_in_hand(attempt, known))
+    }
+
+    fn key_in_hand(&mut self, attempt: &AttemptId, known: &Attempt) -> Option<Step> {
+        let Progress::InHand { key, store_in_doubt, refused } = &known.progress else { return None };
         let window_end = known.written.plus(self.settings.window());
         let superseded = self.facts.record().is_some_and(|record| self.is_later(&record.attempt, attempt));
         let foreign = matches!(self.facts.secret, SecretFacts::Foreign(_));
         if self.now.monotonic < window_end && !refused && !superseded && !foreign {
             let blocked = self.facts.memory.store_blocked.clone().filter(|block| self.holds(Some(block)));
-            let Some(block) = blocked else { return Some(self.store(attempt, &known.intent)) };
+            let Some(block) = blocked else { return Some(self.store(attempt, known, key)) };
             self.waits.blocked(&block);
             self.waits.wake_at(window_end);
             self.findings.blocked = Some(block);
             return Some(self.status().unwrap_or(Step::Wait));
         }
-        if store_in_doubt && !self.facts.is_settled(self.settings, self.now, attempt) {
+        if *store_in_doubt && !self.facts.is_settled(self.settings, self.now, attempt) {
             // Its write may still land. A new attempt need not wait for that (rule 5).
             self.waits.wake_at(self.facts.settled_at(self.settings, self.now, attempt));
             return None;
@@ -52,7 +54,9 @@ impl Decision<'_> {
         ledger.position(this) > ledger.position(other)
     }
 
-    fn store(&self, attempt: &AttemptId, intent: &Intent) -> Step {
+    /// C3, R3: every key that still lives goes to the record's previous, in the same write.
+    fn store(&self, attempt: &AttemptId, known: &Attempt, key: &MintedKey) -> Step {
+        let intent = &known.intent;
         let overlap = match (intent.reason, Rotation::read(&intent.spec)) {
             (IssueReason::RotateNow, _) | (_, Err(_)) => Duration::ZERO,
             (_, Ok(rotation)) => rotation.overlap,
@@ -78,7 +82,26 @@ impl Decision<'_> {
             .record()
             .map(|record| record.rotations + 1)
             .or_else(|| self.facts.object.status.key_id.as_ref().map(|_| self.reported_rotations() + 1));
-        Step::Store { attempt: attempt.clone(), previous, rotations: replaced.unwrap_or_default() }
+        let mut record = Record {
+            key_id: key.id.clone(),
+            key_prefix: key.prefix.clone(),
+            attempt: attempt.clone(),
+            reason: intent.reason,
+            issued_at: key.received_at,
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            livemode: key.livemode,
+            workspace_id: key.workspace_id.clone(),
+            value_sha256: key.value_sha256.clone(),
+            parameters_hash: parameters_hash(&intent.spec),
+            rotate: intent.rotate.clone(),
+            rotate_now: intent.rotate_now.clone(),
+            rotations: replaced.unwrap_or_default(),
+            previous,
+            ..Record::placeholder(&self.facts.object.uid)
+        };
+        record.take_shape(self.facts.object.spec.as_ref().unwrap_or(&intent.spec));
+        Step::Store { attempt: attempt.clone(), record: Box::new(record) }
     }
 
     fn reported_rotations(&self) -> i64 {
@@ -140,20 +163,12 @@ impl Decision<'_> {
         if let Some(step) = self.room_for_previous(reason) {
             return step;
         }
-        let keep: Vec<_> = self
-            .facts
-            .object
-            .ledger
-            .entries
-            .iter()
-            .filter(|entry| !self.facts.is_over(self.settings, self.now, &entry.attempt))
-            .cloned()
-            .collect();
+        let keep = self.entries_to_keep();
         let reusable = self.reusable_attempt();
         if reusable.is_none() && keep.len() >= MAX_ENTRIES {
             for entry in &keep {
                 let settled_at = self.facts.settled_at(self.settings, self.now, &entry.attempt);
-                self.waits.pass_since(self.facts, self.now, settled_at);
+                self.waits.pass_since(self.facts, settled_at);
             }
             self.findings.blocked = Some(Block {
                 reason: Reason::Pending,
@@ -231,11 +246,30 @@ impl Decision<'_> {
         generation.map(|_| condition.message.clone())
     }
 
-    /// Rule 11: at most one attempt per backoff step, and a restart forgets none: the steps are counted from the
-    /// ledger, by the attempts since the last success.
-    fn ledger_backoff(&self) -> Option<Block> {
+    /// Rule 3: the entries that may still have a live key, and, while there is room, those that only the backoff
+    /// counts.
+    fn entries_to_keep(&self) -> Vec<LedgerEntry> {
+        let entries = &self.facts.object.ledger.entries;
+        let is_open: Vec<bool> = entries
+            .iter()
+            .map(|entry| !self.facts.is_over(self.settings, self.now, &entry.attempt))
+            .collect();
+        let open = is_open.iter().filter(|is_open| **is_open).count();
+        let room = (MAX_ENTRIES - 1).saturating_sub(open);
+        let counted = self.failures().min(MOST_COUNTED_FAILURES).min(room);
+        let first_counted = entries.len() - counted;
+        entries
+            .iter()
+            .zip(is_open)
+            .enumerate()
+            .filter(|(index, (_, is_open))| *is_open || *index >= first_counted)
+            .map(|(_, (entry, _))| entry.clone())
+            .collect()
+    }
+
+    /// How many attempts there were since the last that succeeded, as far as the ledger tells.
+    fn failures(&self) -> usize {
         let facts = self.facts;
-        let entries = &facts.object.ledger.entries;
         let succeeded = |attempt: &AttemptId| {
             facts.record().is_some_and(|record| record.attempt == *attempt)
                 || facts
@@ -251,7 +285,15 @@ impl Decision<'_> {
                     .and_then(|id| facts.listed(id))
                     .is_some_and(|key| key.attempt == *attempt)
         };
-        let failures = entries.iter().rev().take_while(|entry| !succeeded(&entry.attempt)).count();
+        facts.object.ledger.entries.iter().rev().take_while(|entry| !succeeded(&entry.attempt)).count()
+    }
+
+    /// Rule 11: at most one attempt per backoff step, and a restart forgets none: the steps are counted from the
+    /// ledger, by the attempts since the last success.
+    fn ledger_backoff(&self) -> Option<Block> {
+        let facts = self.facts;
+        let entries = &facts.object.ledger.entries;
+        let failures = self.failures();
         let last = entries.last().filter(|_| failures > 0)?;
         if self.reusable_attempt().is_some() {
             return None;

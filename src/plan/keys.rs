@@ -1,7 +1,8 @@
 //! What is known about single keys and attempts.
 
 use super::{
-    facts::{Facts, ListedKey, OwnSecret, Pass, Progress, SecretFacts, Settings},
+    facts::{Facts, ListedKey, OwnSecret, Pass, SecretFacts, Settings},
+    memory::Progress,
     time::{Monotonic, Now, elapsed},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     record::{PreviousKey, Record},
 };
 use jiff::Timestamp;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// After this long by the wall clock an attempt is settled even if this process saw it only now.
 const SURELY_SETTLED: Duration = Duration::from_secs(3600);
@@ -159,6 +160,15 @@ impl Facts {
             });
         }
         named
+    }
+
+    /// The ids and attempts whose first sight by this process counts: those that ledger, record, status or memory name.
+    pub fn ids_and_attempts(&self) -> BTreeSet<String> {
+        let attempts = self.object.ledger.entries.iter().map(|entry| entry.attempt.to_string());
+        let named = self.named_keys().into_iter();
+        attempts
+            .chain(named.flat_map(|key| [Some(key.id), key.attempt.map(String::from)]).flatten())
+            .collect()
     }
 
     /// What is known about a key that something names.

@@ -8,20 +8,17 @@ mod delete;
 mod facts;
 mod issue;
 mod keys;
+mod memory;
 mod revoke;
 mod schedule;
 mod secret;
 mod status;
-#[cfg(test)]
-mod tests;
 mod time;
 
-use crate::{api::BoltzApiKeyStatus, ledger::LedgerEntry, marker::AttemptId, record::PreviousKey};
-pub use facts::{
-    AccountFacts, Attempt, Block, Facts, Intent, ListedKey, Memory, MintedKey, ObjectFacts, OwnSecret, Pass,
-    Progress, SecretFacts, Settings,
-};
+use crate::{api::BoltzApiKeyStatus, ledger::LedgerEntry, marker::AttemptId, record::Record};
+pub use facts::{AccountFacts, Block, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings};
 pub use keys::{KeyState, NamedKey, with_finalizer};
+pub use memory::{Attempt, Intent, Memory, MintedKey, Progress};
 pub use schedule::Rotation;
 pub use status::{Findings, Reason, desired_status};
 pub use time::{Monotonic, Now, elapsed, later};
@@ -46,10 +43,8 @@ pub enum Step {
     Store {
         /// The attempt whose key it is.
         attempt: AttemptId,
-        /// The keys that it replaces.
-        previous: Vec<PreviousKey>,
-        /// How many times the object's key has then been replaced.
-        rotations: i64,
+        /// What the Secret then accounts for.
+        record: Box<Record>,
     },
     /// C4, R4, R6: the status.
     WriteStatus(Box<BoltzApiKeyStatus>),
@@ -62,8 +57,8 @@ pub enum Step {
     },
     /// The finalizer goes back on a live object that has keys.
     AddFinalizer,
-    /// Keys that only status or memory name go to the record's previous.
-    AdoptPrevious(Vec<PreviousKey>),
+    /// The record, around the same value: it then names keys that only status or memory named.
+    WriteRecord(Box<Record>),
     /// The Secret of that name is copied to the wanted name.
     MoveSecret {
         /// Where it is now.
@@ -134,20 +129,25 @@ pub struct Plan {
 }
 
 /// What a decision waits for, gathered while it is taken.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Waits {
+    now: Monotonic,
     wake_at: Option<Monotonic>,
     pass_since: Option<Monotonic>,
 }
 
 impl Waits {
+    /// A time that has passed wakes nobody: the decision would be the same, again and again.
     fn wake_at(&mut self, at: Monotonic) {
+        if at <= self.now {
+            return;
+        }
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
     }
 
     /// A pass begun at `since` or later is wanted: now, or once it can be had.
-    fn pass_since(&mut self, facts: &Facts, now: Now, since: Monotonic) {
-        if since > now.monotonic {
+    fn pass_since(&mut self, facts: &Facts, since: Monotonic) {
+        if since > self.now {
             self.wake_at(since);
         } else if facts.passes.first().is_none_or(|pass| pass.started < since) {
             self.pass_since = Some(self.pass_since.map_or(since, |known| known.max(since)));
@@ -163,8 +163,8 @@ impl Waits {
 
 /// Decides the next step for one object.
 pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
-    let mut decision =
-        Decision { facts, settings, now, waits: Waits::default(), findings: Findings::default() };
+    let waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
+    let mut decision = Decision { facts, settings, now, waits, findings: Findings::default() };
     let step = if facts.object.deleting { decision.deletion() } else { decision.life() };
     let Decision { waits, findings, .. } = decision;
     Plan { step, wake_at: waits.wake_at, pass_since: waits.pass_since, findings }
@@ -185,7 +185,7 @@ impl Decision<'_> {
         if !self.facts.object.has_finalizer && self.facts.has_something_to_revoke() {
             return Step::AddFinalizer;
         }
-        if let Some(step) = self.key_in_hand() {
+        if let Some(step) = self.keys_in_hand() {
             return step;
         }
         match self.facts.object.spec.as_ref().map_err(Clone::clone).and_then(Rotation::read) {

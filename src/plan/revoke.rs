@@ -2,7 +2,7 @@
 
 use super::{
     Decision, KeyState, NamedKey, Progress, Reason, RevokeReason, Step,
-    time::{Monotonic, earlier},
+    time::{Monotonic, later},
 };
 use crate::{api::OverlapPolicy, marker::AttemptId};
 use jiff::Timestamp;
@@ -42,29 +42,22 @@ impl Decision<'_> {
         self.revoke_when_settled(key, RevokeReason::OverlapOver)
     }
 
-    /// Under `UntilIdle`: whether Boltz reports use of the key within the idle time before now, by a pass begun after
-    /// the overlap.
+    /// Under `UntilIdle`: whether Boltz reports use of the key within the idle time before the newest pass, which must
+    /// have been begun after the overlap.
     fn is_still_used(&mut self, key: &NamedKey, revoke_after: Timestamp) -> bool {
         let Some(spec) = self.facts.object.spec.as_ref().ok() else { return true };
         if spec.rotation.overlap_policy == OverlapPolicy::Strict {
             return false;
         }
-        let overlap = super::Rotation::read(spec).map(|rotation| rotation.overlap).unwrap_or(IDLE);
-        let idle_since = earlier(self.now.wall, IDLE.min(overlap));
-        let Some(pass) = self.facts.passes.first() else {
-            self.waits.pass_since(self.facts, self.now, Monotonic::default());
-            return true;
-        };
-        if pass.started_at < revoke_after.max(idle_since) {
-            self.waits.pass_since(self.facts, self.now, self.now.monotonic);
-            return true;
-        }
+        let overlap = super::Rotation::read(spec).map_or(IDLE, |rotation| rotation.overlap);
         let last_used = self.facts.listed(&key.id).and_then(|listed| listed.last_used_at);
-        let used = last_used.is_some_and(|time| time > idle_since);
-        if let (true, Some(time)) = (used, last_used) {
-            self.waits.wake_at(self.now.monotonic_at(super::later(time, IDLE.min(overlap))));
+        let idle_from =
+            last_used.map_or(revoke_after, |time| revoke_after.max(later(time, IDLE.min(overlap))));
+        if self.facts.passes.first().is_some_and(|pass| idle_from <= pass.started_at) {
+            return false;
         }
-        used
+        self.waits.pass_since(self.facts, self.now.monotonic_at(idle_from));
+        true
     }
 
     /// Rule 4: an active key of an attempt in the ledger that nothing names, once the attempt is settled, or at once
@@ -97,7 +90,7 @@ impl Decision<'_> {
                 return self.revoke(id, RevokeReason::Stray);
             }
             if !self.facts.knows_the_end(self.settings, self.now, &attempt) {
-                self.waits.pass_since(self.facts, self.now, settled_at);
+                self.waits.pass_since(self.facts, settled_at);
             }
         }
         None
@@ -143,8 +136,8 @@ impl Decision<'_> {
         let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
         let from = seen.plus(self.settings.settle_time);
         let after_the_last = self.facts.passes.first().map(|pass| pass.started.plus(Duration::from_nanos(1)));
-        self.waits.pass_since(self.facts, self.now, Monotonic::default());
-        self.waits.pass_since(self.facts, self.now, after_the_last.map_or(from, |after| after.max(from)));
+        self.waits.pass_since(self.facts, Monotonic::default());
+        self.waits.pass_since(self.facts, after_the_last.map_or(from, |after| after.max(from)));
     }
 
     /// The revocation, unless Boltz must not be called now.

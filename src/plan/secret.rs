@@ -1,7 +1,7 @@
 //! The Secret's shape: its name, data key, template and ties, and keys that its record must name.
 
-use super::{Block, Decision, KeyState, Reason, Rotation, SecretFacts, Step, time::later};
-use crate::record::{PreviousKey, template_hash};
+use super::{Block, Decision, KeyState, NamedKey, Reason, Rotation, SecretFacts, Step, time::later};
+use crate::record::{Record, template_hash};
 
 impl Decision<'_> {
     /// Brings the Secret into the wanted shape, without a new key.
@@ -34,19 +34,20 @@ impl Decision<'_> {
         // Rule 2: before status forgets a key that only it, memory or a replaced Secret names, the record names it.
         // Of status's previous keys those that Boltz is known to take: of the others one hears with the next pass.
         let end = later(self.now.wall, rotation.overlap);
-        let unrecorded: Vec<PreviousKey> = facts
+        let living: Vec<NamedKey> = facts
             .named_keys()
             .into_iter()
-            .filter(|key| !record.names(&key.id) && facts.may_live(self.settings, self.now, key))
+            .filter(|key| key.id != record.key_id && facts.may_live(self.settings, self.now, key))
             .filter(|key| {
-                key.revoke_after.is_none()
+                record.names(&key.id)
+                    || key.revoke_after.is_none()
                     || facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref())
                         == KeyState::Active
             })
-            .map(|key| key.into_previous(end))
             .collect();
-        if !unrecorded.is_empty() {
-            return Some(Step::AdoptPrevious(unrecorded));
+        if living.iter().any(|key| !record.names(&key.id)) {
+            let previous = living.into_iter().map(|key| key.into_previous(end)).collect();
+            return Some(Step::WriteRecord(Box::new(Record { previous, ..record.clone() })));
         }
         if !own.tied || record.secret_key != spec.secret.key || record.template_hash != template_hash(spec) {
             return Some(Step::Reshape);

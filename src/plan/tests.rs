@@ -1,1 +1,0 @@
-//! Table and virtual-time tests of the plan.
