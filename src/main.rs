@@ -171,6 +171,8 @@ async fn work(
     };
     let metrics = Arc::clone(&context.metrics);
     let lead = || async {
+        // Until the caches are filled; the controller says when.
+        ready.send_replace(false);
         let inventory = context.account.inventory().run(
             &context.account,
             config.inventory_interval,

@@ -84,6 +84,7 @@ pub struct Metrics {
     leader: Gauge,
     reconcile_duration: Histogram,
     reconcile_errors: Counter,
+    reconciles_in_progress: Gauge,
 }
 
 impl Default for Metrics {
@@ -123,6 +124,7 @@ impl Metrics {
             leader: Gauge::default(),
             reconcile_duration: durations(),
             reconcile_errors: Counter::default(),
+            reconciles_in_progress: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -198,6 +200,11 @@ impl Metrics {
             self.reconcile_duration.clone(),
         );
         registry.register("reconcile_errors", "Reconciliations that failed", self.reconcile_errors.clone());
+        registry.register(
+            "reconciles_in_progress",
+            "Reconciliations under way; at --concurrency, others wait",
+            self.reconciles_in_progress.clone(),
+        );
     }
 
     /// All metrics, as OpenMetrics text.
@@ -298,12 +305,27 @@ impl Metrics {
         self.leader.set(leader.into());
     }
 
+    /// A reconciliation begins; it ends, or is dropped, with what this returns.
+    pub fn reconciling(&self) -> InProgress<'_> {
+        self.reconciles_in_progress.inc();
+        InProgress(&self.reconciles_in_progress)
+    }
+
     /// A reconciliation ended.
     pub fn reconciled(&self, took: Duration, succeeded: bool) {
         self.reconcile_duration.observe(took.as_secs_f64());
         if !succeeded {
             self.reconcile_errors.inc();
         }
+    }
+}
+
+/// Counts one reconciliation for as long as it lives.
+pub struct InProgress<'a>(&'a Gauge);
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

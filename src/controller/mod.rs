@@ -255,6 +255,7 @@ async fn reconcile(cached: Arc<WatchedApiKey>, context: Arc<Context>) -> Result<
 
 async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Result<Action, KubernetesError> {
     let Ok(_permit) = context.permits.acquire().await else { return Ok(Action::await_change()) };
+    let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
     let mut facts = observe::from_caches(context, &mut state, cached).await?;
