@@ -41,6 +41,8 @@ pub struct Make {
     pub environment: Vec<(String, String)>,
     /// Its own control plane, for tests that do something to it.
     pub own_control_plane: bool,
+    /// The operator watches all namespaces. Wants its own control plane: others' objects are there too.
+    pub all_namespaces: bool,
 }
 
 async fn control_plane() -> &'static ControlPlane {
@@ -104,6 +106,10 @@ impl Bed {
         .iter()
         .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
         .collect();
+        if make.all_namespaces {
+            let watch = arguments.iter().position(|argument| argument == "--watch-namespaces").unwrap();
+            arguments.drain(watch..watch + 2);
+        }
         for pair in make.arguments.chunks(2) {
             match arguments.iter().position(|known| *known == pair[0]) {
                 Some(index) => arguments[index + 1].clone_from(&pair[1]),

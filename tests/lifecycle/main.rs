@@ -13,5 +13,6 @@ mod cluster_trouble;
 mod delete;
 mod issue;
 mod leader;
+mod orphans;
 mod rotate;
 mod secret_shape;

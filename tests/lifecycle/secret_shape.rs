@@ -1,6 +1,6 @@
 //! The Secret's name, data key and template: changed without a new key; and names that are taken.
 
-use crate::bed::{Bed, condition, is, record_of, value_of};
+use crate::bed::{Bed, Make, condition, is, record_of, value_of};
 use boltz_emulator::Operation;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -136,5 +136,40 @@ async fn no_key_is_minted_that_could_not_be_stored() {
     bed.create("full", json!({})).await;
     let object = bed.not_ready("full", "SecretWriteFailed").await;
     assert!(condition(&object, "Ready").unwrap().message.contains("quota"));
+    assert_eq!(bed.emulator.count(Operation::Create), 0);
+}
+
+#[tokio::test]
+async fn a_policy_that_refuses_the_secret_is_named_and_mints_nothing() {
+    let bed = Bed::make(Make { own_control_plane: true, ..Make::default() }).await;
+    let manifests = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-secrets}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [secrets]}]
+  validations: [{expression: "false", message: "no Secrets here"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-secrets}
+spec: {policyName: no-secrets, validationActions: [Deny]}
+"#;
+    bed.control_plane.apply(manifests).unwrap();
+    // The policy holds once it is compiled.
+    boltz_harness::eventually(crate::bed::PATIENCE, "the policy holds", async || {
+        let probe = serde_json::from_value(json!({"metadata": {"name": "probe"}})).unwrap();
+        match bed.secrets().create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await {
+            Ok(_) => Err("not yet"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+    bed.create("refused", json!({})).await;
+    let object = bed.not_ready("refused", "PolicyDenied").await;
+    assert!(condition(&object, "Ready").unwrap().message.contains("no Secrets here"));
+    assert!(is(&object, "Stalled"));
     assert_eq!(bed.emulator.count(Operation::Create), 0);
 }
