@@ -67,7 +67,7 @@ pub const RESTARTED_FOR_ANNOTATION: &str = "boltz.bio/restarted-for";
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.expiresInDays) || !has(self.rotation) || !has(self.rotation.renewBefore) || duration(self.rotation.renewBefore).getSeconds() < self.expiresInDays * 86400").message("rotation.renewBefore must be shorter than the life of the key (expiresInDays)").field_path(".rotation.renewBefore")
+    validation = Rule::new("!has(self.expiresInDays) || !has(self.rotation) || !has(self.rotation.renewBefore) || !self.rotation.renewBefore.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') || duration(self.rotation.renewBefore).getSeconds() < self.expiresInDays * 86400").message("rotation.renewBefore must be shorter than the life of the key (expiresInDays)").field_path(".rotation.renewBefore")
 )]
 pub struct BoltzApiKeySpec {
     /// A name for the people who look at the keys in Boltz's console. The operator appends a marker by which it

@@ -52,6 +52,11 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         (json!({"rotation": {"overlap": "-1h"}}), "spec.rotation.overlap", "must be a duration"),
         (json!({"rotation": {"overlap": ""}}), "spec.rotation.overlap", "must be a duration"),
         (json!({"rotation": {"interval": "90"}}), "spec.rotation.interval", "must be a duration"),
+        (
+            json!({"rotation": {"renewBefore": "5d"}, "expiresInDays": 30}),
+            "spec.rotation.renewBefore",
+            "positive duration",
+        ),
         (json!({"rotation": {"renewBefore": "0s"}}), "spec.rotation.renewBefore", "positive duration"),
         (
             json!({"rotation": {"renewBefore": "24h"}, "expiresInDays": 1}),
@@ -86,5 +91,6 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
     ] {
         let error = create(&bad).await.expect_err(&bad.to_string());
         assert!(error.contains(field) && error.contains(reason), "{bad}: {error}");
+        assert!(!error.contains("type conversion"), "one reason is enough: {error}");
     }
 }
