@@ -100,10 +100,18 @@ pub async fn hold(
             }
         };
         set(election.leads(Instant::now()));
+        // Leading ends when the lease does, and the next look comes in its time: a failing API server is not hammered.
         let next = round + INTERVAL;
         let lapse = election.held_until.filter(|until| *until < next);
+        let wait = async {
+            if let Some(lapse) = lapse {
+                sleep_until(lapse).await;
+                set(election.leads(Instant::now()));
+            }
+            sleep_until(next).await;
+        };
         tokio::select! {
-            () = sleep_until(lapse.unwrap_or(next)) => set(election.leads(Instant::now())),
+            () = wait => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
