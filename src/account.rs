@@ -2,9 +2,9 @@
 
 use crate::{
     api::Mode,
+    backoff,
     boltz::{AuthMe, BoltzClient, BoltzError, BoltzErrorKind},
     clock::Clock,
-    controller::backoff,
     inventory::Inventory,
     metrics::Metrics,
     plan::{AccountFacts, Block, Monotonic, Reason},

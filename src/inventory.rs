@@ -4,9 +4,9 @@
 
 use crate::{
     account::Account,
+    backoff,
     boltz::{BoltzClient, BoltzError, KeyDetails},
     clock::Clock,
-    controller::backoff,
     marker::{ClusterName, Marker, ObjectMark},
     metrics::Metrics,
     plan::{ListedKey, Monotonic, Pass},

@@ -14,6 +14,7 @@
 pub mod account;
 pub mod admin_key;
 pub mod api;
+pub mod backoff;
 pub mod boltz;
 pub mod clock;
 pub mod config;

@@ -1,7 +1,7 @@
 //! The only writer: one arm per step. An answer feeds the next observation.
 
 use super::{
-    Context, ObjectState, backoff, events,
+    Context, ObjectState, events,
     kubernetes::{KubernetesError, Verdict, api_version},
     observe,
 };
@@ -10,6 +10,7 @@ use crate::{
         BoltzApiKeySpec, BoltzApiKeyStatus, FINALIZER, LEDGER_ANNOTATION, Mode, OWNER_LABEL,
         RECORD_ANNOTATION, RESTARTED_FOR_ANNOTATION, WorkloadKind,
     },
+    backoff,
     boltz::{BoltzError, BoltzErrorKind, CreateKeyRequest, Effect, KeyMode, Revocation},
     ledger::{Ledger, LedgerEntry},
     marker::{AttemptId, Marker, ObjectMark},

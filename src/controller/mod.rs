@@ -1,6 +1,5 @@
 //! The shell around the plan: watches, timers and the loop that observes, decides and executes.
 
-pub mod backoff;
 mod events;
 mod execute;
 mod kubernetes;
@@ -10,6 +9,7 @@ mod orphans;
 use crate::{
     account::Account,
     api::{BoltzApiKeyStatus, OWNER_LABEL, WatchedApiKey},
+    backoff,
     clock::Clock,
     marker::AttemptId,
     metrics::{Metrics, ObjectGauges},

@@ -312,35 +312,20 @@ fn an_attempt_is_posted_once_whatever_the_answer() {
 }
 
 #[test]
-fn what_surely_had_no_effect_uses_its_attempt_again_inside_the_window() {
-    let mut world = World::with(plain());
-    let mut process = Process::start(&world);
-    process
-        .reconcile_with(&mut world, &mut |step| matches!(step, Step::Mint(_)).then_some(Fault::Refused))
-        .unwrap();
-    process.memory.rejected = None;
-    world.edit(|object: &mut ObjectFacts| object.status = BoltzApiKeyStatus::default());
-    let writes = world.counts.object_writes;
-    process.reconcile(&mut world);
-    assert_eq!(world.counts.object_writes, writes, "no new attempt was written");
-    world.assert_good();
-}
-
-#[test]
-fn an_attempt_is_not_posted_after_its_window() {
-    let mut world = World::with(plain());
-    let mut process = Process::start(&world);
-    process
-        .reconcile_with(&mut world, &mut |step| matches!(step, Step::Mint(_)).then_some(Fault::Refused))
-        .unwrap();
-    process.memory.rejected = None;
-    world.edit(|object: &mut ObjectFacts| object.status = BoltzApiKeyStatus::default());
-    let window = world.settings.window();
-    world.advance_to(window);
-    let writes = world.counts.object_writes;
-    process.reconcile(&mut world);
-    assert_eq!(world.counts.object_writes, writes + 1, "a new attempt");
-    world.assert_good();
+fn what_surely_had_no_effect_uses_its_attempt_again_inside_the_window_only() {
+    for (wait, new_attempts) in [(59 * SECOND, 0), (60 * SECOND, 1)] {
+        let mut world = World::with(plain());
+        let mut process = Process::start(&world);
+        let refuse = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::Refused);
+        process.reconcile_with(&mut world, refuse).unwrap();
+        process.memory.rejected = None;
+        world.edit(|object: &mut ObjectFacts| object.status = BoltzApiKeyStatus::default());
+        world.advance_to(wait);
+        let writes = world.counts.object_writes;
+        process.reconcile(&mut world);
+        assert_eq!(world.counts.object_writes - writes, new_attempts, "after {wait:?}");
+        world.assert_good();
+    }
 }
 
 #[test]
