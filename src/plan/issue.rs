@@ -223,12 +223,20 @@ impl Decision<'_> {
         }
         let memory = &self.facts.memory;
         let account = &self.facts.account;
-        [&memory.store_blocked, &account.calls_blocked, &memory.mint_blocked, &account.mints_blocked]
-            .into_iter()
-            .flatten()
-            .find(|block| self.holds(Some(block)))
-            .cloned()
-            .or_else(|| self.ledger_backoff())
+        let held = |blocks: &[&Option<Block>]| {
+            blocks.iter().copied().flatten().find(|block| self.holds(Some(block))).cloned()
+        };
+        held(&[&memory.store_blocked]).or_else(|| {
+            let block = held(&[&account.calls_blocked, &memory.mint_blocked, &account.mints_blocked])
+                .or_else(|| self.ledger_backoff())?;
+            // One failure has one description, however long each of the waits after it is.
+            match &memory.mint_blocked {
+                Some(failure) if block.until.is_some() => {
+                    Some(Block { until: block.until, ..failure.clone() })
+                }
+                _ => Some(block),
+            }
+        })
     }
 
     /// Boltz's refusal of these very parameters: by memory, or after a restart by the condition that reported it.

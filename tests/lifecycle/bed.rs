@@ -1,7 +1,7 @@
 //! What a test stands on: a namespace, an emulator, an operator.
 
 use boltz_emulator::{Emulator, Key, Options, Settings};
-use boltz_harness::{ControlPlane, ControlPlaneOptions, OperatorProcess, eventually};
+use boltz_harness::{ApiProxy, ControlPlane, ControlPlaneOptions, OperatorProcess, eventually};
 use boltz_operator::{api::BoltzApiKey, record::Record};
 use k8s_openapi::{
     api::core::v1::{Namespace, Secret},
@@ -15,7 +15,10 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeSet,
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::OnceCell;
@@ -27,9 +30,12 @@ pub struct Bed {
     pub control_plane: &'static ControlPlane,
     pub client: Client,
     pub namespace: String,
-    pub emulator: Emulator,
+    pub emulator: Arc<Emulator>,
     pub operator: OperatorProcess,
     pub arguments: Vec<String>,
+    /// Between operator and API server, if it was asked for. Of use to `tests/crash_matrix/` only.
+    #[allow(dead_code)]
+    pub proxy: Option<ApiProxy>,
     admin_key_file: tempfile::NamedTempFile,
 }
 
@@ -43,6 +49,8 @@ pub struct Make {
     pub own_control_plane: bool,
     /// The operator watches all namespaces. Wants its own control plane: others' objects are there too.
     pub all_namespaces: bool,
+    /// Puts a proxy between operator and API server.
+    pub proxy: bool,
 }
 
 async fn control_plane() -> &'static ControlPlane {
@@ -88,8 +96,8 @@ impl Bed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         create_namespace(&client, &namespace).await;
-        let emulator =
-            Emulator::start(Options { settings: make.settings, ..Options::default() }).await.unwrap();
+        let options = Options { settings: make.settings, ..Options::default() };
+        let emulator = Arc::new(Emulator::start(options).await.unwrap());
         let admin_key_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(admin_key_file.path(), emulator.admin_key()).unwrap();
         let mut arguments: Vec<String> = [
@@ -116,15 +124,19 @@ impl Bed {
                 None => arguments.extend_from_slice(pair),
             }
         }
+        let proxy = if make.proxy { Some(ApiProxy::start(control_plane).await.unwrap()) } else { None };
+        let kubeconfig = proxy
+            .as_ref()
+            .map_or_else(|| control_plane.kubeconfig("operator"), |proxy| proxy.kubeconfig().clone());
         let operator = OperatorProcess::start(
             Path::new(env!("CARGO_BIN_EXE_boltz-operator")),
-            &control_plane.kubeconfig("operator"),
+            &kubeconfig,
             &arguments,
             &make.environment,
         )
         .unwrap();
         operator.wait_ready().await.unwrap();
-        Self { control_plane, client, namespace, emulator, operator, arguments, admin_key_file }
+        Self { control_plane, client, namespace, emulator, operator, arguments, proxy, admin_key_file }
     }
 
     pub fn objects(&self) -> Api<BoltzApiKey> {

@@ -14,7 +14,7 @@
 
 mod answer;
 mod api;
-mod connection;
+pub mod connection;
 mod control;
 mod fault;
 mod key;

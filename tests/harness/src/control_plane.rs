@@ -178,11 +178,12 @@ impl ControlPlane {
             format!("{token},{OPERATOR_USER},boltz-operator,\"{OPERATOR_GROUPS}\"\n"),
         )?;
         self.write_kubeconfig("operator", &kubeconfig::token_user(&token))?;
+        std::fs::write(folder.join("operator.token"), token)?;
         std::fs::write(self.folder.path().join("audit-policy.yaml"), audit::POLICY)
     }
 
     fn write_kubeconfig(&self, name: &str, user: &serde_json::Value) -> io::Result<()> {
-        let server = format!("https://127.0.0.1:{}", self.ports.api_server);
+        let server = self.api_server_url();
         std::fs::write(self.kubeconfig(name), kubeconfig::render(&server, self.authority.pem(), user))
     }
 
@@ -348,6 +349,29 @@ impl ControlPlane {
             Ok(self.kubeconfig(&name))
         };
         write().map_err(io_error(format!("write a kubeconfig for {user}")))
+    }
+
+    /// The certificate of the authority that signed the API server's.
+    pub(crate) fn authority_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// Where the API server is.
+    pub(crate) fn api_server_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.api_server)
+    }
+
+    /// A new kubeconfig file for the operator, to reach the API server through another address.
+    pub(crate) fn operator_kubeconfig_at(&self, server: &str) -> Result<PathBuf, HarnessError> {
+        let write = || {
+            let token =
+                std::fs::read_to_string(self.folder.path().join(CERTIFICATES).join("operator.token"))?;
+            let file = self.kubeconfig(&format!("{:032x}", rand::random::<u128>()));
+            let text = kubeconfig::render(server, self.authority.pem(), &kubeconfig::token_user(&token));
+            std::fs::write(&file, text)?;
+            Ok(file)
+        };
+        write().map_err(io_error("write a kubeconfig for the proxy"))
     }
 
     /// A new namespace, whose name begins with the prefix.

@@ -9,11 +9,13 @@ mod kubeconfig;
 mod operator;
 mod ports;
 pub mod process;
+mod proxy;
 mod wait;
 
 pub use audit::AuditEvent;
 pub use control_plane::{Component, ControlPlane, ControlPlaneOptions, HarnessError, OPERATOR_USER};
 pub use operator::OperatorProcess;
+pub use proxy::{ApiCall, ApiFault, ApiProxy};
 pub use wait::eventually;
 
 /// Several crates bring TLS and each wants a provider: ours is ring, unless the program has already chosen.

@@ -1,0 +1,151 @@
+//! One cell: bring the operator to the call, let it meet its outcome, and judge what becomes of it.
+
+use crate::{
+    bed::{Bed, Make, PATIENCE, record_of, value_of},
+    outcome::{self, Outcome},
+    scenario::{Call, Scenario},
+};
+use boltz_emulator::Operation;
+use boltz_harness::eventually;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// More writes than without a fault: a status that says what is wrong and one that says that it is over, an attempt
+/// without a key, a record.
+const MORE_WRITES: usize = 4;
+
+/// The number of POSTs, or what is wrong.
+pub async fn run(call: &'static Call, outcome: Outcome) -> Result<usize, String> {
+    let arguments = ["--settle-time", "3s", "--request-timeout", "800ms"];
+    let mut bed = Bed::make(Make {
+        arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+        proxy: true,
+        ..Make::default()
+    })
+    .await;
+    match run_on(&mut bed, call, outcome).await {
+        Ok(posts) => Ok(posts),
+        Err(why) => Err(format!("{why}\n{}", bed.operator.process().last_lines(30))),
+    }
+}
+
+async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome) -> Result<usize, String> {
+    let scenario = call.scenario;
+    scenario.prepare(bed).await?;
+    let is_over = Arc::new(AtomicBool::new(scenario == Scenario::Delete));
+    let watch = watch_delivered_keys(bed, &is_over);
+    let armed = outcome::arm(bed, call.target, outcome);
+    let judged = async {
+        scenario.trigger(bed).await?;
+        armed.carry_out(bed).await?;
+        at_rest(bed, scenario).await
+    };
+    let (judged, violations) = tokio::join!(
+        async {
+            let judged = judged.await;
+            is_over.store(true, Ordering::Relaxed);
+            judged
+        },
+        watch
+    );
+    judged?;
+    if let Some(violation) = violations {
+        return Err(violation);
+    }
+    let posts = bed.emulator.count(Operation::Create);
+    if posts > scenario.posts() + 1 {
+        return Err(format!("{posts} POSTs, at most {} and one for the fault", scenario.posts()));
+    }
+    let writes = bed.writes();
+    if writes.len() > scenario.writes() + MORE_WRITES {
+        let most = scenario.writes() + MORE_WRITES;
+        return Err(format!("{} writes to the API server, at most {most}: {writes:#?}", writes.len()));
+    }
+    Ok(posts)
+}
+
+/// The promise at rest.
+async fn at_rest(bed: &Bed, scenario: Scenario) -> Result<(), String> {
+    if scenario == Scenario::Delete {
+        return eventually(PATIENCE, "the object is gone and its keys are revoked", async || {
+            let object = bed.objects().get_opt("key").await.map_err(|error| error.to_string())?;
+            let active = bed.active_ids();
+            if object.is_none() && active.is_empty() {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{} active keys, object {}",
+                    active.len(),
+                    if object.is_some() { "there" } else { "gone" }
+                ))
+            }
+        })
+        .await;
+    }
+    eventually(PATIENCE, "a good state at rest", async || {
+        let object = bed.objects().get("key").await.map_err(|error| error.to_string())?;
+        let status = object.status.unwrap_or_default();
+        let name = if scenario == Scenario::Move { "moved" } else { "key" };
+        let secrets: Vec<Secret> =
+            bed.secrets().list(&Default::default()).await.map_err(|error| error.to_string())?.items;
+        let [secret] = secrets.as_slice() else { return Err(format!("{} Secrets", secrets.len())) };
+        if secret.metadata.name.as_deref() != Some(name) || status.secret_name.as_deref() != Some(name) {
+            return Err(format!(
+                "the Secret is {:?}, status says {:?}",
+                secret.metadata.name, status.secret_name
+            ));
+        }
+        let record = record_of(secret);
+        let id = bed.emulator.authenticate(&value_of(secret, &record.secret_key));
+        let active: Vec<String> = bed.active_ids().into_iter().collect();
+        let ready = status.conditions.iter().any(|condition| {
+            condition.type_ == "Ready" && condition.status == "True" && condition.reason == "Issued"
+        });
+        let rotated = !matches!(scenario, Scenario::Rotate | Scenario::Restart) || record.rotations >= 1;
+        if id.as_ref() == Some(&record.key_id)
+            && status.key_id == id
+            && active == [record.key_id.clone()]
+            && status.previous_keys.is_empty()
+            && ready
+            && rotated
+        {
+            Ok(())
+        } else {
+            Err(format!("the Secret holds {id:?}, active are {active:?}, status is {status:?}"))
+        }
+    })
+    .await
+}
+
+/// The promise at any time: the value in the Secret authenticates. Answers the first violation.
+fn watch_delivered_keys(
+    bed: &Bed,
+    is_over: &Arc<AtomicBool>,
+) -> impl Future<Output = Option<String>> + use<> {
+    let (secrets, emulator, is_over) = (bed.secrets(), Arc::clone(&bed.emulator), Arc::clone(is_over));
+    async move {
+        let mut suspect: Option<String> = None;
+        while !is_over.load(Ordering::Relaxed) {
+            let found = secrets.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+            let dead: Vec<String> = found
+                .iter()
+                .map(|secret| value_of(secret, &record_of(secret).secret_key))
+                .filter(|value| emulator.authenticate(value).is_none())
+                .collect();
+            // What was replaced between the two looks is not there at the next.
+            if let Some(value) = suspect.filter(|value| dead.contains(value)) {
+                return Some(format!("a Secret holds a key that does not work: {value}"));
+            }
+            suspect = dead.into_iter().next();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        None
+    }
+}

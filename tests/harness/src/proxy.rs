@@ -1,0 +1,318 @@
+//! A proxy in front of the API server, with faults on demand.
+//!
+//! It speaks plain HTTP on loopback to one operator, and passes everything on, watches included, but for the one call
+//! that a test has named.
+
+use crate::control_plane::{ControlPlane, HarnessError};
+use axum::{
+    Extension, Router,
+    body::{Body, to_bytes},
+    extract::{Request, State as Shared},
+    response::{IntoResponse, Response},
+};
+use boltz_emulator::connection::{self, Connection};
+use http::{HeaderMap, Method, StatusCode, header};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+/// The largest body that is passed on, in bytes.
+const LARGEST_BODY: usize = 16 << 20;
+
+/// A kind of call to the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiCall {
+    /// For example PATCH.
+    pub method: Method,
+    /// With a star for the name: `secrets` for all of them, `secrets/*`, `boltzapikeys/*/status`.
+    pub resource: &'static str,
+    /// It is a dry run.
+    pub dry_run: bool,
+}
+
+impl ApiCall {
+    /// A call that is no dry run.
+    pub fn new(method: Method, resource: &'static str) -> Self {
+        Self { method, resource, dry_run: false }
+    }
+
+    /// The same as a dry run.
+    pub fn as_dry_run(self) -> Self {
+        Self { dry_run: true, ..self }
+    }
+
+    fn is(&self, request: &Request) -> bool {
+        let query = request.uri().query().unwrap_or_default();
+        self.method == *request.method()
+            && self.dry_run == query.contains("dryRun=All")
+            && !is_watch(request)
+            && resource_of(request.uri().path()) == self.resource
+    }
+}
+
+/// `/api/v1/namespaces/<namespace>/secrets/<name>` is `secrets/*`.
+fn resource_of(path: &str) -> String {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    // `api/v1` or `apis/<group>/<version>`.
+    let rest = parts.get(if parts.first() == Some(&"api") { 2 } else { 3 }..).unwrap_or_default();
+    let rest = if rest.first() == Some(&"namespaces") && rest.len() > 2 { &rest[2..] } else { rest };
+    match rest {
+        [resource] => (*resource).to_owned(),
+        [resource, _] => format!("{resource}/*"),
+        [resource, _, subresource, ..] => format!("{resource}/*/{subresource}"),
+        [] => String::new(),
+    }
+}
+
+fn is_watch(request: &Request) -> bool {
+    request.uri().query().is_some_and(|query| query.contains("watch=true") || query.contains("watch=1"))
+}
+
+/// What goes wrong with the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiFault {
+    /// It never arrives, and the client waits.
+    HoldBefore,
+    /// It takes effect, and the client waits.
+    HoldAfter,
+    /// It is answered, and nothing after it arrives.
+    FreezeAfter,
+    /// The connection is cut, without effect.
+    Cut,
+    /// It takes effect, and the connection is cut.
+    Lost,
+    /// The connection is cut, and it takes effect that much later.
+    Late(Duration),
+    /// It takes effect, and is answered with that status.
+    Status(u16),
+    /// It takes effect, and half of the answer arrives as if it were whole.
+    Truncated,
+    /// It takes effect, and something else is answered with 200.
+    Foreign,
+}
+
+#[derive(Default)]
+struct State {
+    armed: Option<(ApiCall, ApiFault)>,
+    frozen: bool,
+}
+
+struct Proxy {
+    http: reqwest::Client,
+    upstream: String,
+    state: Mutex<State>,
+    fired: watch::Sender<bool>,
+}
+
+/// A running proxy. It stops when it is dropped.
+pub struct ApiProxy {
+    proxy: Arc<Proxy>,
+    kubeconfig: PathBuf,
+    server: JoinHandle<()>,
+}
+
+impl ApiProxy {
+    /// In front of that control plane, for a client with the operator's rights.
+    pub async fn start(control_plane: &ControlPlane) -> Result<Self, HarnessError> {
+        let failed = |error: &dyn std::fmt::Display| HarnessError::Client(error.to_string());
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| failed(&error))?;
+        let address = listener.local_addr().map_err(|error| failed(&error))?;
+        let root = reqwest::Certificate::from_pem(control_plane.authority_pem().as_bytes());
+        let http = reqwest::Client::builder()
+            .tls_certs_only([root.map_err(|error| failed(&error))?])
+            .no_proxy()
+            .build()
+            .map_err(|error| failed(&error))?;
+        let proxy = Arc::new(Proxy {
+            http,
+            upstream: control_plane.api_server_url(),
+            state: Mutex::default(),
+            fired: watch::Sender::new(false),
+        });
+        let router = Router::new().fallback(handle).with_state(Arc::clone(&proxy));
+        let server = tokio::spawn(connection::serve(listener, router));
+        let kubeconfig = control_plane.operator_kubeconfig_at(&format!("http://{address}"))?;
+        Ok(Self { proxy, kubeconfig, server })
+    }
+
+    /// The kubeconfig file of the operator behind it.
+    pub fn kubeconfig(&self) -> &PathBuf {
+        &self.kubeconfig
+    }
+
+    /// The next such call meets the fault.
+    pub fn arm(&self, call: ApiCall, fault: ApiFault) {
+        self.proxy.fired.send_replace(false);
+        self.proxy.lock().armed = Some((call, fault));
+    }
+
+    /// Nothing but watches arrives any more.
+    pub fn freeze(&self) {
+        self.proxy.lock().frozen = true;
+    }
+
+    /// No fault any more.
+    pub fn clear(&self) {
+        *self.proxy.lock() = State::default();
+    }
+
+    /// Waits until the fault has been met, its effect included.
+    pub async fn fired(&self) {
+        // The sender lives as long as this borrow of it.
+        let _ = self.proxy.fired.subscribe().wait_for(|fired| *fired).await;
+    }
+
+    /// Whether the fault has been met.
+    pub fn has_fired(&self) -> bool {
+        *self.proxy.fired.borrow()
+    }
+}
+
+impl Drop for ApiProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Proxy {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault that this request meets.
+    fn fault_of(&self, request: &Request) -> Option<ApiFault> {
+        let mut state = self.lock();
+        let fits = state.armed.as_ref().is_some_and(|(call, _)| call.is(request));
+        let (_, fault) = state.armed.take_if(|_| fits)?;
+        if fault == ApiFault::FreezeAfter {
+            state.frozen = true;
+        }
+        Some(fault)
+    }
+
+    async fn forward(&self, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let Ok(body) = to_bytes(body, LARGEST_BODY).await else {
+            return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        };
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut headers = parts.headers;
+        headers.remove(header::HOST);
+        let request =
+            self.http.request(parts.method, format!("{}{path}", self.upstream)).headers(headers).body(body);
+        match request.send().await {
+            Ok(answer) => {
+                let (status, headers) = (answer.status(), answer.headers().clone());
+                (status, end_to_end(headers), Body::from_stream(answer.bytes_stream())).into_response()
+            }
+            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+        }
+    }
+
+    /// The request's effect is complete once its answer is.
+    async fn effect(&self, request: Request) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let answer = self.forward(request).await;
+        let (parts, body) = answer.into_parts();
+        let body = to_bytes(body, LARGEST_BODY).await.unwrap_or_default();
+        (parts.status, parts.headers, body.to_vec())
+    }
+}
+
+/// Lengths and encodings are this connection's own.
+fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
+    for name in [header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::CONNECTION] {
+        headers.remove(name);
+    }
+    headers
+}
+
+async fn handle(
+    Shared(proxy): Shared<Arc<Proxy>>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Response {
+    if proxy.lock().frozen && !is_watch(&request) {
+        return std::future::pending().await;
+    }
+    let Some(fault) = proxy.fault_of(&request) else { return proxy.forward(request).await };
+    let fire = || proxy.fired.send_replace(true);
+    match fault {
+        ApiFault::HoldBefore => {
+            fire();
+            std::future::pending().await
+        }
+        ApiFault::HoldAfter => {
+            proxy.effect(request).await;
+            fire();
+            std::future::pending().await
+        }
+        ApiFault::FreezeAfter => {
+            let (status, headers, body) = proxy.effect(request).await;
+            fire();
+            (status, headers, body).into_response()
+        }
+        ApiFault::Cut => {
+            fire();
+            connection.cut().await
+        }
+        ApiFault::Lost => {
+            proxy.effect(request).await;
+            fire();
+            connection.cut().await
+        }
+        ApiFault::Late(by) => {
+            let sender = Arc::clone(&proxy);
+            tokio::spawn(async move {
+                tokio::time::sleep(by).await;
+                sender.effect(request).await;
+                sender.fired.send_replace(true);
+            });
+            connection.cut().await
+        }
+        ApiFault::Status(status) => {
+            proxy.effect(request).await;
+            fire();
+            let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let body = serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,
+                "message": "a fault", "reason": if status == 429 { "TooManyRequests" } else { "ServiceUnavailable" },
+            });
+            (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+        }
+        ApiFault::Truncated => {
+            let (status, headers, mut body) = proxy.effect(request).await;
+            body.truncate(body.len() / 2);
+            fire();
+            (status, headers, body).into_response()
+        }
+        ApiFault::Foreign => {
+            proxy.effect(request).await;
+            fire();
+            (StatusCode::OK, [(header::CONTENT_TYPE, "text/html")], "<html>").into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resource_of;
+
+    #[test]
+    fn paths_name_their_resource() {
+        for (path, resource) in [
+            ("/api/v1/namespaces/team/secrets/key", "secrets/*"),
+            ("/api/v1/namespaces/team/secrets", "secrets"),
+            ("/api/v1/secrets", "secrets"),
+            ("/api/v1/namespaces/kube-system", "namespaces/*"),
+            ("/apis/boltz.bio/v1alpha1/namespaces/team/boltzapikeys/key", "boltzapikeys/*"),
+            ("/apis/boltz.bio/v1alpha1/namespaces/team/boltzapikeys/key/status", "boltzapikeys/*/status"),
+            ("/apis/apps/v1/namespaces/team/deployments/d", "deployments/*"),
+            ("/healthz", ""),
+        ] {
+            assert_eq!(resource_of(path), resource, "{path}");
+        }
+    }
+}
