@@ -8,7 +8,7 @@ help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
 demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves it running.
-	@tests/control-plane/build etcd kube-apiserver kubectl >/dev/null
+	@tests/control-plane/build >/dev/null
 	@cargo build --quiet --package boltz-emulator --bin boltz-emulator
 	@cargo build --bin boltz-operator
 	@cargo run --quiet --package boltz-harness --bin demo -- $(if $(KEEP),--keep)

@@ -173,6 +173,13 @@ impl Election {
             Some(observed) if observed.spec == spec => observed.since,
             _ => Instant::now(),
         };
+        let known_holder = self.observed.as_ref().and_then(|observed| observed.spec.holder_identity.as_ref());
+        if let Some(holder) = spec.holder_identity.as_ref().filter(|holder| Some(*holder) != known_holder)
+            && !holder.is_empty()
+            && *holder != self.options.identity
+        {
+            tracing::info!(holder, "another process leads: standing by");
+        }
         self.observed = Some(Observed { spec: spec.clone(), since });
         match next_move(&spec, since.elapsed(), &self.options.identity, now) {
             Move::StandBy => Ok(false),

@@ -304,6 +304,10 @@ impl Execution<'_> {
                 // What was written is what stands, whatever the API server made of its form.
                 self.facts.object.status = status;
                 for (kind, reason, note) in events::transitions(&before, &self.facts.object.status) {
+                    match kind {
+                        events::Kind::Normal => tracing::info!(reason, "{note}"),
+                        events::Kind::Warning => tracing::warn!(reason, "{note}"),
+                    }
                     self.event(kind, reason, note);
                 }
                 Ok(Outcome::Done)
