@@ -6,5 +6,6 @@ mod deletion;
 mod issuance;
 mod lifetimes;
 mod revocation;
+mod schedule;
 mod traces;
 mod world;
