@@ -358,6 +358,14 @@ pub struct BoltzApiKeyStatus {
     pub previous_keys: Vec<PreviousKeyStatus>,
 }
 
+impl BoltzApiKeyStatus {
+    /// Whether it names the key, as current or previous.
+    pub fn names(&self, key_id: &str) -> bool {
+        self.key_id.as_deref() == Some(key_id)
+            || self.previous_keys.iter().any(|previous| previous.key_id == key_id)
+    }
+}
+
 /// An older key that still works.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

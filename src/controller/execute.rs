@@ -24,7 +24,7 @@ use k8s_openapi::ByteString;
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,12 +324,8 @@ impl Execution<'_> {
         match answer {
             Ok(revocation) => {
                 self.context.account.succeeded();
-                self.state.memory.revoked(&key_id);
+                self.state.forget_value_of(&key_id);
                 self.state.revoke_failures = 0;
-                // A value is kept for as long as its key is in hand.
-                let in_hand: HashSet<&AttemptId> =
-                    self.state.memory.in_hand().map(|(attempt, _)| attempt).collect();
-                self.state.values.retain(|attempt, _| in_hand.contains(attempt));
                 if matches!(revocation, Revocation::Revoked(_)) {
                     self.context.metrics.revoked(reason.as_str());
                     if reason == RevokeReason::Stray {

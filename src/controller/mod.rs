@@ -8,7 +8,7 @@ mod orphans;
 
 use crate::{
     account::Account,
-    api::{BoltzApiKeyStatus, OWNER_LABEL, WatchedApiKey},
+    api::{BoltzApiKeyStatus, DELETION_POLICY_ANNOTATION, DeletionPolicy, OWNER_LABEL, WatchedApiKey},
     backoff,
     clock::Clock,
     marker::AttemptId,
@@ -84,6 +84,15 @@ pub struct ObjectState {
     mint_failures: u32,
     errors: u32,
     revoke_failures: u32,
+}
+
+impl ObjectState {
+    /// The key is revoked, and its value of no use any more.
+    fn forget_value_of(&mut self, key_id: &str) {
+        self.memory.revoked(key_id);
+        let in_hand: HashSet<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
+        self.values.retain(|attempt, _| in_hand.contains(attempt));
+    }
 }
 
 /// The configuration's times and numbers.
@@ -279,11 +288,7 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Res
                 None => return forsaken(context, &mut state, &facts).await,
             },
             Outcome::Gone => {
-                // A key in hand is revoked before it is forgotten.
-                if state.values.is_empty() {
-                    forget(context, &facts);
-                }
-                return Ok(Action::await_change());
+                return forsaken(context, &mut state, &facts).await;
             }
         }
     }
@@ -322,29 +327,30 @@ fn forget(context: &Context, facts: &Facts) {
     context.metrics.forget(&facts.object.namespace, &facts.object.name);
 }
 
-/// Rule 9: the object is gone, so a key in hand is revoked at once; nobody else knows it.
+/// The object is gone.
 async fn forsaken(
     context: &Context,
     state: &mut ObjectState,
     facts: &Facts,
 ) -> Result<Action, KubernetesError> {
-    revoke_in_hand(context, state).await;
-    if state.values.is_empty() {
+    if revoke_left_behind(context, state).await {
         forget(context, facts);
     }
     Ok(Action::await_change())
 }
 
-async fn revoke_in_hand(context: &Context, state: &mut ObjectState) {
-    let in_hand: Vec<(AttemptId, String)> =
-        state.memory.in_hand().map(|(attempt, key)| (attempt.clone(), key.id.clone())).collect();
-    for (attempt, key_id) in in_hand {
+/// Rule 9: the object is gone, so the keys that nobody else knows of are revoked at once. Says whether none is left.
+async fn revoke_left_behind(context: &Context, state: &mut ObjectState) -> bool {
+    let is_retained = state.latest.as_ref().is_some_and(|object| {
+        object.annotations().get(DELETION_POLICY_ANNOTATION).is_some_and(|policy| policy == "Retain")
+            || object.spec.as_ref().is_ok_and(|spec| spec.deletion_policy == DeletionPolicy::Retain)
+    });
+    for key_id in state.memory.left_behind(is_retained) {
         match context.account.client().revoke_key(&key_id).await {
             Ok(_) => {
                 tracing::info!(key_id, reason = "NotStored", "a key was revoked: its object is gone");
                 context.metrics.revoked("NotStored");
-                state.memory.revoked(&key_id);
-                state.values.remove(&attempt);
+                state.forget_value_of(&key_id);
             }
             Err(error) => {
                 context.account.failed(&error, context.clock.now().monotonic);
@@ -352,6 +358,7 @@ async fn revoke_in_hand(context: &Context, state: &mut ObjectState) {
             }
         }
     }
+    state.memory.left_behind(is_retained).is_empty()
 }
 
 fn error_policy(object: Arc<WatchedApiKey>, error: &KubernetesError, context: Arc<Context>) -> Action {
@@ -477,7 +484,7 @@ async fn after_passes(context: &Context, stores: &[Store<WatchedApiKey>], handli
     }
 }
 
-/// Lets go of what was remembered of objects that are gone, once no key of theirs is in hand.
+/// Lets go of what was remembered of objects that are gone, once no key of theirs is left behind.
 async fn tidy(context: &Context, stores: &[Store<WatchedApiKey>]) {
     loop {
         tokio::time::sleep(TIDY_INTERVAL).await;
@@ -493,17 +500,13 @@ async fn tidy(context: &Context, stores: &[Store<WatchedApiKey>]) {
             let mut state = shared.lock().await;
             let read = context.kubernetes.get_object(&state.namespace, &state.name).await;
             let is_gone = read.is_ok_and(|read| read.and_then(|object| object.uid()).as_ref() != Some(&uid));
-            if is_gone {
-                revoke_in_hand(context, &mut state).await;
-                if state.values.is_empty() {
-                    context.states().remove(&uid);
-                    let recreated = stores.iter().flat_map(Store::state).any(|object| {
-                        object.name_any() == state.name
-                            && object.namespace().as_ref() == Some(&state.namespace)
-                    });
-                    if !recreated {
-                        context.metrics.forget(&state.namespace, &state.name);
-                    }
+            if is_gone && revoke_left_behind(context, &mut state).await {
+                context.states().remove(&uid);
+                let recreated = stores.iter().flat_map(Store::state).any(|object| {
+                    object.name_any() == state.name && object.namespace().as_ref() == Some(&state.namespace)
+                });
+                if !recreated {
+                    context.metrics.forget(&state.namespace, &state.name);
                 }
             }
         }

@@ -143,10 +143,7 @@ fn find<'a>(
             .unwrap_or_default();
         let status = object.and_then(|object| object.status.as_ref());
         for key in keys.iter().filter(|key| key.is_active_at(now)) {
-            let reported = status.is_some_and(|status| {
-                status.key_id.as_ref() == Some(&key.id)
-                    || status.previous_keys.iter().any(|previous| previous.key_id == key.id)
-            });
+            let reported = status.is_some_and(|status| status.names(&key.id));
             if !ledger.contains(&key.attempt) && !reported && !recorded.contains(&key.id) {
                 orphans.insert(key.id.clone());
             }

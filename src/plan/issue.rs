@@ -284,7 +284,7 @@ impl Decision<'_> {
                     .memory
                     .attempts
                     .get(attempt)
-                    .is_some_and(|known| matches!(known.progress, Progress::Stored(_)))
+                    .is_some_and(|known| matches!(known.progress, Progress::Stored { .. }))
                 || facts
                     .object
                     .status

@@ -127,7 +127,7 @@ impl Facts {
             }
         }
         for (attempt, known) in &self.memory.attempts {
-            if let Progress::Stored(key) = &known.progress {
+            if let Progress::Stored { key, .. } = &known.progress {
                 add(NamedKey {
                     id: key.id.clone(),
                     prefix: Some(key.prefix.clone()),
@@ -267,7 +267,9 @@ impl Facts {
                 self.object.deleting || known.written.plus(settings.window()) <= now.monotonic
             }
             Progress::Sent => false,
-            Progress::InHand { key, .. } | Progress::Stored(key) => self.memory.revoked.contains(&key.id),
+            Progress::InHand { key, .. } | Progress::Stored { key, .. } => {
+                self.memory.revoked.contains(&key.id)
+            }
             Progress::Ended => true,
         })
     }

@@ -73,7 +73,12 @@ pub enum Progress {
         refused: bool,
     },
     /// Its key was stored.
-    Stored(MintedKey),
+    Stored {
+        /// What Boltz answered.
+        key: MintedKey,
+        /// Status has named it.
+        reported: bool,
+    },
     /// It ended without a key, or with one that was revoked.
     Ended,
 }
@@ -103,7 +108,9 @@ impl Memory {
     /// The key that this process minted under the id, and its attempt.
     pub fn minted(&self, id: &str) -> Option<(&AttemptId, &MintedKey)> {
         self.attempts.iter().find_map(|(attempt, known)| match &known.progress {
-            Progress::InHand { key, .. } | Progress::Stored(key) if key.id == id => Some((attempt, key)),
+            Progress::InHand { key, .. } | Progress::Stored { key, .. } if key.id == id => {
+                Some((attempt, key))
+            }
             _ => None,
         })
     }
@@ -158,7 +165,7 @@ impl Memory {
         if let Some(known) = self.attempts.get_mut(attempt)
             && let Progress::InHand { key, .. } = &known.progress
         {
-            known.progress = Progress::Stored(key.clone());
+            known.progress = Progress::Stored { key: key.clone(), reported: false };
         }
     }
 
@@ -191,6 +198,17 @@ impl Memory {
         })
     }
 
+    /// The keys that nobody else knows of when their object is gone: those in hand, and those that were stored while
+    /// it went, so that no status ever named them. A retained object leaves the latter to its Secret.
+    pub fn left_behind(&self, is_retained: bool) -> Vec<String> {
+        let ids = self.attempts.values().filter_map(|known| match &known.progress {
+            Progress::InHand { key, .. } => Some(&key.id),
+            Progress::Stored { key, reported: false } if !is_retained => Some(&key.id),
+            _ => None,
+        });
+        ids.filter(|id| !self.revoked.contains(*id)).cloned().collect()
+    }
+
     /// Keeps what something still names or shows, so that a long life does not fill the memory.
     fn forget_what_is_over(&mut self, facts: &Facts) {
         let Self { attempts, revoked, first_seen, .. } = self;
@@ -198,7 +216,7 @@ impl Memory {
             facts.object.ledger.contains(attempt)
                 || match &known.progress {
                     Progress::InHand { .. } => true,
-                    Progress::Stored(key) => !revoked.contains(&key.id),
+                    Progress::Stored { key, .. } => !revoked.contains(&key.id),
                     Progress::Written | Progress::Sent | Progress::Ended => false,
                 }
         });
@@ -223,19 +241,20 @@ impl Memory {
             self.store_blocked = None;
             self.mint_blocked = None;
         }
-        for attempt in self.attempts.values_mut() {
-            if let Progress::InHand { key, .. } = &attempt.progress {
-                let recorded = facts.record().is_some_and(|record| record.names(&key.id))
-                    || facts
-                        .other_secrets
-                        .iter()
-                        .any(|secret| secret.record.as_ref().is_some_and(|record| record.names(&key.id)));
-                let status = &facts.object.status;
-                let reported = status.key_id.as_ref() == Some(&key.id)
-                    || status.previous_keys.iter().any(|previous| previous.key_id == key.id);
-                if recorded || reported {
-                    attempt.progress = Progress::Stored(key.clone());
-                }
+        let status = &facts.object.status;
+        let records = facts
+            .record()
+            .into_iter()
+            .chain(facts.other_secrets.iter().filter_map(|secret| secret.record.as_ref()));
+        let recorded = |id: &str| records.clone().any(|record| record.names(id));
+        for known in self.attempts.values_mut() {
+            let (Progress::InHand { key, .. } | Progress::Stored { key, .. }) = &known.progress else {
+                continue;
+            };
+            let reported =
+                status.names(&key.id) || matches!(known.progress, Progress::Stored { reported: true, .. });
+            if reported || recorded(&key.id) {
+                known.progress = Progress::Stored { key: key.clone(), reported };
             }
         }
     }

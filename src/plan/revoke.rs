@@ -77,7 +77,7 @@ impl Decision<'_> {
                 continue;
             }
             let progress = self.facts.memory.attempts.get(&attempt).map(|known| &known.progress);
-            if matches!(progress, Some(Progress::InHand { .. } | Progress::Stored(_))) {
+            if matches!(progress, Some(Progress::InHand { .. } | Progress::Stored { .. })) {
                 continue;
             }
             let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);

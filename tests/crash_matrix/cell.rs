@@ -4,11 +4,12 @@ use crate::{
     bed::{Bed, Make, PATIENCE, record_of, value_of},
     outcome::{self, Outcome},
     scenario::{Call, Scenario},
+    user::User,
 };
 use boltz_emulator::Operation;
 use boltz_harness::eventually;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{Api, api::ListParams};
 use std::{
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use std::{
 const MORE_WRITES: usize = 4;
 
 /// The number of POSTs, or what is wrong.
-pub async fn run(call: &'static Call, outcome: Outcome) -> Result<usize, String> {
+pub async fn run(call: &'static Call, outcome: Outcome, user: User) -> Result<usize, String> {
     let arguments = ["--settle-time", "3s", "--request-timeout", "800ms"];
     let mut bed = Bed::make(Make {
         arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
@@ -30,22 +31,30 @@ pub async fn run(call: &'static Call, outcome: Outcome) -> Result<usize, String>
         ..Make::default()
     })
     .await;
-    match run_on(&mut bed, call, outcome).await {
+    match run_on(&mut bed, call, outcome, user).await {
         Ok(posts) => Ok(posts),
         Err(why) => Err(format!("{why}\n{}", bed.operator.process().last_lines(30))),
     }
 }
 
-async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome) -> Result<usize, String> {
+async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome, user: User) -> Result<usize, String> {
     let scenario = call.scenario;
     scenario.prepare(bed).await?;
-    let is_over = Arc::new(AtomicBool::new(scenario == Scenario::Delete));
+    // A user's own value works nowhere, and a deletion revokes before the Secret goes.
+    let is_over = Arc::new(AtomicBool::new(scenario == Scenario::Delete || user.breaks_the_secret()));
     let watch = watch_delivered_keys(bed, &is_over);
     let armed = outcome::arm(bed, call.target, outcome);
     let judged = async {
         scenario.trigger(bed).await?;
-        armed.carry_out(bed).await?;
-        at_rest(bed, scenario).await
+        armed.is_met(bed).await?;
+        user.acts(bed).await?;
+        armed.carry_out(bed)?;
+        user.follows_up(bed).await?;
+        if scenario == Scenario::Delete || user.ends_the_object() {
+            gone(bed, user).await
+        } else {
+            at_rest(bed, scenario).await
+        }
     };
     let (judged, violations) = tokio::join!(
         async {
@@ -60,35 +69,32 @@ async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome) -> Result<usize, S
         return Err(violation);
     }
     let posts = bed.emulator.count(Operation::Create);
-    if posts > scenario.posts() + 1 {
-        return Err(format!("{posts} POSTs, at most {} and one for the fault", scenario.posts()));
+    let most = scenario.posts() + 1 + user.posts();
+    if posts > most {
+        return Err(format!("{posts} POSTs, at most {most}"));
     }
-    let writes = bed.writes();
-    if writes.len() > scenario.writes() + MORE_WRITES {
-        let most = scenario.writes() + MORE_WRITES;
+    let (writes, most) = (bed.proxy.as_ref().unwrap().writes(), scenario.writes() + MORE_WRITES);
+    if user == User::Waits && writes.len() > most {
         return Err(format!("{} writes to the API server, at most {most}: {writes:#?}", writes.len()));
     }
     Ok(posts)
 }
 
+/// The promise after the end of an object.
+async fn gone(bed: &Bed, user: User) -> Result<(), String> {
+    eventually(PATIENCE, "the object is gone and its keys are revoked", async || {
+        let object = bed.objects().get_opt("key").await.map_err(|error| error.to_string())?;
+        let namespaces: Api<Namespace> = Api::all(bed.client.clone());
+        let namespace = namespaces.get_opt(&bed.namespace).await.map_err(|error| error.to_string())?;
+        let is_gone = object.is_none() && (namespace.is_none() || user != User::DeletesTheNamespace);
+        let active = bed.active_ids().len();
+        if is_gone && active == 0 { Ok(()) } else { Err(format!("{active} active keys, gone: {is_gone}")) }
+    })
+    .await
+}
+
 /// The promise at rest.
 async fn at_rest(bed: &Bed, scenario: Scenario) -> Result<(), String> {
-    if scenario == Scenario::Delete {
-        return eventually(PATIENCE, "the object is gone and its keys are revoked", async || {
-            let object = bed.objects().get_opt("key").await.map_err(|error| error.to_string())?;
-            let active = bed.active_ids();
-            if object.is_none() && active.is_empty() {
-                Ok(())
-            } else {
-                Err(format!(
-                    "{} active keys, object {}",
-                    active.len(),
-                    if object.is_some() { "there" } else { "gone" }
-                ))
-            }
-        })
-        .await;
-    }
     eventually(PATIENCE, "a good state at rest", async || {
         let object = bed.objects().get("key").await.map_err(|error| error.to_string())?;
         let status = object.status.unwrap_or_default();

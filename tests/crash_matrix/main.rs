@@ -12,74 +12,82 @@ mod bed;
 mod cell;
 mod outcome;
 mod scenario;
+mod user;
 
 use outcome::Outcome;
-use scenario::Call;
-use std::{sync::Arc, time::Instant};
+use scenario::{Call, Scenario};
+use std::time::Instant;
 use tokio::{
     sync::Semaphore,
     task::{JoinSet, LocalSet},
 };
+use user::User;
 
 /// Cells that run side by side: they mostly wait.
-const SIDE_BY_SIDE: usize = 20;
+static SIDE_BY_SIDE: Semaphore = Semaphore::const_new(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_crossed_with_every_outcome() {
-    LocalSet::new().run_until(matrix()).await;
+    let columns = outcome::ALL.map(|outcome| (outcome.name().to_owned(), outcome, User::Waits));
+    LocalSet::new().run_until(matrix(|_| true, &columns)).await;
 }
 
-async fn matrix() {
-    // `MATRIX=R3` or `MATRIX=R3/lost` runs a part of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_crossed_with_what_users_do_meanwhile() {
+    for outcome in [Outcome::LostAndKilled, Outcome::Late] {
+        let columns = user::ALL.map(|user| (user.name().to_owned(), outcome, user));
+        eprintln!("{}, and meanwhile the user:", outcome.name());
+        let rows = |call: &Call| {
+            matches!(call.scenario, Scenario::Create | Scenario::Rotate | Scenario::EndOfOverlap)
+        };
+        LocalSet::new().run_until(matrix(rows, &columns)).await;
+    }
+}
+
+/// Runs the cells side by side and prints the table.
+async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)]) {
+    // `MATRIX="R3"` or `MATRIX="R3 Secret/answer lost"` runs a part of it.
     let wanted = std::env::var("MATRIX").unwrap_or_default();
+    let rows: Vec<&'static Call> = scenario::CALLS.iter().filter(|call| rows(call)).collect();
     let started = Instant::now();
-    let permits = Arc::new(Semaphore::new(SIDE_BY_SIDE));
     let mut cells = JoinSet::new();
-    for (row, call) in scenario::CALLS.iter().enumerate() {
-        for (column, outcome) in outcome::ALL.iter().enumerate() {
-            if !format!("{}/{}", call.name, outcome.name()).starts_with(&wanted) {
+    for (row, call) in rows.iter().copied().enumerate() {
+        for (column, (name, outcome, user)) in columns.iter().enumerate() {
+            if !format!("{}/{name}", call.name).starts_with(&wanted) {
                 continue;
             }
-            let permits = Arc::clone(&permits);
+            let (outcome, user) = (*outcome, *user);
             cells.spawn_local(async move {
-                let _permit = permits.acquire().await.unwrap();
-                (row, column, cell::run(call, *outcome).await)
+                let _permit = SIDE_BY_SIDE.acquire().await.unwrap();
+                (row, column, cell::run(call, outcome, user).await)
             });
         }
     }
-    let mut results = vec![vec![None; outcome::ALL.len()]; scenario::CALLS.len()];
-    let mut count = 0;
-    let mut failures = Vec::new();
+    let mut table = vec![vec!["-".to_owned(); columns.len()]; rows.len()];
+    let (all, mut count, mut failures) = (cells.len(), 0, Vec::new());
     while let Some(done) = cells.join_next().await {
         let (row, column, result) = done.unwrap();
         count += 1;
         if count % 25 == 0 {
-            eprintln!("{count} cells after {} s", started.elapsed().as_secs());
+            eprintln!("{count} of {all} cells after {} s", started.elapsed().as_secs());
         }
-        if let Err(why) = &result {
-            let (call, outcome) = (&scenario::CALLS[row], outcome::ALL[column]);
-            failures.push(format!("{}/{}: {why}", call.name, outcome.name()));
-        }
-        results[row][column] =
-            Some(result.map(|posts| posts.to_string()).unwrap_or_else(|_| "FAIL".to_owned()));
+        table[row][column] = match result {
+            Ok(posts) => posts.to_string(),
+            Err(why) => {
+                failures.push(format!("{}/{}: {why}", rows[row].name, columns[column].0));
+                "FAIL".to_owned()
+            }
+        };
     }
-    print_table(&results);
-    let verdict = if failures.is_empty() { "all good" } else { "some failed" };
-    eprintln!(
-        "{count} cells in {} s, {verdict}; each shows the number of POSTs",
-        started.elapsed().as_secs()
-    );
+    let line = |name: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>17}")).collect();
+        eprintln!("{name:<28}{cells}");
+    };
+    line("POSTs", &columns.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>());
+    for (call, cells) in rows.iter().zip(&table) {
+        line(call.name, cells);
+    }
+    eprintln!("{count} cells in {} s, {} failed", started.elapsed().as_secs(), failures.len());
     assert!(failures.is_empty(), "{} of {count} cells failed:\n{}", failures.len(), failures.join("\n\n"));
-    assert!(count > 0, "MATRIX={wanted} names no cell");
-}
-
-fn print_table(results: &[Vec<Option<String>>]) {
-    let names: Vec<String> = outcome::ALL.iter().map(|outcome: &Outcome| outcome.name().to_owned()).collect();
-    eprintln!("{:<28} {}", "", names.iter().map(|name| format!("{name:>17}")).collect::<String>());
-    for (call, row) in scenario::CALLS.iter().zip(results) {
-        let call: &Call = call;
-        let cells: String =
-            row.iter().map(|cell| format!("{:>17}", cell.as_deref().unwrap_or("-"))).collect();
-        eprintln!("{:<28} {cells}", call.name);
-    }
+    assert!(count > 0 || !wanted.is_empty(), "no cell");
 }

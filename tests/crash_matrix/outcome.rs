@@ -133,8 +133,8 @@ pub fn arm(bed: &Bed, target: Target, outcome: Outcome) -> Armed {
 }
 
 impl Armed {
-    /// Waits until the call has met its outcome, and kills and restarts the operator if that belongs to it.
-    pub async fn carry_out(self, bed: &mut Bed) -> Result<(), String> {
+    /// Waits until the call has met its outcome.
+    pub async fn is_met(&self, bed: &Bed) -> Result<(), String> {
         let proxy = bed.proxy.as_ref().unwrap();
         match self.target {
             Target::Api(..) => {
@@ -161,6 +161,11 @@ impl Armed {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Kills and restarts the operator if that belongs to the outcome.
+    pub fn carry_out(self, bed: &mut Bed) -> Result<(), String> {
         if self.outcome.kills() {
             bed.operator.kill();
             bed.proxy.as_ref().unwrap().clear();

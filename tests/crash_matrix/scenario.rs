@@ -130,7 +130,7 @@ impl Scenario {
     /// Makes the operator act.
     pub async fn trigger(self, bed: &mut Bed) -> Result<(), String> {
         match self {
-            Self::Create => drop(bed.create("key", json!({})).await),
+            Self::Create => drop(bed.create("key", json!({"rotation": {"overlap": "1s"}})).await),
             Self::Rotate | Self::Restart => bed.annotate("key", "boltz.bio/rotate", "1").await,
             // Time does it.
             Self::EndOfOverlap => {}

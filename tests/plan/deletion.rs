@@ -160,3 +160,20 @@ fn a_key_in_hand_is_revoked_at_once_when_its_object_goes() {
     process.reconcile(&mut world);
     assert_eq!(world.active(), [""; 0]);
 }
+
+#[test]
+fn an_object_that_goes_while_its_first_key_is_stored_leaves_none_behind() {
+    // The API server may delete an object without a finalizer although one is added in the same moment.
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    let crash = &mut |step: &Step| matches!(step, Step::WriteStatus(_)).then_some(Fault::CrashBefore);
+    process.reconcile_with(&mut world, crash).unwrap_err();
+    world.object = None;
+    process.reconcile(&mut world);
+    assert_eq!(world.active(), [""; 0]);
+    // Once status has named it, somebody took the finalizer away: nobody revokes by guess.
+    let (mut world, mut process) = World::ready(plain());
+    world.object = None;
+    process.reconcile(&mut world);
+    assert_eq!(world.active(), ["key-1"]);
+}

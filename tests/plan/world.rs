@@ -491,10 +491,9 @@ impl Process {
         panic!("a chain of decisions without end");
     }
 
-    /// The object is gone: keys in hand are revoked.
+    /// The object is gone: the keys that only this process knows of are revoked.
     fn forsaken(&mut self, world: &mut World) -> Option<Plan> {
-        let in_hand: Vec<String> = self.memory.in_hand().map(|(_, key)| key.id.clone()).collect();
-        for id in in_hand {
+        for id in self.memory.left_behind(false) {
             world.key(&id).revoked = true;
             self.memory.revoked(&id);
         }

@@ -98,6 +98,7 @@ pub enum ApiFault {
 struct State {
     armed: Option<(ApiCall, ApiFault)>,
     frozen: bool,
+    writes: Vec<String>,
 }
 
 struct Proxy {
@@ -156,10 +157,17 @@ impl ApiProxy {
 
     /// No fault any more.
     pub fn clear(&self) {
-        *self.proxy.lock() = State::default();
+        let mut state = self.proxy.lock();
+        state.armed = None;
+        state.frozen = false;
     }
 
-    /// Waits until the fault has been met, its effect included.
+    /// The writes that took effect, dry runs, leases and events aside: `PATCH boltzapikeys/*`.
+    pub fn writes(&self) -> Vec<String> {
+        self.proxy.lock().writes.clone()
+    }
+
+    /// Waits until the fault has been met, its effect included unless that is late.
     pub async fn fired(&self) {
         // The sender lives as long as this borrow of it.
         let _ = self.proxy.fired.subscribe().wait_for(|fired| *fired).await;
@@ -199,6 +207,11 @@ impl Proxy {
             return StatusCode::PAYLOAD_TOO_LARGE.into_response();
         };
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let write = format!("{} {}", parts.method, resource_of(parts.uri.path()));
+        let counts = parts.method != Method::GET
+            && !path.contains("dryRun=All")
+            && !write.contains("leases")
+            && !write.contains("events");
         let mut headers = parts.headers;
         headers.remove(header::HOST);
         let request =
@@ -206,6 +219,9 @@ impl Proxy {
         match request.send().await {
             Ok(answer) => {
                 let (status, headers) = (answer.status(), answer.headers().clone());
+                if counts && status.is_success() {
+                    self.lock().writes.push(write);
+                }
                 (status, end_to_end(headers), Body::from_stream(answer.bytes_stream())).into_response()
             }
             Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
@@ -268,8 +284,8 @@ async fn handle(
             tokio::spawn(async move {
                 tokio::time::sleep(by).await;
                 sender.effect(request).await;
-                sender.fired.send_replace(true);
             });
+            fire();
             connection.cut().await
         }
         ApiFault::Status(status) => {
