@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admission;
+mod backup;
 mod bed;
 mod boltz_trouble;
 mod canary;
@@ -16,3 +17,4 @@ mod leader;
 mod orphans;
 mod rotate;
 mod secret_shape;
+mod two_writers;
