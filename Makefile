@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint crd clean
+.PHONY: help demo test test-all fmt lint crd clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -15,6 +15,9 @@ demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves
 
 test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
 	@tests/run
+
+test-all: test ## The same and what takes longer: each defence is switched off, and its tests have to turn red.
+	cargo test --quiet --test negative_controls -- --ignored --nocapture
 
 fmt: ## Formats the code.
 	cargo fmt --all

@@ -382,15 +382,7 @@ impl Process {
         let mut other_secrets = Vec::new();
         for (name, stored) in &seen.secrets {
             let is_ours = stored.owner.as_deref() == Some(&object.uid);
-            let own = OwnSecret {
-                name: name.clone(),
-                uid: stored.uid.clone(),
-                resource_version: stored.version.to_string(),
-                record: stored.record.clone().filter(|record| record.owner_uid == object.uid),
-                value_sha256: stored.value.as_ref().map(|value| value_sha256(value.as_bytes())),
-                tied: is_ours,
-                owned: stored.owned,
-            };
+            let own = own_secret(name, stored, &object.uid);
             match (name == object.secret_name(), is_ours) {
                 (true, true) => secret = SecretFacts::Ours(Box::new(own)),
                 (true, false) => {
@@ -659,11 +651,15 @@ impl Process {
                 let written = has_effect && fits;
                 if written {
                     world.counts.secret_writes += 1;
-                    world.secrets.insert(name, secret);
+                    world.secrets.insert(name.clone(), secret.clone());
                 }
                 if written && !is_lost && fault.is_none() {
                     self.memory.stored(&attempt);
                     self.values.remove(&attempt);
+                    // The answer becomes a fact; nothing else is read.
+                    facts.secret = SecretFacts::Ours(Box::new(own_secret(&name, &secret, &facts.object.uid)));
+                    facts.preflight_passed = false;
+                    return Ok(false);
                 } else {
                     let refused = fault == Some(Fault::Refused);
                     self.memory.not_stored(&attempt, was_in_doubt || is_lost, refused);
@@ -785,6 +781,18 @@ impl Process {
         let until = Some(self.now(world).monotonic.plus(SECOND));
         let (reason, message) = (Reason::SecretWriteFailed, "The Secret cannot be written.".to_owned());
         self.memory.store_blocked = Some(Block { reason, message, until });
+    }
+}
+
+fn own_secret(name: &str, stored: &Secret, uid: &str) -> OwnSecret {
+    OwnSecret {
+        name: name.to_owned(),
+        uid: stored.uid.clone(),
+        resource_version: stored.version.to_string(),
+        record: stored.record.clone().filter(|record| record.owner_uid == uid),
+        value_sha256: stored.value.as_ref().map(|value| value_sha256(value.as_bytes())),
+        tied: stored.owner.as_deref() == Some(uid),
+        owned: stored.owned,
     }
 }
 
