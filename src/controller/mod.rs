@@ -45,6 +45,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 const WATCH_TIMEOUT_SECONDS: u32 = 200;
 /// More steps than any sane chain of decisions has; the next reconciliation goes on.
 const MAX_STEPS: usize = 64;
+/// How many live reads one reconciliation makes before it waits: a write that is refused again and again must not spin.
+const MAX_READS: usize = 16;
 /// How often what was remembered of objects that are gone is tidied away.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long reconciliations may go on after a request to stop.
@@ -268,6 +270,7 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Res
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
     let mut facts = observe::from_caches(context, &mut state, cached).await?;
+    let mut reads = 0;
     for _ in 0..MAX_STEPS {
         observe::refresh(context, &mut state, &mut facts);
         let now = context.clock.now();
@@ -283,8 +286,15 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Res
         };
         match outcome {
             Outcome::Done => {}
+            Outcome::ReadAgain if reads == MAX_READS => {
+                state.errors = state.errors.saturating_add(1);
+                return Ok(Action::requeue(backoff::delay(state.errors, None)));
+            }
             Outcome::ReadAgain => match observe::live(context, &mut state, &facts.object).await? {
-                Some(read) => facts = read,
+                Some(read) => {
+                    reads += 1;
+                    facts = read;
+                }
                 None => return forsaken(context, &mut state, &facts).await,
             },
             Outcome::Gone => {
