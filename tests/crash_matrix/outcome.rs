@@ -157,6 +157,8 @@ impl Armed {
                         if bed.emulator.held() == 0 { Ok(()) } else { Err("not yet") }
                     })
                     .await?;
+                    // The bytes are on their way over loopback, and nothing tells when the operator has read them. If
+                    // it has not, the cell is one of a lost answer: no weaker a test.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
