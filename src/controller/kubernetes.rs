@@ -339,3 +339,46 @@ async fn bounded<T>(
 pub fn api_version() -> String {
     BoltzApiKey::api_version(&()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, reason: &str, message: &str) -> KubernetesError {
+        KubernetesError::Refused {
+            operation: "write",
+            code,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_what_surely_had_no_effect_is_sorted_as_such() {
+        for (code, reason, message, verdict) in [
+            (400, "BadRequest", "", Verdict::Refused),
+            (403, "Forbidden", "", Verdict::Refused),
+            (404, "NotFound", "", Verdict::NotFound),
+            (408, "Timeout", "", Verdict::Unknown),
+            (409, "AlreadyExists", "", Verdict::Conflict),
+            (422, "Invalid", "Precondition failed: UID in precondition", Verdict::Conflict),
+            (422, "Invalid", "metadata.labels: Invalid value", Verdict::Refused),
+            (429, "TooManyRequests", "", Verdict::Unknown),
+            (500, "InternalError", "", Verdict::Unknown),
+            (504, "Timeout", "", Verdict::Unknown),
+        ] {
+            assert_eq!(refused(code, reason, message).verdict(), verdict, "{code} {reason} {message}");
+        }
+        assert_eq!(KubernetesError::Timeout { operation: "write" }.verdict(), Verdict::Unknown);
+    }
+
+    /// Trace 13 of the design. The words are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands
+    /// webhooks without side effects, so a webhook that has some cannot be registered on 1.33 and later.
+    #[test]
+    fn a_webhook_without_dry_run_support_is_told_from_one_that_refuses() {
+        let lacks = refused(400, "BadRequest", r#"admission webhook "w.example" does not support dry run"#);
+        assert!(lacks.is_lack_of_dry_run() && !lacks.is_policy());
+        let denies = refused(403, "Forbidden", r#"admission webhook "w.example" denied the request: no"#);
+        assert!(denies.is_policy() && !denies.is_lack_of_dry_run());
+    }
+}

@@ -1,6 +1,6 @@
-//! The traces that broke earlier wordings of the protocol, in the design's order. Three of them are the executor's or the
-//! configuration's and stand elsewhere: 10 (two shards with one cluster name) in `src/config.rs`, 13 (a webhook
-//! without dry-run support) in `tests/lifecycle/`; 16 (a full ledger) in `issuance.rs`.
+//! The traces that broke earlier wordings of the protocol, in the design's order. Three of them stand elsewhere: 10 (two
+//! shards with one cluster name) in `src/config.rs`, 13 (a webhook without dry-run support) in
+//! `src/controller/kubernetes.rs`, 16 (a full ledger) in `issuance.rs`.
 
 use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain};
 use boltz_operator::{
