@@ -5,6 +5,7 @@
 mod deletion;
 mod issuance;
 mod lifetimes;
+mod model;
 mod random;
 mod revocation;
 mod schedule;

@@ -109,6 +109,8 @@ pub struct World {
     pub counts: Counts,
     /// A new key is not listed for this long.
     pub list_lag: Duration,
+    /// What must never be, and was.
+    pub violation: Option<String>,
     late: Vec<(Duration, Late)>,
     versions: u64,
 }
@@ -125,6 +127,7 @@ impl World {
             keys: Vec::new(),
             counts: Counts::default(),
             list_lag: Duration::ZERO,
+            violation: None,
             late: Vec::new(),
             versions: 0,
         };
@@ -164,6 +167,29 @@ impl World {
     fn next_version(&mut self) -> u64 {
         self.versions += 1;
         self.versions
+    }
+
+    /// Grows with everything that happens.
+    pub fn changes(&self) -> u64 {
+        self.versions
+    }
+
+    /// Something happened that has no version of its own.
+    pub fn changed(&mut self) {
+        self.versions += 1;
+    }
+
+    /// The API server's data as they were then; Boltz's stay.
+    pub fn restore(&mut self, backup: World) {
+        self.object = backup.object;
+        self.secrets = backup.secrets;
+        let version = self.next_version();
+        if let Some(object) = &mut self.object {
+            object.resource_version = version.to_string();
+        }
+        for secret in self.secrets.values_mut() {
+            secret.version = version;
+        }
     }
 
     /// The true time.
@@ -221,8 +247,23 @@ impl World {
         }
     }
 
+    /// A write of the object's own Secret under the UID and version that the facts hold.
+    fn patch_secret(&mut self, facts: &Facts, change: impl FnOnce(&mut Secret)) {
+        let SecretFacts::Ours(own) = &facts.secret else { return };
+        let version = self.next_version();
+        let stored = self
+            .secrets
+            .get_mut(&own.name)
+            .filter(|stored| stored.uid == own.uid && stored.version.to_string() == own.resource_version);
+        if let Some(secret) = stored {
+            change(secret);
+            secret.version = version;
+            self.counts.secret_writes += 1;
+        }
+    }
+
     /// Boltz makes the key of a POST.
-    fn make_key(&mut self, uid: &str, attempt: &AttemptId, days: Option<u32>) -> Key {
+    pub fn make_key(&mut self, uid: &str, attempt: &AttemptId, days: Option<u32>) -> Key {
         let id = format!("key-{}", self.keys.len() + 1);
         let created_at = self.true_time();
         let key = Key {
@@ -237,7 +278,25 @@ impl World {
             reason: None,
         };
         self.keys.push(key.clone());
+        self.changed();
         key
+    }
+
+    /// We revoke a key for the object with that UID.
+    fn revoke(&mut self, uid: &str, id: &str, reason: RevokeReason) {
+        self.changed();
+        let lives = self.object.as_ref().is_some_and(|object| object.uid == uid && !object.deleting);
+        let Some(key) = self.keys.iter_mut().find(|key| key.id == id) else { return };
+        let is_held = self.secrets.values().any(|secret| {
+            secret.owner.as_deref() == Some(uid) && secret.value.as_ref() == Some(&key.value)
+        });
+        if key.object != ObjectMark::from_uid(uid) {
+            self.violation = Some(format!("{id} is not ours, and is revoked"));
+        } else if lives && is_held && !key.revoked {
+            self.violation = Some(format!("the Secret holds {id}, which is revoked: {}", reason.as_str()));
+        }
+        key.revoked = true;
+        key.reason = Some(reason);
     }
 
     pub fn key(&mut self, id: &str) -> &mut Key {
@@ -281,6 +340,16 @@ impl World {
 
     fn next_late(&self) -> Option<usize> {
         (0..self.late.len()).min_by_key(|index| self.late[*index].0)
+    }
+
+    /// When the next late effect comes.
+    pub fn next_late_at(&self) -> Option<Duration> {
+        self.next_late().map(|index| self.late[index].0)
+    }
+
+    /// What is still under way, and the time, in words that tell two moments apart.
+    pub fn late_and_time(&self) -> String {
+        format!("{:?}{:?}", self.late, self.elapsed)
     }
 
     /// The promise, at any time: no key that the object's Secret holds was revoked by us, deletion aside.
@@ -329,7 +398,7 @@ struct Listing {
 /// One process of the operator.
 #[derive(Clone, Debug)]
 pub struct Process {
-    started: Duration,
+    pub started: Duration,
     /// Makes its attempts' ids differ from another's.
     seed: u64,
     attempts: u64,
@@ -406,7 +475,20 @@ impl Process {
         Some(facts)
     }
 
-    fn refresh(&mut self, world: &World, facts: &mut Facts) {
+    /// When its newest pass was begun.
+    pub fn last_pass(&self) -> Option<Duration> {
+        self.listings.front().map(|listing| listing.started)
+    }
+
+    /// Writes what tells two moments of it apart.
+    pub fn digest(&self, to: &mut impl std::fmt::Write) {
+        let Self { started, seed, attempts, memory, account: _, listings, values, stale } = self;
+        let stale = stale.as_ref().map(|world| (&world.object, &world.secrets));
+        let _ =
+            write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}{stale:?}", values.keys());
+    }
+
+    pub fn refresh(&mut self, world: &World, facts: &mut Facts) {
         facts.memory = self.memory.clone();
         facts.account = self.account.clone();
         let mark = ObjectMark::from_uid(&facts.object.uid);
@@ -484,9 +566,10 @@ impl Process {
     }
 
     /// The object is gone: the keys that only this process knows of are revoked.
-    fn forsaken(&mut self, world: &mut World) -> Option<Plan> {
+    pub fn forsaken(&mut self, world: &mut World) -> Option<Plan> {
         for id in self.memory.left_behind(false) {
             world.key(&id).revoked = true;
+            world.changed();
             self.memory.revoked(&id);
         }
         None
@@ -545,7 +628,7 @@ impl Process {
     }
 
     /// Carries out a step as the executor does. `Ok(true)`: read again.
-    fn execute(
+    pub fn execute(
         &mut self,
         world: &mut World,
         facts: &mut Facts,
@@ -679,9 +762,8 @@ impl Process {
                 !written || is_lost
             }
             Step::Revoke { key_id, reason } => {
-                if has_effect && let Some(key) = world.keys.iter_mut().find(|key| key.id == key_id) {
-                    key.revoked = true;
-                    key.reason = Some(reason);
+                if has_effect {
+                    world.revoke(&facts.object.uid, &key_id, reason);
                 }
                 facts.live = false;
                 if is_lost || fault == Some(Fault::Refused) {
@@ -695,41 +777,44 @@ impl Process {
             }
             Step::AddFinalizer => {
                 let finalizers = with_finalizer(&facts.object.finalizers);
-                !(has_effect && self.write_object(world, facts, |object| object.finalizers = finalizers))
+                let written =
+                    has_effect && self.write_object(world, facts, |object| object.finalizers = finalizers);
+                !written || is_lost
             }
             Step::WriteRecord(record) => {
-                let name = facts.object.secret_name().to_owned();
-                let version = world.next_version();
-                if has_effect && let Some(secret) = world.secrets.get_mut(&name) {
-                    world.counts.secret_writes += 1;
-                    secret.record = Some(*record);
-                    secret.version = version;
+                if has_effect {
+                    world.patch_secret(facts, |secret| secret.record = Some(*record));
                 }
                 true
             }
             Step::MoveSecret { from } => {
-                let version = world.next_version();
-                let mut secret = world.secrets[&from].clone();
-                secret.uid = format!("secret-{version}");
-                secret.version = version;
-                reshape(&mut secret, facts);
-                world.secrets.insert(facts.object.secret_name().to_owned(), secret);
-                world.counts.secret_writes += 1;
+                let name = facts.object.secret_name();
+                let known = facts.other_secrets.iter().find(|secret| secret.name == from);
+                let source = world.secrets.get(&from).filter(|stored| {
+                    known.is_some_and(|known| known.resource_version == stored.version.to_string())
+                });
+                let copy = source.filter(|_| has_effect && !world.secrets.contains_key(name)).cloned();
+                if let Some(mut secret) = copy {
+                    let version = world.next_version();
+                    secret.uid = format!("secret-{version}");
+                    secret.version = version;
+                    reshape(&mut secret, facts);
+                    world.secrets.insert(name.to_owned(), secret);
+                    world.counts.secret_writes += 1;
+                }
                 true
             }
             Step::DeleteSecret { name, uid } => {
-                if world.secrets.get(&name).is_some_and(|secret| secret.uid == uid) {
+                if has_effect && world.secrets.get(&name).is_some_and(|secret| secret.uid == uid) {
                     world.secrets.remove(&name);
                     world.counts.secret_writes += 1;
                 }
                 true
             }
             Step::Reshape => {
-                let version = world.next_version();
-                let secret = world.secrets.get_mut(facts.object.secret_name()).unwrap();
-                secret.version = version;
-                reshape(secret, facts);
-                world.counts.secret_writes += 1;
+                if has_effect {
+                    world.patch_secret(facts, |secret| reshape(secret, facts));
+                }
                 true
             }
             Step::RestartWorkloads => {

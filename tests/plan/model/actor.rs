@@ -1,0 +1,188 @@
+//! One process of the model: what it holds between two of its calls.
+
+use super::{Digest, SPACING, faults_of};
+use crate::world::{Crashed, Fault, Process, World};
+use boltz_operator::plan::{Facts, Monotonic, Step, plan};
+use std::{fmt::Write, hash::Hasher, time::Duration};
+
+#[derive(Clone, Debug)]
+pub struct Actor {
+    pub process: Process,
+    pub phase: Phase,
+    pub paused: bool,
+    /// How often time has passed while it was paused.
+    pub naps: u8,
+    /// The world's changes when it last began to read Boltz's list.
+    pub listed: u64,
+    /// The world's changes when it last looked.
+    seen: u64,
+    /// A pass has ended, or the time has come that it waited for.
+    is_due: bool,
+}
+
+/// Where it is in a reconciliation.
+#[derive(Clone, Debug)]
+pub enum Phase {
+    /// Between two.
+    Idle { wake_at: Option<Duration>, pass_since: Option<Monotonic> },
+    /// It has observed, and decides next.
+    Observed(Box<Facts>),
+    /// A live read comes next, of the object with that UID.
+    ReadsAgain(String),
+}
+
+impl Actor {
+    pub fn new(process: Process) -> Self {
+        let phase = Phase::Idle { wake_at: None, pass_since: Some(Monotonic::default()) };
+        Self { process, phase, paused: false, naps: 0, listed: u64::MAX, seen: u64::MAX, is_due: true }
+    }
+
+    /// It has done nothing yet.
+    pub fn is_fresh(&self) -> bool {
+        self.seen == u64::MAX
+    }
+
+    fn is_due(&self, world: &World) -> bool {
+        self.is_due || (self.process.stale.is_none() && self.seen != world.changes())
+    }
+
+    /// It waits for something to happen.
+    pub fn is_idle(&self, world: &World) -> bool {
+        matches!(self.phase, Phase::Idle { .. }) && !self.is_due(world) && !self.waits_for_a_pass(world)
+    }
+
+    /// A pass is wanted and may be begun.
+    pub fn waits_for_a_pass(&self, world: &World) -> bool {
+        let Phase::Idle { pass_since: Some(_), .. } = self.phase else { return false };
+        !self.is_due(world) && self.process.last_pass().is_none_or(|last| world.elapsed >= last + SPACING)
+    }
+
+    /// A pass would show something that its last one did not.
+    pub fn can_pass(&self, world: &World) -> bool {
+        self.listed != world.changes()
+    }
+
+    pub fn wakes_at(&self) -> Option<Duration> {
+        let Phase::Idle { wake_at, pass_since } = self.phase else { return None };
+        let pass = pass_since.and(self.process.last_pass()).map(|last| last + SPACING);
+        wake_at.into_iter().chain(pass).min()
+    }
+
+    pub fn take_pass(&mut self, world: &mut World) {
+        self.listed = world.changes();
+        self.process.take_pass(world);
+        if let Phase::Idle { pass_since, .. } = &mut self.phase {
+            *pass_since = None;
+            self.is_due = true;
+        }
+    }
+
+    /// Time has passed.
+    pub fn slept(&mut self, world: &World) {
+        if self.paused {
+            self.naps += 1;
+        } else if let Phase::Idle { wake_at, pass_since } = &mut self.phase {
+            if wake_at.is_some_and(|at| at <= world.elapsed) {
+                *wake_at = None;
+                self.is_due = true;
+            } else if self.process.last_pass().is_none_or(|last| world.elapsed >= last + 600 * SPACING * 2) {
+                pass_since.get_or_insert_default();
+            }
+        }
+    }
+
+    pub fn thaw(&mut self) {
+        self.process.stale = None;
+        self.seen = u64::MAX - 1;
+    }
+
+    /// It has read the API server for the decision that it takes next.
+    pub fn holds_live_facts(&self) -> bool {
+        matches!(&self.phase, Phase::Observed(facts) if facts.live)
+    }
+
+    /// What it does next, in words.
+    pub fn next_step(&self, world: &World) -> String {
+        let Phase::Observed(facts) = &self.phase else { return "reads".to_owned() };
+        let (mut process, mut facts) = (self.process.clone(), facts.clone());
+        process.refresh(world, &mut facts);
+        crate::world::words(&plan(&facts, &world.settings, process.now(world)))
+    }
+
+    /// What can go wrong with its next step.
+    pub fn faults(&self, world: &World) -> Vec<Fault> {
+        let Phase::Observed(facts) = &self.phase else { return Vec::new() };
+        let (mut process, mut facts) = (self.process.clone(), facts.clone());
+        process.refresh(world, &mut facts);
+        let decision = plan(&facts, &world.settings, process.now(world));
+        if matches!(decision.step, Step::Revoke { .. }) && !facts.live {
+            return Vec::new();
+        }
+        faults_of(&decision.step)
+    }
+
+    /// Observes, or decides and carries out one step.
+    pub fn step(&mut self, world: &mut World, fault: Option<Fault>) -> Result<(), Crashed> {
+        let idle = Phase::Idle { wake_at: None, pass_since: None };
+        self.phase = match std::mem::replace(&mut self.phase, idle) {
+            Phase::Idle { .. } => {
+                self.is_due = false;
+                self.seen = world.changes();
+                match self.process.facts(world, false) {
+                    Some(facts) => Phase::Observed(Box::new(facts)),
+                    None => self.forsaken(world),
+                }
+            }
+            Phase::ReadsAgain(uid) => match self.process.facts(world, true) {
+                Some(facts) if facts.object.uid == uid => Phase::Observed(Box::new(facts)),
+                Some(_) => {
+                    self.is_due = true;
+                    self.forsaken(world)
+                }
+                None => self.forsaken(world),
+            },
+            Phase::Observed(mut facts) => {
+                self.process.refresh(world, &mut facts);
+                let decision = plan(&facts, &world.settings, self.process.now(world));
+                match decision.step {
+                    Step::Wait => Phase::Idle {
+                        wake_at: decision.wake_at.map(|at| self.process.started + at.0),
+                        pass_since: decision.pass_since,
+                    },
+                    Step::Revoke { .. } if !facts.live => Phase::ReadsAgain(facts.object.uid),
+                    step => match self.process.execute(world, &mut facts, step, fault)? {
+                        true => Phase::ReadsAgain(facts.object.uid),
+                        false => Phase::Observed(facts),
+                    },
+                }
+            }
+        };
+        Ok(())
+    }
+
+    fn forsaken(&mut self, world: &mut World) -> Phase {
+        self.process.forsaken(world);
+        Phase::Idle { wake_at: None, pass_since: None }
+    }
+
+    /// What tells two states of it apart.
+    pub fn digest<H: Hasher>(&self, digest: &mut Digest<'_, H>, world: &World) {
+        let phase = match &self.phase {
+            Phase::Idle { wake_at, pass_since } => format!("{wake_at:?}{pass_since:?}"),
+            Phase::Observed(facts) => format!(
+                "{:?}{:?}{:?}{}{}",
+                facts.object, facts.secret, facts.other_secrets, facts.live, facts.preflight_passed
+            ),
+            Phase::ReadsAgain(uid) => uid.clone(),
+        };
+        let _ = write!(
+            digest,
+            "{phase}{}{}{}{}",
+            self.paused,
+            self.naps,
+            self.listed == world.changes(),
+            self.is_due(world),
+        );
+        self.process.digest(digest);
+    }
+}

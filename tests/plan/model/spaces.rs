@@ -1,0 +1,76 @@
+//! The spaces that are explored, each to its end.
+
+use super::{Protocol, State, user::User};
+use stateright::{Checker, Model};
+use std::time::{Duration, Instant};
+
+/// Explores the whole space and prints its size.
+fn explore(name: &str, protocol: Protocol) {
+    let started = Instant::now();
+    let checker = protocol.checker().threads(2).spawn_dfs().join();
+    eprintln!(
+        "{name}: {} states, {} of them different, at most {} deep, {:.1} s",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth(),
+        started.elapsed().as_secs_f64()
+    );
+    for (property, path) in checker.discoveries() {
+        tell(checker.model(), property, path.into_actions());
+    }
+    checker.assert_properties();
+}
+
+/// How the property came to be violated.
+fn tell(protocol: &Protocol, property: &str, actions: Vec<super::Action>) {
+    eprintln!("violated: {property}");
+    let mut state: State = protocol.init_states().remove(0);
+    for action in actions {
+        let seconds = state.world.elapsed.as_secs_f64();
+        let next = match &action {
+            super::Action::Step(index, _) => state.actors[*index].next_step(&state.world),
+            _ => String::new(),
+        };
+        eprintln!("{seconds:>8.1} s  {action:?} {next}");
+        state = protocol.next_state(&state, action).unwrap();
+    }
+    eprintln!(
+        "{:?}\nunaccounted {:?}\nwrong {:?}",
+        state.violation,
+        state.unaccounted(),
+        state.what_is_wrong()
+    );
+}
+
+#[test]
+fn one_operator_and_two_faults() {
+    explore("one operator, two faults", Protocol { faults: 2, ..Protocol::default() });
+}
+
+#[test]
+fn one_operator_a_fault_and_each_user() {
+    use User::*;
+    let walks: [&[User]; 8] = [
+        &[Deletes, Recreates],
+        &[Rotates, Rotates],
+        &[RotatesNow, Deletes],
+        &[DeletesTheSecret, Rotates],
+        &[EditsTheValue],
+        &[StripsTheFinalizer, Deletes],
+        &[TakesABackup, Rotates, RestoresIt],
+        &[ForgesTheStatus, ForgesTheRecord, ForgesTheLedger],
+    ];
+    for users in walks {
+        let protocol = Protocol { is_ready: true, faults: 1, passes: 1, users: users.to_vec(), ..Protocol::default() };
+        explore(&format!("one operator, a fault, {users:?}"), protocol);
+    }
+}
+
+#[test]
+fn two_operators_and_a_fault() {
+    let lag = Duration::from_secs(60);
+    for list_lag in [Duration::ZERO, lag] {
+        let protocol = Protocol { operators: 2, faults: 1, list_lag, ..Protocol::default() };
+        explore(&format!("two operators, a fault, list lags {list_lag:?}"), protocol);
+    }
+}
