@@ -303,6 +303,8 @@ impl Execution<'_> {
                 observe::absorb_object(self.state, self.facts, read);
                 // What was written is what stands, whatever the API server made of its form.
                 self.facts.object.status = status;
+                let now = self.context.clock.now().monotonic;
+                self.state.memory.reported(&self.facts.object.status, now);
                 for (kind, reason, note) in events::transitions(&before, &self.facts.object.status) {
                     match kind {
                         events::Kind::Normal => tracing::info!(reason, "{note}"),

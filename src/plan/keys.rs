@@ -236,8 +236,10 @@ impl Facts {
         {
             return now.monotonic.minus(age - SURELY_SETTLED);
         }
-        let seen = self.memory.first_seen.get(attempt.as_str()).copied().unwrap_or(now.monotonic);
-        seen.plus(settings.window() + settings.settle_time)
+        // An attempt of this process may have left the ledger by somebody's hand, while its key is still here.
+        let written = self.memory.attempts.get(attempt).map(|known| known.written);
+        let seen = self.memory.first_seen.get(attempt.as_str()).copied().or(written);
+        seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)
     }
 
     /// Whether the attempt is settled.

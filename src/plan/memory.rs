@@ -2,9 +2,14 @@
 
 use super::{
     facts::{Block, Facts},
+    status::without_transition_times,
     time::Monotonic,
 };
-use crate::{api::BoltzApiKeySpec, marker::AttemptId, record::IssueReason};
+use crate::{
+    api::{BoltzApiKeySpec, BoltzApiKeyStatus},
+    marker::AttemptId,
+    record::IssueReason,
+};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +35,8 @@ pub struct Memory {
     pub revoke_blocked: Option<Block>,
     /// The key for which workloads were restarted.
     pub restarted_for: Option<String>,
+    /// The status that this process last wrote, without the times of its conditions, and when.
+    pub reported: Option<(BoltzApiKeyStatus, Monotonic)>,
 }
 
 /// An attempt that this process wrote.
@@ -177,6 +184,11 @@ impl Memory {
             *store_in_doubt = in_doubt;
             *refused |= is_refused;
         }
+    }
+
+    /// C4 was answered: the status is written.
+    pub fn reported(&mut self, status: &BoltzApiKeyStatus, now: Monotonic) {
+        self.reported = Some((without_transition_times(status), now));
     }
 
     /// The key is revoked, or known to be gone.

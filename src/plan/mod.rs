@@ -20,6 +20,7 @@ pub use facts::{AccountFacts, Block, Facts, ListedKey, ObjectFacts, OwnSecret, P
 pub use keys::{KeyState, NamedKey, with_finalizer};
 pub use memory::{Attempt, Intent, Memory, MintedKey, Progress};
 pub use schedule::Rotation;
+use status::without_transition_times;
 pub use status::{Findings, Reason, desired_status};
 pub use time::{Monotonic, Now, elapsed, later};
 
@@ -215,10 +216,21 @@ impl Decision<'_> {
         owed.then_some(Step::RestartWorkloads)
     }
 
-    /// The status, unless it is as it should be.
-    fn status(&self) -> Option<Step> {
+    /// The status, unless it is as it should be. What somebody else has overwritten is not said again at once: two
+    /// leaders that know different things would write against each other for ever.
+    fn status(&mut self) -> Option<Step> {
         let desired = desired_status(self.facts, self.settings, self.now, &self.findings);
-        (desired != self.facts.object.status).then(|| Step::WriteStatus(Box::new(desired)))
+        if desired == self.facts.object.status {
+            return None;
+        }
+        if let Some((said, at)) = &self.facts.memory.reported {
+            let again = at.plus(self.settings.recheck);
+            if self.now.monotonic < again && *said == without_transition_times(&desired) {
+                self.waits.wake_at(again);
+                return None;
+            }
+        }
+        Some(Step::WriteStatus(Box::new(desired)))
     }
 
     /// Whether a block still holds.

@@ -271,6 +271,15 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     ]
 }
 
+/// What the status says, whenever its conditions came to be so.
+pub fn without_transition_times(status: &BoltzApiKeyStatus) -> BoltzApiKeyStatus {
+    let mut status = status.clone();
+    for condition in &mut status.conditions {
+        condition.last_transition_time = Time(Timestamp::UNIX_EPOCH);
+    }
+    status
+}
+
 /// When the condition last changed its status: now, unless it has not.
 fn transition_time(facts: &Facts, now: Now, kind: &str, is_true: bool) -> Time {
     let status = if is_true { "True" } else { "False" };

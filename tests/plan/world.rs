@@ -282,14 +282,25 @@ impl World {
         key
     }
 
+    /// C3 takes effect.
+    fn put_secret(&mut self, name: String, secret: Secret) {
+        let lives = self.object.as_ref().filter(|object| !object.deleting).map(|object| &object.uid);
+        let key = self.keys.iter().find(|key| Some(&key.value) == secret.value.as_ref());
+        if lives == secret.owner.as_ref() && key.is_some_and(|key| key.revoked) {
+            self.violation = Some(format!("{name} is stored with a revoked key"));
+        }
+        self.secrets.insert(name, secret);
+    }
+
     /// We revoke a key for the object with that UID.
     fn revoke(&mut self, uid: &str, id: &str, reason: RevokeReason) {
         self.changed();
         let lives = self.object.as_ref().is_some_and(|object| object.uid == uid && !object.deleting);
         let Some(key) = self.keys.iter_mut().find(|key| key.id == id) else { return };
-        let is_held = self.secrets.values().any(|secret| {
-            secret.owner.as_deref() == Some(uid) && secret.value.as_ref() == Some(&key.value)
-        });
+        let is_held = self
+            .secrets
+            .values()
+            .any(|secret| secret.owner.as_deref() == Some(uid) && secret.value.as_ref() == Some(&key.value));
         if key.object != ObjectMark::from_uid(uid) {
             self.violation = Some(format!("{id} is not ours, and is revoked"));
         } else if lives && is_held && !key.revoked {
@@ -328,7 +339,7 @@ impl World {
                 Late::WriteSecret { name, expected, secret } => {
                     // The guard holds for late writes too, and so does the garbage collector.
                     if self.secrets.get(&name).map(|known| known.version) == expected {
-                        self.secrets.insert(name, *secret);
+                        self.put_secret(name, *secret);
                         let uid = self.object.as_ref().map(|object| object.uid.clone());
                         self.secrets.retain(|_, secret| secret.owner == uid || !secret.owned);
                     }
@@ -484,8 +495,7 @@ impl Process {
     pub fn digest(&self, to: &mut impl std::fmt::Write) {
         let Self { started, seed, attempts, memory, account: _, listings, values, stale } = self;
         let stale = stale.as_ref().map(|world| (&world.object, &world.secrets));
-        let _ =
-            write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}{stale:?}", values.keys());
+        let _ = write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}{stale:?}", values.keys());
     }
 
     pub fn refresh(&mut self, world: &World, facts: &mut Facts) {
@@ -734,7 +744,7 @@ impl Process {
                 let written = has_effect && fits;
                 if written {
                     world.counts.secret_writes += 1;
-                    world.secrets.insert(name.clone(), secret.clone());
+                    world.put_secret(name.clone(), secret.clone());
                 }
                 if written && !is_lost && fault.is_none() {
                     self.memory.stored(&attempt);
@@ -758,6 +768,10 @@ impl Process {
                 if written {
                     world.counts.object_writes -= 1;
                     world.counts.status_writes += 1;
+                }
+                if written && !is_lost {
+                    let now = self.now(world).monotonic;
+                    self.memory.reported(&status, now);
                 }
                 !written || is_lost
             }

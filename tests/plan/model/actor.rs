@@ -96,11 +96,6 @@ impl Actor {
         self.seen = u64::MAX - 1;
     }
 
-    /// It has read the API server for the decision that it takes next.
-    pub fn holds_live_facts(&self) -> bool {
-        matches!(&self.phase, Phase::Observed(facts) if facts.live)
-    }
-
     /// What it does next, in words.
     pub fn next_step(&self, world: &World) -> String {
         let Phase::Observed(facts) = &self.phase else { return "reads".to_owned() };

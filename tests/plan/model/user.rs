@@ -53,8 +53,7 @@ impl User {
             Self::DeletesTheSecret | Self::EditsTheValue | Self::ForgesTheRecord => {
                 lives && state.world.secrets.contains_key("key")
             }
-            // Documented: what is restored between a live read and the revocation that it allowed is not seen.
-            Self::RestoresIt => state.backup.is_some() && !state.actors.iter().any(|actor| actor.holds_live_facts()),
+            Self::RestoresIt => state.backup.is_some(),
             Self::StripsTheFinalizer => lives && object.is_some_and(|object| object.has_finalizer),
             _ => lives,
         }
@@ -66,7 +65,7 @@ impl User {
             Self::Deletes => {
                 if !world.object().has_finalizer {
                     // Documented: stripped and deleted at once, its keys are orphans.
-                    state.orphaned.extend(world.keys.iter().map(|key| key.id.clone()));
+                    state.orphaned.extend(attempts_of(world));
                 }
                 world.delete();
             }
@@ -82,11 +81,16 @@ impl User {
             Self::TakesABackup => state.backup = Some(Box::new(world.clone())),
             Self::RestoresIt => {
                 let Some(backup) = state.backup.take() else { return };
+                let mut lost = attempts_of(world);
                 world.restore(*backup);
-                let ledger = &world.object.as_ref().map(|object| object.ledger.clone()).unwrap_or_default();
                 // Documented: keys that the backup does not know are orphans.
-                let unknown = world.keys.iter().filter(|key| !ledger.contains(&key.attempt));
-                state.orphaned.extend(unknown.map(|key| key.id.clone()));
+                let known = attempts_of(world);
+                lost.retain(|attempt| !known.contains(attempt));
+                state.orphaned.extend(lost);
+                // etcd is restored while nothing runs.
+                for index in 0..state.actors.len() {
+                    state.actors[index] = state.life();
+                }
             }
             Self::ForgesTheStatus => world.edit(|object| object.status.key_id = Some(ANOTHER_KEY.to_owned())),
             Self::ForgesTheRecord => {
@@ -105,11 +109,22 @@ impl User {
             Self::ForgesTheLedger => {
                 let written_at = world.true_time() - 7200 * SECOND;
                 world.edit(|object| {
-                    object.ledger.entries.push(LedgerEntry { attempt: AttemptId::from_random(7), written_at });
+                    object
+                        .ledger
+                        .entries
+                        .push(LedgerEntry { attempt: AttemptId::from_random(7), written_at });
                 });
             }
         }
     }
+}
+
+/// Those that the ledger and the records name.
+fn attempts_of(world: &World) -> Vec<AttemptId> {
+    let ledger =
+        world.object.iter().flat_map(|object| &object.ledger.entries).map(|entry| entry.attempt.clone());
+    let records = world.secrets.values().filter_map(|secret| secret.record.as_ref());
+    ledger.chain(records.map(|record| record.attempt.clone())).collect()
 }
 
 fn next(value: Option<&String>) -> Option<String> {
