@@ -360,7 +360,14 @@ impl World {
 
     /// What is still under way, and the time, in words that tell two moments apart.
     pub fn late_and_time(&self) -> String {
-        format!("{:?}{:?}", self.late, self.elapsed)
+        let late = self.late.iter().map(|(at, late)| match late {
+            Late::Post { object, attempt, .. } => format!("{at:?}{object}{attempt}"),
+            Late::WriteSecret { name, expected, secret } => {
+                let fits = self.secrets.get(name).map(|known| known.version) == *expected;
+                format!("{at:?}{name}{fits}{:?}", secret.record)
+            }
+        });
+        format!("{:?}{}", self.elapsed, late.collect::<String>())
     }
 
     /// The promise, at any time: no key that the object's Secret holds was revoked by us, deletion aside.
@@ -491,11 +498,10 @@ impl Process {
         self.listings.front().map(|listing| listing.started)
     }
 
-    /// Writes what tells two moments of it apart.
-    pub fn digest(&self, to: &mut impl std::fmt::Write) {
-        let Self { started, seed, attempts, memory, account: _, listings, values, stale } = self;
-        let stale = stale.as_ref().map(|world| (&world.object, &world.secrets));
-        let _ = write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}{stale:?}", values.keys());
+    /// Writes what tells two moments of it apart, its caches aside.
+    pub fn digest(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self { started, seed, attempts, memory, account: _, listings, values, stale: _ } = self;
+        write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}", values.keys())
     }
 
     pub fn refresh(&mut self, world: &World, facts: &mut Facts) {

@@ -162,22 +162,19 @@ impl Actor {
 
     /// What tells two states of it apart.
     pub fn digest<H: Hasher>(&self, digest: &mut Digest<'_, H>, world: &World) {
-        let phase = match &self.phase {
-            Phase::Idle { wake_at, pass_since } => format!("{wake_at:?}{pass_since:?}"),
-            Phase::Observed(facts) => format!(
-                "{:?}{:?}{:?}{}{}",
-                facts.object, facts.secret, facts.other_secrets, facts.live, facts.preflight_passed
-            ),
-            Phase::ReadsAgain(uid) => uid.clone(),
-        };
+        match &self.phase {
+            Phase::Idle { wake_at, pass_since } => drop(write!(digest, "{wake_at:?}{pass_since:?}")),
+            Phase::Observed(facts) => digest.facts(facts, world),
+            Phase::ReadsAgain(uid) => drop(write!(digest, "{uid}")),
+        }
         let _ = write!(
             digest,
-            "{phase}{}{}{}{}",
+            "{}{}{}{}",
             self.paused,
             self.naps,
             self.listed == world.changes(),
             self.is_due(world),
         );
-        self.process.digest(digest);
+        digest.process(&self.process, world);
     }
 }

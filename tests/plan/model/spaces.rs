@@ -49,25 +49,47 @@ fn tell(protocol: &Protocol, property: &str, actions: Vec<super::Action>) {
     );
 }
 
+/// Short walks of users, with all that the protocol promises about them.
+const WALKS: [&[User]; 8] = [
+    &[User::Deletes, User::Recreates],
+    &[User::Rotates, User::Rotates],
+    &[User::RotatesNow, User::Deletes],
+    &[User::DeletesTheSecret, User::Rotates],
+    &[User::EditsTheValue],
+    &[User::StripsTheFinalizer, User::Deletes],
+    &[User::TakesABackup, User::Rotates, User::RestoresIt],
+    &[User::ForgesTheStatus, User::ForgesTheRecord, User::ForgesTheLedger],
+];
+
 #[test]
 fn one_operator_and_two_faults() {
     explore("one operator, two faults", Protocol { faults: 2, ..Protocol::default() });
 }
 
 #[test]
-fn one_operator_a_fault_and_each_user() {
-    use User::*;
-    let walks: [&[User]; 8] = [
-        &[Deletes, Recreates],
-        &[Rotates, Rotates],
-        &[RotatesNow, Deletes],
-        &[DeletesTheSecret, Rotates],
-        &[EditsTheValue],
-        &[StripsTheFinalizer, Deletes],
-        &[TakesABackup, Rotates, RestoresIt],
-        &[ForgesTheStatus, ForgesTheRecord, ForgesTheLedger],
-    ];
-    for users in walks {
+fn one_operator_and_users() {
+    for users in WALKS {
+        let protocol =
+            Protocol { is_ready: true, passes: 1, freezes: 1, users: users.to_vec(), ..Protocol::default() };
+        explore(&format!("one operator, a stale cache, {users:?}"), protocol);
+    }
+}
+
+#[test]
+fn two_operators() {
+    explore("two operators", Protocol { operators: 2, pauses: 1, ..Protocol::default() });
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all runs it"]
+fn one_operator_and_three_faults() {
+    explore("one operator, three faults", Protocol { faults: 3, freezes: 1, ..Protocol::default() });
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all runs it"]
+fn one_operator_a_fault_and_users() {
+    for users in WALKS {
         let protocol =
             Protocol { is_ready: true, faults: 1, passes: 1, users: users.to_vec(), ..Protocol::default() };
         explore(&format!("one operator, a fault, {users:?}"), protocol);
@@ -75,10 +97,37 @@ fn one_operator_a_fault_and_each_user() {
 }
 
 #[test]
+#[ignore = "takes minutes: make test-all runs it"]
 fn two_operators_and_a_fault() {
-    let lag = Duration::from_secs(60);
-    for list_lag in [Duration::ZERO, lag] {
+    for list_lag in [Duration::ZERO, Duration::from_secs(60)] {
         let protocol = Protocol { operators: 2, faults: 1, list_lag, ..Protocol::default() };
-        explore(&format!("two operators, a fault, list lags {list_lag:?}"), protocol);
+        explore(&format!("two operators, a fault, the list lags {list_lag:?}"), protocol);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all runs it"]
+fn two_operators_and_users() {
+    for users in WALKS {
+        let protocol =
+            Protocol { operators: 2, is_ready: true, users: users.to_vec(), ..Protocol::default() };
+        explore(&format!("two operators, {users:?}"), protocol);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all runs it"]
+fn two_operators_a_stale_cache_and_a_user() {
+    for user in [User::Rotates, User::RotatesNow, User::Deletes, User::DeletesTheSecret, User::EditsTheValue]
+    {
+        let protocol = Protocol {
+            operators: 2,
+            is_ready: true,
+            freezes: 1,
+            pauses: 1,
+            users: vec![user],
+            ..Protocol::default()
+        };
+        explore(&format!("two operators, a stale cache, a pause, {user:?}"), protocol);
     }
 }
