@@ -17,7 +17,7 @@ struct Control {
     red: &'static str,
 }
 
-const CONTROLS: [Control; 20] = [
+const CONTROLS: [Control; 22] = [
     Control {
         defence: "an attempt stays in the ledger until it is over",
         file: "src/plan/issue.rs",
@@ -143,6 +143,20 @@ const CONTROLS: [Control; 20] = [
         with: "|| self.facts.is_over(self.settings, self.now, attempt)",
         without: "|| true",
         red: "trace_3",
+    },
+    Control {
+        defence: "what another leader overwrites is not said again at once",
+        file: "src/plan/mod.rs",
+        with: "if self.now.monotonic < again &&",
+        without: "if false &&",
+        red: "what_another_leader_overwrites",
+    },
+    Control {
+        defence: "a key in hand is settled although its attempt left the ledger",
+        file: "src/plan/keys.rs",
+        with: "get(attempt.as_str()).copied().or(written);",
+        without: "get(attempt.as_str()).copied().or(written.filter(|_| false));",
+        red: "an_attempts_age_is_its_own",
     },
     Control {
         defence: "the backoff is counted from the ledger",

@@ -6,6 +6,7 @@ mod deletion;
 mod issuance;
 mod lifetimes;
 mod model;
+mod particulars;
 mod random;
 mod revocation;
 mod schedule;

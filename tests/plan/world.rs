@@ -706,14 +706,14 @@ impl Process {
                     let key = world.make_key(&facts.object.uid, &attempt, days);
                     if !is_lost && fault != Some(Fault::CrashAfter) {
                         let minted = MintedKey {
+                            prefix: format!("sk_{}", key.id),
                             id: key.id,
-                            prefix: String::new(),
                             value_sha256: value_sha256(key.value.as_bytes()),
                             received_at: world.wall(),
                             created_at: key.created_at,
                             expires_at: key.expires_at,
                             livemode: true,
-                            workspace_id: None,
+                            workspace_id: Some("workspace".to_owned()),
                         };
                         self.values.insert(attempt.clone(), key.value);
                         self.memory.answered(&attempt, minted);
