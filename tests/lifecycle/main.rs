@@ -10,6 +10,7 @@ mod backup;
 mod bed;
 mod boltz_trouble;
 mod canary;
+mod clock;
 mod clone;
 mod cluster_trouble;
 mod delete;
