@@ -8,6 +8,7 @@
 mod admission;
 mod backup;
 mod bed;
+mod boltz_list;
 mod boltz_trouble;
 mod canary;
 mod clock;
