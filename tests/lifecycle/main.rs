@@ -21,3 +21,4 @@ mod orphans;
 mod rotate;
 mod secret_shape;
 mod two_writers;
+mod watches;
