@@ -88,17 +88,18 @@ pub async fn hold(
         observed: None,
         held_until: None,
     };
+    let set = |is_leading: bool| {
+        let changed = leading.send_if_modified(|known| std::mem::replace(known, is_leading) != is_leading);
+        if changed {
+            metrics.set_leader(is_leading);
+            tracing::info!(leading = is_leading, "leadership has changed");
+        }
+    };
     loop {
         let round = Instant::now();
+        // Before anything is asked: a process that was suspended may have slept past its lease.
+        set(election.leads(round));
         election.round().await;
-        let set = |is_leading: bool| {
-            let changed =
-                leading.send_if_modified(|known| std::mem::replace(known, is_leading) != is_leading);
-            if changed {
-                metrics.set_leader(is_leading);
-                tracing::info!(leading = is_leading, "leadership has changed");
-            }
-        };
         set(election.leads(Instant::now()));
         // Leading ends when the lease does, and the next look comes in its time: a failing API server is not hammered.
         let next = round + INTERVAL;

@@ -182,6 +182,21 @@ async fn two_never_lead_at_once_whatever_happens_to_the_leaders_line() {
     }
 }
 
+/// Suspended, that is: all its timers are due at once when it wakes.
+#[tokio::test(start_paused = true)]
+async fn who_slept_past_its_lease_knows_it_before_it_has_asked() {
+    let server = ApiServer::default();
+    let mut first = Candidate::start(&server, "first");
+    first.until(true).await;
+    for line in [Line::Dead, Line::Failing] {
+        first.line.send_replace(line);
+        tokio::time::advance(60 * SECOND).await;
+        assert!(first.until(false).await < SECOND / 10, "{line:?}");
+        first.line.send_replace(Line::Good);
+        first.until(true).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_short_interruption_changes_nothing() {
     let server = ApiServer::default();

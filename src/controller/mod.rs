@@ -20,6 +20,7 @@ use crate::{
 pub use events::Events;
 use execute::{Outcome, execute};
 use futures::{FutureExt, StreamExt, stream};
+use http::StatusCode;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
@@ -34,8 +35,10 @@ use kube::{
 pub use kubernetes::{Kubernetes, KubernetesError};
 pub use orphans::{OrphanHandling, Orphans};
 use secrecy::SecretString;
+use serde::de::DeserializeOwned;
 use std::{
     collections::{HashMap, HashSet},
+    fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -187,7 +190,7 @@ pub async fn run(
         let mut is_first = true;
         let count = Arc::clone(&synced);
         // Store::wait_until_ready wakes one waiter only, and the controller is that one.
-        let objects = watcher(api, config)
+        let objects = watch_anew(api, config)
             .default_backoff()
             .reflect(writer)
             .inspect(move |event| {
@@ -246,6 +249,27 @@ where
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     }
+}
+
+/// A watch that begins with a list again when the API server will not resume it, because what it had reached is
+/// compacted. The library does so itself when an event says it; when a status says it, it would ask again for ever.
+fn watch_anew<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let begin = move || watcher(api.clone(), config.clone()).boxed();
+    stream::unfold((begin(), begin), |(mut events, begin)| async move {
+        let event = events.next().await?;
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
+            && status.code == StatusCode::GONE
+        {
+            events = begin();
+        }
+        Some((event, (events, begin)))
+    })
 }
 
 /// A stream of the receiver's changes.
@@ -432,7 +456,7 @@ async fn watch_secrets(
     use watcher::Event;
     let api: Api<PartialObjectMeta<Secret>> = api_in(&context, namespace.as_deref());
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(OWNER_LABEL);
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut events = watch_anew(api, config).default_backoff().boxed();
     let mut relist = 0;
     let look_at = |metadata: &SecretMetadata| {
         if let Some(object) = owner_of(metadata, &store) {

@@ -33,10 +33,9 @@ pub struct Bed {
     pub emulator: Arc<Emulator>,
     pub operator: OperatorProcess,
     pub arguments: Vec<String>,
-    /// Between operator and API server, if it was asked for. Of use to `tests/crash_matrix/` only.
-    #[allow(dead_code)]
+    /// Between operator and API server, if it was asked for.
     pub proxy: Option<ApiProxy>,
-    admin_key_file: tempfile::NamedTempFile,
+    admin_key_file: Arc<tempfile::NamedTempFile>,
 }
 
 /// How a bed differs from the usual one.
@@ -84,7 +83,7 @@ impl Bed {
 
     pub async fn make(make: Make) -> Self {
         let control_plane = if make.own_control_plane {
-            let options = ControlPlaneOptions { controller_manager: false };
+            let options = ControlPlaneOptions::default();
             // Ends with the process, as the shared one does.
             let own = Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
             install(own).await;
@@ -98,7 +97,7 @@ impl Bed {
         create_namespace(&client, &namespace).await;
         let options = Options { settings: make.settings, ..Options::default() };
         let emulator = Arc::new(Emulator::start(options).await.unwrap());
-        let admin_key_file = tempfile::NamedTempFile::new().unwrap();
+        let admin_key_file = Arc::new(tempfile::NamedTempFile::new().unwrap());
         std::fs::write(admin_key_file.path(), emulator.admin_key()).unwrap();
         let mut arguments: Vec<String> = [
             ("--boltz-base-url", emulator.base_url().as_str()),
@@ -118,25 +117,36 @@ impl Bed {
             let watch = arguments.iter().position(|argument| argument == "--watch-namespaces").unwrap();
             arguments.drain(watch..watch + 2);
         }
-        for pair in make.arguments.chunks(2) {
-            match arguments.iter().position(|known| *known == pair[0]) {
-                Some(index) => arguments[index + 1].clone_from(&pair[1]),
-                None => arguments.extend_from_slice(pair),
-            }
-        }
+        arguments = with(&arguments, &make.arguments);
         let proxy = if make.proxy { Some(ApiProxy::start(control_plane).await.unwrap()) } else { None };
         let kubeconfig = proxy
             .as_ref()
             .map_or_else(|| control_plane.kubeconfig("operator"), |proxy| proxy.kubeconfig().clone());
-        let operator = OperatorProcess::start(
-            Path::new(env!("CARGO_BIN_EXE_boltz-operator")),
-            &kubeconfig,
-            &arguments,
-            &make.environment,
-        )
-        .unwrap();
-        operator.wait_ready().await.unwrap();
+        let operator = start(&kubeconfig, &arguments, &make.environment).await;
         Self { control_plane, client, namespace, emulator, operator, arguments, proxy, admin_key_file }
+    }
+
+    /// Another operator with the same configuration but for these flags, without the proxy.
+    #[allow(dead_code)]
+    pub async fn another(&self, changes: &[&str]) -> OperatorProcess {
+        let arguments = with(&self.arguments, &owned(changes));
+        start(&self.control_plane.kubeconfig("operator"), &arguments, &[]).await
+    }
+
+    /// The same namespace on another control plane, with an operator of its own and the same Boltz.
+    #[allow(dead_code)]
+    pub async fn beside(&self, control_plane: &'static ControlPlane, changes: &[&str]) -> Self {
+        let arguments = with(&self.arguments, &owned(changes));
+        Self {
+            control_plane,
+            client: control_plane.admin_client().await.unwrap(),
+            namespace: self.namespace.clone(),
+            emulator: Arc::clone(&self.emulator),
+            operator: start(&control_plane.kubeconfig("operator"), &arguments, &[]).await,
+            arguments,
+            proxy: None,
+            admin_key_file: Arc::clone(&self.admin_key_file),
+        }
     }
 
     pub fn objects(&self) -> Api<BoltzApiKey> {
@@ -237,26 +247,81 @@ impl Bed {
     /// The judge, once everything is at rest: the object is Ready, its Secret's value authenticates as the key that
     /// status names, and the active keys are the current and the previous ones, no others.
     pub async fn judge(&self, name: &str) {
+        self.judge_all(&[name], &[]).await;
+    }
+
+    /// The same for several objects; `others` are active keys that no object accounts for.
+    pub async fn judge_all(&self, names: &[&str], others: &[&str]) {
         let verdict = eventually(PATIENCE, "a good state at rest", async || {
-            let object = self.ready(name).await;
-            let status = object.status.unwrap_or_default();
-            let secret = self.secret(status.secret_name.as_deref().unwrap_or_default()).await;
-            let record = record_of(&secret);
-            let id = self.emulator.authenticate(&value_of(&secret, &record.secret_key));
-            let expected: BTreeSet<String> = std::iter::once(record.key_id.clone())
-                .chain(status.previous_keys.iter().map(|previous| previous.key_id.clone()))
-                .collect();
-            if id.as_ref() != Some(&record.key_id) {
-                Err(format!("the Secret's value authenticates as {id:?}, its record says {}", record.key_id))
-            } else if status.key_id != id {
-                Err(format!("status names {:?}, the Secret holds {id:?}", status.key_id))
-            } else if self.active_ids() != expected {
-                Err(format!("active are {:?}, accounted for are {expected:?}", self.active_ids()))
-            } else {
+            let mut expected: BTreeSet<String> = others.iter().map(|id| (*id).to_owned()).collect();
+            for name in names {
+                expected.extend(self.accounted_for(name).await?);
+            }
+            if self.active_ids() == expected {
                 Ok(())
+            } else {
+                Err(format!("active are {:?}, accounted for are {expected:?}", self.active_ids()))
             }
         });
         if let Err(error) = verdict.await {
+            panic!("{error}\n{}", self.operator.process().last_lines(40));
+        }
+    }
+
+    /// The keys of an object, if its Secret's value authenticates as the one that status names.
+    async fn accounted_for(&self, name: &str) -> Result<BTreeSet<String>, String> {
+        let object = self.objects().get(name).await.map_err(|error| error.to_string())?;
+        if !(is(&object, "Ready") && observed(&object)) {
+            return Err(format!("{name} is not Ready"));
+        }
+        let status = object.status.unwrap_or_default();
+        let secret = self.secrets().get(status.secret_name.as_deref().unwrap_or_default()).await;
+        let secret = secret.map_err(|error| error.to_string())?;
+        let record = record_of(&secret);
+        let id = self.emulator.authenticate(&value_of(&secret, &record.secret_key));
+        if id.as_ref() != Some(&record.key_id) {
+            return Err(format!(
+                "the Secret's value authenticates as {id:?}, its record says {}",
+                record.key_id
+            ));
+        }
+        if status.key_id != id {
+            return Err(format!("status names {:?}, the Secret holds {id:?}", status.key_id));
+        }
+        let previous = status.previous_keys.iter().map(|previous| previous.key_id.clone());
+        Ok(std::iter::once(record.key_id).chain(previous).collect())
+    }
+
+    /// The ids of the keys whose revocation was asked for.
+    #[allow(dead_code)]
+    pub fn revoked_ids(&self) -> BTreeSet<String> {
+        let requests = self.emulator.requests().into_iter();
+        let revocations = requests.filter(|request| request.operation == boltz_emulator::Operation::Revoke);
+        revocations.map(|request| request.subject).collect()
+    }
+
+    /// How many POSTs the operator had no answer to: a machine that is busy answers late. Each costs one more.
+    #[allow(dead_code)]
+    pub fn unanswered(&self) -> usize {
+        self.operator.log().matches("no key was issued").count()
+    }
+
+    /// The id of the key that the Secret of an object at rest holds.
+    #[allow(dead_code)]
+    pub async fn id_of(&self, name: &str) -> String {
+        self.ready(name).await;
+        self.record(name).await.key_id
+    }
+
+    /// Waits until so many orphans are reported.
+    #[allow(dead_code)]
+    pub async fn until_orphaned(&self, count: usize) {
+        let line = format!("boltz_orphaned_keys {count}");
+        let seen = eventually(PATIENCE, &line, async || {
+            let metrics = self.operator.get("/metrics").await?;
+            if metrics.lines().any(|known| known == line) { Ok(()) } else { Err("not so".to_owned()) }
+        });
+        if let Err(error) = seen.await {
             panic!("{error}\n{}", self.operator.process().last_lines(40));
         }
     }
@@ -309,6 +374,30 @@ impl Bed {
         })
         .await;
     }
+}
+
+/// Flags and values, as a process takes them.
+pub fn owned(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// Flags with others in their place.
+fn with(arguments: &[String], changes: &[String]) -> Vec<String> {
+    let mut arguments = arguments.to_vec();
+    for pair in changes.chunks(2) {
+        match arguments.iter().position(|known| *known == pair[0]) {
+            Some(index) => arguments[index + 1].clone_from(&pair[1]),
+            None => arguments.extend_from_slice(pair),
+        }
+    }
+    arguments
+}
+
+async fn start(kubeconfig: &Path, arguments: &[String], environment: &[(String, String)]) -> OperatorProcess {
+    let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
+    let operator = OperatorProcess::start(binary, kubeconfig, arguments, environment).unwrap();
+    operator.wait_ready().await.unwrap();
+    operator
 }
 
 pub async fn create_namespace(client: &Client, name: &str) {

@@ -8,8 +8,11 @@
 mod admission;
 mod backup;
 mod bed;
+mod boltz_list;
 mod boltz_trouble;
 mod canary;
+mod clock;
+mod clone;
 mod cluster_trouble;
 mod delete;
 mod issue;
@@ -18,3 +21,4 @@ mod orphans;
 mod rotate;
 mod secret_shape;
 mod two_writers;
+mod watches;

@@ -104,6 +104,8 @@ impl Component {
 pub struct ControlPlaneOptions {
     /// Runs kube-controller-manager too, for namespace deletion and garbage collection.
     pub controller_manager: bool,
+    /// Starts with a copy of this etcd data, as a clone.
+    pub etcd_data: Option<PathBuf>,
 }
 
 /// A running control plane. Everything ends when it is dropped, or when its owner dies.
@@ -128,7 +130,11 @@ impl ControlPlane {
     /// The one of this test process, started when it is first asked for.
     pub async fn shared() -> Result<&'static Self, HarnessError> {
         static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-        SHARED.get_or_try_init(|| Self::start(ControlPlaneOptions { controller_manager: true })).await
+        SHARED
+            .get_or_try_init(|| {
+                Self::start(ControlPlaneOptions { controller_manager: true, etcd_data: None })
+            })
+            .await
     }
 
     /// Builds what is missing, then starts. Known to take about three seconds once built.
@@ -154,6 +160,9 @@ impl ControlPlane {
         let authority = Authority::create().map_err(io_error("create a certificate authority"))?;
         let control_plane = Self { binaries, authority, ports, processes: Mutex::default(), folder };
         control_plane.write_certificates().map_err(io_error("write the certificates"))?;
+        if let Some(data) = &options.etcd_data {
+            copy_folder(data, &control_plane.etcd_data())?;
+        }
         control_plane.launch(Component::Etcd)?;
         control_plane.launch(Component::ApiServer)?;
         control_plane.wait_ready().await?;
@@ -320,6 +329,27 @@ impl ControlPlane {
         &self.binaries
     }
 
+    fn etcd_data(&self) -> PathBuf {
+        self.folder.path().join("etcd")
+    }
+
+    /// Copies etcd's data as they stand, as a snapshot of its disk would. It does not answer meanwhile.
+    pub fn back_up(&self, to: &Path) -> Result<(), HarnessError> {
+        self.signal(Component::Etcd, "STOP");
+        let copied = copy_folder(&self.etcd_data(), to);
+        self.signal(Component::Etcd, "CONT");
+        copied
+    }
+
+    /// Puts such a copy back, and starts everything that uses it again.
+    pub async fn restore(&self, from: &Path) -> Result<(), HarnessError> {
+        self.kill(Component::ApiServer);
+        self.kill(Component::Etcd);
+        copy_folder(from, &self.etcd_data())?;
+        self.launch(Component::Etcd)?;
+        self.restart(Component::ApiServer).await
+    }
+
     /// The address of etcd.
     pub fn etcd_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.etcd)
@@ -438,6 +468,18 @@ impl ControlPlane {
     pub fn audit_events(&self) -> Vec<AuditEvent> {
         audit::parse(&std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default())
     }
+}
+
+/// Replaces a folder with a copy of another one.
+fn copy_folder(from: &Path, to: &Path) -> Result<(), HarnessError> {
+    let copy = || {
+        if to.exists() {
+            std::fs::remove_dir_all(to)?;
+        }
+        let status = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("cp ended with {status}"))) }
+    };
+    copy().map_err(io_error(format!("copy {} to {}", from.display(), to.display())))
 }
 
 /// The folder with the programs, which are built if they are missing.

@@ -11,12 +11,14 @@ mod ports;
 pub mod process;
 mod proxy;
 mod wait;
+mod watches;
 
 pub use audit::AuditEvent;
 pub use control_plane::{Component, ControlPlane, ControlPlaneOptions, HarnessError, OPERATOR_USER};
 pub use operator::OperatorProcess;
 pub use proxy::{ApiCall, ApiFault, ApiProxy};
 pub use wait::eventually;
+pub use watches::WatchFault;
 
 /// Several crates bring TLS and each wants a provider: ours is ring, unless the program has already chosen.
 fn install_tls_provider() {

@@ -1,12 +1,15 @@
 //! A proxy in front of the API server, with faults on demand.
 //!
 //! It speaks plain HTTP on loopback to one operator, and passes everything on, watches included, but for the one call
-//! that a test has named.
+//! that a test has named, and for watches that it has made to lag or break.
 
-use crate::control_plane::{ControlPlane, HarnessError};
+use crate::{
+    control_plane::{ControlPlane, HarnessError},
+    watches::{WatchFault, Watches, faulty_body, gone},
+};
 use axum::{
     Extension, Router,
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{Request, State as Shared},
     response::{IntoResponse, Response},
 };
@@ -78,6 +81,8 @@ pub enum ApiFault {
     HoldBefore,
     /// It takes effect, and the client waits.
     HoldAfter,
+    /// It takes effect, and is answered when the proxy is told to release it. Others are not held.
+    HoldAnswer,
     /// It is answered, and nothing after it arrives.
     FreezeAfter,
     /// The connection is cut, without effect.
@@ -106,6 +111,8 @@ struct Proxy {
     upstream: String,
     state: Mutex<State>,
     fired: watch::Sender<bool>,
+    released: watch::Sender<u64>,
+    watches: Arc<Watches>,
 }
 
 /// A running proxy. It stops when it is dropped.
@@ -132,6 +139,8 @@ impl ApiProxy {
             upstream: control_plane.api_server_url(),
             state: Mutex::default(),
             fired: watch::Sender::new(false),
+            released: watch::Sender::new(0),
+            watches: Arc::default(),
         });
         let router = Router::new().fallback(handle).with_state(Arc::clone(&proxy));
         let server = tokio::spawn(connection::serve(listener, router));
@@ -155,7 +164,22 @@ impl ApiProxy {
         self.proxy.lock().frozen = true;
     }
 
-    /// No fault any more.
+    /// Answers what is held by [`ApiFault::HoldAnswer`].
+    pub fn release(&self) {
+        self.proxy.released.send_modify(|count| *count += 1);
+    }
+
+    /// The watches of these resources meet the fault until they are healed.
+    pub fn break_watches(&self, fault: WatchFault, resources: &'static [&'static str]) {
+        self.proxy.watches.set(Some((fault, resources)));
+    }
+
+    /// Watches are as they should be again.
+    pub fn heal_watches(&self) {
+        self.proxy.watches.set(None);
+    }
+
+    /// No fault of a call any more.
     pub fn clear(&self) {
         let mut state = self.proxy.lock();
         state.armed = None;
@@ -216,16 +240,51 @@ impl Proxy {
         headers.remove(header::HOST);
         let request =
             self.http.request(parts.method, format!("{}{path}", self.upstream)).headers(headers).body(body);
-        match request.send().await {
-            Ok(answer) => {
-                let (status, headers) = (answer.status(), answer.headers().clone());
-                if counts && status.is_success() {
-                    self.lock().writes.push(write);
-                }
-                (status, end_to_end(headers), Body::from_stream(answer.bytes_stream())).into_response()
-            }
-            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+        let in_flight = counts.then(|| self.watches.write_begins());
+        let answer = request.send().await;
+        let (status, headers) = match &answer {
+            Ok(answer) => (answer.status(), end_to_end(answer.headers().clone())),
+            Err(_) => (StatusCode::BAD_GATEWAY, HeaderMap::new()),
+        };
+        if !counts {
+            return match answer {
+                Ok(answer) => (status, headers, Body::from_stream(answer.bytes_stream())).into_response(),
+                Err(error) => (status, error.to_string()).into_response(),
+            };
         }
+        let body = match answer {
+            Ok(answer) => answer.bytes().await.unwrap_or_default(),
+            Err(_) => Bytes::new(),
+        };
+        self.watches.write_answered(&body);
+        drop(in_flight);
+        if status.is_success() {
+            self.lock().writes.push(write);
+        }
+        (status, headers, body).into_response()
+    }
+
+    /// A watch, as its fault leaves it.
+    async fn watch(&self, request: Request) -> Response {
+        let uri = request.uri().clone();
+        let resource = resource_of(uri.path());
+        let version = parameter(&uri, "resourceVersion").and_then(|version| version.parse().ok());
+        if self.watches.is_gone(&resource, uri.path(), version.unwrap_or_default()) {
+            return json_answer(StatusCode::GONE, gone().to_string());
+        }
+        let (parts, body) = self.forward(request).await.into_parts();
+        let events = faulty_body(Arc::clone(&self.watches), resource, body.into_data_stream());
+        (parts.status, parts.headers, events).into_response()
+    }
+
+    /// A list, or an older answer to it.
+    async fn list(&self, request: Request) -> Response {
+        let resource = resource_of(request.uri().path());
+        let accept = request.headers().get(header::ACCEPT).cloned();
+        let key = format!("{} {accept:?}", request.uri());
+        let (status, headers, body) = self.effect(request).await;
+        let body = if status.is_success() { self.watches.list(&resource, key, body) } else { body };
+        (status, headers, body).into_response()
     }
 
     /// The request's effect is complete once its answer is.
@@ -235,6 +294,15 @@ impl Proxy {
         let body = to_bytes(body, LARGEST_BODY).await.unwrap_or_default();
         (parts.status, parts.headers, body.to_vec())
     }
+}
+
+fn json_answer(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn parameter<'a>(uri: &'a http::Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// Lengths and encodings are this connection's own.
@@ -253,7 +321,13 @@ async fn handle(
     if proxy.lock().frozen && !is_watch(&request) {
         return std::future::pending().await;
     }
-    let Some(fault) = proxy.fault_of(&request) else { return proxy.forward(request).await };
+    let Some(fault) = proxy.fault_of(&request) else {
+        return match resource_of(request.uri().path()).as_str() {
+            _ if is_watch(&request) => proxy.watch(request).await,
+            "boltzapikeys" | "secrets" if request.method() == Method::GET => proxy.list(request).await,
+            _ => proxy.forward(request).await,
+        };
+    };
     let fire = || proxy.fired.send_replace(true);
     match fault {
         ApiFault::HoldBefore => {
@@ -264,6 +338,14 @@ async fn handle(
             proxy.effect(request).await;
             fire();
             std::future::pending().await
+        }
+        ApiFault::HoldAnswer => {
+            let mut released = proxy.released.subscribe();
+            let (status, headers, body) = proxy.effect(request).await;
+            fire();
+            // The sender lives as long as this borrow of it.
+            let _ = released.changed().await;
+            (status, headers, body).into_response()
         }
         ApiFault::FreezeAfter => {
             let (status, headers, body) = proxy.effect(request).await;
@@ -296,7 +378,7 @@ async fn handle(
                 "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,
                 "message": "a fault", "reason": if status == 429 { "TooManyRequests" } else { "ServiceUnavailable" },
             });
-            (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+            json_answer(code, body.to_string())
         }
         ApiFault::Truncated => {
             let (status, headers, mut body) = proxy.effect(request).await;

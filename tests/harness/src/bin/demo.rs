@@ -71,7 +71,8 @@ async fn main() -> ExitCode {
 async fn demo(arguments: &Arguments) -> Result<(), DemoError> {
     let started = Instant::now();
     say("Starting etcd and kube-apiserver");
-    let control_plane = ControlPlane::start(ControlPlaneOptions { controller_manager: true }).await?;
+    let control_plane =
+        ControlPlane::start(ControlPlaneOptions { controller_manager: true, etcd_data: None }).await?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
         let manifests = std::fs::read_to_string(root.join(file))
