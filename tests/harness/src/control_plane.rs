@@ -434,6 +434,17 @@ impl ControlPlane {
         self.apply(&manifests)
     }
 
+    /// Installs what the operator needs of the cluster: the CRD, and exactly its own rights.
+    pub async fn install_operator(&self) -> Result<(), String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
+            // The namespace of the Role may take a moment longer than the Role.
+            eventually(Duration::from_secs(60), file, async || self.apply_file(&root.join(file))).await?;
+        }
+        let established = ["wait", "--for=condition=Established", "crd/boltzapikeys.boltz.bio"];
+        self.kubectl(&established).map(drop).map_err(|error| error.to_string())
+    }
+
     /// Every request that has been finished so far.
     pub fn audit_events(&self) -> Vec<AuditEvent> {
         audit::parse(&std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default())
