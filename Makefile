@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fmt lint crd clean
+.PHONY: help demo soak test test-all fmt lint crd clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -13,10 +13,18 @@ demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves
 	@cargo build --bin boltz-operator
 	@cargo run --quiet --package boltz-harness --bin demo -- $(if $(KEEP),--keep)
 
+soak: ## 200 objects, random users, faults and restarts, judged all the time. MINUTES=10 OBJECTS=200 SEED=
+	@tests/control-plane/build >/dev/null
+	@cargo build --bin boltz-operator
+	@cargo run --quiet --package boltz-harness --bin soak
+
 test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
 	@tests/run
 
-test-all: test ## The same and what takes longer: each defence is switched off, and its tests have to turn red.
+test-all: test ## The same and what takes longer: deeper models, the whole matrix, a short soak, each defence switched off.
+	cargo test --quiet --profile checking --test plan model -- --ignored --nocapture --test-threads 1
+	cargo test --quiet --test crash_matrix -- --ignored --nocapture
+	$(MAKE) soak MINUTES=2
 	cargo test --quiet --test negative_controls -- --ignored --nocapture
 
 fmt: ## Formats the code.

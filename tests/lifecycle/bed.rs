@@ -65,15 +65,7 @@ async fn control_plane() -> &'static ControlPlane {
 
 /// The CRD and the operator's rights.
 pub async fn install(control_plane: &ControlPlane) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
-        // The namespace of the Role may take a moment longer than the Role.
-        let manifests = std::fs::read_to_string(root.join(file)).unwrap();
-        eventually(PATIENCE, file, async || control_plane.apply(&manifests)).await.unwrap();
-    }
-    control_plane
-        .kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/boltzapikeys.boltz.bio"])
-        .unwrap();
+    control_plane.install_operator().await.unwrap();
 }
 
 impl Bed {

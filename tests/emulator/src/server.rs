@@ -120,6 +120,11 @@ impl Emulator {
         lock(&self.state).faults.clear();
     }
 
+    /// How many requests the faults that wait are for.
+    pub fn faults_waiting(&self) -> usize {
+        lock(&self.state).faults.iter().map(|fault| fault.times as usize).sum()
+    }
+
     /// How many requests are held, by [`Outcome::Hold`](crate::Outcome::Hold) or
     /// [`Effect::OnRelease`](crate::Effect::OnRelease).
     pub fn held(&self) -> usize {

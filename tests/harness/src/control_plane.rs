@@ -132,7 +132,10 @@ impl ControlPlane {
         static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
         SHARED
             .get_or_try_init(|| {
-                Self::start(ControlPlaneOptions { controller_manager: true, etcd_data: None })
+                Self::start(ControlPlaneOptions {
+                    controller_manager: true,
+                    ..ControlPlaneOptions::default()
+                })
             })
             .await
     }
@@ -462,6 +465,17 @@ impl ControlPlane {
         let manifests =
             std::fs::read_to_string(file).map_err(io_error(format!("read {}", file.display())))?;
         self.apply(&manifests)
+    }
+
+    /// Installs what the operator needs of the cluster: the CRD, and exactly its own rights.
+    pub async fn install_operator(&self) -> Result<(), String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
+            // The namespace of the Role may take a moment longer than the Role.
+            eventually(Duration::from_secs(60), file, async || self.apply_file(&root.join(file))).await?;
+        }
+        let established = ["wait", "--for=condition=Established", "crd/boltzapikeys.boltz.bio"];
+        self.kubectl(&established).map(drop).map_err(|error| error.to_string())
     }
 
     /// Every request that has been finished so far.

@@ -48,6 +48,16 @@ impl OperatorProcess {
         Ok(Self { binary: binary.to_owned(), arguments, environment, listen, process, folder })
     }
 
+    /// The binary beside the program that asks: cargo puts both into the same folder.
+    pub fn built_binary() -> io::Result<PathBuf> {
+        let binary = std::env::current_exe()?.with_file_name("boltz-operator");
+        if binary.exists() {
+            Ok(binary)
+        } else {
+            Err(io::Error::other(format!("{} is missing: make builds it", binary.display())))
+        }
+    }
+
     /// The process.
     pub fn process(&self) -> &OwnedProcess {
         &self.process

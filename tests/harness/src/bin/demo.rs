@@ -4,7 +4,6 @@ use boltz_emulator::{Emulator, EmulatorError, Options, Settings};
 use boltz_harness::{ControlPlane, ControlPlaneOptions, HarnessError, OperatorProcess, eventually};
 use clap::Parser;
 use std::{
-    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -71,15 +70,12 @@ async fn main() -> ExitCode {
 async fn demo(arguments: &Arguments) -> Result<(), DemoError> {
     let started = Instant::now();
     say("Starting etcd and kube-apiserver");
-    let control_plane =
-        ControlPlane::start(ControlPlaneOptions { controller_manager: true, etcd_data: None }).await?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
-        let manifests = std::fs::read_to_string(root.join(file))
-            .map_err(|error| DemoError::Io("read a manifest", error))?;
-        eventually(PATIENCE, file, async || control_plane.apply(&manifests)).await?;
-    }
-    control_plane.kubectl(&["wait", "--for=condition=Established", "crd/boltzapikeys.boltz.bio"])?;
+    let control_plane = ControlPlane::start(ControlPlaneOptions {
+        controller_manager: true,
+        ..ControlPlaneOptions::default()
+    })
+    .await?;
+    control_plane.install_operator().await?;
 
     say("Starting the Boltz emulator, whose days have 18 s, and the operator");
     let settings = Settings {
@@ -143,11 +139,8 @@ async fn demo(arguments: &Arguments) -> Result<(), DemoError> {
 }
 
 fn start_operator(control_plane: &ControlPlane, emulator: &Emulator) -> Result<OperatorProcess, DemoError> {
-    let here = std::env::current_exe().map_err(|error| DemoError::Io("find the operator", error))?;
-    let binary: PathBuf = here.with_file_name("boltz-operator");
-    if !binary.exists() {
-        return Err(format!("{} is missing: run `make demo`, which builds it", binary.display()).into());
-    }
+    let binary =
+        OperatorProcess::built_binary().map_err(|error| DemoError::Io("find the operator", error))?;
     let arguments = [
         ("--boltz-base-url", emulator.base_url()),
         ("--settle-time", "2s".to_owned()),
