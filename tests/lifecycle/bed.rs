@@ -3,6 +3,7 @@
 use boltz_emulator::{Emulator, Key, Options, Settings};
 use boltz_harness::{ApiProxy, ControlPlane, ControlPlaneOptions, OperatorProcess, eventually};
 use boltz_operator::{api::BoltzApiKey, record::Record};
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::{
     api::core::v1::{Namespace, Secret},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -14,12 +15,13 @@ use kube::{
 use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeSet,
+    panic::AssertUnwindSafe,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::OnceCell;
 
@@ -366,6 +368,25 @@ impl Bed {
         })
         .await;
     }
+}
+
+/// Runs the rows of a table, each with its name, so many side by side: they mostly wait. `ROW="an older list"` runs those
+/// whose names begin so.
+#[allow(dead_code)]
+pub async fn run_rows(
+    side_by_side: usize,
+    rows: impl Iterator<Item = (&'static str, impl Future<Output = ()>)>,
+) {
+    let wanted = std::env::var("ROW").unwrap_or_default();
+    let rows = rows.filter(|(name, _)| name.starts_with(&wanted)).map(|(name, row)| async move {
+        let started = Instant::now();
+        let passed = AssertUnwindSafe(row).catch_unwind().await.is_ok();
+        eprintln!("{name}: {} s", started.elapsed().as_secs());
+        (name, passed)
+    });
+    let results: Vec<(&str, bool)> = stream::iter(rows).buffer_unordered(side_by_side).collect().await;
+    let failed: Vec<&str> = results.iter().filter(|(_, passed)| !passed).map(|(name, _)| *name).collect();
+    assert!(failed.is_empty() && !results.is_empty(), "{failed:?}");
 }
 
 /// Flags and values, as a process takes them.

@@ -28,15 +28,7 @@ async fn one_leads_another_stands_by_and_takes_over_at_once_when_it_goes() {
     bed.create("one", json!({})).await;
     bed.ready("one").await;
     let first = holder().await.unwrap();
-    let arguments = bed.arguments.clone();
-    let mut second = OperatorProcess::start(
-        Path::new(env!("CARGO_BIN_EXE_boltz-operator")),
-        &bed.control_plane.kubeconfig("operator"),
-        &arguments,
-        &[],
-    )
-    .unwrap();
-    second.wait_ready().await.unwrap();
+    let mut second = bed.another(&[]).await;
     let leads = |text: String| text.lines().any(|line| line == "boltz_leader 1");
     assert!(!leads(second.get("/metrics").await.unwrap()));
     assert!(leads(bed.operator.get("/metrics").await.unwrap()));

@@ -25,16 +25,12 @@ async fn rotated(bed: &Bed, name: &str, old: &str, reason: &str) -> String {
     object.status.unwrap().key_id.unwrap()
 }
 
-async fn id_of(bed: &Bed, name: &str) -> String {
-    bed.ready(name).await.status.unwrap().key_id.unwrap()
-}
-
 #[tokio::test]
 async fn a_key_rotates_before_it_expires_and_the_old_one_lives_through_its_overlap() {
     let settings = Settings { day_milliseconds: 12_000, ..Settings::default() };
     let bed = Bed::make(Make { settings, ..Make::default() }).await;
     bed.create("short", json!({"expiresInDays": 1, "rotation": {"overlap": "3s"}})).await;
-    let old = id_of(&bed, "short").await;
+    let old = bed.id_of("short").await;
     let new = rotated(&bed, "short", &old, "Renewal").await;
     assert!(bed.active_ids().contains(&old), "both live during the overlap");
     assert!(bed.active_ids().contains(&new));
@@ -54,7 +50,7 @@ async fn a_key_rotates_before_it_expires_and_the_old_one_lives_through_its_overl
 async fn a_rotation_takes_three_writes_and_its_end_one() {
     let bed = Bed::new().await;
     bed.create("counted", json!({"rotation": {"overlap": "1s"}})).await;
-    let old = id_of(&bed, "counted").await;
+    let old = bed.id_of("counted").await;
     let before = bed.writes().len();
     bed.annotate("counted", "boltz.bio/rotate", "1").await;
     rotated(&bed, "counted", &old, "RotateRequested").await;
@@ -81,7 +77,7 @@ async fn a_rotation_takes_three_writes_and_its_end_one() {
 async fn a_change_of_what_makes_a_key_issues_a_new_one_and_nothing_else_does() {
     let bed = Bed::new().await;
     bed.create("changing", json!({"allowedIPs": ["192.0.2.1", "192.0.2.2"]})).await;
-    let old = id_of(&bed, "changing").await;
+    let old = bed.id_of("changing").await;
     for same in [
         json!({"displayName": "another name"}),
         json!({"allowedIPs": ["192.0.2.2", "192.0.2.1"]}),
@@ -89,7 +85,7 @@ async fn a_change_of_what_makes_a_key_issues_a_new_one_and_nothing_else_does() {
         json!({"workspaceID": ""}),
     ] {
         bed.patch("changing", json!({"spec": same})).await;
-        assert_eq!(id_of(&bed, "changing").await, old, "{same}");
+        assert_eq!(bed.id_of("changing").await, old, "{same}");
     }
     bed.annotate("changing", "example.org/foreign", "1").await;
     bed.passes(2).await;
@@ -105,7 +101,7 @@ async fn a_change_of_what_makes_a_key_issues_a_new_one_and_nothing_else_does() {
 async fn a_deleted_secret_is_made_again_with_a_new_key() {
     let bed = Bed::new().await;
     bed.create("lost", json!({"rotation": {"overlap": "2s"}})).await;
-    let old = id_of(&bed, "lost").await;
+    let old = bed.id_of("lost").await;
     bed.secrets().delete("lost", &DeleteParams::default()).await.unwrap();
     rotated(&bed, "lost", &old, "SecretMissing").await;
     assert!(bed.active_ids().contains(&old), "pods may still use the old key");
@@ -119,7 +115,7 @@ async fn a_deleted_secret_is_made_again_with_a_new_key() {
 async fn an_altered_value_is_replaced() {
     let bed = Bed::new().await;
     bed.create("altered", json!({"rotation": {"overlap": "1s"}})).await;
-    let old = id_of(&bed, "altered").await;
+    let old = bed.id_of("altered").await;
     let patch = json!({"data": {"BOLTZ_API_KEY": ByteString(b"something else".to_vec())}});
     bed.secrets().patch("altered", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     rotated(&bed, "altered", &old, "SecretAltered").await;
@@ -131,7 +127,7 @@ async fn an_altered_value_is_replaced() {
 async fn an_altered_value_is_found_after_a_restart_too() {
     let mut bed = Bed::new().await;
     bed.create("altered", json!({"rotation": {"overlap": "1s"}})).await;
-    let old = id_of(&bed, "altered").await;
+    let old = bed.id_of("altered").await;
     bed.operator.kill();
     let patch = json!({"data": {"BOLTZ_API_KEY": ByteString(b"something else".to_vec())}});
     bed.secrets().patch("altered", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -145,7 +141,7 @@ async fn an_altered_value_is_found_after_a_restart_too() {
 async fn a_key_that_boltz_calls_inactive_is_replaced() {
     let bed = Bed::new().await;
     bed.create("revoked", json!({})).await;
-    let old = id_of(&bed, "revoked").await;
+    let old = bed.id_of("revoked").await;
     bed.emulator.deactivate(&old);
     rotated(&bed, "revoked", &old, "KeyInactive").await;
     bed.judge("revoked").await;
@@ -155,7 +151,7 @@ async fn a_key_that_boltz_calls_inactive_is_replaced() {
 async fn an_interval_rotates_a_key_that_never_expires() {
     let bed = Bed::new().await;
     bed.create("regular", json!({"rotation": {"interval": "4s", "overlap": "1s"}})).await;
-    let old = id_of(&bed, "regular").await;
+    let old = bed.id_of("regular").await;
     rotated(&bed, "regular", &old, "Interval").await;
 }
 
@@ -163,7 +159,7 @@ async fn an_interval_rotates_a_key_that_never_expires() {
 async fn a_leaked_key_is_revoked_as_soon_as_the_new_one_is_stored() {
     let bed = Bed::new().await;
     bed.create("leaked", json!({"rotation": {"overlap": "24h"}})).await;
-    let old = id_of(&bed, "leaked").await;
+    let old = bed.id_of("leaked").await;
     bed.annotate("leaked", "boltz.bio/rotate-now", "incident-1").await;
     rotated(&bed, "leaked", &old, "RotateNow").await;
     bed.until_active(1).await;
@@ -175,7 +171,7 @@ async fn a_leaked_key_is_revoked_as_soon_as_the_new_one_is_stored() {
 async fn under_until_idle_a_used_key_is_not_revoked_until_it_falls_idle() {
     let bed = Bed::new().await;
     bed.create("busy", json!({"rotation": {"overlap": "4s", "overlapPolicy": "UntilIdle"}})).await;
-    let old = id_of(&bed, "busy").await;
+    let old = bed.id_of("busy").await;
     bed.annotate("busy", "boltz.bio/rotate", "1").await;
     rotated(&bed, "busy", &old, "RotateRequested").await;
     let blocked = async {
@@ -219,7 +215,7 @@ async fn workloads_are_restarted_after_a_rotation_but_not_after_the_first_issue(
     let targets =
         json!([{"kind": "Deployment", "name": "worker"}, {"kind": "StatefulSet", "name": "absent"}]);
     bed.create("restarts", json!({"rolloutRestartTargets": targets})).await;
-    let old = id_of(&bed, "restarts").await;
+    let old = bed.id_of("restarts").await;
     let restarted_for = |deployment: &Deployment| {
         let template = deployment.spec.clone().unwrap().template.metadata.unwrap();
         template.annotations.and_then(|annotations| annotations.get("boltz.bio/restarted-for").cloned())
@@ -238,11 +234,11 @@ async fn with_four_previous_keys_optional_rotations_wait() {
     let bed = Bed::new().await;
     bed.create("eager", json!({"rotation": {"overlap": "24h"}})).await;
     for round in 1..=4 {
-        let old = id_of(&bed, "eager").await;
+        let old = bed.id_of("eager").await;
         bed.annotate("eager", "boltz.bio/rotate", &round.to_string()).await;
         rotated(&bed, "eager", &old, "RotateRequested").await;
     }
-    let old = id_of(&bed, "eager").await;
+    let old = bed.id_of("eager").await;
     bed.annotate("eager", "boltz.bio/rotate", "5").await;
     bed.passes(3).await;
     assert_eq!(bed.emulator.count(Operation::Create), 5, "the fifth request waits");
@@ -259,7 +255,7 @@ async fn with_four_previous_keys_optional_rotations_wait() {
 async fn foreign_labels_and_annotations_of_the_secret_are_left_alone() {
     let bed = Bed::new().await;
     bed.create("theirs", json!({"rotation": {"overlap": "1s"}})).await;
-    let old = id_of(&bed, "theirs").await;
+    let old = bed.id_of("theirs").await;
     let patch = json!({"metadata": {"labels": {"added": "by-someone"}}, "data": {"other": ByteString(b"x".to_vec())}});
     bed.secrets().patch("theirs", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     bed.passes(2).await;

@@ -1,21 +1,17 @@
 //! Watches that lag, break and lie: a cache is a hint, and what is written depends on what is there.
 
-use crate::bed::{Bed, Make};
+use crate::bed::{Bed, Make, PATIENCE, run_rows};
 use boltz_emulator::Operation;
 use boltz_harness::{WatchFault, eventually};
-use futures::{FutureExt, StreamExt, stream};
 use kube::api::DeleteParams;
 use serde_json::json;
-use std::{
-    panic::AssertUnwindSafe,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 const OBJECTS: &[&str] = &["boltzapikeys"];
 const SECRETS: &[&str] = &["secrets"];
 const BOTH: &[&str] = &["boltzapikeys", "secrets"];
 /// Longer than the settle time of the bed, and than its window all the more.
-const LONG: Duration = Duration::from_secs(3);
+const LATE: Duration = Duration::from_secs(3);
 /// Cells that run side by side: they mostly wait.
 const SIDE_BY_SIDE: usize = 6;
 
@@ -27,7 +23,7 @@ const ROWS: &[Row] = &[
     ("no events of objects", WatchFault::Freeze, OBJECTS, false),
     ("no events of Secrets", WatchFault::Freeze, SECRETS, false),
     ("no events after a restart", WatchFault::Freeze, BOTH, true),
-    ("late events", WatchFault::Delay(LONG), BOTH, false),
+    ("late events", WatchFault::Delay(LATE), BOTH, false),
     ("cuts", WatchFault::Cut, BOTH, false),
     ("lost events", WatchFault::Drop, BOTH, false),
     ("events twice", WatchFault::Duplicate, BOTH, false),
@@ -37,22 +33,12 @@ const ROWS: &[Row] = &[
     ("an older list after a restart", WatchFault::Replay, BOTH, true),
     ("410 as a status", WatchFault::GoneStatus, BOTH, false),
     ("410 as an event", WatchFault::GoneEvent, BOTH, false),
-    ("late echoes", WatchFault::LateEcho(LONG), BOTH, false),
+    ("late echoes", WatchFault::LateEcho(LATE), BOTH, false),
 ];
 
 #[tokio::test]
 async fn whatever_becomes_of_watches_keys_work_and_nothing_is_minted_twice() {
-    // `WATCHES="an older list"` runs a part of it.
-    let wanted = std::env::var("WATCHES").unwrap_or_default();
-    let cells = ROWS.iter().filter(|(name, ..)| name.starts_with(&wanted)).map(|row| async move {
-        let started = Instant::now();
-        let result = AssertUnwindSafe(cell(row)).catch_unwind().await;
-        eprintln!("{}: {} s", row.0, started.elapsed().as_secs());
-        (row.0, result.is_ok())
-    });
-    let results: Vec<(&str, bool)> = stream::iter(cells).buffer_unordered(SIDE_BY_SIDE).collect().await;
-    let failed: Vec<&str> = results.iter().filter(|(_, passed)| !passed).map(|(name, _)| *name).collect();
-    assert!(failed.is_empty() && !results.is_empty(), "{failed:?}");
+    run_rows(SIDE_BY_SIDE, ROWS.iter().map(|row| (row.0, cell(row)))).await;
 }
 
 async fn cell(&(_, fault, resources, restarts): &Row) {
@@ -85,7 +71,7 @@ async fn cell(&(_, fault, resources, restarts): &Row) {
     }
     // Boltz's list tells of this one, so it is replaced while the watches are as they are. Two passes later everything
     // has been looked at again, own writes of the rotation included that no event has shown.
-    eventually(crate::bed::PATIENCE, "the inactive key is replaced", async || {
+    eventually(PATIENCE, "the inactive key is replaced", async || {
         let record = bed.record("inactive").await;
         if record.key_id == replaced { Err("not yet") } else { Ok(()) }
     })
