@@ -226,7 +226,7 @@ impl Judge {
                 let (Some(key), Some(record)) = (self.look.key_in(secret), record_of(secret)) else {
                     continue;
                 };
-                if record["keyID"] != Json::from(key.id.clone()) || !self.delivered.insert(key.id.clone()) {
+                if record["keyID"] != *key.id || !self.delivered.insert(key.id.clone()) {
                     continue;
                 }
                 let before = self.current.insert(object.uid().unwrap_or_default(), key.id.clone());
@@ -328,11 +328,10 @@ impl Judge {
         if life.is_some_and(|life| life.unsigned_abs() < 10 * DAY) {
             return Err("its key is still one of the short days".to_owned());
         }
-        if record["keyID"] != Json::from(key.id.clone()) {
+        if record["keyID"] != *key.id {
             return Err(format!("its record names {}, its Secret holds {}", record["keyID"], key.id));
         }
-        if secret.name_any() != wanted_secret(object) || status["secretName"] != Json::from(secret.name_any())
-        {
+        if secret.name_any() != wanted_secret(object) || status["secretName"] != *secret.name_any() {
             return Err(format!(
                 "it is in the Secret {}, not in {}",
                 secret.name_any(),
@@ -344,7 +343,7 @@ impl Judge {
         let recorded = named(record.get("keyID"), record.get("previous"));
         let unreported =
             active.iter().find(|id| recorded.iter().any(|name| name == *id) && !reported.contains(**id));
-        if status["keyID"] != Json::from(key.id.clone()) || unreported.is_some() {
+        if status["keyID"] != *key.id || unreported.is_some() {
             return Err(format!("status reports {reported:?}, active are {active:?}"));
         }
         if let Some(id) = reported.iter().find(|id| !active.contains(&id.as_str())) {
