@@ -54,6 +54,8 @@ pub struct Judge {
     /// The current key of each object, as last seen.
     current: HashMap<String, String>,
     orphans: usize,
+    /// Whether the end was judged: before it, keys that are on their way are neither lost nor leaked.
+    saw_the_end: bool,
 }
 
 /// The object that a key's name speaks of, if the name carries our marker: the 16 hexadecimal digits.
@@ -138,6 +140,7 @@ impl Judge {
             renewals: 0,
             current: HashMap::new(),
             orphans: 0,
+            saw_the_end: false,
         }
     }
 
@@ -289,7 +292,8 @@ impl Judge {
 
     /// What is not as it has to be at rest: the object, and what is wrong with it. Orphans of forged objects are
     /// excused unless they are to be revoked too.
-    pub fn wrong_at_rest(&self, stage: &Stage, orphans_too: bool) -> Vec<(String, String)> {
+    pub fn wrong_at_rest(&mut self, stage: &Stage, orphans_too: bool) -> Vec<(String, String)> {
+        self.saw_the_end = true;
         let mut wrong = Vec::new();
         let mut active: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (mark, key) in self.look.ours().filter(|(_, key)| key.authenticates(self.look.now)) {
@@ -395,10 +399,11 @@ impl Judge {
             ("restarts: kills", count(&tally.kills)),
             ("restarts: terminations", count(&tally.terminations)),
             ("orphans of forged objects, revoked", self.orphans),
-            ("lost", lost.count()),
-            ("leaked", self.unaccounted().len()),
         ] {
             println!("{what:<38}{count:>7}");
+        }
+        if self.saw_the_end {
+            println!("{:<38}{:>7}\n{:<38}{:>7}", "lost", lost.count(), "leaked", self.unaccounted().len());
         }
     }
 }
