@@ -54,6 +54,8 @@ pub struct Judge {
     /// The current key of each object, as last seen.
     current: HashMap<String, String>,
     orphans: usize,
+    /// Whether the end was judged: before it, keys that are on their way are neither lost nor leaked.
+    saw_the_end: bool,
 }
 
 /// The object that a key's name speaks of, if the name carries our marker: the 16 hexadecimal digits.
@@ -138,6 +140,7 @@ impl Judge {
             renewals: 0,
             current: HashMap::new(),
             orphans: 0,
+            saw_the_end: false,
         }
     }
 
@@ -226,7 +229,7 @@ impl Judge {
                 let (Some(key), Some(record)) = (self.look.key_in(secret), record_of(secret)) else {
                     continue;
                 };
-                if record["keyID"] != Json::from(key.id.clone()) || !self.delivered.insert(key.id.clone()) {
+                if record["keyID"] != *key.id || !self.delivered.insert(key.id.clone()) {
                     continue;
                 }
                 let before = self.current.insert(object.uid().unwrap_or_default(), key.id.clone());
@@ -289,7 +292,8 @@ impl Judge {
 
     /// What is not as it has to be at rest: the object, and what is wrong with it. Orphans of forged objects are
     /// excused unless they are to be revoked too.
-    pub fn wrong_at_rest(&self, stage: &Stage, orphans_too: bool) -> Vec<(String, String)> {
+    pub fn wrong_at_rest(&mut self, stage: &Stage, orphans_too: bool) -> Vec<(String, String)> {
+        self.saw_the_end = true;
         let mut wrong = Vec::new();
         let mut active: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (mark, key) in self.look.ours().filter(|(_, key)| key.authenticates(self.look.now)) {
@@ -328,11 +332,10 @@ impl Judge {
         if life.is_some_and(|life| life.unsigned_abs() < 10 * DAY) {
             return Err("its key is still one of the short days".to_owned());
         }
-        if record["keyID"] != Json::from(key.id.clone()) {
+        if record["keyID"] != *key.id {
             return Err(format!("its record names {}, its Secret holds {}", record["keyID"], key.id));
         }
-        if secret.name_any() != wanted_secret(object) || status["secretName"] != Json::from(secret.name_any())
-        {
+        if secret.name_any() != wanted_secret(object) || status["secretName"] != *secret.name_any() {
             return Err(format!(
                 "it is in the Secret {}, not in {}",
                 secret.name_any(),
@@ -344,7 +347,7 @@ impl Judge {
         let recorded = named(record.get("keyID"), record.get("previous"));
         let unreported =
             active.iter().find(|id| recorded.iter().any(|name| name == *id) && !reported.contains(**id));
-        if status["keyID"] != Json::from(key.id.clone()) || unreported.is_some() {
+        if status["keyID"] != *key.id || unreported.is_some() {
             return Err(format!("status reports {reported:?}, active are {active:?}"));
         }
         if let Some(id) = reported.iter().find(|id| !active.contains(&id.as_str())) {
@@ -396,10 +399,11 @@ impl Judge {
             ("restarts: kills", count(&tally.kills)),
             ("restarts: terminations", count(&tally.terminations)),
             ("orphans of forged objects, revoked", self.orphans),
-            ("lost", lost.count()),
-            ("leaked", self.unaccounted().len()),
         ] {
             println!("{what:<38}{count:>7}");
+        }
+        if self.saw_the_end {
+            println!("{:<38}{:>7}\n{:<38}{:>7}", "lost", lost.count(), "leaked", self.unaccounted().len());
         }
     }
 }

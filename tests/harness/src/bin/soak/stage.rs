@@ -152,7 +152,8 @@ impl Stage {
         .chain(more)
         .map(|text| (*text).to_owned())
         .collect();
-        let environment = [("BOLTZ_API_KEY".to_owned(), self.emulator.admin_key().to_owned())];
+        let environment = [("BOLTZ_API_KEY", self.emulator.admin_key()), ("NO_COLOR", "1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         OperatorProcess::start(&binary, self.proxy.kubeconfig(), &arguments, &environment).map_err(failed)
     }
 
