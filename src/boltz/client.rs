@@ -1,21 +1,22 @@
 //! The client: one method per call, no retries, no redirects, bounded time and size.
 
 use super::{
-    error::BoltzError,
+    error::{BoltzError, SendError},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
 use crate::metrics::Metrics;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Certificate, RequestBuilder};
+use reqwest::{Certificate, Request, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout_at};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 const KEYS: &str = "/compute/v1/admin/api-keys";
 const AUTH_ME: &str = "/compute/v1/auth/me";
@@ -47,10 +48,13 @@ pub enum BoltzClientError {
     Build(#[source] reqwest::Error),
 }
 
+type Transport = BoxCloneSyncService<Request, Response, SendError>;
+
 /// The admin API of one organization. Cheap to clone.
 #[derive(Clone)]
 pub struct BoltzClient {
     http: reqwest::Client,
+    transport: Transport,
     base_url: String,
     request_timeout: Duration,
     admin_key: watch::Receiver<Option<SecretString>>,
@@ -82,13 +86,13 @@ impl BoltzClient {
         let http = reqwest::Client::builder()
             .tls_certs_only(roots)
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(options.request_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .user_agent(concat!("boltz-operator/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(BoltzClientError::Build)?;
         Ok(Self {
+            transport: Transport::new(http.clone().map_err(SendError::from)),
             http,
             base_url: options.base_url.trim_end_matches('/').to_owned(),
             request_timeout: options.request_timeout,
@@ -97,14 +101,25 @@ impl BoltzClient {
         })
     }
 
+    /// The same client, whose requests go through this service instead of the network.
+    #[must_use]
+    pub fn through<S>(self, service: S) -> Self
+    where
+        S: Service<Request, Response = Response, Error = SendError> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        Self { transport: Transport::new(service), ..self }
+    }
+
     /// Creates a key, shown only this once. Not idempotent: see [`BoltzError::effect`].
     pub async fn create_key(
         &self,
         request: &CreateKeyRequest,
         timeout: Duration,
     ) -> Result<CreatedKey, BoltzError> {
-        let call = self.request(Method::POST, KEYS).json(request).timeout(timeout.min(self.request_timeout));
-        let created: CreatedKey = self.send("create a key", "create", call).await?;
+        let call = self.request(Method::POST, KEYS).json(request);
+        let timeout = timeout.min(self.request_timeout);
+        let created: CreatedKey = self.send_within("create a key", "create", call, timeout).await?;
         if created.key.expose_secret().is_empty() || created.details.id.is_empty() {
             return Err(BoltzError::Unreadable { operation: "create a key" });
         }
@@ -173,8 +188,18 @@ impl BoltzClient {
         metric: &'static str,
         request: RequestBuilder,
     ) -> Result<T, BoltzError> {
+        self.send_within(operation, metric, request, self.request_timeout).await
+    }
+
+    async fn send_within<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        metric: &'static str,
+        request: RequestBuilder,
+        timeout: Duration,
+    ) -> Result<T, BoltzError> {
         let started = Instant::now();
-        let result = exchange(operation, request).await;
+        let result = exchange(operation, self.transport.clone(), request, timeout).await;
         let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
         self.metrics.boltz_call(metric, &code, started.elapsed());
         // serde_json's errors quote values: they are dropped.
@@ -188,24 +213,33 @@ fn says_already(text: &str) -> bool {
     text.contains("already revoked") || text.contains("already been revoked")
 }
 
-/// Sends one request and reads the whole answer: the status and body of a 2xx, or an error.
-async fn exchange(operation: &'static str, request: RequestBuilder) -> Result<(u16, Vec<u8>), BoltzError> {
-    let failed = |source: reqwest::Error| {
-        let source = source.without_url();
-        if source.is_connect() {
-            BoltzError::Connect { operation, source }
-        } else if source.is_timeout() {
-            BoltzError::Timeout { operation }
-        } else {
-            BoltzError::Transport { operation, source }
-        }
+/// Sends one request and reads the whole answer: the status and body of a 2xx, or an error. The time is kept here, so
+/// that it is bounded whatever the request goes through.
+async fn exchange(
+    operation: &'static str,
+    transport: Transport,
+    request: RequestBuilder,
+    timeout: Duration,
+) -> Result<(u16, Vec<u8>), BoltzError> {
+    let failed = |error: SendError| match error {
+        SendError::Connect(source) => BoltzError::Connect { operation, source },
+        SendError::Timeout => BoltzError::Timeout { operation },
+        SendError::Broken(source) => BoltzError::Transport { operation, source },
     };
-    let mut response = request.send().await.map_err(failed)?;
+    let too_late = |_| BoltzError::Timeout { operation };
+    let deadline = tokio::time::Instant::now() + timeout;
+    let request = request.build().map_err(|error| failed(error.into()))?;
+    let answer = timeout_at(deadline, transport.oneshot(request)).await.map_err(too_late)?;
+    let mut response = answer.map_err(failed)?;
     let status = response.status();
     let retry_after = retry_after(response.headers(), Timestamp::now());
     let mut body = Vec::new();
     loop {
-        match response.chunk().await {
+        let chunk = match timeout_at(deadline, response.chunk()).await {
+            Ok(chunk) => chunk.map_err(SendError::from),
+            Err(_) => Err(SendError::Timeout),
+        };
+        match chunk {
             Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => {
                 return Err(BoltzError::Unreadable { operation });
             }
@@ -214,8 +248,10 @@ async fn exchange(operation: &'static str, request: RequestBuilder) -> Result<(u
             // The status of an error is known even if its body is not.
             Err(_) if !status.is_success() => break,
             // A connection that broke while answering had been made: never "not sent".
-            Err(error) if error.is_timeout() => return Err(BoltzError::Timeout { operation }),
-            Err(error) => return Err(BoltzError::Transport { operation, source: error.without_url() }),
+            Err(SendError::Timeout) => return Err(BoltzError::Timeout { operation }),
+            Err(SendError::Connect(source) | SendError::Broken(source)) => {
+                return Err(BoltzError::Transport { operation, source });
+            }
         }
     }
     if status.is_success() {

@@ -2,6 +2,36 @@
 
 use std::time::Duration;
 
+/// What went wrong beneath HTTP.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request could not be sent, or had no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection: nothing was sent.
+    #[error("no connection")]
+    Connect(#[source] BoxError),
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[source] BoxError),
+}
+
+impl From<reqwest::Error> for SendError {
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if error.is_connect() {
+            Self::Connect(error.into())
+        } else if error.is_timeout() {
+            Self::Timeout
+        } else {
+            Self::Broken(error.into())
+        }
+    }
+}
+
 /// A call to Boltz failed. Neither `Display` nor `Debug` ever shows a key, a header or the body of a 2xx answer.
 #[derive(Debug, thiserror::Error)]
 pub enum BoltzError {
@@ -11,7 +41,7 @@ pub enum BoltzError {
         /// What was tried.
         operation: &'static str,
         /// Why not.
-        source: reqwest::Error,
+        source: BoxError,
     },
     /// No answer in time.
     #[error("{operation}: no answer from Boltz in time")]
@@ -25,7 +55,7 @@ pub enum BoltzError {
         /// What was tried.
         operation: &'static str,
         /// How.
-        source: reqwest::Error,
+        source: BoxError,
     },
     /// Boltz answered with an error.
     #[error("{operation}: Boltz answered {status}{}", describe(.code, .message))]

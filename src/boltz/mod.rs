@@ -5,5 +5,5 @@ mod error;
 mod types;
 
 pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions};
-pub use error::{BoltzError, BoltzErrorKind, Effect};
+pub use error::{BoltzError, BoltzErrorKind, BoxError, Effect, SendError};
 pub use types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyMode, KeyPage, Revocation};

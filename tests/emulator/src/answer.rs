@@ -32,7 +32,7 @@ where
 {
     let (entry, taken) = {
         let mut state = lock(&state);
-        let at = Timestamp::now();
+        let at = state.clock.now();
         state.requests.push(LoggedRequest { operation, at, subject, status: None });
         let entry = (state.epoch, state.requests.len() - 1);
         let taken = state.limit(at).map(|()| {
@@ -66,7 +66,11 @@ where
     };
     let task = match fault.effect {
         Effect::None => None,
-        Effect::Before => Some(Take::Now(handler(&mut lock(state), Timestamp::now()))),
+        Effect::Before => {
+            let mut state = lock(state);
+            let now = state.clock.now();
+            Some(Take::Now(handler(&mut state, now)))
+        }
         Effect::After(milliseconds) => {
             let wait = tokio::time::sleep(Duration::from_millis(milliseconds));
             Some(Take::Later(later(state.clone(), epoch, wait, handler)))
@@ -124,7 +128,8 @@ where
     tokio::spawn(async move {
         wait.await;
         let mut state = lock(&state);
-        (state.epoch == epoch).then(|| handler(&mut state, Timestamp::now()))
+        let now = state.clock.now();
+        (state.epoch == epoch).then(|| handler(&mut state, now))
     })
 }
 

@@ -35,8 +35,8 @@ pub fn routes() -> Router<SharedState> {
 
 /// Every key with all its fields, and how many requests of each kind got each status.
 async fn state(Shared(state): Shared<SharedState>) -> Json<Value> {
-    let now = Timestamp::now();
     let state = lock(&state);
+    let now = state.clock.now();
     let keys: Vec<Value> = state
         .keys
         .iter()
@@ -108,32 +108,36 @@ async fn create_foreign(
     Shared(state): Shared<SharedState>,
     Json(request): Json<CreateRequest>,
 ) -> Result<Json<Key>, Refused> {
-    let key = lock(&state).create(&request, Timestamp::now());
+    let mut state = lock(&state);
+    let now = state.clock.now();
+    let key = state.create(&request, now);
     key.map(Json).map_err(|refusal| (StatusCode::UNPROCESSABLE_ENTITY, refusal.message))
 }
 
 async fn deactivate(shared: Shared<SharedState>, id: Path<String>) -> StatusCode {
-    change_key(shared, id, |key| {
-        key.revoked_at.get_or_insert_with(Timestamp::now);
+    change_key(shared, id, |key, now| {
+        key.revoked_at.get_or_insert(now);
     })
 }
 
 async fn expire(shared: Shared<SharedState>, id: Path<String>) -> StatusCode {
-    change_key(shared, id, |key| key.expires_at = Some(Timestamp::now()))
+    change_key(shared, id, |key, now| key.expires_at = Some(now))
 }
 
 async fn use_key(shared: Shared<SharedState>, id: Path<String>) -> StatusCode {
-    change_key(shared, id, |key| key.last_used_at = Some(Timestamp::now()))
+    change_key(shared, id, |key, now| key.last_used_at = Some(now))
 }
 
 fn change_key(
     Shared(state): Shared<SharedState>,
     Path(id): Path<String>,
-    change: impl FnOnce(&mut Key),
+    change: impl FnOnce(&mut Key, Timestamp),
 ) -> StatusCode {
-    match lock(&state).key_mut(&id) {
+    let mut state = lock(&state);
+    let now = state.clock.now();
+    match state.key_mut(&id) {
         Some(key) => {
-            change(key);
+            change(key, now);
             StatusCode::NO_CONTENT
         }
         None => StatusCode::NOT_FOUND,

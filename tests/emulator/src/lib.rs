@@ -10,10 +10,12 @@
 //! | `api` | the routes of Boltz |
 //! | `control` | the routes under `/_emulator` |
 //! | `answer` | one request from its log entry to its answer, or to a fault |
+//! | `clock` | the machine's time, or a simulation's |
 //! | `fault`, `settings`, `rate`, `key`, `state` | data without I/O |
 
 mod answer;
 mod api;
+mod clock;
 pub mod connection;
 mod control;
 mod fault;
@@ -23,6 +25,7 @@ mod server;
 mod settings;
 mod state;
 
+pub use clock::Clock;
 pub use fault::{Effect, Fault, Operation, Outcome};
 pub use key::{AdminKey, Key};
 pub use server::{Emulator, EmulatorError, Options};

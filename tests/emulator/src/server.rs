@@ -1,12 +1,16 @@
 //! The emulator as a value in this process.
 
 use crate::{
-    api, connection, control,
+    api,
+    clock::Clock,
+    connection::{self, Connection},
+    control,
     fault::{Fault, Operation},
     key::{AdminKey, Key},
     settings::Settings,
     state::{CreateRequest, LoggedRequest, Principal, SharedState, State, lock},
 };
+use axum::{Router, extract::Extension};
 use jiff::Timestamp;
 use std::{
     net::SocketAddr,
@@ -48,13 +52,13 @@ pub enum EmulatorError {
     },
 }
 
-/// A running emulator. It stops, and closes every connection, when it is dropped.
+/// An emulator. One that listens stops, and closes every connection, when it is dropped.
 #[derive(Debug)]
 pub struct Emulator {
     state: SharedState,
     address: SocketAddr,
     admin_key: String,
-    server: JoinHandle<()>,
+    server: Option<JoinHandle<()>>,
 }
 
 impl Emulator {
@@ -67,8 +71,22 @@ impl Emulator {
         let state: SharedState =
             Arc::new(Mutex::new(State::new(settings, vec![AdminKey::new(admin_key.clone())])));
         let router = api::routes().merge(control::routes()).with_state(Arc::clone(&state));
-        let server = tokio::spawn(connection::serve(listener, router));
+        let server = Some(tokio::spawn(connection::serve(listener, router)));
         Ok(Self { state, address, admin_key, server })
+    }
+
+    /// One that does not listen: its requests come through [`Emulator::routes`], its time from that clock. Cuts are
+    /// left to the caller, who has the connection in hand.
+    pub fn in_memory(options: Options, clock: Clock) -> Self {
+        let Options { listen, admin_key, settings } = options;
+        let mut state = State::new(settings, vec![AdminKey::new(admin_key.clone())]);
+        state.clock = clock;
+        Self { state: Arc::new(Mutex::new(state)), address: listen, admin_key, server: None }
+    }
+
+    /// Boltz's API as a service.
+    pub fn routes(&self) -> Router {
+        api::routes().layer(Extension(Connection::default())).with_state(Arc::clone(&self.state))
     }
 
     /// For `BOLTZ_BASE_URL`.
@@ -93,8 +111,9 @@ impl Emulator {
 
     /// Those that authenticate now.
     pub fn active_keys(&self) -> Vec<Key> {
-        let now = Timestamp::now();
-        lock(&self.state).keys.iter().filter(|key| key.authenticates(now)).cloned().collect()
+        let state = lock(&self.state);
+        let now = state.clock.now();
+        state.keys.iter().filter(|key| key.authenticates(now)).cloned().collect()
     }
 
     /// The key with the id.
@@ -104,7 +123,8 @@ impl Emulator {
 
     /// The id of the workspace key that authenticates with the plaintext now. Does not count as use.
     pub fn authenticate(&self, plaintext: &str) -> Option<String> {
-        match lock(&self.state).authenticate(plaintext, Timestamp::now())? {
+        let state = lock(&self.state);
+        match state.authenticate(plaintext, state.clock.now())? {
             Principal::Workspace(id) => Some(id),
             Principal::Admin(..) => None,
         }
@@ -153,31 +173,35 @@ impl Emulator {
 
     /// As if a person revoked the key in Boltz's console.
     pub fn deactivate(&self, id: &str) {
-        self.change_key(id, |key| {
-            key.revoked_at.get_or_insert_with(Timestamp::now);
+        self.change_key(id, |key, now| {
+            key.revoked_at.get_or_insert(now);
         });
     }
 
     /// As if the key's time were over.
     pub fn expire_now(&self, id: &str) {
-        self.change_key(id, |key| key.expires_at = Some(Timestamp::now()));
+        self.change_key(id, |key, now| key.expires_at = Some(now));
     }
 
     /// As if the key were used now.
     pub fn use_key(&self, id: &str) {
-        self.change_key(id, |key| key.last_used_at = Some(Timestamp::now()));
+        self.change_key(id, |key, now| key.last_used_at = Some(now));
     }
 
-    fn change_key(&self, id: &str, change: impl FnOnce(&mut Key)) {
-        if let Some(key) = lock(&self.state).key_mut(id) {
-            change(key);
+    fn change_key(&self, id: &str, change: impl FnOnce(&mut Key, Timestamp)) {
+        let mut state = lock(&self.state);
+        let now = state.clock.now();
+        if let Some(key) = state.key_mut(id) {
+            change(key, now);
         }
     }
 
     /// A key that somebody else made. Answers its id; none if the name is refused.
     pub fn create_foreign(&self, name: &str) -> Option<String> {
         let request = CreateRequest { name: Some(name.to_owned()), ..CreateRequest::default() };
-        lock(&self.state).create(&request, Timestamp::now()).ok().map(|key| key.id)
+        let mut state = lock(&self.state);
+        let now = state.clock.now();
+        state.create(&request, now).ok().map(|key| key.id)
     }
 
     /// Forgets keys, faults and requests, and releases what is held. Settings and admin keys stay.
@@ -188,6 +212,8 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        self.server.abort();
+        if let Some(server) = &self.server {
+            server.abort();
+        }
     }
 }

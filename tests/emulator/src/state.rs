@@ -1,6 +1,7 @@
 //! What the emulated organization holds, and what was asked of it. No I/O.
 
 use crate::{
+    clock::Clock,
     fault::{Fault, Operation},
     key::{AdminKey, Key, random_text},
     rate::TokenBucket,
@@ -134,6 +135,8 @@ pub struct State {
     pub settings: Settings,
     /// The admin keys that are taken.
     pub admin_keys: Vec<AdminKey>,
+    /// What time it is.
+    pub clock: Clock,
     /// Every key that was ever created, oldest first.
     pub keys: Vec<Key>,
     /// Faults that wait for their requests.
@@ -161,6 +164,7 @@ impl State {
         *self = Self {
             settings: std::mem::take(&mut self.settings),
             admin_keys: std::mem::take(&mut self.admin_keys),
+            clock: self.clock,
             release: std::mem::take(&mut self.release),
             epoch: self.epoch + 1,
             ..Self::default()
