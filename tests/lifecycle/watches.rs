@@ -82,7 +82,9 @@ async fn cell(&(_, fault, resources, restarts): &Row) {
         let works = bed.emulator.authenticate(&bed.value(name).await);
         assert!(works.is_some(), "{name} does not work\n{}", bed.operator.process().last_lines(40));
     }
-    bed.proxy.as_ref().unwrap().heal_watches();
+    let proxy = bed.proxy.as_ref().unwrap();
+    assert!(proxy.broken_watches() > 0, "the fault has not shown");
+    proxy.heal_watches();
     bed.gone("ended").await;
     rotated(&bed, 2).await;
     bed.judge_all(&["made", "rotated", "inactive", "bare"], &[]).await;

@@ -174,6 +174,12 @@ impl ApiProxy {
         self.proxy.watches.set(Some((fault, resources)));
     }
 
+    /// How often a fault of watches has shown: an event that was held up, lost or repeated, a refused watch, an older
+    /// list that was not the newest.
+    pub fn broken_watches(&self) -> usize {
+        self.proxy.watches.met()
+    }
+
     /// Watches are as they should be again.
     pub fn heal_watches(&self) {
         self.proxy.watches.set(None);

@@ -5,7 +5,10 @@ use futures::{Stream, StreamExt, stream};
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -49,6 +52,7 @@ pub(crate) struct Watches {
     fault: watch::Sender<Option<(WatchFault, &'static [&'static str])>>,
     /// Own writes without an answer: their effect may have been seen already.
     in_flight: watch::Sender<usize>,
+    met: AtomicUsize,
     known: Mutex<Known>,
 }
 
@@ -66,6 +70,15 @@ impl Watches {
 
     pub(crate) fn set(&self, fault: Option<(WatchFault, &'static [&'static str])>) {
         self.fault.send_replace(fault);
+    }
+
+    /// How often a fault has shown.
+    pub(crate) fn met(&self) -> usize {
+        self.met.load(Ordering::Relaxed)
+    }
+
+    fn meets(&self) {
+        self.met.fetch_add(1, Ordering::Relaxed);
     }
 
     fn fault_of(&self, resource: &str) -> Option<WatchFault> {
@@ -90,7 +103,11 @@ impl Watches {
     pub(crate) fn list(&self, resource: &str, key: String, answer: Vec<u8>) -> Vec<u8> {
         let mut known = self.lock();
         if self.fault_of(resource) == Some(WatchFault::Replay) {
-            return known.lists.get(&key).cloned().unwrap_or(answer);
+            let Some(older) = known.lists.get(&key).cloned() else { return answer };
+            if older != answer {
+                self.meets();
+            }
+            return older;
         }
         known.lists.insert(key, answer.clone());
         answer
@@ -102,7 +119,11 @@ impl Watches {
         if self.fault_of(resource) == Some(WatchFault::GoneStatus) {
             known.compacted.entry(path.to_owned()).or_insert(version);
         }
-        known.compacted.get(path).is_some_and(|compacted| version <= *compacted)
+        let is_gone = known.compacted.get(path).is_some_and(|compacted| version <= *compacted);
+        if is_gone {
+            self.meets();
+        }
+        is_gone
     }
 }
 
@@ -228,23 +249,25 @@ impl Pump<'_> {
         line: Vec<u8>,
     ) -> Result<(), End> {
         self.count += 1;
+        let mut is_counted = false;
         loop {
             let until = match *fault {
                 None | Some(WatchFault::GoneStatus) => return self.send(line),
-                Some(WatchFault::Freeze | WatchFault::Replay) => None,
-                Some(WatchFault::Delay(by)) => Some(arrived + by),
-                Some(WatchFault::LateEcho(by)) => {
-                    if !self.is_echo(&line).await {
-                        return self.send(line);
-                    }
-                    Some(arrived + by)
+                // The older list is what counts.
+                Some(WatchFault::Replay) => None,
+                Some(WatchFault::Drop) if self.count.is_multiple_of(2) => return self.send(line),
+                Some(WatchFault::LateEcho(_)) if !self.is_echo(&line).await => return self.send(line),
+                Some(_) if !std::mem::replace(&mut is_counted, true) => {
+                    self.watches.meets();
+                    continue;
                 }
+                Some(WatchFault::Freeze) => None,
+                Some(WatchFault::Delay(by) | WatchFault::LateEcho(by)) => Some(arrived + by),
                 Some(WatchFault::Cut) => {
                     self.send(line[..line.len() / 2].to_vec())?;
                     return self.cut();
                 }
-                Some(WatchFault::Drop) if self.count % 2 == 1 => return Ok(()),
-                Some(WatchFault::Drop) => return self.send(line),
+                Some(WatchFault::Drop) => return Ok(()),
                 Some(WatchFault::Duplicate) => {
                     self.send(line.clone())?;
                     return self.send(line);
