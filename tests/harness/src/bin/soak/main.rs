@@ -28,9 +28,9 @@ use std::{
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(15);
 /// To come to rest: the longest life of a key in the run, the waits after failures, and room for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(420);
 /// For orphans to be revoked once that is asked for.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the operator against a real control plane and an emulator of Boltz, under random users, faults and restarts,
 /// and judges it all the time.
@@ -163,7 +163,9 @@ async fn settle(
     patience: Duration,
     orphans_too: bool,
 ) -> Result<(), SoakError> {
-    let deadline = Instant::now() + patience;
+    let started = Instant::now();
+    let deadline = started + patience;
+    let mut told = started;
     loop {
         judge.look(stage).await?;
         if let Some(code) = operator.wait(Duration::ZERO) {
@@ -180,6 +182,14 @@ async fn settle(
                     wrong.len()
                 ),
             ));
+        }
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            let waited = started.elapsed().as_secs();
+            println!(
+                "{waited} s at rest, {} things are not settled, the first: {object}: {what}",
+                wrong.len()
+            );
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
