@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// `Retry-After` is obeyed up to this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// The wait after the nth failure in a row: doubling from a second to a minute, with half of it at random, and not
 /// less than the server asked for.

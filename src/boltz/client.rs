@@ -202,10 +202,15 @@ impl BoltzClient {
         let result = exchange(operation, self.transport.clone(), request, timeout).await;
         let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
         self.metrics.boltz_call(metric, &code, started.elapsed());
-        // serde_json's errors quote values: they are dropped.
         let (_, body) = result?;
-        serde_json::from_slice(&body).map_err(|_| BoltzError::Unreadable { operation })
+        read_answer(operation, &body)
     }
+}
+
+/// What the body of a 2xx answer says.
+pub fn read_answer<T: DeserializeOwned>(operation: &'static str, body: &[u8]) -> Result<T, BoltzError> {
+    // serde_json's errors quote values: they are dropped.
+    serde_json::from_slice(body).map_err(|_| BoltzError::Unreadable { operation })
 }
 
 fn says_already(text: &str) -> bool {
@@ -257,14 +262,19 @@ async fn exchange(
     if status.is_success() {
         return Ok((status.as_u16(), body));
     }
-    let told = serde_json::from_slice::<Told>(&body).unwrap_or_default();
-    Err(BoltzError::Status {
-        operation,
-        status: status.as_u16(),
-        code: printable(&told.code),
-        message: printable(&told.message),
-        retry_after,
-    })
+    Err(read_refusal(operation, status.as_u16(), retry_after, &body))
+}
+
+/// What an answer that is no 2xx says. Its body need not be Boltz's: proxies answer too.
+pub fn read_refusal(
+    operation: &'static str,
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) -> BoltzError {
+    let told = serde_json::from_slice::<Told>(body).unwrap_or_default();
+    let (code, message) = (printable(&told.code), printable(&told.message));
+    BoltzError::Status { operation, status, code, message, retry_after }
 }
 
 /// Boltz's error body; not guaranteed, field by field.
@@ -276,17 +286,19 @@ struct Told {
     message: serde_json::Value,
 }
 
+/// Words, and not what is built of fields: one of them may hold a key.
 fn printable(value: &serde_json::Value) -> String {
+    use serde_json::Value;
     let text = match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
     text.chars().filter(|character| !character.is_control()).take(LONGEST_MESSAGE).collect()
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let number =
         |text: &str| text.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
@@ -336,6 +348,21 @@ mod tests {
         for bad in [r#"{"key":"sk"}"#.to_owned(), format!(r#"{{"key_details":{details}}}"#), "[]".to_owned()]
         {
             assert!(serde_json::from_str::<CreatedKey>(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_repeats_words_and_no_fields() {
+        let told = |body: &str| read_refusal("create a key", 500, None, body.as_bytes()).to_string();
+        let answered = "create a key: Boltz answered 500";
+        for (body, words) in [
+            (r#"{"code":"INTERNAL","message":"Try\nagain"}"#, " (INTERNAL: Tryagain)"),
+            (r#"{"code":17,"message":true,"key":"sk"}"#, " (17: true)"),
+            (r#"{"code":{"key":"sk"},"message":[{"key":"sk"}]}"#, ""),
+            ("<html>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(told(body), format!("{answered}{words}"), "{body}");
         }
     }
 

@@ -33,6 +33,7 @@ use kube::{
     },
 };
 pub use kubernetes::{Kubernetes, KubernetesError};
+pub use observe::object_facts;
 pub use orphans::{OrphanHandling, Orphans};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;

@@ -88,7 +88,8 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
 }
 
-fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
+/// The object as decisions see it, whatever tenants wrote into it.
+pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
     let annotation = |name: &str| object.annotations().get(name).cloned();
     ObjectFacts {
         namespace: object.namespace().unwrap_or_default(),

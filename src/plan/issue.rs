@@ -80,8 +80,10 @@ impl Decision<'_> {
         let replaced = self
             .facts
             .record()
-            .map(|record| record.rotations + 1)
-            .or_else(|| self.facts.object.status.key_id.as_ref().map(|_| self.reported_rotations() + 1));
+            .map(|record| record.rotations)
+            .or_else(|| self.facts.object.status.key_id.as_ref().map(|_| self.reported_rotations()))
+            // Anybody may have written the number, the largest one too.
+            .map(|rotations| rotations.saturating_add(1));
         let mut record = Record {
             key_id: key.id.clone(),
             key_prefix: key.prefix.clone(),
