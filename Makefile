@@ -25,6 +25,7 @@ test-all: test ## The same and what takes longer: deeper models, the whole matri
 	cargo test --quiet --profile checking --test plan model -- --ignored --nocapture --test-threads 1
 	cargo test --quiet --test crash_matrix -- --ignored --nocapture
 	$(MAKE) soak MINUTES=2
+	fuzz/run 30
 	cargo test --quiet --test negative_controls -- --ignored --nocapture
 
 fmt: ## Formats the code.

@@ -4,11 +4,12 @@ use crate::{
     api::{BoltzApiKey, WatchedApiKey},
     secrets::SecretMetadata,
 };
-use http::{HeaderValue, header::ACCEPT};
+use http::{HeaderValue, Response, header::ACCEPT};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request},
+    client::Body,
     core::{PartialObjectMeta, Status},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -16,6 +17,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a watcher's list, or the beginning of its watch, may take; the API server itself ends a list at 60 s.
+const LONGEST_LIST: Duration = Duration::from_secs(65);
 /// Who wrote a field, in managedFields.
 const FIELD_MANAGER: &str = "boltz-operator";
 /// An answer with the metadata only: a Secret's value must not come back in one that might be logged.
@@ -139,7 +142,7 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// Over a client that does not retry by itself.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client: in_time(client) }
     }
 
     /// The client, for watches and leases.
@@ -323,6 +326,33 @@ fn secrets(namespace: &str) -> Request {
 
 fn parameters(dry_run: bool) -> PatchParams {
     PatchParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// The same client, whose watches begin in time and whose other calls end in time. Watchers bound the silence of a watch
+/// that runs, but neither they nor kube's connections bound the wait for a list: one whose answer never comes would
+/// leave the controller blind for ever.
+fn in_time(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let client = client.clone();
+        let query = request.uri().query().unwrap_or_default();
+        let is_watch = query.split('&').any(|parameter| parameter.starts_with("watch="));
+        async move {
+            let call = async {
+                let answer = client.send(request).await?;
+                if is_watch {
+                    return Ok(answer);
+                }
+                let (head, body) = answer.into_parts();
+                Ok::<_, kube::Error>(Response::from_parts(head, Body::from(body.collect_bytes().await?)))
+            };
+            match tokio::time::timeout(LONGEST_LIST, call).await {
+                Ok(answer) => answer,
+                Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+            }
+        }
+    });
+    Client::new(service, namespace)
 }
 
 async fn bounded<T>(

@@ -2,6 +2,7 @@
 
 use crate::{
     process::Process,
+    seam::Fault,
     world::{MINUTE, SECOND, World},
 };
 use boltz_emulator::{Operation, Settings};
@@ -55,4 +56,22 @@ async fn a_restart_writes_nothing() {
     }
     assert!(world.take_writes().is_empty());
     assert_eq!(world.emulator.count(Operation::Create), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_whose_answer_never_comes_is_asked_for_again() {
+    // The list at the start, and those of the two watchers.
+    for number in 0..3 {
+        let world = World::new(Settings::default());
+        let mut lists = 0;
+        world.faults(move |met| {
+            let is_list = met.what.ends_with("/boltzapikeys") || met.what.ends_with("v1/secrets");
+            lists += usize::from(is_list);
+            (is_list && lists == number + 1).then_some(Fault::Silent)
+        });
+        let _process = Process::start(&world, 1);
+        world.create(&json!({}));
+        sleep(2 * MINUTE).await;
+        assert!(world.record().is_some(), "list {number}: {}", world.transcript());
+    }
 }

@@ -160,7 +160,7 @@ impl Life {
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let what = format!("Boltz {method} {path}");
         let revoked = path.strip_suffix("/revoke").and_then(|path| path.rsplit('/').next());
-        let revoked = revoked.map(|id| percent_decoded(id));
+        let revoked = revoked.map(percent_decoded);
         let mut sent = Request::builder().method(method).uri(request.url().as_str());
         for (name, value) in request.headers() {
             sent = sent.header(name, value);
