@@ -75,6 +75,23 @@ fn a_record_says_all_that_boltz_answered_and_counts_rotations() {
 }
 
 #[test]
+fn the_largest_count_of_rotations_stays() {
+    // Anybody with rights on Secret or status can write it there.
+    for forge_status in [false, true] {
+        let (mut world, mut process) = World::ready(plain());
+        if forge_status {
+            world.secrets.clear();
+            world.edit(|object| object.status.rotations = Some(i64::MAX));
+        } else {
+            world.secret().record.as_mut().unwrap().rotations = i64::MAX;
+            world.edit(|object| object.rotate = Some("1".to_owned()));
+        }
+        process.rest(&mut world);
+        assert_eq!((world.counts.posts, world.record().rotations), (2, i64::MAX), "{forge_status}");
+    }
+}
+
+#[test]
 fn the_reason_tells_a_first_key_from_a_replaced_one() {
     // Its own Secret without a record, and no key ever.
     let mut world = World::with(plain());
