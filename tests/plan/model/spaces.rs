@@ -128,17 +128,11 @@ fn two_operators_and_users() {
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
-fn two_operators_a_stale_cache_and_a_user() {
-    for user in [User::Rotates, User::RotatesNow, User::Deletes, User::DeletesTheSecret, User::EditsTheValue]
-    {
-        let protocol = Protocol {
-            operators: 2,
-            is_ready: true,
-            freezes: 1,
-            pauses: 1,
-            users: vec![user],
-            ..Protocol::default()
-        };
-        explore(&format!("two operators, a stale cache, a pause, {user:?}"), protocol);
+fn two_operators_a_stale_cache_or_a_pause_and_a_user() {
+    let users = [User::Rotates, User::RotatesNow, User::Deletes, User::DeletesTheSecret, User::EditsTheValue];
+    for user in users {
+        let calm = Protocol { operators: 2, is_ready: true, users: vec![user], ..Protocol::default() };
+        explore(&format!("two operators, a stale cache, {user:?}"), Protocol { freezes: 1, ..calm.clone() });
+        explore(&format!("two operators, a pause, {user:?}"), Protocol { pauses: 1, ..calm });
     }
 }
