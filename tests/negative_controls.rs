@@ -42,8 +42,8 @@ const CONTROLS: [Control; 22] = [
     Control {
         defence: "the settle time",
         file: "src/plan/keys.rs",
-        with: "seen.plus(settings.window() + settings.settle_time)",
-        without: "seen",
+        with: "seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)",
+        without: "seen.unwrap_or(now.monotonic)",
         red: "trace_2",
     },
     Control {
