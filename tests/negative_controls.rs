@@ -49,8 +49,8 @@ const CONTROLS: [Control; 22] = [
     Control {
         defence: "a live read before every revocation",
         file: "tests/plan/world.rs",
-        with: "Step::Revoke { .. } if !facts.live => true,",
-        without: "Step::Revoke { .. } if false => true,",
+        with: "Step::Revoke { .. } if !facts.live => Ok(Next::ReadAgain),",
+        without: "Step::Revoke { .. } if false => Ok(Next::ReadAgain),",
         red: "trace_1",
     },
     Control {

@@ -1,6 +1,6 @@
 //! Particulars that the stories of the other files do not tell: each stands for a mutant of the code that survived them.
 
-use crate::world::{Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
+use crate::world::{Fault, HOUR, MINUTE, Process, SECOND, World, is_mint, is_store, plain, words};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
     ledger::{Ledger, LedgerEntry},
@@ -10,14 +10,6 @@ use boltz_operator::{
 };
 use serde_json::json;
 use std::time::Duration;
-
-fn is_mint(step: &Step) -> bool {
-    matches!(step, Step::Mint(_))
-}
-
-fn is_store(step: &Step) -> bool {
-    matches!(step, Step::Store { .. })
-}
 
 fn until(wake_at: Duration, reason: Reason, message: &str) -> Option<Block> {
     Some(Block { reason, message: message.to_owned(), until: Some(Monotonic(wake_at)) })

@@ -2,7 +2,7 @@
 //! shards with one cluster name) in `src/config.rs`, 13 (a webhook without dry-run support) in
 //! `src/controller/kubernetes.rs`, 16 (a full ledger) in `issuance.rs`.
 
-use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain};
+use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, is_mint, is_store, plain};
 use boltz_operator::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus},
     plan::{RevokeReason, Step},
@@ -14,14 +14,6 @@ use serde_json::json;
 fn pause_before(process: &mut Process, world: &mut World, is_it: fn(&Step) -> bool) {
     let paused = process.reconcile_with(world, &mut |step| is_it(step).then_some(Fault::CrashBefore));
     assert!(paused.is_err(), "it never came to that step");
-}
-
-fn is_mint(step: &Step) -> bool {
-    matches!(step, Step::Mint(_))
-}
-
-fn is_store(step: &Step) -> bool {
-    matches!(step, Step::Store { .. })
 }
 
 fn later(world: &mut World, by: std::time::Duration) {

@@ -29,7 +29,8 @@ const FINALIZER: &str = boltz_operator::api::FINALIZER;
 const MOST_ROUNDS: u32 = 400;
 /// More steps than any chain of decisions has.
 const MOST_STEPS: usize = 64;
-const INVENTORY_INTERVAL: Duration = Duration::from_secs(600);
+/// Between two passes that nothing asked for.
+pub const INVENTORY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// A Secret as the API server holds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +87,26 @@ pub enum Fault {
 /// The process has ended.
 #[derive(Debug, PartialEq)]
 pub struct Crashed;
+
+/// What follows a decision that has been carried out.
+pub enum Next {
+    /// There is nothing to do now.
+    Rest(Box<Plan>),
+    /// A live read, and a decision by it.
+    ReadAgain,
+    /// Another decision, by the same facts.
+    Decide,
+}
+
+/// C2.
+pub fn is_mint(step: &Step) -> bool {
+    matches!(step, Step::Mint(_))
+}
+
+/// C3.
+pub fn is_store(step: &Step) -> bool {
+    matches!(step, Step::Store { .. })
+}
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
@@ -504,7 +525,7 @@ impl Process {
         write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}", values.keys())
     }
 
-    pub fn refresh(&mut self, world: &World, facts: &mut Facts) {
+    fn refresh(&mut self, world: &World, facts: &mut Facts) {
         facts.memory = self.memory.clone();
         facts.account = self.account.clone();
         let mark = ObjectMark::from_uid(&facts.object.uid);
@@ -546,6 +567,12 @@ impl Process {
         plan(&facts, &world.settings, self.now(world))
     }
 
+    /// The decision now, by these facts and what the process has learnt meanwhile.
+    pub fn decide_on(&mut self, world: &World, facts: &mut Facts) -> Plan {
+        self.refresh(world, facts);
+        plan(facts, &world.settings, self.now(world))
+    }
+
     /// Observes, decides and executes until there is nothing to do now.
     pub fn reconcile(&mut self, world: &mut World) -> Option<Plan> {
         self.reconcile_with(world, &mut |_| None).unwrap()
@@ -559,18 +586,12 @@ impl Process {
     ) -> Result<Option<Plan>, Crashed> {
         let Some(mut facts) = self.facts(world, false) else { return Ok(self.forsaken(world)) };
         for _ in 0..MOST_STEPS {
-            self.refresh(world, &mut facts);
-            let decision = plan(&facts, &world.settings, self.now(world));
-            let read_again = match decision.step {
-                Step::Wait => return Ok(Some(decision)),
-                Step::Revoke { .. } if !facts.live => true,
-                step => {
-                    let fault = fault(&step);
-                    self.execute(world, &mut facts, step, fault)?
-                }
-            };
+            let next = self.step(world, &mut facts, fault)?;
+            if let Next::Rest(decision) = next {
+                return Ok(Some(*decision));
+            }
             world.assert_the_delivered_key_lives();
-            if read_again {
+            if let Next::ReadAgain = next {
                 // Another object of that name is another's: only the UID counts.
                 match self.facts(world, true).filter(|read| read.object.uid == facts.object.uid) {
                     Some(read) => facts = read,
@@ -579,6 +600,25 @@ impl Process {
             }
         }
         panic!("a chain of decisions without end");
+    }
+
+    /// Decides, and carries out one step.
+    pub fn step(
+        &mut self,
+        world: &mut World,
+        facts: &mut Facts,
+        fault: &mut dyn FnMut(&Step) -> Option<Fault>,
+    ) -> Result<Next, Crashed> {
+        let decision = self.decide_on(world, facts);
+        match decision.step {
+            Step::Wait => Ok(Next::Rest(Box::new(decision))),
+            Step::Revoke { .. } if !facts.live => Ok(Next::ReadAgain),
+            step => {
+                let fault = fault(&step);
+                let read_again = self.execute(world, facts, step, fault)?;
+                Ok(if read_again { Next::ReadAgain } else { Next::Decide })
+            }
+        }
     }
 
     /// The object is gone: the keys that only this process knows of are revoked.
@@ -644,7 +684,7 @@ impl Process {
     }
 
     /// Carries out a step as the executor does. `Ok(true)`: read again.
-    pub fn execute(
+    fn execute(
         &mut self,
         world: &mut World,
         facts: &mut Facts,

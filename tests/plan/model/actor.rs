@@ -1,8 +1,8 @@
 //! One process of the model: what it holds between two of its calls.
 
 use super::{Digest, SPACING, faults_of};
-use crate::world::{Crashed, Fault, Process, World};
-use boltz_operator::plan::{Facts, Monotonic, Step, plan};
+use crate::world::{Crashed, Fault, INVENTORY_INTERVAL, Next, Process, World, words};
+use boltz_operator::plan::{Facts, Monotonic, Plan, Step};
 use std::{fmt::Write, hash::Hasher, time::Duration};
 
 #[derive(Clone, Debug)]
@@ -13,9 +13,9 @@ pub struct Actor {
     /// How often time has passed while it was paused.
     pub naps: u8,
     /// The world's changes when it last began to read Boltz's list.
-    pub listed: u64,
+    listed: Option<u64>,
     /// The world's changes when it last looked.
-    seen: u64,
+    seen: Option<u64>,
     /// A pass has ended, or the time has come that it waited for.
     is_due: bool,
 }
@@ -34,16 +34,16 @@ pub enum Phase {
 impl Actor {
     pub fn new(process: Process) -> Self {
         let phase = Phase::Idle { wake_at: None, pass_since: Some(Monotonic::default()) };
-        Self { process, phase, paused: false, naps: 0, listed: u64::MAX, seen: u64::MAX, is_due: true }
+        Self { process, phase, paused: false, naps: 0, listed: None, seen: None, is_due: true }
     }
 
     /// It has done nothing yet.
     pub fn is_fresh(&self) -> bool {
-        self.seen == u64::MAX
+        self.seen.is_none()
     }
 
     fn is_due(&self, world: &World) -> bool {
-        self.is_due || (self.process.stale.is_none() && self.seen != world.changes())
+        self.is_due || (self.process.stale.is_none() && self.seen != Some(world.changes()))
     }
 
     /// It waits for something to happen.
@@ -59,7 +59,7 @@ impl Actor {
 
     /// A pass would show something that its last one did not.
     pub fn can_pass(&self, world: &World) -> bool {
-        self.listed != world.changes()
+        self.listed != Some(world.changes())
     }
 
     pub fn wakes_at(&self) -> Option<Duration> {
@@ -69,7 +69,7 @@ impl Actor {
     }
 
     pub fn take_pass(&mut self, world: &mut World) {
-        self.listed = world.changes();
+        self.listed = Some(world.changes());
         self.process.take_pass(world);
         if let Phase::Idle { pass_since, .. } = &mut self.phase {
             *pass_since = None;
@@ -85,7 +85,7 @@ impl Actor {
             if wake_at.is_some_and(|at| at <= world.elapsed) {
                 *wake_at = None;
                 self.is_due = true;
-            } else if self.process.last_pass().is_none_or(|last| world.elapsed >= last + 600 * SPACING * 2) {
+            } else if self.process.last_pass().is_none_or(|last| world.elapsed >= last + INVENTORY_INTERVAL) {
                 pass_since.get_or_insert_default();
             }
         }
@@ -93,27 +93,29 @@ impl Actor {
 
     pub fn thaw(&mut self) {
         self.process.stale = None;
-        self.seen = u64::MAX - 1;
+        self.is_due = true;
+    }
+
+    /// What it decides next.
+    fn decision(&self, world: &World) -> Option<Plan> {
+        let Phase::Observed(facts) = &self.phase else { return None };
+        Some(self.process.clone().decide_on(world, &mut facts.clone()))
     }
 
     /// What it does next, in words.
     pub fn next_step(&self, world: &World) -> String {
-        let Phase::Observed(facts) = &self.phase else { return "reads".to_owned() };
-        let (mut process, mut facts) = (self.process.clone(), facts.clone());
-        process.refresh(world, &mut facts);
-        crate::world::words(&plan(&facts, &world.settings, process.now(world)))
+        self.decision(world).map_or("reads".to_owned(), |decision| words(&decision))
     }
 
     /// What can go wrong with its next step.
     pub fn faults(&self, world: &World) -> Vec<Fault> {
-        let Phase::Observed(facts) = &self.phase else { return Vec::new() };
-        let (mut process, mut facts) = (self.process.clone(), facts.clone());
-        process.refresh(world, &mut facts);
-        let decision = plan(&facts, &world.settings, process.now(world));
-        if matches!(decision.step, Step::Revoke { .. }) && !facts.live {
-            return Vec::new();
-        }
-        faults_of(&decision.step)
+        let Some(Plan { step, .. }) = self.decision(world) else { return Vec::new() };
+        let reads_first = matches!(step, Step::Revoke { .. }) && !self.holds_live_facts();
+        if reads_first { Vec::new() } else { faults_of(&step) }
+    }
+
+    fn holds_live_facts(&self) -> bool {
+        matches!(&self.phase, Phase::Observed(facts) if facts.live)
     }
 
     /// Observes, or decides and carries out one step.
@@ -122,7 +124,7 @@ impl Actor {
         self.phase = match std::mem::replace(&mut self.phase, idle) {
             Phase::Idle { .. } => {
                 self.is_due = false;
-                self.seen = world.changes();
+                self.seen = Some(world.changes());
                 match self.process.facts(world, false) {
                     Some(facts) => Phase::Observed(Box::new(facts)),
                     None => self.forsaken(world),
@@ -136,21 +138,14 @@ impl Actor {
                 }
                 None => self.forsaken(world),
             },
-            Phase::Observed(mut facts) => {
-                self.process.refresh(world, &mut facts);
-                let decision = plan(&facts, &world.settings, self.process.now(world));
-                match decision.step {
-                    Step::Wait => Phase::Idle {
-                        wake_at: decision.wake_at.map(|at| self.process.started + at.0),
-                        pass_since: decision.pass_since,
-                    },
-                    Step::Revoke { .. } if !facts.live => Phase::ReadsAgain(facts.object.uid),
-                    step => match self.process.execute(world, &mut facts, step, fault)? {
-                        true => Phase::ReadsAgain(facts.object.uid),
-                        false => Phase::Observed(facts),
-                    },
-                }
-            }
+            Phase::Observed(mut facts) => match self.process.step(world, &mut facts, &mut |_| fault)? {
+                Next::Rest(decision) => Phase::Idle {
+                    wake_at: decision.wake_at.map(|at| self.process.started + at.0),
+                    pass_since: decision.pass_since,
+                },
+                Next::ReadAgain => Phase::ReadsAgain(facts.object.uid),
+                Next::Decide => Phase::Observed(facts),
+            },
         };
         Ok(())
     }
@@ -167,14 +162,7 @@ impl Actor {
             Phase::Observed(facts) => digest.facts(facts, world),
             Phase::ReadsAgain(uid) => drop(write!(digest, "{uid}")),
         }
-        let _ = write!(
-            digest,
-            "{}{}{}{}",
-            self.paused,
-            self.naps,
-            self.listed == world.changes(),
-            self.is_due(world),
-        );
+        let _ = write!(digest, "{}{}{}{}", self.paused, self.naps, self.can_pass(world), self.is_due(world),);
         digest.process(&self.process, world);
     }
 }

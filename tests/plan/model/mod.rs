@@ -7,7 +7,7 @@ mod actor;
 mod spaces;
 mod user;
 
-use crate::world::{Fault, Key, MINUTE, Process, SECOND, Secret, World};
+use crate::world::{Fault, INVENTORY_INTERVAL, Key, Process, SECOND, Secret, World};
 use actor::{Actor, Phase};
 use boltz_operator::{
     marker::AttemptId,
@@ -80,8 +80,6 @@ pub struct State {
     pub backup: Option<Box<World>>,
     /// A user did something whose consequence the protocol documents as a residue: keys of these attempts are orphans.
     pub orphaned: Vec<AttemptId>,
-    /// What must never be.
-    violation: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,8 +114,8 @@ impl State {
             // The periodic pass, as long as it would show something new.
             self.actors
                 .iter()
-                .any(|actor| !actor.paused && actor.listed != self.world.changes())
-                .then(|| self.world.elapsed + 10 * MINUTE)
+                .any(|actor| !actor.paused && actor.can_pass(&self.world))
+                .then(|| self.world.elapsed + INVENTORY_INTERVAL)
         })
     }
 
@@ -215,7 +213,6 @@ impl Model for Protocol {
             lives: 0,
             backup: None,
             orphaned: Vec::new(),
-            violation: None,
         };
         for _ in 0..self.operators {
             let actor = state.life();
@@ -225,7 +222,7 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.violation.is_some() {
+        if state.world.violation.is_some() {
             return;
         }
         for (index, actor) in state.actors.iter().enumerate() {
@@ -316,7 +313,6 @@ impl Model for Protocol {
                 user.act(&mut state, &self.spec);
             }
         }
-        state.violation = state.world.violation.take();
         Some(state)
     }
 
@@ -324,7 +320,7 @@ impl Model for Protocol {
         vec![
             Property::always(
                 "no key is revoked that a live Secret holds, none is touched that is not ours",
-                |_, state: &State| state.violation.is_none(),
+                |_, state: &State| state.world.violation.is_none(),
             ),
             Property::always("every live key is accounted for", |_, state: &State| {
                 state.unaccounted().is_none()
@@ -409,9 +405,7 @@ impl<H: Hasher> Digest<'_, H> {
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self {
-            world, actors, faults, freezes, pauses, passes, users, backup, orphaned, violation, ..
-        } = self;
+        let Self { world, actors, faults, freezes, pauses, passes, users, backup, orphaned, .. } = self;
         let mut digest = Digest(hasher);
         digest.data(world, world);
         if let Some(backup) = backup {
@@ -419,9 +413,10 @@ impl Hash for State {
         }
         let _ = write!(
             digest,
-            "{:?}{}{faults}{freezes}{pauses}{passes}{users:?}{orphaned:?}{violation:?}",
+            "{:?}{}{faults}{freezes}{pauses}{passes}{users:?}{orphaned:?}{:?}",
             world.keys,
             world.late_and_time(),
+            world.violation,
         );
         for actor in actors {
             actor.digest(&mut digest, world);

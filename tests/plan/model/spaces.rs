@@ -43,7 +43,7 @@ fn tell(protocol: &Protocol, property: &str, actions: Vec<super::Action>) {
     }
     eprintln!(
         "{:?}\nunaccounted {:?}\nwrong {:?}",
-        state.violation,
+        state.world.violation,
         state.unaccounted(),
         state.what_is_wrong()
     );
