@@ -59,15 +59,10 @@ async fn control_plane() -> &'static ControlPlane {
     let control_plane = ControlPlane::shared().await.unwrap();
     INSTALLED
         .get_or_init(|| async {
-            install(control_plane).await;
+            control_plane.install_operator().await.unwrap();
         })
         .await;
     control_plane
-}
-
-/// The CRD and the operator's rights.
-pub async fn install(control_plane: &ControlPlane) {
-    control_plane.install_operator().await.unwrap();
 }
 
 impl Bed {
@@ -80,7 +75,7 @@ impl Bed {
             let options = ControlPlaneOptions::default();
             // Ends with the process, as the shared one does.
             let own = Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
-            install(own).await;
+            own.install_operator().await.unwrap();
             own
         } else {
             control_plane().await
@@ -121,14 +116,12 @@ impl Bed {
     }
 
     /// Another operator with the same configuration but for these flags, without the proxy.
-    #[allow(dead_code)]
     pub async fn another(&self, changes: &[&str]) -> OperatorProcess {
         let arguments = with(&self.arguments, &owned(changes));
         start(&self.control_plane.kubeconfig("operator"), &arguments, &[]).await
     }
 
     /// The same namespace on another control plane, with an operator of its own and the same Boltz.
-    #[allow(dead_code)]
     pub async fn beside(&self, control_plane: &'static ControlPlane, changes: &[&str]) -> Self {
         let arguments = with(&self.arguments, &owned(changes));
         Self {
@@ -287,7 +280,6 @@ impl Bed {
     }
 
     /// The ids of the keys whose revocation was asked for.
-    #[allow(dead_code)]
     pub fn revoked_ids(&self) -> BTreeSet<String> {
         let requests = self.emulator.requests().into_iter();
         let revocations = requests.filter(|request| request.operation == boltz_emulator::Operation::Revoke);
@@ -295,25 +287,26 @@ impl Bed {
     }
 
     /// How many POSTs the operator had no answer to: a machine that is busy answers late. Each costs one more.
-    #[allow(dead_code)]
     pub fn unanswered(&self) -> usize {
         self.operator.log().matches("no key was issued").count()
     }
 
     /// The id of the key that the Secret of an object at rest holds.
-    #[allow(dead_code)]
     pub async fn id_of(&self, name: &str) -> String {
         self.ready(name).await;
         self.record(name).await.key_id
     }
 
     /// Waits until so many orphans are reported.
-    #[allow(dead_code)]
     pub async fn until_orphaned(&self, count: usize) {
-        let line = format!("boltz_orphaned_keys {count}");
-        let seen = eventually(PATIENCE, &line, async || {
+        self.until_metric(&format!("boltz_orphaned_keys {count}")).await;
+    }
+
+    /// Waits until the metrics have that line.
+    pub async fn until_metric(&self, line: &str) {
+        let seen = eventually(PATIENCE, line, async || {
             let metrics = self.operator.get("/metrics").await?;
-            if metrics.lines().any(|known| known == line) { Ok(()) } else { Err("not so".to_owned()) }
+            if metrics.lines().any(|known| known == line) { Ok(()) } else { Err(metrics) }
         });
         if let Err(error) = seen.await {
             panic!("{error}\n{}", self.operator.process().last_lines(40));
@@ -372,7 +365,6 @@ impl Bed {
 
 /// Runs the rows of a table, each with its name, so many side by side: they mostly wait. `ROW="an older list"` runs those
 /// whose names begin so.
-#[allow(dead_code)]
 pub async fn run_rows(
     side_by_side: usize,
     rows: impl Iterator<Item = (&'static str, impl Future<Output = ()>)>,

@@ -4,21 +4,12 @@ use crate::bed::{Bed, condition, is};
 use boltz_emulator::{AdminKey, Effect, Fault, Operation, Outcome};
 use serde_json::json;
 
-async fn metric(bed: &Bed, line: &str) {
-    boltz_harness::eventually(crate::bed::PATIENCE, line, async || {
-        let text = bed.operator.get("/metrics").await?;
-        if text.lines().any(|known| known == line) { Ok(()) } else { Err(text) }
-    })
-    .await
-    .unwrap();
-}
-
 #[tokio::test]
 async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seconds() {
     let bed = Bed::new().await;
     bed.create("first", json!({})).await;
     bed.ready("first").await;
-    metric(&bed, "boltz_admin_key_valid 1").await;
+    bed.until_metric("boltz_admin_key_valid 1").await;
     bed.emulator.set_admin_keys(vec![AdminKey {
         plaintext: "a new one".to_owned(),
         key_type: "admin".to_owned(),
@@ -27,14 +18,14 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
     bed.create("second", json!({})).await;
     let object = bed.not_ready("second", "BoltzUnauthorized").await;
     assert!(is(&object, "Stalled"));
-    metric(&bed, "boltz_admin_key_valid 0").await;
+    bed.until_metric("boltz_admin_key_valid 0").await;
     assert!(is(&bed.get("first").await, "Ready"), "a working key stays Ready");
     assert!(bed.emulator.count(Operation::Create) <= 2, "no hammering");
     bed.set_admin_key("a new one\n");
     let before = std::time::Instant::now();
     bed.ready("second").await;
     assert!(before.elapsed() < std::time::Duration::from_secs(15));
-    metric(&bed, "boltz_admin_key_valid 1").await;
+    bed.until_metric("boltz_admin_key_valid 1").await;
 }
 
 #[tokio::test]
@@ -65,7 +56,7 @@ async fn a_test_mode_admin_key_is_enough_for_test_keys_only() {
         mode: "test".to_owned(),
     }]);
     bed.set_admin_key("sk_bc_admin_test");
-    metric(&bed, "boltz_admin_key_valid 0").await;
+    bed.until_metric("boltz_admin_key_valid 0").await;
     bed.wait("the key is known", || {
         if bed.operator.log().contains("test mode") { Ok(()) } else { Err("not logged".to_owned()) }
     })
@@ -83,7 +74,7 @@ async fn a_server_without_auth_me_will_do() {
     bed.emulator.change(|settings| settings.has_auth_me = false);
     bed.create("plain", json!({})).await;
     bed.judge("plain").await;
-    metric(&bed, "boltz_admin_key_valid 1").await;
+    bed.until_metric("boltz_admin_key_valid 1").await;
 }
 
 #[tokio::test]
@@ -173,7 +164,7 @@ async fn nothing_without_our_marker_is_touched() {
     let orphan =
         bed.emulator.create_foreign(&format!("orphan bo.{}.{mark}.0123456789ab", bed.namespace)).unwrap();
     bed.ready("mine").await;
-    metric(&bed, "boltz_orphaned_keys 1").await;
+    bed.until_orphaned(1).await;
     bed.delete("mine").await;
     bed.gone("mine").await;
     let mut left: Vec<String> = bed.active_ids().into_iter().collect();

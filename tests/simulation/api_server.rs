@@ -1,10 +1,11 @@
 //! The API server in memory: versions, UIDs, preconditions, finalizers, garbage collection and a history for watches.
 
+use boltz_emulator::Clock;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 /// How many objects a page of a list holds at most, so that paging is used.
 const LARGEST_PAGE: usize = 2;
@@ -52,8 +53,7 @@ pub type Answer = (StatusCode, Json);
 
 /// The state.
 pub struct ApiServer {
-    pub start: Timestamp,
-    since: Instant,
+    clock: Clock,
     version: u64,
     uids: u64,
     pub objects: BTreeMap<Place, Arc<Json>>,
@@ -64,10 +64,9 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    pub fn new(start: Timestamp) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self {
-            start,
-            since: Instant::now(),
+            clock,
             version: 100,
             uids: 0,
             objects: BTreeMap::new(),
@@ -78,7 +77,7 @@ impl ApiServer {
     }
 
     pub fn now(&self) -> Timestamp {
-        self.start.checked_add(self.since.elapsed()).unwrap()
+        self.clock.now()
     }
 
     pub fn version(&self) -> u64 {

@@ -50,13 +50,10 @@ pub struct World {
 
 impl World {
     pub fn new(settings: Settings) -> Arc<Self> {
-        let start: Timestamp = "2026-11-24T00:00:00Z".parse().unwrap();
+        let clock = Clock::starting_at("2026-11-24T00:00:00Z".parse().unwrap());
         Arc::new(Self {
-            server: Mutex::new(ApiServer::new(start)),
-            emulator: Emulator::in_memory(
-                Options { settings, ..Options::default() },
-                Clock::starting_at(start),
-            ),
+            server: Mutex::new(ApiServer::new(clock)),
+            emulator: Emulator::in_memory(Options { settings, ..Options::default() }, clock),
             late: AtomicUsize::new(0),
             shifted: Notify::new(),
             decide: Mutex::new(Box::new(|_| None)),
@@ -238,8 +235,8 @@ impl World {
         if object["metadata"]["deletionTimestamp"].is_string() {
             return Err("the deletion is not over".to_owned());
         }
+        let is_suspended = object["spec"]["suspend"] == json!(true);
         let Some(record) = record else {
-            let is_suspended = object["spec"]["suspend"] == json!(true);
             return match is_suspended && active.is_empty() {
                 true => Ok(()),
                 false => Err(format!("no record; {active:?} are active")),
@@ -252,7 +249,6 @@ impl World {
         if active != named {
             return Err(format!("{active:?} are active, {named:?} are named"));
         }
-        let is_suspended = object["spec"]["suspend"] == json!(true);
         let held: Vec<String> = self.held().into_iter().map(|key| key.id).collect();
         if held != [record.key_id.clone()] && !is_suspended {
             return Err(format!("the Secret holds {held:?}, its record names {}", record.key_id));

@@ -108,6 +108,13 @@ pub struct ControlPlaneOptions {
     pub etcd_data: Option<PathBuf>,
 }
 
+impl ControlPlaneOptions {
+    /// With kube-controller-manager, from nothing.
+    pub fn whole() -> Self {
+        Self { controller_manager: true, ..Self::default() }
+    }
+}
+
 /// A running control plane. Everything ends when it is dropped, or when its owner dies.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -130,14 +137,7 @@ impl ControlPlane {
     /// The one of this test process, started when it is first asked for.
     pub async fn shared() -> Result<&'static Self, HarnessError> {
         static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-        SHARED
-            .get_or_try_init(|| {
-                Self::start(ControlPlaneOptions {
-                    controller_manager: true,
-                    ..ControlPlaneOptions::default()
-                })
-            })
-            .await
+        SHARED.get_or_try_init(|| Self::start(ControlPlaneOptions::whole())).await
     }
 
     /// Builds what is missing, then starts. Known to take about three seconds once built.

@@ -192,7 +192,7 @@ async fn owner() {
     if std::env::var_os("HARNESS_TEST_OWNER").is_none() {
         return;
     }
-    let options = ControlPlaneOptions { controller_manager: true, ..ControlPlaneOptions::default() };
+    let options = ControlPlaneOptions::whole();
     let control_plane = ControlPlane::start(options).await.unwrap();
     let pids: Vec<_> = pids(&control_plane).iter().map(u32::to_string).collect();
     println!("\nowned {} {}", control_plane.folder().display(), pids.join(" "));

@@ -70,11 +70,7 @@ async fn main() -> ExitCode {
 async fn demo(arguments: &Arguments) -> Result<(), DemoError> {
     let started = Instant::now();
     say("Starting etcd and kube-apiserver");
-    let control_plane = ControlPlane::start(ControlPlaneOptions {
-        controller_manager: true,
-        ..ControlPlaneOptions::default()
-    })
-    .await?;
+    let control_plane = ControlPlane::start(ControlPlaneOptions::whole()).await?;
     control_plane.install_operator().await?;
 
     say("Starting the Boltz emulator, whose days have 18 s, and the operator");

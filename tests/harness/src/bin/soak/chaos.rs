@@ -3,6 +3,7 @@
 use crate::{
     SoakError,
     stage::{Stage, Tally},
+    still_runs,
 };
 use boltz_emulator::{Effect, Fault, Operation, Outcome};
 use boltz_harness::{ApiCall, ApiFault, OperatorProcess};
@@ -108,9 +109,7 @@ pub async fn restart(
         let next = Instant::now() + Duration::from_millis(random.random_range(4_000..20_000));
         while Instant::now() < next.min(until) {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            if let Some(code) = operator.wait(Duration::ZERO) {
-                return Err(SoakError::broken("the operator", format!("it ended by itself, with {code}")));
-            }
+            still_runs(operator)?;
         }
         if Instant::now() >= until {
             return Ok(());

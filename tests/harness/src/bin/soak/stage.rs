@@ -93,11 +93,7 @@ pub struct Stage {
 impl Stage {
     pub async fn set(objects: usize, seed: u32) -> Result<Self, SoakError> {
         println!("Starting etcd, kube-apiserver and an emulator of Boltz.");
-        let control_plane = ControlPlane::start(ControlPlaneOptions {
-            controller_manager: true,
-            ..ControlPlaneOptions::default()
-        })
-        .await?;
+        let control_plane = ControlPlane::start(ControlPlaneOptions::whole()).await?;
         control_plane.install_operator().await.map_err(SoakError::Stage)?;
         let client = control_plane.admin_client().await?;
         let proxy = ApiProxy::start(&control_plane).await?;
