@@ -113,7 +113,7 @@ impl Execution<'_> {
                 self.facts.preflight_passed = as_known;
                 Ok(if as_known { Outcome::Done } else { Outcome::ReadAgain })
             }
-            Err(error) => match error.verdict() {
+            Err(error) => match self.verdict_on_secret(&error) {
                 Verdict::Conflict => Ok(Outcome::ReadAgain),
                 Verdict::Refused | Verdict::NotFound => {
                     self.block_storing(&error);
@@ -121,6 +121,15 @@ impl Execution<'_> {
                 }
                 Verdict::Unknown => Err(error),
             },
+        }
+    }
+
+    /// A Secret that was there and is gone is a conflict like another version of it: a key in hand goes to a new one. A
+    /// namespace that is gone refuses.
+    fn verdict_on_secret(&self, error: &KubernetesError) -> Verdict {
+        match (error.verdict(), &self.facts.secret) {
+            (Verdict::NotFound, SecretFacts::Ours(_)) => Verdict::Conflict,
+            (verdict, _) => verdict,
         }
     }
 
@@ -238,7 +247,7 @@ impl Execution<'_> {
                 Ok(Outcome::Done)
             }
             Err(error) => {
-                let verdict = error.verdict();
+                let verdict = self.verdict_on_secret(&error);
                 self.state.memory.not_stored(
                     &attempt,
                     was_in_doubt || verdict == Verdict::Unknown,

@@ -201,14 +201,44 @@ impl World {
         self.user(Method::PATCH, &path_of("secrets", Some("key")), data);
     }
 
+    /// Somebody makes a Secret that has nothing to do with us.
+    pub fn create_foreign_secret(self: &Arc<Self>) {
+        let secret = json!({"metadata": {"name": "key"}, "data": {"password": "dGhlaXJz"}});
+        self.user(Method::POST, &path_of("secrets", None), secret);
+    }
+
+    /// Somebody puts the Secret back as it was.
+    pub fn restore_secret(self: &Arc<Self>, backup: &Json) {
+        let annotations = &backup["metadata"]["annotations"];
+        let patch = json!({"metadata": {"annotations": annotations}, "data": backup["data"]});
+        self.user(Method::PATCH, &path_of("secrets", Some("key")), patch);
+    }
+
     pub fn object(&self) -> Option<Json> {
         lock(&self.server).get(Resource::ApiKeys, "key").cloned()
     }
 
+    pub fn secret(&self, name: &str) -> Option<Json> {
+        lock(&self.server).get(Resource::Secrets, name).cloned()
+    }
+
     pub fn record(&self) -> Option<Record> {
-        let server = lock(&self.server);
-        let secret = server.get(Resource::Secrets, "key")?;
-        Record::parse(secret["metadata"]["annotations"][RECORD_ANNOTATION].as_str())
+        Record::parse(self.secret("key")?["metadata"]["annotations"][RECORD_ANNOTATION].as_str())
+    }
+
+    /// In the moment before a call of that process takes effect, somebody does something, and the call may meet a fault.
+    /// Once.
+    pub fn just_before(
+        self: &Arc<Self>,
+        process: usize,
+        call: &'static str,
+        act: impl FnOnce(&Arc<Self>) -> Option<Fault> + Send + 'static,
+    ) {
+        let (world, mut act) = (Arc::clone(self), Some(act));
+        self.faults(move |met| {
+            let is_it = met.process == process && met.what == call;
+            act.take_if(|_| is_it).and_then(|act| act(&world))
+        });
     }
 
     /// The writes of the operator since the last look, dry runs aside.
