@@ -118,9 +118,6 @@ impl User {
                 })
                 .await?;
                 bed.create("key", json!({"rotation": {"overlap": "1s"}})).await;
-                // Another object, whose rotation the judge need not see.
-                bed.ready("key").await;
-                bed.annotate("key", "boltz.bio/rotate", "once").await;
             }
             Self::Suspends => {
                 bed.until("key", "it is seen to be suspended", |object| {

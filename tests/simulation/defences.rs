@@ -3,7 +3,7 @@
 
 use crate::{
     process::Process,
-    seam::Fault,
+    seam::{Fault, lock},
     world::{MINUTE, SECOND, World},
 };
 use boltz_emulator::{Operation, Settings};
@@ -70,13 +70,13 @@ async fn after_a_doubtful_answer_of_boltz_another_attempt_follows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_refused_though_done_has_been_done() {
-    for status in [429, 503] {
+async fn a_store_that_is_refused_and_done_all_the_same_is_waited_for() {
+    for fault in [Fault::RefusedThoughDone(429), Fault::RefusedThenDone(30 * SECOND)] {
         let (world, _process) = empty();
-        world.just_before(1, C3, move |_| Some(Fault::RefusedThoughDone(status)));
+        world.just_before(1, C3, move |_| Some(fault));
         world.create(&json!({}));
-        world.good("refused though done").await;
-        assert_eq!(posts(&world), 1);
+        world.good("refused, and done").await;
+        assert_eq!(posts(&world), 1, "{fault:?}");
     }
 }
 
@@ -135,6 +135,15 @@ async fn nothing_is_written_to_an_object_that_was_made_anew() {
     world.create(&json!({}));
     world.good("made anew").await;
     assert_eq!(posts(&world), 2);
+    let first = &world.emulator.keys()[0].id;
+    let second = world.object().unwrap()["metadata"]["uid"].clone();
+    let server = lock(&world.server);
+    let mut states = server.history.iter().map(|change| &change.after);
+    assert!(
+        !states
+            .any(|object| object["metadata"]["uid"] == second && object["status"]["keyID"] == json!(first)),
+        "the status of the one that is gone"
+    );
 }
 
 #[tokio::test(start_paused = true)]

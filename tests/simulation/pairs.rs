@@ -20,7 +20,7 @@ use std::{
 use tokio::time::sleep;
 
 const LATE: Duration = Duration::from_secs(40);
-const KINDS: [Fault; 12] = [
+const KINDS: [Fault; 13] = [
     Fault::Cut,
     Fault::Unreachable,
     Fault::Lost,
@@ -29,6 +29,7 @@ const KINDS: [Fault; 12] = [
     Fault::Late(LATE),
     Fault::Refused,
     Fault::RefusedThoughDone(503),
+    Fault::RefusedThenDone(LATE),
     Fault::Truncated,
     Fault::CrashBefore,
     Fault::CrashAfter,

@@ -27,7 +27,7 @@ fn whatever_happens_all_is_good_in_the_end() {
 }
 
 fn fault(random: &mut StdRng, one_in: u32) -> Option<Fault> {
-    let fault = random.random_range(0..12 * one_in);
+    let fault = random.random_range(0..13 * one_in);
     let late = Duration::from_secs(random.random_range(1..LATEST));
     Some(match fault {
         0 => Fault::Cut,
@@ -42,6 +42,7 @@ fn fault(random: &mut StdRng, one_in: u32) -> Option<Fault> {
         9 => Fault::CrashBefore,
         10 => Fault::CrashAfter,
         11 => Fault::CrashLate(late),
+        12 => Fault::RefusedThenDone(late),
         _ => return None,
     })
 }

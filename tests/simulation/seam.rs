@@ -36,6 +36,8 @@ pub enum Fault {
     Refused,
     /// It takes effect, and is answered with a 429 or 503.
     RefusedThoughDone(u16),
+    /// It is answered with a 503, and takes effect that much later: a gateway gave up.
+    RefusedThenDone(Duration),
     /// It takes effect, and half of the answer arrives.
     Truncated,
     /// The process ends before it is sent.
@@ -113,6 +115,10 @@ impl Life {
             Some(Fault::RefusedThoughDone(status)) => {
                 effect().await;
                 Ok(refusal(status))
+            }
+            Some(Fault::RefusedThenDone(wait)) => {
+                later(wait, effect);
+                Ok(refusal(503))
             }
             Some(Fault::Truncated) => {
                 let (status, mut body) = effect().await;

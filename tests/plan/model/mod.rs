@@ -10,8 +10,10 @@ mod user;
 use crate::world::{Fault, INVENTORY_INTERVAL, Key, Process, SECOND, Secret, World};
 use actor::{Actor, Phase};
 use boltz_operator::{
+    ledger::MAX_ENTRIES,
     marker::AttemptId,
     plan::{Facts, ObjectFacts, OwnSecret, SecretFacts, Step},
+    record::MAX_PREVIOUS,
 };
 use stateright::{Model, Property};
 use std::{
@@ -147,6 +149,27 @@ impl State {
             let held = self.actors.iter().any(|actor| actor.process.memory.minted(&key.id).is_some());
             !(recorded || known || held || self.orphaned.contains(&key.attempt))
         })
+    }
+
+    /// More than there may be: one key for each attempt, the current one, four previous ones, and one for each attempt
+    /// whose fate is not known.
+    fn is_excessive(&self) -> bool {
+        let mut attempts: Vec<&AttemptId> = self.world.keys.iter().map(|key| &key.attempt).collect();
+        attempts.sort();
+        let is_one_each = attempts.is_sorted_by(|one, next| one < next);
+        let Some(object) = &self.world.object else { return !is_one_each };
+        let record = self.world.secrets.get("key").and_then(|secret| secret.record.as_ref());
+        let ledger = &object.ledger.entries;
+        let is_named = |key: &Key| record.is_some_and(|record| record.names(&key.id));
+        let (named, others): (Vec<&Key>, Vec<&Key>) = self
+            .own_active()
+            .filter(|key| user::mark_of(object) == key.object && !self.orphaned.contains(&key.attempt))
+            .partition(|key| is_named(key));
+        !is_one_each
+            || named.len() > 1 + MAX_PREVIOUS
+            || ledger.len() > MAX_ENTRIES
+            || others.len()
+                > ledger.iter().filter(|entry| named.iter().all(|key| key.attempt != entry.attempt)).count()
     }
 
     /// What is wrong although everything is at rest.
@@ -324,6 +347,9 @@ impl Model for Protocol {
             ),
             Property::always("every live key is accounted for", |_, state: &State| {
                 state.unaccounted().is_none()
+            }),
+            Property::always("no more keys are active than there may be", |_, state: &State| {
+                !state.is_excessive()
             }),
             Property::always("at rest all is good", |_, state: &State| {
                 !state.is_quiescent() || state.what_is_wrong().is_none()

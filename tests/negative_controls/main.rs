@@ -1,0 +1,122 @@
+//! A test that cannot fail proves nothing: each defence in turn is switched off in a copy of the tree, and the tests that
+//! are there for it must turn red. Takes minutes, so `make test-all` runs it; `CONTROL="the dry run"` runs those whose
+//! defence begins so.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod controls;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Instant,
+};
+
+/// One defence.
+struct Control {
+    defence: &'static str,
+    file: &'static str,
+    /// What stands in the file.
+    with: &'static str,
+    /// What takes its place.
+    without: &'static str,
+    /// Each of these must fail then.
+    red: &'static [Red],
+}
+
+/// A test, by a part of its name, or a cell of the crash matrix, by its name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Red {
+    Unit(&'static str),
+    Plan(&'static str),
+    Simulation(&'static str),
+    CrashMatrix(&'static str),
+}
+
+/// A copy of the tree, with a target folder that outlives it.
+struct Tree {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Tree {
+    fn copy(of: &Path) -> Self {
+        let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("negative-controls");
+        let (root, target) = (scratch.join("tree"), scratch.join("target"));
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(&root).unwrap();
+        // All that git does not ignore, with times of their own: what an earlier run left in the target folder is then older.
+        let listed = Command::new("git")
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+            .current_dir(of)
+            .output()
+            .unwrap();
+        assert!(listed.status.success(), "git does not list the files");
+        for name in String::from_utf8(listed.stdout).unwrap().split_terminator('\0') {
+            let to = root.join(name);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(of.join(name), to).unwrap();
+        }
+        Self { root, target }
+    }
+
+    /// Whether the test passes, or why it was not run.
+    fn passes(&self, red: Red) -> Result<bool, String> {
+        let (suite, filter, cell): (&[&str], _, _) = match red {
+            Red::Unit(name) => (&["--lib"], name, ""),
+            Red::Plan(name) => (&["--test", "plan"], name, ""),
+            Red::Simulation(name) => (&["--test", "simulation"], name, ""),
+            Red::CrashMatrix(cell) => (&["--test", "crash_matrix"], "every_call", cell),
+        };
+        let Output { stdout, stderr, status } = Command::new(env!("CARGO"))
+            .args(["test", "--quiet"])
+            .args(suite)
+            .args(["--", filter])
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("MATRIX", cell)
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&stdout);
+        match output.contains("test result:") && !output.contains(" 0 passed; 0 failed") {
+            true => Ok(status.success()),
+            false => Err(format!("{red:?} was not run: {}", String::from_utf8_lossy(&stderr))),
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all runs it"]
+fn without_its_defence_each_test_turns_red() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let wanted = std::env::var("CONTROL").unwrap_or_default();
+    let controls: Vec<&Control> =
+        controls::ALL.iter().filter(|control| control.defence.starts_with(&wanted)).collect();
+    assert!(!controls.is_empty(), "no defence begins with {wanted:?}");
+    let tree = Tree::copy(here);
+    let mut tried: Vec<Red> = Vec::new();
+    for red in controls.iter().flat_map(|control| control.red) {
+        if !tried.contains(red) {
+            assert_eq!(tree.passes(*red), Ok(true), "{red:?}, with every defence in place");
+            tried.push(*red);
+        }
+    }
+    let mut survivors = Vec::new();
+    for Control { defence, file, with, without, red } in &controls {
+        let started = Instant::now();
+        let whole = std::fs::read_to_string(here.join(file)).unwrap();
+        assert!(whole.contains(with), "{defence}: not found in {file}");
+        std::fs::write(tree.root.join(file), whole.replacen(with, without, 1)).unwrap();
+        for red in *red {
+            let is_green = tree.passes(*red).unwrap_or_else(|error| panic!("{defence}: {error}"));
+            let colour = if is_green { "GREEN" } else { "red" };
+            eprintln!("without: {defence}: {red:?} is {colour} after {} s", started.elapsed().as_secs());
+            if is_green {
+                survivors.push((defence, red));
+            }
+        }
+        std::fs::write(tree.root.join(file), whole).unwrap();
+    }
+    assert!(survivors.is_empty(), "no test turns red without: {survivors:#?}");
+}
