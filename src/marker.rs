@@ -29,11 +29,6 @@ impl ClusterName {
     pub fn from_kube_system_uid(uid: &str) -> Self {
         Self(ObjectMark::from_uid(uid).0)
     }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl FromStr for ClusterName {
@@ -248,6 +243,24 @@ mod tests {
             ObjectMark::from_uid("550e8400-e29b-41d4-a716-446655440000").to_string(),
             "550e8400e29b41d4"
         );
+    }
+
+    #[test]
+    fn only_a_uuid_is_its_own_mark() {
+        for uid in ["0123456789abcdef", "550e8400-e29b-41d4-a716-44665544000z"] {
+            let mark = ObjectMark::from_uid(uid).to_string();
+            assert_eq!(mark, hexadecimal(&Sha256::digest(uid))[..16], "{uid}");
+        }
+    }
+
+    #[test]
+    fn an_attempts_id_has_five_bits_in_each_character() {
+        for index in 0..12 {
+            let mut expected = "0".repeat(12);
+            expected.replace_range(index..=index, "z");
+            let attempt = AttemptId::from_random(31 << (5 * index));
+            assert_eq!((attempt.as_str(), attempt.to_string()), (expected.as_str(), expected.clone()));
+        }
     }
 
     #[test]
