@@ -11,6 +11,8 @@ use std::{
 
 /// Helm 4 and Helm 3: the same chart must do with both.
 pub const HELMS: [&str; 2] = ["helm", "helm3"];
+/// Without a cluster helm believes in a version of Kubernetes that its builder chose; ours is not a release's.
+pub const KUBE_VERSION: &str = "--kube-version=1.36.3";
 
 /// The folder of the chart.
 pub fn chart() -> PathBuf {
@@ -49,38 +51,45 @@ pub fn run(
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// What the chart renders with these values as the release `boltz-operator` in `boltz-system`. Both versions must agree.
-pub fn template(values: &Json, more: &[&str]) -> Result<String, String> {
+/// What the chart renders with these values as the release `boltz-operator` in `boltz-system`, as text.
+pub fn render(helm: &str, values: &Json, more: &[&str]) -> Result<String, String> {
     let chart = chart();
-    let mut arguments = vec![
-        "template",
-        "boltz-operator",
-        chart.to_str().unwrap(),
-        "--namespace",
-        "boltz-system",
-        "--values",
-        "-",
-    ];
-    arguments.extend(more);
-    let [four, three] = HELMS.map(|helm| run(helm, &arguments, values, &[]));
-    if let (Ok(four), Ok(three)) = (&four, &three) {
-        assert_eq!(four, three, "Helm 4 and Helm 3 render differently: {values}");
-    }
-    three?;
-    four
+    let release = ["template", "boltz-operator", chart.to_str().unwrap(), "--namespace", "boltz-system"];
+    run(helm, &[&release[..], &[KUBE_VERSION, "--values", "-"], more].concat(), values, &[])
 }
 
 /// The manifests of a rendering.
-pub fn manifests(rendering: &str) -> Vec<Json> {
-    let documents: Vec<Json> = serde_saphyr::from_multiple(rendering).unwrap();
-    documents.into_iter().filter(|document| !document.is_null()).collect()
+pub type Manifests = BTreeMap<(String, String, String), Json>;
+
+/// The manifests that the chart renders with these values, by kind, namespace and name. Both versions must agree.
+pub fn template(values: &Json) -> Manifests {
+    let [four, three] = HELMS.map(|helm| manifests(&render(helm, values, &[]).unwrap()));
+    assert!(four == three, "Helm 4 and Helm 3 render differently: {values}");
+    four
 }
 
-/// The manifests by kind and name.
-pub fn by_name(manifests: &[Json]) -> BTreeMap<(String, String), Json> {
-    let text = |value: &Json| value.as_str().unwrap().to_owned();
-    manifests
-        .iter()
-        .map(|manifest| ((text(&manifest["kind"]), text(&manifest["metadata"]["name"])), manifest.clone()))
+/// The manifests in a text.
+pub fn manifests(text: &str) -> Manifests {
+    let documents: Vec<Json> = serde_saphyr::from_multiple(text).unwrap();
+    let field = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .map(|document| {
+            let metadata = &document["metadata"];
+            let key = (field(&document["kind"]), field(&metadata["namespace"]), field(&metadata["name"]));
+            (key, document)
+        })
         .collect()
+}
+
+/// All of a kind.
+pub fn of_kind<'a>(manifests: &'a Manifests, kind: &'a str) -> impl Iterator<Item = &'a Json> {
+    manifests.iter().filter(move |((known, ..), _)| known == kind).map(|(_, manifest)| manifest)
+}
+
+/// As kubectl takes them.
+pub fn as_list<'a>(manifests: impl IntoIterator<Item = &'a Json>) -> String {
+    let items: Vec<&Json> = manifests.into_iter().collect();
+    serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }

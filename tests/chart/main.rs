@@ -8,4 +8,5 @@
 #[path = "../lifecycle/bed.rs"]
 mod bed;
 mod helm;
+mod rendering;
 mod values;

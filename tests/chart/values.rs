@@ -1,15 +1,14 @@
 //! Values: which are refused, with which words, and that they reach the operator.
 
-use crate::helm::{HELMS, by_name, chart, manifests, run, template};
+use crate::helm::{HELMS, of_kind, render, template};
 use boltz_operator::config::Config;
 use clap::{CommandFactory, Parser};
 use serde_json::{Value as Json, json};
 
 /// The flags that the operator's container gets.
 fn flags(values: &Json) -> Vec<String> {
-    let rendering = template(values, &[]).unwrap();
-    let manifests = by_name(&manifests(&rendering));
-    let deployment = &manifests[&("Deployment".to_owned(), "boltz-operator".to_owned())];
+    let manifests = template(values);
+    let deployment = of_kind(&manifests, "Deployment").next().unwrap();
     let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
     arguments.as_array().unwrap().iter().map(|flag| flag.as_str().unwrap().to_owned()).collect()
 }
@@ -112,10 +111,8 @@ fn wrong_values_are_refused_with_words_that_help() {
             "needs metrics.service.enabled=true",
         ),
     ] {
-        let chart = chart();
-        let arguments = ["template", "x", chart.to_str().unwrap(), "--values", "-"];
         for helm in HELMS {
-            let error = run(helm, &arguments, &values, &[]).expect_err(&format!("{helm}: {values}"));
+            let error = render(helm, &values, &[]).expect_err(&format!("{helm}: {values}"));
             assert!(error.contains(words), "{helm}: {values}: {words} is not in\n{error}");
         }
     }
@@ -124,6 +121,6 @@ fn wrong_values_are_refused_with_words_that_help() {
 #[test]
 fn http_to_loopback_is_allowed() {
     for url in ["http://127.0.0.1:8099", "http://localhost", "http://[::1]:8099"] {
-        template(&json!({"boltz": {"baseURL": url}}), &[]).unwrap();
+        template(&json!({"boltz": {"baseURL": url}}));
     }
 }

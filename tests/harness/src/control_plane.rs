@@ -234,7 +234,8 @@ impl ControlPlane {
             ],
             Component::ControllerManager => vec![
                 format!("--kubeconfig={}", path("admin.kubeconfig")),
-                "--controllers=namespace-controller,garbage-collector-controller,resourcequota-controller"
+                "--controllers=namespace-controller,garbage-collector-controller,resourcequota-controller,\
+                 clusterrole-aggregation-controller"
                     .to_owned(),
                 "--bind-address=127.0.0.1".to_owned(),
                 "--secure-port=0".to_owned(),
