@@ -8,5 +8,8 @@
 #[path = "../lifecycle/bed.rs"]
 mod bed;
 mod helm;
+mod install;
+mod policies;
+mod rbac;
 mod rendering;
 mod values;
