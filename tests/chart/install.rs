@@ -1,7 +1,15 @@
 //! `helm install`, `upgrade` and `uninstall` against a real API server, in both versions: what a platform team does.
 
-use crate::helm::{HELMS, chart, run};
-use boltz_harness::{ControlPlane, ControlPlaneOptions};
+use crate::{
+    bed::Bed,
+    helm::{HELMS, chart, run},
+};
+use boltz_harness::{ControlPlane, ControlPlaneOptions, eventually};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::{Value as Json, json};
 use std::{path::Path, process::Command};
 
@@ -59,7 +67,14 @@ async fn an_upgrade_brings_the_crd_along_and_an_uninstall_leaves_it() {
             !schema["properties"]["spec"]["properties"]["suspend"].is_null()
         };
         let install = "install boltz-operator --create-namespace";
-        let notes = stage.helm(install, Some(&earlier_chart(folder.path())), &json!({})).unwrap();
+        let earlier = earlier_chart(folder.path());
+        // Over a CRD that was applied by hand.
+        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds").display().to_string();
+        stage.control_plane.kubectl(&["apply", "--server-side", "-f", &crds]).unwrap();
+        let error = stage.helm(install, Some(&earlier), &json!({})).unwrap_err();
+        assert!(error.contains("boltzapikeys.boltz.bio"), "{error}");
+        let take_over = "install boltz-operator --create-namespace --take-ownership";
+        let notes = stage.helm(take_over, Some(&earlier), &json!({})).unwrap();
         assert!(notes.contains("create secret generic boltz-admin-key --from-file=admin-key="), "{notes}");
         assert!(notes.contains("kind: BoltzApiKey"), "{notes}");
         assert!(!knows_suspend());
@@ -69,7 +84,13 @@ async fn an_upgrade_brings_the_crd_along_and_an_uninstall_leaves_it() {
         let package = ["package", chart().to_str().unwrap(), "--destination", out].map(str::to_owned);
         run(helm, &package.each_ref().map(String::as_str), &json!({}), &[]).unwrap();
         let package = folder.path().join(format!("boltz-operator-{}.tgz", env!("CARGO_PKG_VERSION")));
-        stage.helm("upgrade boltz-operator", Some(&package), &json!({"replicaCount": 2})).unwrap();
+        stage
+            .helm(
+                "upgrade boltz-operator --reset-then-reuse-values",
+                Some(&package),
+                &json!({"replicaCount": 2}),
+            )
+            .unwrap();
         let established = ["wait", "--for=condition=Established", "crd/boltzapikeys.boltz.bio"];
         stage.control_plane.kubectl(&established).unwrap();
         assert!(knows_suspend(), "{helm} has not upgraded the CRD");
@@ -106,5 +127,46 @@ async fn an_upgrade_brings_the_crd_along_and_an_uninstall_leaves_it() {
         stage.helm("uninstall boltz-operator", None, &json!({})).unwrap();
         let gone = ["wait", "--for=delete", "crd/boltzapikeys.boltz.bio", "--timeout=30s"];
         stage.control_plane.kubectl(&gone).unwrap();
+    }
+}
+
+/// Without a kubelet the test plays it: the pod succeeds when its Secret is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn helm_test_waits_for_a_key_and_cleans_up() {
+    let bed = Bed::new().await;
+    let namespace = &bed.namespace;
+    let accounts: Api<ServiceAccount> = Api::namespaced(bed.client.clone(), namespace);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    accounts.create(&PostParams::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), namespace);
+    for helm in HELMS {
+        let values = json!({
+            "watchNamespaces": [namespace], "clusterName": namespace, "crds": {"install": false},
+        });
+        let kubeconfig = bed.control_plane.kubeconfig("admin");
+        let call = |command: Vec<String>| {
+            let (values, kubeconfig) = (values.clone(), kubeconfig.clone());
+            tokio::task::spawn_blocking(move || {
+                let command: Vec<&str> = command.iter().map(String::as_str).collect();
+                run(helm, &command, &values, &[("KUBECONFIG", &kubeconfig)])
+            })
+        };
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut install = words(&format!("install checked --namespace {namespace} --values -"));
+        install.push(chart().display().to_string());
+        call(install).await.unwrap().unwrap();
+        let test = call(words(&format!("test checked --namespace {namespace} --timeout 60s")));
+        let name = "checked-boltz-operator-test";
+        eventually(crate::bed::PATIENCE, "the pod", async || pods.get(name).await.map(drop)).await.unwrap();
+        bed.ready(name).await;
+        assert!(bed.secrets().get(name).await.is_ok());
+        assert!(!bed.emulator.active_keys()[0].livemode);
+        let status = json!({"status": {"phase": "Succeeded"}});
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        let said = test.await.unwrap().unwrap();
+        assert!(said.contains("Succeeded"), "{said}");
+        bed.gone(name).await;
+        bed.until_active(0).await;
+        call(words(&format!("uninstall checked --namespace {namespace}"))).await.unwrap().unwrap();
     }
 }

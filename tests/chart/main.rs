@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 #[path = "../lifecycle/bed.rs"]
 mod bed;
+mod gitops;
 mod helm;
 mod install;
 mod policies;

@@ -114,7 +114,11 @@ async fn keys_expire_and_live_mode_is_for_labelled_namespaces() {
         ("plain", test(31), must_expire),
         ("plain", json!({"mode": "test"}), must_expire),
         ("production", json!({"expiresInDays": 1}), None),
-        ("plain", json!({"expiresInDays": 1}), Some("only for namespaces with the label boltz.bio/live-mode=allowed")),
+        (
+            "plain",
+            json!({"expiresInDays": 1}),
+            Some("only for namespaces with the label boltz.bio/live-mode=allowed"),
+        ),
         ("plain", json!({"mode": "live", "expiresInDays": 1}), Some("set spec.mode to test")),
     ]);
 
@@ -154,5 +158,9 @@ async fn a_quota_limits_how_many_there_are() {
     })
     .await
     .unwrap();
-    stage.check(&[("plain", json!({}), None), ("plain", json!({}), Some("exceeded quota")), ("design", json!({}), None)]);
+    stage.check(&[
+        ("plain", json!({}), None),
+        ("plain", json!({}), Some("exceeded quota")),
+        ("design", json!({}), None),
+    ]);
 }

@@ -91,7 +91,8 @@ async fn bed(control_plane: &'static ControlPlane, name: &'static str) -> Bed {
 /// The operator's whole life: a key is issued, used from another Secret, rotated with workloads restarted, issued again
 /// when its Secret is lost, and revoked. It panics at what does not come about.
 async fn live(mut bed: Bed, name: &str, lease: bool) {
-    let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}});
+    let template =
+        json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}});
     let selector = json!({"matchLabels": {"app": "x"}});
     let workload = |kind: &str| {
         json!({
@@ -134,9 +135,8 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
             json!(stateful_sets.get("x").await.unwrap().spec.unwrap().template),
             json!(daemon_sets.get("x").await.unwrap().spec.unwrap().template),
         ];
-        let restarted = |template: &Json| {
-            template["metadata"]["annotations"]["boltz.bio/restarted-for"] == json!(second)
-        };
+        let restarted =
+            |template: &Json| template["metadata"]["annotations"]["boltz.bio/restarted-for"] == json!(second);
         if templates.iter().all(restarted) { Ok(()) } else { Err("not all") }
     })
     .await
@@ -161,7 +161,11 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
         let events = events.list(&ListParams::default()).await.unwrap();
         let reasons: BTreeSet<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
         let wanted = ["Rotated", "Restarted", "Revoked"];
-        if wanted.iter().all(|reason| reasons.contains(*reason)) { Ok(()) } else { Err(format!("{reasons:?}")) }
+        if wanted.iter().all(|reason| reasons.contains(*reason)) {
+            Ok(())
+        } else {
+            Err(format!("{reasons:?}"))
+        }
     })
     .await
     .unwrap();
@@ -238,7 +242,11 @@ async fn the_rights_suffice_and_each_is_needed() {
     for (name, missing) in &variants {
         let refused: BTreeSet<Right> =
             asked(&events, &user(name)).filter_map(|(right, refused)| refused.then_some(right)).collect();
-        assert_eq!(refused, BTreeSet::from_iter(missing.clone()), "{name} is refused what it lacks, and nothing else");
+        assert_eq!(
+            refused,
+            BTreeSet::from_iter(missing.clone()),
+            "{name} is refused what it lacks, and nothing else"
+        );
     }
 }
 
@@ -284,9 +292,10 @@ async fn without_the_right_to_restart_a_rotation_goes_on_and_an_event_tells() {
     let first = bed.id_of("key").await;
     bed.annotate("key", "boltz.bio/rotate", "1").await;
     bed.until("key", "rotated, and the overlap over", |object| {
-        object.status.as_ref().is_some_and(|status| {
-            status.key_id.as_ref() != Some(&first) && status.previous_keys.is_empty()
-        })
+        object
+            .status
+            .as_ref()
+            .is_some_and(|status| status.key_id.as_ref() != Some(&first) && status.previous_keys.is_empty())
     })
     .await;
     bed.judge("key").await;
