@@ -73,8 +73,10 @@ async fn an_upgrade_brings_the_crd_along_and_an_uninstall_leaves_it() {
         stage.control_plane.kubectl(&["apply", "--server-side", "-f", &crds]).unwrap();
         let error = stage.helm(install, Some(&earlier), &json!({})).unwrap_err();
         assert!(error.contains("boltzapikeys.boltz.bio"), "{error}");
-        let take_over = "install boltz-operator --create-namespace --take-ownership";
-        let notes = stage.helm(take_over, Some(&earlier), &json!({})).unwrap();
+        // Helm 4 applies on the server's side, where the fields are kubectl's too.
+        let force = if helm == "helm" { " --force-conflicts" } else { "" };
+        let take_over = format!("{install} --take-ownership{force}");
+        let notes = stage.helm(&take_over, Some(&earlier), &json!({})).unwrap();
         assert!(notes.contains("create secret generic boltz-admin-key --from-file=admin-key="), "{notes}");
         assert!(notes.contains("kind: BoltzApiKey"), "{notes}");
         assert!(!knows_suspend());
