@@ -250,21 +250,25 @@ async fn the_rights_suffice_and_each_is_needed() {
     }
 }
 
+/// An operator that watches its namespace only, with the rights that the chart gives to the release of that name.
+async fn namespaced(control_plane: &'static ControlPlane, name: &'static str, restarts: bool) -> Bed {
+    let kubeconfig = move |namespace: &str| {
+        let values = json!({
+            "watchNamespaces": [namespace],
+            "clusterName": namespace,
+            "config": {"leaderElect": false},
+            "rolloutRestart": {"enabled": restarts},
+        });
+        control_plane.apply(&as_list(&roles(name, &values))).unwrap();
+        control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
+    };
+    Bed::make(Make { kubeconfig: Some(Box::new(kubeconfig)), ..Make::default() }).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_in_the_watched_namespaces_suffice() {
     let control_plane = crate::bed::control_plane().await;
-    let bed = Bed::make(Make {
-        kubeconfig: Some(Box::new(move |namespace| {
-            let values = json!({
-                "watchNamespaces": [namespace], "clusterName": namespace, "config": {"leaderElect": false},
-            });
-            control_plane.apply(&as_list(&roles("namespaced", &values))).unwrap();
-            control_plane.kubeconfig_for(&user("namespaced"), Some("system:serviceaccounts")).unwrap()
-        })),
-        ..Make::default()
-    })
-    .await;
-    live(bed, "namespaced", false).await;
+    live(namespaced(control_plane, "namespaced", true).await, "namespaced", false).await;
     let events = control_plane.audit_events();
     for (right, refused) in asked(&events, &user("namespaced")) {
         assert!(!refused, "{right:?} is missing in the chart's Roles");
@@ -274,19 +278,7 @@ async fn roles_in_the_watched_namespaces_suffice() {
 /// A user's mistake must not hurt more than the restart: the key rotates all the same, and an event says why.
 #[tokio::test]
 async fn without_the_right_to_restart_a_rotation_goes_on_and_an_event_tells() {
-    let control_plane = crate::bed::control_plane().await;
-    let bed = Bed::make(Make {
-        kubeconfig: Some(Box::new(move |namespace| {
-            let values = json!({
-                "watchNamespaces": [namespace], "clusterName": namespace, "config": {"leaderElect": false},
-                "rolloutRestart": {"enabled": false},
-            });
-            control_plane.apply(&as_list(&roles("no-restarts", &values))).unwrap();
-            control_plane.kubeconfig_for(&user("no-restarts"), Some("system:serviceaccounts")).unwrap()
-        })),
-        ..Make::default()
-    })
-    .await;
+    let bed = namespaced(crate::bed::control_plane().await, "no-restarts", false).await;
     let target = json!({"kind": "Deployment", "name": "x"});
     bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": [target]})).await;
     let first = bed.id_of("key").await;
