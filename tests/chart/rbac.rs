@@ -7,14 +7,10 @@ use crate::{
 };
 use boltz_harness::{AuditEvent, ControlPlane, eventually};
 use futures::FutureExt;
-use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, StatefulSet},
-    coordination::v1::Lease,
-    events::v1::Event,
-};
+use k8s_openapi::api::{coordination::v1::Lease, events::v1::Event};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -91,31 +87,27 @@ async fn bed(control_plane: &'static ControlPlane, name: &'static str) -> Bed {
 /// The operator's whole life: a key is issued, used from another Secret, rotated with workloads restarted, issued again
 /// when its Secret is lost, and revoked. It panics at what does not come about.
 async fn live(mut bed: Bed, name: &str, lease: bool) {
-    let template =
-        json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}});
-    let selector = json!({"matchLabels": {"app": "x"}});
-    let workload = |kind: &str| {
-        json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x", "namespace": bed.namespace},
-            "spec": {"selector": selector, "template": template, "serviceName": "x"},
-        })
-    };
     let client = bed.client.clone();
-    macro_rules! create {
-        ($kind:ty) => {{
-            let mut manifest = workload(stringify!($kind));
-            if stringify!($kind) != "StatefulSet" {
-                manifest["spec"].as_object_mut().unwrap().remove("serviceName");
-            }
-            let api: Api<$kind> = Api::namespaced(client.clone(), &bed.namespace);
-            api.create(&Default::default(), &serde_json::from_value(manifest).unwrap()).await.unwrap();
-            api
-        }};
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
+    let workloads = kinds.map(|kind| {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+        Api::<DynamicObject>::namespaced_with(client.clone(), &bed.namespace, &resource)
+    });
+    for (kind, api) in kinds.iter().zip(&workloads) {
+        let workload = json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "x"}},
+                "template": {
+                    "metadata": {"labels": {"app": "x"}},
+                    "spec": {"containers": [{"name": "x", "image": "x"}]},
+                },
+            },
+        });
+        api.create(&Default::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
     }
-    let (deployments, stateful_sets, daemon_sets) =
-        (create!(Deployment), create!(StatefulSet), create!(DaemonSet));
 
-    let targets = ["Deployment", "StatefulSet", "DaemonSet"].map(|kind| json!({"kind": kind, "name": "x"}));
+    let targets = kinds.map(|kind| json!({"kind": kind, "name": "x"}));
     bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await;
     bed.patch("key", json!({"metadata": {"labels": {"operator": name}}})).await;
     let first = bed.id_of("key").await;
@@ -129,18 +121,16 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
         .await;
     let second = rotated.status.unwrap().key_id.unwrap();
     bed.until_active(1).await;
-    eventually(crate::bed::PATIENCE, "all workloads are restarted", async || {
-        let templates = [
-            json!(deployments.get("x").await.unwrap().spec.unwrap().template),
-            json!(stateful_sets.get("x").await.unwrap().spec.unwrap().template),
-            json!(daemon_sets.get("x").await.unwrap().spec.unwrap().template),
-        ];
-        let restarted =
-            |template: &Json| template["metadata"]["annotations"]["boltz.bio/restarted-for"] == json!(second);
-        if templates.iter().all(restarted) { Ok(()) } else { Err("not all") }
-    })
-    .await
-    .unwrap();
+    for api in &workloads {
+        eventually(crate::bed::PATIENCE, "the workload is restarted", async || {
+            let workload = api.get("x").await.unwrap().data;
+            let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
+            let restarted = annotations["boltz.bio/restarted-for"] == json!(second);
+            if restarted { Ok(()) } else { Err(annotations.to_string()) }
+        })
+        .await
+        .unwrap();
+    }
 
     bed.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await;
     eventually(crate::bed::PATIENCE, "the Secret has moved", async || {
