@@ -432,3 +432,15 @@ fn what_another_leader_overwrites_is_not_said_again_at_once() {
     process.reconcile(&mut world);
     assert_eq!((world.counts.status_writes, world.object().status.rotations), (writes + 1, Some(1)));
 }
+
+#[test]
+fn record_and_status_say_what_boltz_answered() {
+    for (mode, livemode) in [("live", true), ("test", false)] {
+        let (world, _) = World::ready(json!({"mode": mode, "expiresInDays": 30}));
+        let (record, status, key) = (world.record(), &world.object().status, &world.keys[0]);
+        assert_eq!((record.livemode, status.livemode), (livemode, Some(livemode)), "{mode}");
+        assert_eq!(record.workspace_id.as_deref(), Some("workspace"));
+        assert_eq!((record.created_at, record.expires_at), (key.created_at, key.expires_at));
+        assert_eq!((&record.key_id, &record.key_prefix), (&key.id, &format!("sk_{}", key.id)));
+    }
+}

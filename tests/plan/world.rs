@@ -2,7 +2,7 @@
 //! execute against them by the operator's own pure functions, in virtual time and with faults where a test wants them.
 
 use boltz_operator::{
-    api::{BoltzApiKeySpec, BoltzApiKeyStatus},
+    api::{BoltzApiKeySpec, BoltzApiKeyStatus, Mode},
     ledger::{Ledger, LedgerEntry},
     marker::{AttemptId, ObjectMark},
     plan::{
@@ -735,7 +735,8 @@ impl Process {
             }
             Step::Mint(attempt) => {
                 world.counts.posts += 1;
-                let days = self.memory.posting(&attempt).unwrap().intent.spec.expires_in_days;
+                let spec = &self.memory.posting(&attempt).unwrap().intent.spec;
+                let (days, livemode) = (spec.expires_in_days, spec.mode == Mode::Live);
                 if let Some(Fault::Late(by)) = fault {
                     let object = facts.object.uid.clone();
                     world
@@ -752,7 +753,7 @@ impl Process {
                             received_at: world.wall(),
                             created_at: key.created_at,
                             expires_at: key.expires_at,
-                            livemode: true,
+                            livemode,
                             workspace_id: Some("workspace".to_owned()),
                         };
                         self.values.insert(attempt.clone(), key.value);
