@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak test test-all fmt lint crd clean
+.PHONY: help demo soak image test test-all fmt lint crd clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -17,6 +17,10 @@ soak: ## 200 objects, random users, faults and restarts, judged all the time. MI
 	@tests/control-plane/build >/dev/null
 	@cargo build --bin boltz-operator
 	@cargo run --quiet --package boltz-harness --bin soak
+
+image: ## Builds static binaries and images of operator and emulator into dist/. ARCH="amd64 arm64" IMAGE=<name>:<tag>
+	@release/binaries $(ARCH)
+	@release/image $(ARCH)
 
 test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
 	@tests/run
