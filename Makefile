@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak image test test-all fmt lint crd clean
+.PHONY: help demo soak image test test-all fmt lint crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -41,6 +41,10 @@ lint: ## Formatting and lints, warnings denied.
 
 crd: ## Generates crds/boltzapikeys.yaml from the types.
 	cargo run --quiet --bin crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
+
+chart: ## Renders the chart's defaults into deploy/, for kustomize and for the tests.
+	@helm=$$(tests/control-plane/build helm)/helm && $$helm template boltz-operator charts/boltz-operator \
+		--namespace boltz-system --no-hooks > deploy/boltz-operator.yaml.new && mv deploy/boltz-operator.yaml.new deploy/boltz-operator.yaml
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.
 	cargo clean

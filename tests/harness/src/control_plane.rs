@@ -279,7 +279,8 @@ impl ControlPlane {
                 "--kubelet-preferred-address-types=InternalIP".to_owned(),
             ],
             (Component::ControllerManager, false) => vec![
-                "--controllers=namespace-controller,garbage-collector-controller,resourcequota-controller"
+                "--controllers=namespace-controller,garbage-collector-controller,resourcequota-controller,\
+                 clusterrole-aggregation-controller"
                     .to_owned(),
             ],
             (Component::ControllerManager, true) => vec![
@@ -513,20 +514,15 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Applies the manifests of a file.
-    pub fn apply_file(&self, file: &Path) -> Result<(), HarnessError> {
-        let manifests =
-            std::fs::read_to_string(file).map_err(io_error(format!("read {}", file.display())))?;
-        self.apply(&manifests)
-    }
-
-    /// Installs what the operator needs of the cluster: the CRD, and exactly its own rights.
+    /// Installs the chart with its default values, as rendered in `deploy/`: the CRD, exactly the operator's own rights,
+    /// and a Deployment of which nothing makes pods here.
     pub async fn install_operator(&self) -> Result<(), String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for file in ["crds/boltzapikeys.yaml", "deploy/rbac.yaml"] {
-            // The namespace of the Role may take a moment longer than the Role.
-            eventually(Duration::from_secs(60), file, async || self.apply_file(&root.join(file))).await?;
-        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").display().to_string();
+        // The namespace may take a moment longer than what lies in it.
+        eventually(Duration::from_secs(60), "apply deploy/", async || {
+            self.kubectl(&["apply", "--server-side", "-k", &folder])
+        })
+        .await?;
         let established = ["wait", "--for=condition=Established", "crd/boltzapikeys.boltz.bio"];
         self.kubectl(&established).map(drop).map_err(|error| error.to_string())
     }

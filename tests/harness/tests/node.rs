@@ -2,7 +2,7 @@
 //!
 //! As root on Debian only; elsewhere these tests say so and pass.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use boltz_harness::{ControlPlane, Node, PAUSE_IMAGE, PrivateNetwork, eventually};
 use std::{
@@ -50,6 +50,10 @@ fn in_a_network_of_its_own(test: impl AsyncFnOnce(PrivateNetwork)) {
     runtime.block_on(test(network));
 }
 
+async fn start(network: &PrivateNetwork) -> Node {
+    Node::start(network, &[]).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Starts the pod; what it has printed.
 async fn start_pod(control_plane: &ControlPlane) -> String {
     // A pod needs its namespace's ServiceAccount, which a controller makes.
@@ -67,7 +71,7 @@ fn a_pod_reads_its_secret_and_sees_it_change() {
     }
     in_a_network_of_its_own(async |network| {
         let started = Instant::now();
-        let node = Node::start(&network, &[]).await.unwrap();
+        let node = start(&network).await;
         println!("the cluster is up after {:.1} s", started.elapsed().as_secs_f32());
         let control_plane = node.control_plane();
         assert_eq!(start_pod(control_plane).await, "first\n");
@@ -100,7 +104,7 @@ fn owner() {
         return;
     }
     in_a_network_of_its_own(async |network| {
-        let node = Node::start(&network, &[]).await.unwrap();
+        let node = start(&network).await;
         start_pod(node.control_plane()).await;
         let Left { namespace, cgroup } = Left::of(&node);
         println!("\nowned {} {namespace} {cgroup}", node.folder().display());

@@ -1,0 +1,74 @@
+{{- define "boltz-operator.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "boltz-operator.emulatorName" -}}
+{{ include "boltz-operator.fullname" . }}-emulator
+{{- end -}}
+
+{{- define "boltz-operator.serviceAccountName" -}}
+{{- $own := .Values.serviceAccount.create | ternary (include "boltz-operator.fullname" .) "default" -}}
+{{- default $own .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{/* The Secret with the admin key. */}}
+{{- define "boltz-operator.adminKeySecret" -}}
+{{- if .Values.adminKey.value -}}
+{{ include "boltz-operator.fullname" . }}-admin-key
+{{- else if .Values.adminKey.existingSecret -}}
+{{ .Values.adminKey.existingSecret }}
+{{- else if .Values.emulator.enabled -}}
+{{ include "boltz-operator.emulatorName" . }}
+{{- else -}}
+boltz-admin-key
+{{- end -}}
+{{- end -}}
+
+{{- define "boltz-operator.leaseName" -}}
+{{ default (include "boltz-operator.fullname" .) .Values.config.leaseName }}
+{{- end -}}
+
+{{- define "boltz-operator.leaseNamespace" -}}
+{{ default .Release.Namespace .Values.config.leaseNamespace }}
+{{- end -}}
+
+{{/* Takes (list . "operator"): the labels by which the pods of a component are found. */}}
+{{- define "boltz-operator.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* Takes (list . "operator"): the labels of everything that belongs to a component. */}}
+{{- define "boltz-operator.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{ include "boltz-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Takes an image's values and (list . values). */}}
+{{- define "boltz-operator.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end -}}
+
+{{/* Takes an address such as 0.0.0.0:8080. */}}
+{{- define "boltz-operator.port" -}}
+{{ regexFind "[0-9]+$" . }}
+{{- end -}}
+
+{{/* Takes such an address: the host of a probe, if it is not the pod's own. */}}
+{{- define "boltz-operator.probeHost" -}}
+{{- $host := regexReplaceAll ":[0-9]+$" . "" -}}
+{{- if not (has $host (list "0.0.0.0" "[::]")) -}}
+{{ trimAll "[]" $host }}
+{{- end -}}
+{{- end -}}

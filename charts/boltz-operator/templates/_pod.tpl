@@ -1,0 +1,48 @@
+{{- define "boltz-operator.baseURL" -}}
+{{- if .Values.boltz.baseURL -}}
+{{ .Values.boltz.baseURL }}
+{{- else if .Values.emulator.enabled -}}
+http://{{ include "boltz-operator.emulatorName" . }}.{{ .Release.Namespace }}.svc:{{ include "boltz-operator.port" .Values.emulator.listen }}
+{{- else -}}
+https://api.boltz.bio
+{{- end -}}
+{{- end -}}
+
+{{- define "boltz-operator.arguments" -}}
+- --boltz-base-url={{ include "boltz-operator.baseURL" . }}
+{{- if or .Values.boltz.allowInsecureHTTP (and .Values.emulator.enabled (not .Values.boltz.baseURL)) }}
+- --allow-insecure-http
+{{- end }}
+{{- if or .Values.boltz.ca.configMap .Values.boltz.ca.secret }}
+- --boltz-ca-file=/etc/boltz-operator/ca/{{ .Values.boltz.ca.key }}
+{{- end }}
+- --admin-key-file=/etc/boltz-operator/admin-key/{{ .Values.adminKey.secretKey }}
+{{- with .Values.clusterName }}
+- --cluster-name={{ . }}
+{{- end }}
+{{- with .Values.watchNamespaces }}
+- --watch-namespaces={{ join "," . }}
+{{- end }}
+{{- with .Values.config }}
+{{- with .formerClusterNames }}
+- --former-cluster-names={{ join "," . }}
+{{- end }}
+{{- with .labelSelector }}
+- {{ printf "--label-selector=%s" . | quote }}
+{{- end }}
+- --request-timeout={{ .requestTimeout }}
+- --inventory-interval={{ .inventoryInterval }}
+- --settle-time={{ .settleTime }}
+- --max-mints-per-minute={{ int64 .maxMintsPerMinute }}
+- --concurrency={{ int64 .concurrency }}
+- --orphan-policy={{ .orphanPolicy }}
+- --orphan-grace={{ .orphanGrace }}
+- --leader-elect={{ .leaderElect }}
+{{- if .leaderElect }}
+- --lease-name={{ include "boltz-operator.leaseName" $ }}
+- --lease-namespace={{ include "boltz-operator.leaseNamespace" $ }}
+{{- end }}
+- --listen={{ .listen }}
+- --log-format={{ .logFormat }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,35 @@
+{{/* The rights in the namespaces that are watched. tests/chart/rbac.rs shows that none is missing and none too much. */}}
+{{- define "boltz-operator.rules" -}}
+- apiGroups: [boltz.bio]
+  resources: [boltzapikeys]
+  verbs: [get, list, watch, patch]
+- apiGroups: [boltz.bio]
+  resources: [boltzapikeys/status]
+  verbs: [patch]
+# Its writes are guarded by UID and resourceVersion.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- if .Values.rolloutRestart.enabled }}
+# For spec.rolloutRestartTargets.
+- apiGroups: [apps]
+  resources: [deployments, statefulsets, daemonsets]
+  verbs: [patch]
+{{- end }}
+{{- end -}}
+
+{{/* Takes (list . roleKind roleName): roleRef and subjects of a binding. */}}
+{{- define "boltz-operator.binds" -}}
+{{- $root := index . 0 -}}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ index . 1 }}
+  name: {{ index . 2 }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "boltz-operator.serviceAccountName" $root }}
+    namespace: {{ $root.Release.Namespace }}
+{{- end -}}
