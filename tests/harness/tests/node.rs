@@ -92,7 +92,7 @@ fn a_pod_reads_its_secret_and_sees_it_change() {
 
         let (folder, left) = (node.folder().to_owned(), Left::of(&node));
         drop(node);
-        assert_eq!((folder.exists(), left.over()), (false, Vec::<String>::new()));
+        left.until_gone(&folder).await;
         println!("all is down after {:.1} s", started.elapsed().as_secs_f32());
     });
 }
@@ -133,11 +133,7 @@ fn nothing_outlives_a_killed_owner() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let gone = eventually(PATIENCE, "everything has ended", async || match (folder.exists(), left.over()) {
-        (false, over) if over.is_empty() => Ok(()),
-        (folder, over) => Err(format!("folder: {folder}, {over:?}")),
-    });
-    runtime.block_on(gone).unwrap();
+    runtime.block_on(left.until_gone(folder));
 }
 
 /// What a node may leave behind, besides its folder.
@@ -152,6 +148,14 @@ impl Left {
     fn of(node: &Node) -> Self {
         let namespace = namespace(&node.pid().to_string(), "pid_for_children").unwrap();
         Self { namespace, cgroup: node.cgroup().trim_start_matches('/').to_owned() }
+    }
+
+    async fn until_gone(&self, folder: &Path) {
+        let gone = async || match (folder.exists(), self.over()) {
+            (false, over) if over.is_empty() => Ok(()),
+            (folder, over) => Err(format!("folder: {folder}, {over:?}")),
+        };
+        eventually(PATIENCE, "everything has ended", gone).await.unwrap();
     }
 
     /// Processes in the namespace, with their mounts, and control groups.

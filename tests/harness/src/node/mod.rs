@@ -36,9 +36,12 @@ shift
 for empty in /run /var/lib /var/log; do
     mount -t tmpfs tmpfs "$empty"
 done
-for settings in /proc/sys/kernel /proc/sys/vm; do
-    mount --bind "$settings" "$settings"
-    mount -o remount,bind,ro "$settings"
+# What the kubelet wants of the kernel it reads here, and it leaves the machine's as they are.
+for setting in kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 \
+    kernel/keys/root_maxbytes=25000000 vm/overcommit_memory=1 vm/panic_on_oom=0; do
+    file=/run/$(basename "${setting%=*}")
+    echo "${setting#*=}" >"$file"
+    mount --bind "$file" "/proc/sys/${setting%=*}"
 done
 containerd --config "$folder/containerd.toml" >"$folder/containerd.log" 2>&1 &
 until [ -S "$folder/containerd.sock" ]; do sleep 0.02; done

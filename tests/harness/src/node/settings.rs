@@ -68,8 +68,6 @@ pub fn kubelet(folder: &Path, authority: &Path, cgroup: &str, port: u16) -> Json
         "cgroupRoot": cgroup,
         "failCgroupV1": false,
         "failSwapOn": false,
-        // The machine's kernel settings stay as they are.
-        "featureGates": {"KubeletInUserNamespace": true},
         "resolvConf": "",
         "podLogsDir": folder.join("pod-logs"),
         "volumePluginDir": folder.join("volume-plugins"),
