@@ -1,7 +1,7 @@
 //! The cluster under test: the one of a kubeconfig, or a node made on the spot.
 
 use boltz_harness::{
-    AuditEvent, Node, PrivateNetwork,
+    AuditEvent, NODE_ADDRESS, Node, PrivateNetwork, eventually,
     process::{OwnedFolder, OwnedProcess},
 };
 use std::{
@@ -78,8 +78,9 @@ impl Cluster {
         Self { kubeconfig, programs, images, overlap, node, folder }
     }
 
-    pub fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
+    /// Where pods reach this process, on a node of our own.
+    pub fn node_address(&self) -> Option<&'static str> {
+        self.node.as_ref().map(|_| NODE_ADDRESS)
     }
 
     /// For people: which cluster this is.
@@ -101,20 +102,37 @@ impl Cluster {
         self.run("kubectl", words, "")
     }
 
+    pub fn kubectl_with_input(&self, words: &str, input: &str) -> String {
+        self.run("kubectl", words, input).unwrap()
+    }
+
     pub fn apply(&self, manifests: &str) {
-        self.run("kubectl", "apply --server-side -f -", manifests).unwrap();
+        self.try_apply(manifests).unwrap();
+    }
+
+    pub fn try_apply(&self, manifests: &str) -> Result<(), String> {
+        self.run("kubectl", "apply --server-side -f -", manifests).map(drop)
     }
 
     pub fn helm(&self, words: &str, input: &str) -> String {
         self.run("helm", words, input).unwrap()
     }
 
-    /// A `kubectl` that goes on until it is dropped; what it has logged so far.
-    pub fn kubectl_in_the_background(&self, name: &str, words: &str) -> OwnedProcess {
+    /// A `kubectl port-forward` that goes on until it is dropped, and its end on this machine.
+    pub async fn forward(&self, name: &str, words: &str) -> (OwnedProcess, String) {
         let environment = self.environment().map(|(name, value)| (name.to_owned(), value.display().to_string()));
         let log = self.folder.path().join(format!("{name}.log"));
         let words: Vec<&str> = words.split(' ').collect();
-        OwnedProcess::start(&self.programs.join("kubectl"), &words, &environment, &log).unwrap()
+        let process = OwnedProcess::start(&self.programs.join("kubectl"), &words, &environment, &log).unwrap();
+        let address = eventually(PATIENCE, "the port is forwarded", async || {
+            let log = process.log();
+            let line = log.lines().find_map(|line| line.strip_prefix("Forwarding from "));
+            let address = line.and_then(|line| line.split_once(" ->"));
+            address.map(|(address, _)| format!("http://{address}")).ok_or(log)
+        })
+        .await
+        .unwrap();
+        (process, address)
     }
 
     fn environment(&self) -> [(&'static str, PathBuf); 5] {
