@@ -18,6 +18,7 @@ soak: ## 200 objects, random users, faults and restarts, judged all the time. MI
 	@cargo build --bin boltz-operator
 	@cargo run --quiet --package boltz-harness --bin soak
 
+image: ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
 image: ## Builds static binaries and images of operator and emulator into dist/. ARCH="amd64 arm64" IMAGE=<name>:<tag>
 	@release/binaries $(ARCH)
 	@release/image $(ARCH)

@@ -16,6 +16,7 @@ use boltz_operator::{
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PartialObjectMeta};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::{process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -29,6 +30,10 @@ const RECHECK: Duration = Duration::from_secs(60);
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
 fn main() -> ExitCode {
+    // The admin key and the keys in hand are in this memory: no core dump of it, and no debugger of the same user.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        return failed(&StartError::CoreDumps(error.into()));
+    }
     let config = Config::from_process();
     telemetry::init(config.log_format);
     // Two crates bring TLS; both take the one provider that is installed first.
@@ -56,6 +61,8 @@ fn failed(error: &StartError) -> ExitCode {
 /// The process cannot start. Nothing that Boltz answers is among these.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
+    #[error("core dumps could not be forbidden: {0}")]
+    CoreDumps(#[source] std::io::Error),
     #[error("the TLS library could not be set up")]
     CryptoProvider,
     #[error("the runtime could not be started: {0}")]
@@ -79,6 +86,16 @@ enum StartError {
 }
 
 async fn run(config: Config) -> Result<(), StartError> {
+    // First: in a container this is process 1, for which the kernel drops a signal that has no handler.
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let told_to_stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+    };
+    tokio::pin!(told_to_stop);
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new());
     let listener = TcpListener::bind(config.listen).await.map_err(StartError::Listen)?;
@@ -101,7 +118,10 @@ async fn run(config: Config) -> Result<(), StartError> {
         Arc::clone(&metrics),
     )?;
     let names = ClusterNames {
-        current: cluster_name(&config, &client).await?,
+        current: tokio::select! {
+            name = cluster_name(&config, &client) => name?,
+            () = &mut told_to_stop => return Ok(()),
+        },
         former: config.former_cluster_names.clone(),
     };
     tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "boltz-operator starts");
@@ -123,8 +143,6 @@ async fn run(config: Config) -> Result<(), StartError> {
 
     let (stop, stopped) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let background = {
         let context = Arc::clone(&context);
         async move {
@@ -144,8 +162,7 @@ async fn run(config: Config) -> Result<(), StartError> {
     tokio::select! {
         () = &mut work => return Ok(()),
         _ = background => {}
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = &mut told_to_stop => {}
     }
     stop.send_replace(true);
     if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
