@@ -7,6 +7,10 @@
 #[allow(dead_code)]
 #[path = "../lifecycle/bed.rs"]
 mod bed;
+mod gitops;
 mod helm;
+mod install;
+mod policies;
+mod rbac;
 mod rendering;
 mod values;

@@ -35,9 +35,8 @@ fn every_flag_has_a_value() {
         "config": {"formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)"},
     }));
     for flag in Config::command().get_arguments().filter_map(|argument| argument.get_long()) {
-        let named = |text: &String| {
-            text.strip_prefix("--").and_then(|text| text.split('=').next()) == Some(flag)
-        };
+        let named =
+            |text: &String| text.strip_prefix("--").and_then(|text| text.split('=').next()) == Some(flag);
         assert!(flags.iter().any(named), "--{flag} has no value in the chart");
     }
     let config = parsed(&flags);

@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeSet,
     panic::AssertUnwindSafe,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -52,9 +52,17 @@ pub struct Make {
     pub all_namespaces: bool,
     /// Puts a proxy between operator and API server.
     pub proxy: bool,
+    /// Flags that are left away, with their values.
+    pub without: Vec<&'static str>,
+    /// The operator is another user: given the namespace, its kubeconfig file.
+    pub kubeconfig: Option<UserOf>,
 }
 
-async fn control_plane() -> &'static ControlPlane {
+/// Makes a user with rights in that namespace, and answers its kubeconfig file.
+pub type UserOf = Box<dyn FnOnce(&str) -> PathBuf + Send>;
+
+/// The one that all beds share unless they want their own, with the operator's CRD and rights.
+pub async fn control_plane() -> &'static ControlPlane {
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
     let control_plane = ControlPlane::shared().await.unwrap();
     INSTALLED
@@ -102,15 +110,18 @@ impl Bed {
         .iter()
         .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
         .collect();
-        if make.all_namespaces {
-            let watch = arguments.iter().position(|argument| argument == "--watch-namespaces").unwrap();
-            arguments.drain(watch..watch + 2);
+        let all_namespaces = make.all_namespaces.then_some("--watch-namespaces");
+        for flag in make.without.into_iter().chain(all_namespaces) {
+            let index = arguments.iter().position(|argument| argument == flag).unwrap();
+            arguments.drain(index..index + 2);
         }
         arguments = with(&arguments, &make.arguments);
         let proxy = if make.proxy { Some(ApiProxy::start(control_plane).await.unwrap()) } else { None };
-        let kubeconfig = proxy
-            .as_ref()
-            .map_or_else(|| control_plane.kubeconfig("operator"), |proxy| proxy.kubeconfig().clone());
+        let kubeconfig = match (&proxy, make.kubeconfig) {
+            (Some(proxy), _) => proxy.kubeconfig().clone(),
+            (None, Some(user_of)) => user_of(&namespace),
+            (None, None) => control_plane.kubeconfig("operator"),
+        };
         let operator = start(&kubeconfig, &arguments, &make.environment).await;
         Self { control_plane, client, namespace, emulator, operator, arguments, proxy, admin_key_file }
     }
