@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 pub const ADMIN_KEY: &str = "sk_bc_admin_live_e2e";
-const NAMESPACE: &str = "boltz-emulator";
+pub const NAMESPACE: &str = "boltz-emulator";
 const PORT: u16 = 8099;
 
 pub struct Boltz {
@@ -21,14 +21,12 @@ pub struct Boltz {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Key {
     pub id: String,
-    pub name: String,
     pub is_active: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Request {
     pub operation: String,
-    pub at: String,
     pub status: Option<u16>,
 }
 
@@ -49,16 +47,24 @@ impl Boltz {
             },
         ]});
         // A pod needs its namespace's ServiceAccount, which a controller makes.
-        eventually(PATIENCE, "the emulator's pod is taken", async || cluster.try_apply(&manifests.to_string()))
-            .await
-            .unwrap();
+        eventually(PATIENCE, "the emulator's pod is taken", async || {
+            cluster.try_apply(&manifests.to_string())
+        })
+        .await
+        .unwrap();
         cluster.kubectl(&format!("-n {NAMESPACE} wait --for=condition=Ready pod/emulator --timeout=120s"));
-        let address = cluster.kubectl(&format!("-n {NAMESPACE} get pod emulator -o jsonpath={{.status.podIP}}"));
+        let address =
+            cluster.kubectl(&format!("-n {NAMESPACE} get pod emulator -o jsonpath={{.status.podIP}}"));
         let host = if address.contains(':') { format!("[{address}]") } else { address };
         let (forward, control) =
             cluster.forward("emulator", &format!("-n {NAMESPACE} port-forward pod/emulator :{PORT}")).await;
         let base_url = format!("http://{host}:{PORT}");
-        Self { base_url, control, http: reqwest::Client::builder().no_proxy().build().unwrap(), _forward: forward }
+        Self {
+            base_url,
+            control,
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            _forward: forward,
+        }
     }
 
     async fn get(&self, path: &str) -> Json {

@@ -1,5 +1,6 @@
 //! The cluster under test: the one of a kubeconfig, or a node made on the spot.
 
+use crate::{boltz, release, team};
 use boltz_harness::{
     AuditEvent, NODE_ADDRESS, Node, PrivateNetwork, eventually,
     process::{OwnedFolder, OwnedProcess},
@@ -50,6 +51,7 @@ impl Cluster {
         let images = Images { operator: named("IMAGE"), emulator: named("EMULATOR_IMAGE") };
         // A kubelet looks at mounted Secrets once a minute or so.
         let cluster = Self::new(kubeconfig, images, "150s", None);
+        println!("cluster: {}", cluster.description());
         let installed = cluster.try_kubectl("get crd boltzapikeys.boltz.bio");
         assert!(installed.is_err(), "this cluster has BoltzApiKeys already; the test wants one without");
         cluster
@@ -67,7 +69,8 @@ impl Cluster {
         for (archive, _) in &archives {
             assert!(archive.exists(), "{} is missing: run `make image`", archive.display());
         }
-        let node = Node::start(network, &archives).await.unwrap();
+        println!("cluster: a node of its own, in a network of its own");
+        let node = Node::start(network, &archives).await.unwrap_or_else(|error| panic!("{error}"));
         let kubeconfig = node.control_plane().kubeconfig("admin");
         Self::new(kubeconfig, images, "20s", Some(node))
     }
@@ -84,12 +87,19 @@ impl Cluster {
     }
 
     /// For people: which cluster this is.
-    pub fn description(&self) -> String {
+    fn description(&self) -> String {
         let context = self.kubectl("config current-context");
         let server = self.kubectl("config view --minify --output jsonpath={.clusters[0].cluster.server}");
-        match &self.node {
-            Some(_) => format!("a node of its own, {server} in a network of its own"),
-            None => format!("{server}, context {} of {}", context.trim(), self.kubeconfig.display()),
+        format!("{server}, context {} of {}", context.trim(), self.kubeconfig.display())
+    }
+
+    /// Leaves a cluster that is not ours as it was. After a failure everything stays, to be looked at.
+    pub fn clean_up(&self) {
+        if self.node.is_none() {
+            for namespace in [release::NAMESPACE, team::NAMESPACE, boltz::NAMESPACE] {
+                self.kubectl(&format!("delete namespace {namespace} --timeout=120s"));
+            }
+            self.kubectl("delete crd boltzapikeys.boltz.bio --timeout=60s");
         }
     }
 
@@ -120,10 +130,12 @@ impl Cluster {
 
     /// A `kubectl port-forward` that goes on until it is dropped, and its end on this machine.
     pub async fn forward(&self, name: &str, words: &str) -> (OwnedProcess, String) {
-        let environment = self.environment().map(|(name, value)| (name.to_owned(), value.display().to_string()));
+        let environment =
+            self.environment().map(|(name, value)| (name.to_owned(), value.display().to_string()));
         let log = self.folder.path().join(format!("{name}.log"));
         let words: Vec<&str> = words.split(' ').collect();
-        let process = OwnedProcess::start(&self.programs.join("kubectl"), &words, &environment, &log).unwrap();
+        let process =
+            OwnedProcess::start(&self.programs.join("kubectl"), &words, &environment, &log).unwrap();
         let address = eventually(PATIENCE, "the port is forwarded", async || {
             let log = process.log();
             let line = log.lines().find_map(|line| line.strip_prefix("Forwarding from "));
@@ -175,7 +187,8 @@ impl Cluster {
     pub fn crash_pod(&self, namespace: &str, pod: &str) {
         match &self.node {
             Some(node) => {
-                let uid = self.kubectl(&format!("-n {namespace} get pod {pod} -o jsonpath={{.metadata.uid}}"));
+                let uid =
+                    self.kubectl(&format!("-n {namespace} get pod {pod} -o jsonpath={{.metadata.uid}}"));
                 node.crash_pod(&uid).unwrap();
             }
             None => {
@@ -197,11 +210,15 @@ impl Cluster {
 
     /// Everything that helps to understand a failure.
     pub fn dump(&self) {
-        for words in ["get pods -A -o wide", "get events -A --sort-by=.lastTimestamp", "get boltzapikeys -A -o yaml"] {
+        for words in
+            ["get pods -A -o wide", "get events -A --sort-by=.lastTimestamp", "get boltzapikeys -A -o yaml"]
+        {
             println!("\n$ kubectl {words}\n{}", self.try_kubectl(words).unwrap_or_else(|error| error));
         }
-        let pods = "get pods -A -o jsonpath={range.items[*]}{.metadata.namespace}/{.metadata.name}{'\\n'}{end}";
-        for (namespace, pod) in self.try_kubectl(pods).unwrap_or_default().lines().filter_map(|line| line.split_once('/'))
+        let pods =
+            "get pods -A -o jsonpath={range.items[*]}{.metadata.namespace}/{.metadata.name}{'\\n'}{end}";
+        for (namespace, pod) in
+            self.try_kubectl(pods).unwrap_or_default().lines().filter_map(|line| line.split_once('/'))
         {
             let words = format!("-n {namespace} logs {pod} --all-containers --tail=60");
             println!("\n$ kubectl {words}\n{}", self.try_kubectl(&words).unwrap_or_else(|error| error));

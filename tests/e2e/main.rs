@@ -41,13 +41,13 @@ fn helm_install_to_a_workload_with_a_working_key() {
             (None, Some(network)) => Cluster::own(network).await,
             (None, None) => unreachable!("one of the two"),
         };
-        println!("cluster: {}", cluster.description());
         let story = Story { started, cluster };
         let told = AssertUnwindSafe(story.tell()).catch_unwind().await;
         if let Err(panic) = told {
             story.cluster.dump();
             resume_unwind(panic);
         }
+        story.cluster.clean_up();
         story.say("done");
     });
 }
@@ -117,7 +117,10 @@ impl Story {
         self.say("the mounted file has changed under the running pod");
         let restarted = team::until_used(cluster, team::FROM_ENVIRONMENT, &new).await;
         assert_ne!(restarted, from_environment, "the variable needs another pod");
-        assert!(boltz.active().await.contains(&old.to_owned()), "the old key lives as long as somebody has it");
+        assert!(
+            boltz.active().await.contains(&old.to_owned()),
+            "the old key lives as long as somebody has it"
+        );
         self.say("the workload with the environment variable has been restarted");
         boltz.until_active(&[&new]).await;
         self.say("the overlap is over: the old key is revoked");

@@ -20,14 +20,14 @@ pub fn image(reference: &str) -> Json {
     }
 }
 
-/// Two replicas, and times in which a test can wait.
+/// Two replicas, and times for which a test can wait. Half the settle time is how long Boltz's answer may be held.
 pub fn values(cluster: &Cluster, boltz: &Boltz) -> Json {
     json!({
         "image": image(&cluster.images.operator),
         "replicaCount": 2,
         "boltz": {"baseURL": boltz.base_url, "allowInsecureHTTP": true},
         "config": {
-            "settleTime": "10s", "inventoryInterval": "3s", "requestTimeout": "8s", "logFormat": "text",
+            "settleTime": "40s", "inventoryInterval": "3s", "requestTimeout": "18s", "logFormat": "text",
         },
         "podDisruptionBudget": {"enabled": true},
         "readinessProbe": {"periodSeconds": 1},

@@ -84,7 +84,9 @@ pub fn stop_workloads(cluster: &Cluster) {
 
 /// Asks for a rotation, as people do; `reason` is new each time.
 pub fn rotate(cluster: &Cluster, reason: &str) {
-    cluster.kubectl(&format!("-n {NAMESPACE} annotate boltzapikey {OBJECT} boltz.bio/rotate={reason} --overwrite"));
+    cluster.kubectl(&format!(
+        "-n {NAMESPACE} annotate boltzapikey {OBJECT} boltz.bio/rotate={reason} --overwrite"
+    ));
 }
 
 /// Waits until another key than this one is stored; its id.

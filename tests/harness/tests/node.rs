@@ -160,11 +160,12 @@ impl Left {
 
     /// Processes in the namespace, with their mounts, and control groups.
     fn over(&self) -> Vec<String> {
-        let processes = names(Path::new("/proc")).into_iter().filter(|pid| {
-            namespace(pid, "pid").is_some_and(|namespace| namespace == self.namespace)
-        });
+        let processes = names(Path::new("/proc"))
+            .into_iter()
+            .filter(|pid| namespace(pid, "pid").is_some_and(|namespace| namespace == self.namespace));
         let root = Path::new("/sys/fs/cgroup");
-        let groups = names(root).into_iter().chain([String::new()]).map(|name| root.join(name).join(&self.cgroup));
+        let groups =
+            names(root).into_iter().chain([String::new()]).map(|name| root.join(name).join(&self.cgroup));
         let groups = groups.filter(|folder| folder.exists()).map(|folder| folder.display().to_string());
         processes.chain(groups).collect()
     }

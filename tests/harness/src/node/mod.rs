@@ -144,14 +144,16 @@ impl Node {
             }
             let mut ctr = Command::new("ctr");
             ctr.arg("--address").arg(&address).args(["--namespace", "k8s.io", "images", "import"]);
-            let output = ctr.args(["--index-name", name]).arg(archive).output().map_err(|error| error.to_string())?;
+            let output =
+                ctr.args(["--index-name", name]).arg(archive).output().map_err(|error| error.to_string())?;
             if output.status.success() {
                 Ok(Ok(()))
             } else {
                 Err(String::from_utf8_lossy(&output.stderr).into_owned())
             }
         };
-        let imported = eventually(Duration::from_secs(15), &format!("import {}", archive.display()), import).await;
+        let imported =
+            eventually(Duration::from_secs(15), &format!("import {}", archive.display()), import).await;
         imported.and_then(|result| result).map_err(|seen| self.failed("containerd", seen))
     }
 
