@@ -7,14 +7,10 @@ use crate::{
 };
 use boltz_harness::{AuditEvent, ControlPlane, eventually};
 use futures::FutureExt;
-use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, StatefulSet},
-    coordination::v1::Lease,
-    events::v1::Event,
-};
+use k8s_openapi::api::{coordination::v1::Lease, events::v1::Event};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -91,31 +87,27 @@ async fn bed(control_plane: &'static ControlPlane, name: &'static str) -> Bed {
 /// The operator's whole life: a key is issued, used from another Secret, rotated with workloads restarted, issued again
 /// when its Secret is lost, and revoked. It panics at what does not come about.
 async fn live(mut bed: Bed, name: &str, lease: bool) {
-    let template =
-        json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}});
-    let selector = json!({"matchLabels": {"app": "x"}});
-    let workload = |kind: &str| {
-        json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x", "namespace": bed.namespace},
-            "spec": {"selector": selector, "template": template, "serviceName": "x"},
-        })
-    };
     let client = bed.client.clone();
-    macro_rules! create {
-        ($kind:ty) => {{
-            let mut manifest = workload(stringify!($kind));
-            if stringify!($kind) != "StatefulSet" {
-                manifest["spec"].as_object_mut().unwrap().remove("serviceName");
-            }
-            let api: Api<$kind> = Api::namespaced(client.clone(), &bed.namespace);
-            api.create(&Default::default(), &serde_json::from_value(manifest).unwrap()).await.unwrap();
-            api
-        }};
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
+    let workloads = kinds.map(|kind| {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+        Api::<DynamicObject>::namespaced_with(client.clone(), &bed.namespace, &resource)
+    });
+    for (kind, api) in kinds.iter().zip(&workloads) {
+        let workload = json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "x"}},
+                "template": {
+                    "metadata": {"labels": {"app": "x"}},
+                    "spec": {"containers": [{"name": "x", "image": "x"}]},
+                },
+            },
+        });
+        api.create(&Default::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
     }
-    let (deployments, stateful_sets, daemon_sets) =
-        (create!(Deployment), create!(StatefulSet), create!(DaemonSet));
 
-    let targets = ["Deployment", "StatefulSet", "DaemonSet"].map(|kind| json!({"kind": kind, "name": "x"}));
+    let targets = kinds.map(|kind| json!({"kind": kind, "name": "x"}));
     bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await;
     bed.patch("key", json!({"metadata": {"labels": {"operator": name}}})).await;
     let first = bed.id_of("key").await;
@@ -129,18 +121,16 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
         .await;
     let second = rotated.status.unwrap().key_id.unwrap();
     bed.until_active(1).await;
-    eventually(crate::bed::PATIENCE, "all workloads are restarted", async || {
-        let templates = [
-            json!(deployments.get("x").await.unwrap().spec.unwrap().template),
-            json!(stateful_sets.get("x").await.unwrap().spec.unwrap().template),
-            json!(daemon_sets.get("x").await.unwrap().spec.unwrap().template),
-        ];
-        let restarted =
-            |template: &Json| template["metadata"]["annotations"]["boltz.bio/restarted-for"] == json!(second);
-        if templates.iter().all(restarted) { Ok(()) } else { Err("not all") }
-    })
-    .await
-    .unwrap();
+    for api in &workloads {
+        eventually(crate::bed::PATIENCE, "the workload is restarted", async || {
+            let workload = api.get("x").await.unwrap().data;
+            let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
+            let restarted = annotations["boltz.bio/restarted-for"] == json!(second);
+            if restarted { Ok(()) } else { Err(annotations.to_string()) }
+        })
+        .await
+        .unwrap();
+    }
 
     bed.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await;
     eventually(crate::bed::PATIENCE, "the Secret has moved", async || {
@@ -250,21 +240,25 @@ async fn the_rights_suffice_and_each_is_needed() {
     }
 }
 
+/// An operator that watches its namespace only, with the rights that the chart gives to the release of that name.
+async fn namespaced(control_plane: &'static ControlPlane, name: &'static str, restarts: bool) -> Bed {
+    let kubeconfig = move |namespace: &str| {
+        let values = json!({
+            "watchNamespaces": [namespace],
+            "clusterName": namespace,
+            "config": {"leaderElect": false},
+            "rolloutRestart": {"enabled": restarts},
+        });
+        control_plane.apply(&as_list(&roles(name, &values))).unwrap();
+        control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
+    };
+    Bed::make(Make { kubeconfig: Some(Box::new(kubeconfig)), ..Make::default() }).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_in_the_watched_namespaces_suffice() {
     let control_plane = crate::bed::control_plane().await;
-    let bed = Bed::make(Make {
-        kubeconfig: Some(Box::new(move |namespace| {
-            let values = json!({
-                "watchNamespaces": [namespace], "clusterName": namespace, "config": {"leaderElect": false},
-            });
-            control_plane.apply(&as_list(&roles("namespaced", &values))).unwrap();
-            control_plane.kubeconfig_for(&user("namespaced"), Some("system:serviceaccounts")).unwrap()
-        })),
-        ..Make::default()
-    })
-    .await;
-    live(bed, "namespaced", false).await;
+    live(namespaced(control_plane, "namespaced", true).await, "namespaced", false).await;
     let events = control_plane.audit_events();
     for (right, refused) in asked(&events, &user("namespaced")) {
         assert!(!refused, "{right:?} is missing in the chart's Roles");
@@ -274,19 +268,7 @@ async fn roles_in_the_watched_namespaces_suffice() {
 /// A user's mistake must not hurt more than the restart: the key rotates all the same, and an event says why.
 #[tokio::test]
 async fn without_the_right_to_restart_a_rotation_goes_on_and_an_event_tells() {
-    let control_plane = crate::bed::control_plane().await;
-    let bed = Bed::make(Make {
-        kubeconfig: Some(Box::new(move |namespace| {
-            let values = json!({
-                "watchNamespaces": [namespace], "clusterName": namespace, "config": {"leaderElect": false},
-                "rolloutRestart": {"enabled": false},
-            });
-            control_plane.apply(&as_list(&roles("no-restarts", &values))).unwrap();
-            control_plane.kubeconfig_for(&user("no-restarts"), Some("system:serviceaccounts")).unwrap()
-        })),
-        ..Make::default()
-    })
-    .await;
+    let bed = namespaced(crate::bed::control_plane().await, "no-restarts", false).await;
     let target = json!({"kind": "Deployment", "name": "x"});
     bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": [target]})).await;
     let first = bed.id_of("key").await;

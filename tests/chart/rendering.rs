@@ -211,6 +211,33 @@ async fn the_api_server_takes_everything() {
     }
 }
 
+/// What Artifact Hub shows of the chart.
+#[tokio::test]
+async fn the_example_in_the_charts_metadata_is_taken() {
+    let control_plane = stage().await;
+    let text = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
+    let metadata: Json = serde_saphyr::from_str(&text).unwrap();
+    let list = |annotation: &str| {
+        let text = metadata["annotations"][annotation].as_str().unwrap();
+        serde_saphyr::from_str::<Vec<Json>>(text).unwrap()
+    };
+    for crd in list("artifacthub.io/crds") {
+        let name = format!("crd/{}", crd["name"].as_str().unwrap());
+        let known = control_plane.kubectl(&[
+            "get",
+            &name,
+            "-o",
+            "jsonpath={.spec.names.kind}/{.spec.versions[0].name}",
+        ]);
+        assert_eq!(
+            known.unwrap(),
+            format!("{}/{}", crd["kind"].as_str().unwrap(), crd["version"].as_str().unwrap())
+        );
+    }
+    let examples = as_list(&list("artifacthub.io/crdsExamples"));
+    control_plane.kubectl_with_input(&["create", "--dry-run=server", "-f", "-"], &examples).unwrap();
+}
+
 /// Every pod of a rendering: those of Deployments, and the one of `helm test`.
 fn pods(manifests: &Manifests) -> Vec<Json> {
     let templates = of_kind(manifests, "Deployment").map(|deployment| &deployment["spec"]["template"]);

@@ -124,7 +124,7 @@ impl Stage {
         })
     }
 
-    /// The real binary, with the rights of `deploy/rbac.yaml`, behind the proxy.
+    /// The real binary, with the rights that the chart gives it, behind the proxy.
     pub fn start_operator(&self, more: &[&str]) -> Result<OperatorProcess, SoakError> {
         let failed = |error| SoakError::Io("start the operator", error);
         let binary = OperatorProcess::built_binary().map_err(failed)?;
