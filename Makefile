@@ -24,8 +24,8 @@ image: ## Builds static binaries and images of operator and emulator into dist/.
 	@release/image $(ARCH)
 
 e2e: ## From helm install to a working key on the cluster of KUBECONFIG=, with IMAGE= and EMULATOR_IMAGE= that it can run; without one, as root, on a node made on the spot.
-	@if [ -z "$${E2E_KUBECONFIG:=$$KUBECONFIG}" ]; then $(MAKE) --no-print-directory image; fi; \
-		export E2E_KUBECONFIG; cargo test --quiet --test e2e -- --nocapture
+	@[ -n "$${E2E_KUBECONFIG:-$$KUBECONFIG}" ] || $(MAKE) --no-print-directory image
+	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test e2e -- --nocapture
 
 test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
 	@tests/run

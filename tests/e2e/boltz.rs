@@ -58,6 +58,7 @@ impl Boltz {
         let host = if address.contains(':') { format!("[{address}]") } else { address };
         let (forward, control) =
             cluster.forward("emulator", &format!("-n {NAMESPACE} port-forward pod/emulator :{PORT}")).await;
+        boltz_harness::install_tls_provider();
         let base_url = format!("http://{host}:{PORT}");
         Self {
             base_url,

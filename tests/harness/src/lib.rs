@@ -25,6 +25,6 @@ pub use wait::eventually;
 pub use watches::WatchFault;
 
 /// Several crates bring TLS and each wants a provider: ours is ring, unless the program has already chosen.
-fn install_tls_provider() {
+pub fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
