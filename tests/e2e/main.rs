@@ -164,7 +164,12 @@ impl Story {
         boltz.release().await;
         self.say(&format!("{leader} is killed while Boltz makes a key"));
         let new = team::until_rotated(cluster, old).await;
-        assert_eq!(boltz.creates().await, creates + 2, "the lost key and the next one");
+        let made = boltz.creates().await - creates;
+        // Elsewhere than on our node it may have had the time to finish.
+        assert!(
+            made == 2 || made == 1 && cluster.node_address().is_none(),
+            "{made}: the lost key and the next one"
+        );
         self.until_both_use(&new).await;
         self.say("another key has been issued");
         new
