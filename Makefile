@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak image test test-all fmt lint crd chart clean
+.PHONY: help demo soak image e2e test test-all fmt lint crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -22,6 +22,10 @@ image: ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)
 image: ## Builds static binaries and images of operator and emulator into dist/. ARCH="amd64 arm64" IMAGE=<name>:<tag>
 	@release/binaries $(ARCH)
 	@release/image $(ARCH)
+
+e2e: ## From helm install to a working key on the cluster of KUBECONFIG=, with IMAGE= and EMULATOR_IMAGE= that it can run; without one, as root, on a node made on the spot.
+	@[ -n "$${E2E_KUBECONFIG:-$$KUBECONFIG}" ] || $(MAKE) --no-print-directory image
+	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test e2e -- --nocapture
 
 test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
 	@tests/run

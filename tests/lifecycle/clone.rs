@@ -24,7 +24,7 @@ async fn clone_of(source: &Bed, changes: &[&str]) -> Bed {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("etcd");
     source.control_plane.back_up(&data).unwrap();
-    let options = ControlPlaneOptions { controller_manager: false, etcd_data: Some(data) };
+    let options = ControlPlaneOptions { etcd_data: Some(data), ..Default::default() };
     // Ends with the process, as every test's does.
     let clone = Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
     source.beside(clone, changes).await

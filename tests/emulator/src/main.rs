@@ -1,18 +1,23 @@
 //! The emulator as a program.
 
+mod workload;
+
 use boltz_emulator::{Emulator, Options, Settings};
-use clap::{Parser, builder::NonEmptyStringValueParser};
+use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 use jiff::SignedDuration;
 use std::{net::SocketAddr, process::ExitCode};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A stateful emulator of the Boltz admin API.
 ///
 /// Keys live in memory. Faults and the ground truth are under /_emulator, without authentication: GET /_emulator/state
 /// shows every key, POST /_emulator/faults makes requests fail, PUT /_emulator/settings changes how it behaves.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
+
     /// Where to listen. Port 0: a free one.
     #[arg(long, env = "BOLTZ_EMULATOR_LISTEN", default_value = "127.0.0.1:8099")]
     listen: SocketAddr,
@@ -30,6 +35,13 @@ struct Arguments {
     /// How long a day lasts, for example 10s: a key with expires_in_days 1 then expires after 10 seconds.
     #[arg(long, default_value = "24h", value_name = "DURATION", allow_hyphen_values = true, value_parser = milliseconds)]
     day: u64,
+}
+
+/// What the program does instead.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Uses a Boltz key as workloads do: authenticates again and again, and says when it is refused.
+    Workload(workload::Workload),
 }
 
 fn milliseconds(text: &str) -> Result<u64, String> {
@@ -51,15 +63,25 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let terminate = signal(SignalKind::terminate())?;
+    if let Some(Other::Workload(workload)) = arguments.other {
+        return tokio::select! {
+            result = workload::run(workload) => result,
+            () = told_to_end(terminate) => Ok(()),
+        };
+    }
     let settings = Settings { day_milliseconds: arguments.day, ..Settings::default() };
     let options = Options { listen: arguments.listen, admin_key: arguments.admin_key, settings };
     let emulator = Emulator::start(options).await?;
     println!("listening on {}", emulator.base_url());
+    told_to_end(terminate).await;
+    Ok(())
+}
+
+async fn told_to_end(mut terminate: Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-    Ok(())
 }

@@ -52,10 +52,10 @@ impl Authority {
         &self.pem
     }
 
-    /// For a server on loopback.
-    pub fn issue_server(&self) -> io::Result<Credential> {
-        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned).to_vec();
-        self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, "kube-apiserver", None)
+    /// For a server with these names and addresses.
+    pub fn issue_server(&self, server: &str, names: &[&str]) -> io::Result<Credential> {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, server, None)
     }
 
     /// For a user of the API server, which takes the common name as the user's and the organization as the group.

@@ -1,4 +1,4 @@
-//! etcd, kube-apiserver and kube-controller-manager on loopback.
+//! etcd, kube-apiserver and kube-controller-manager on loopback; for a node, kube-scheduler too.
 
 use crate::{
     audit::{self, AuditEvent},
@@ -28,6 +28,14 @@ pub const OPERATOR_USER: &str = "system:serviceaccount:boltz-system:boltz-operat
 /// The groups that Kubernetes puts every ServiceAccount of that namespace in, besides `system:authenticated`.
 const OPERATOR_GROUPS: &str = "system:serviceaccounts,system:serviceaccounts:boltz-system";
 const CERTIFICATES: &str = "certificates";
+const NODE_PROGRAMS: &[&str] =
+    &["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler", "kubelet"];
+/// Where Services get their addresses from.
+const SERVICES: &str = "10.96.0.0/16";
+/// The first of them: that of the Service `kubernetes` in the namespace `default`, where pods look for the API server.
+pub(crate) const API_SERVER_SERVICE: &str = "10.96.0.1";
+/// The port of that Service.
+const API_SERVER_PORT: u16 = 443;
 
 /// Something about the control plane does not work.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +48,9 @@ pub enum HarnessError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The programs could not be built.
-    #[error("the control plane could not be built: see above")]
-    Build,
+    /// Programs could not be built or installed.
+    #[error("tests/{0} failed: see above")]
+    Script(String),
     /// A component did not become ready.
     #[error("{component} did not start: {seen}\n{log}")]
     Start {
@@ -74,7 +82,7 @@ pub enum HarnessError {
     },
 }
 
-fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HarnessError {
+pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HarnessError {
     |source| HarnessError::Io { what: what.into(), source }
 }
 
@@ -85,8 +93,10 @@ pub enum Component {
     Etcd,
     /// The API server.
     ApiServer,
-    /// Namespace deletion and garbage collection.
+    /// Namespace deletion and garbage collection; for a node, all its controllers.
     ControllerManager,
+    /// Gives pods to the node.
+    Scheduler,
 }
 
 impl Component {
@@ -95,6 +105,7 @@ impl Component {
             Self::Etcd => "etcd",
             Self::ApiServer => "kube-apiserver",
             Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
         }
     }
 }
@@ -106,12 +117,20 @@ pub struct ControlPlaneOptions {
     pub controller_manager: bool,
     /// Starts with a copy of this etcd data, as a clone.
     pub etcd_data: Option<PathBuf>,
+    /// Serves a node: listens on every address of a network that is the caller's own, runs all controllers and
+    /// kube-scheduler, and can call the kubelet.
+    pub node: bool,
 }
 
 impl ControlPlaneOptions {
     /// With kube-controller-manager, from nothing.
     pub fn whole() -> Self {
         Self { controller_manager: true, ..Self::default() }
+    }
+
+    /// Everything that a node needs.
+    pub(crate) fn for_node() -> Self {
+        Self { node: true, ..Self::whole() }
     }
 }
 
@@ -121,6 +140,7 @@ pub struct ControlPlane {
     binaries: PathBuf,
     authority: Authority,
     ports: Ports,
+    serves_node: bool,
     processes: Mutex<BTreeMap<Component, OwnedProcess>>,
     // After the processes: they write into it.
     folder: OwnedFolder,
@@ -142,7 +162,7 @@ impl ControlPlane {
 
     /// Builds what is missing, then starts. Known to take about three seconds once built.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self, HarnessError> {
-        let binaries = build()?;
+        let binaries = programs(if options.node { NODE_PROGRAMS } else { &[] })?;
         // A second process may take a port between our look and the component's bind: then with others.
         let mut attempt = 0;
         loop {
@@ -159,9 +179,12 @@ impl ControlPlane {
         crate::install_tls_provider();
         let folder = OwnedFolder::create("boltz-control-plane-").map_err(io_error("create a folder"))?;
         let port = || free_port().map_err(io_error("find a free port"));
-        let ports = Ports { etcd: port()?, etcd_peer: port()?, api_server: port()? };
+        let api_server = if options.node { API_SERVER_PORT } else { port()? };
+        let ports = Ports { etcd: port()?, etcd_peer: port()?, api_server };
         let authority = Authority::create().map_err(io_error("create a certificate authority"))?;
-        let control_plane = Self { binaries, authority, ports, processes: Mutex::default(), folder };
+        let serves_node = options.node;
+        let control_plane =
+            Self { binaries, authority, ports, serves_node, processes: Mutex::default(), folder };
         control_plane.write_certificates().map_err(io_error("write the certificates"))?;
         if let Some(data) = &options.etcd_data {
             copy_folder(data, &control_plane.etcd_data())?;
@@ -172,6 +195,9 @@ impl ControlPlane {
         if options.controller_manager {
             control_plane.launch(Component::ControllerManager)?;
         }
+        if options.node {
+            control_plane.launch(Component::Scheduler)?;
+        }
         Ok(control_plane)
     }
 
@@ -179,9 +205,13 @@ impl ControlPlane {
         let folder = self.folder.path().join(CERTIFICATES);
         std::fs::create_dir(&folder)?;
         std::fs::write(folder.join("ca.crt"), self.authority.pem())?;
-        self.authority.issue_server()?.write(&folder, "server")?;
+        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc", API_SERVER_SERVICE];
+        self.authority.issue_server("kube-apiserver", &names)?.write(&folder, "server")?;
         write_signing_key(&folder, "service-account")?;
         let admin = self.authority.issue_client("admin", Some("system:masters"))?;
+        if self.serves_node {
+            admin.write(&folder, "admin")?;
+        }
         self.write_kubeconfig("admin", &kubeconfig::certificate_user(admin))?;
         // A certificate made by rcgen has room for one group only, hence a token for the operator's two.
         let token = format!("{:032x}", rand::random::<u128>());
@@ -203,7 +233,7 @@ impl ControlPlane {
         let path = |file: &str| self.folder.path().join(file).display().to_string();
         let certificate = |file: &str| path(&format!("{CERTIFICATES}/{file}"));
         let Ports { etcd, etcd_peer, api_server } = self.ports;
-        match component {
+        let mut arguments = match component {
             Component::Etcd => vec![
                 format!("--data-dir={}", path("etcd")),
                 format!("--listen-client-urls=http://127.0.0.1:{etcd}"),
@@ -213,7 +243,7 @@ impl ControlPlane {
             ],
             Component::ApiServer => vec![
                 format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-                "--bind-address=127.0.0.1".to_owned(),
+                format!("--bind-address={}", if self.serves_node { "0.0.0.0" } else { "127.0.0.1" }),
                 "--advertise-address=127.0.0.1".to_owned(),
                 "--endpoint-reconciler-type=none".to_owned(),
                 format!("--secure-port={api_server}"),
@@ -221,27 +251,45 @@ impl ControlPlane {
                 format!("--tls-private-key-file={}", certificate("server.key")),
                 format!("--client-ca-file={}", certificate("ca.crt")),
                 format!("--token-auth-file={}", certificate("tokens.csv")),
-                "--authorization-mode=RBAC".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--service-account-key-file={}", certificate("service-account.pub")),
                 format!("--service-account-signing-key-file={}", certificate("service-account.key")),
-                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+                format!("--service-cluster-ip-range={SERVICES}"),
                 format!("--audit-policy-file={}", path("audit-policy.yaml")),
                 format!("--audit-log-path={}", path("audit.log")),
                 // Nothing is missing from it, and nothing rotated away (the size is in MB).
                 "--audit-log-mode=blocking".to_owned(),
                 "--audit-log-maxsize=100000".to_owned(),
             ],
-            Component::ControllerManager => vec![
+            Component::ControllerManager | Component::Scheduler => vec![
                 format!("--kubeconfig={}", path("admin.kubeconfig")),
-                "--controllers=namespace-controller,garbage-collector-controller,resourcequota-controller,\
-                 clusterrole-aggregation-controller"
-                    .to_owned(),
                 "--bind-address=127.0.0.1".to_owned(),
                 "--secure-port=0".to_owned(),
                 "--leader-elect=false".to_owned(),
             ],
-        }
+        };
+        arguments.extend(match (component, self.serves_node) {
+            (Component::ApiServer, false) => vec!["--authorization-mode=RBAC".to_owned()],
+            (Component::ApiServer, true) => vec![
+                "--authorization-mode=Node,RBAC".to_owned(),
+                "--enable-admission-plugins=NodeRestriction".to_owned(),
+                format!("--kubelet-certificate-authority={}", certificate("ca.crt")),
+                format!("--kubelet-client-certificate={}", certificate("admin.crt")),
+                format!("--kubelet-client-key={}", certificate("admin.key")),
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            ],
+            (Component::ControllerManager, false) => vec![
+                "--controllers=namespace-controller,garbage-collector-controller,resourcequota-controller,\
+                 clusterrole-aggregation-controller"
+                    .to_owned(),
+            ],
+            (Component::ControllerManager, true) => vec![
+                format!("--root-ca-file={}", certificate("ca.crt")),
+                format!("--service-account-private-key-file={}", certificate("service-account.key")),
+            ],
+            (Component::Etcd | Component::Scheduler, _) => Vec::new(),
+        });
+        arguments
     }
 
     /// Starts a component on its ports and data, after it has been killed too.
@@ -390,6 +438,11 @@ impl ControlPlane {
         self.authority.pem()
     }
 
+    /// The authority itself.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// Where the API server is.
     pub(crate) fn api_server_url(&self) -> String {
         format!("https://127.0.0.1:{}", self.ports.api_server)
@@ -492,17 +545,24 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), HarnessError> {
     copy().map_err(io_error(format!("copy {} to {}", from.display(), to.display())))
 }
 
-/// The folder with the programs, which are built if they are missing.
-fn build() -> Result<PathBuf, HarnessError> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../control-plane/build");
+/// The folder with these of the programs that `tests/control-plane/build` knows; what is missing is built. Without names:
+/// what every test needs.
+pub fn programs(names: &[&str]) -> Result<PathBuf, HarnessError> {
+    run_script("control-plane/build", names).map(PathBuf::from)
+}
+
+/// Runs a script of `tests/`, whose last line is its answer.
+pub(crate) fn run_script(name: &str, arguments: &[&str]) -> Result<String, HarnessError> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     let output = Command::new(&script)
+        .args(arguments)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .map_err(io_error(format!("run {}", script.display())))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match text.lines().last().filter(|_| output.status.success()) {
-        Some(folder) => Ok(PathBuf::from(folder)),
-        None => Err(HarnessError::Build),
+        Some(line) => Ok(line.to_owned()),
+        None => Err(HarnessError::Script(name.to_owned())),
     }
 }

@@ -32,9 +32,8 @@ echo "$code"
 kill "$watchdog" 2>/dev/null
 "#;
 
-/// Removes a folder when standard input ends, once the processes that write into it have ended.
+/// Removes a folder, once the processes that write into it have ended.
 const CLEANER: &str = r#"
-cat >/dev/null
 patience=100
 for file in "$1"/*.pid; do
     while [ -e "$file" ] && [ "$patience" -gt 0 ]; do
@@ -42,8 +41,24 @@ for file in "$1"/*.pid; do
         sleep 0.05
     done
 done
-rm -rf -- "$1"
+# Their own children may write a little longer.
+until rm -rf -- "$1" || [ "$patience" -le 0 ]; do
+    patience=$((patience - 1))
+    sleep 0.05
+done
 "#;
+
+/// Runs a shell script with these arguments when its standard input ends: when it is dropped, or when we die.
+pub(crate) fn at_the_end<A: AsRef<OsStr>>(script: &str, arguments: &[A]) -> io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", &format!("cat >/dev/null\n{script}"), "sh"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
 
 /// A child process that ends with its owner.
 #[derive(Debug)]
@@ -168,14 +183,7 @@ impl OwnedFolder {
     /// A new folder for temporary files.
     pub fn create(prefix: &str) -> io::Result<Self> {
         let path = tempfile::Builder::new().prefix(prefix).tempdir()?.keep();
-        let cleaner = Command::new("sh")
-            .args(["-c", CLEANER, "sh"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
+        let cleaner = at_the_end(CLEANER, &[&path])?;
         Ok(Self { path, cleaner })
     }
 

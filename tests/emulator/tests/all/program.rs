@@ -80,3 +80,28 @@ async fn a_taken_port_ends_it_with_a_reason() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
 }
+
+#[tokio::test]
+async fn the_workload_says_whose_key_it_uses_and_when_it_is_refused() {
+    let bed = Bed::new().await;
+    let id = bed.emulator.create_foreign("mounted").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bed.emulator.key(&id).unwrap().plaintext).unwrap();
+    let url = bed.emulator.base_url();
+    let path = file.path().to_str().unwrap();
+    let flags = ["--base-url", &url, "--key-file", path, "--interval", "20ms", "--listen", "127.0.0.1:0"];
+    let mut command = program(&[&["workload"], &flags[..]].concat());
+    // As the image sets it, for the emulator itself.
+    command.env("BOLTZ_EMULATOR_LISTEN", "0.0.0.0:8099");
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said =
+        async || timeout(Duration::from_secs(20), lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert_eq!(said().await, format!("authenticated as {id}"));
+    let other = bed.emulator.create_foreign("renewed").unwrap();
+    std::fs::write(file.path(), bed.emulator.key(&other).unwrap().plaintext).unwrap();
+    // A write is not atomic: a half-written file may be read once.
+    while said().await != format!("authenticated as {other}") {}
+    bed.emulator.deactivate(&other);
+    assert_eq!(said().await, "refused: 401 Unauthorized");
+}
