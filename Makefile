@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .PHONY: help demo soak image e2e test test-all fmt lint crd chart clean
 
 help: ## Says what there is.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
 
 demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves it running.
 	@tests/control-plane/build >/dev/null
@@ -23,7 +23,7 @@ image: ## Builds static binaries and images of operator and emulator into dist/.
 	@release/binaries $(ARCH)
 	@release/image $(ARCH)
 
-e2e: ## From helm install to a working key on the cluster of KUBECONFIG=, with IMAGE= and EMULATOR_IMAGE= that it can run; without one, as root, on a node made on the spot.
+e2e: ## From helm install to a workload with a working key, on a node made on the spot (as root), or KUBECONFIG= IMAGE= EMULATOR_IMAGE=
 	@[ -n "$${E2E_KUBECONFIG:-$$KUBECONFIG}" ] || $(MAKE) --no-print-directory image
 	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test e2e -- --nocapture
 
