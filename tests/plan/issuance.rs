@@ -324,6 +324,7 @@ fn what_surely_had_no_effect_uses_its_attempt_again_inside_the_window_only() {
         let writes = world.counts.object_writes;
         process.reconcile(&mut world);
         assert_eq!(world.counts.object_writes - writes, new_attempts, "after {wait:?}");
+        assert_eq!(world.counts.posts, 2, "after {wait:?}");
         world.assert_good();
     }
 }
