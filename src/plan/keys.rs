@@ -227,10 +227,7 @@ impl Facts {
             .entries
             .iter()
             .find(|entry| entry.attempt == *attempt)
-            .map(|entry| entry.written_at)
-            .or_else(|| {
-                self.record().filter(|record| record.attempt == *attempt).map(|record| record.issued_at)
-            });
+            .map(|entry| entry.written_at);
         if let Some(age) = written_at.map(|time| elapsed(time, now.wall))
             && age >= SURELY_SETTLED
         {

@@ -1,6 +1,6 @@
 //! What starts an issuance, and nothing else; what stands in its way; what becomes of its key.
 
-use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
+use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, UID, World, plain, words};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
     ledger::{Ledger, LedgerEntry},
@@ -273,6 +273,19 @@ fn a_full_ledger_drains() {
     world.edit(|object| object.rotate = Some("1".to_owned()));
     process.rest(&mut world);
     assert_eq!(world.object().ledger.entries.len(), 2, "after a success nothing is counted any more");
+}
+
+#[test]
+fn what_the_backoff_counts_leaves_room_for_the_next_attempt() {
+    let mut world = World::with(plain());
+    full_ledger(&mut world);
+    // Six have a live key, which is revoked only when another one is stored; ten are over, and only counted.
+    for entry in world.object().ledger.entries.clone().iter().take(6) {
+        world.make_key(UID, &entry.attempt, None);
+    }
+    Process::start(&world).rest(&mut world);
+    world.assert_good();
+    assert_eq!(world.counts.posts, 1);
 }
 
 #[test]
