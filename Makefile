@@ -44,8 +44,9 @@ lint: ## Formatting and lints, warnings denied.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 
-crd: ## Generates crds/boltzapikeys.yaml from the types.
+crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, which Helm cannot reach elsewhere.
 	cargo run --quiet --bin crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
+	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
 
 chart: ## Renders the chart's defaults into deploy/, for kustomize and for the tests.
 	@helm=$$(tests/control-plane/build helm)/helm && $$helm template boltz-operator charts/boltz-operator \

@@ -33,6 +33,7 @@ fn every_flag_has_a_value() {
         "clusterName": "prod",
         "watchNamespaces": ["team-a", "team-b"],
         "config": {"formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)"},
+        "tests": {"labels": {"shard": "a"}},
     }));
     for flag in Config::command().get_arguments().filter_map(|argument| argument.get_long()) {
         let named =
@@ -100,6 +101,11 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"boltz": {"baseURL": "http://localhost.example"}}), "give an https:// URL"),
         (json!({"boltz": {"ca": {"configMap": "a", "secret": "b"}}}), "either configMap or secret"),
         (json!({"adminKey": {"value": "a", "existingSecret": "b"}}), "either existingSecret or value"),
+        (json!({"config": {"labelSelector": "shard=a"}}), "tests.labels: must be given"),
+        (
+            json!({"config": {"listen": "127.0.0.1:8080"}}),
+            "config.listen: 127.0.0.1:8080 is the pod's own loopback",
+        ),
         (json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}), "switch one of them off"),
         (
             json!({"metrics": {"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}}),

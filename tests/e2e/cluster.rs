@@ -54,6 +54,10 @@ impl Cluster {
         println!("cluster: {}", cluster.description());
         let installed = cluster.try_kubectl("get crd boltzapikeys.boltz.bio");
         assert!(installed.is_err(), "this cluster has BoltzApiKeys already; the test wants one without");
+        for namespace in [release::NAMESPACE, team::NAMESPACE, team::ANOTHER_NAMESPACE, boltz::NAMESPACE] {
+            let taken = cluster.try_kubectl(&format!("get namespace {namespace}"));
+            assert!(taken.is_err(), "this cluster has a namespace {namespace}, which the test would delete");
+        }
         cluster
     }
 

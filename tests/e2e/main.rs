@@ -30,6 +30,8 @@ fn helm_install_to_a_workload_with_a_working_key() {
             "this needs a cluster: name its kubeconfig in E2E_KUBECONFIG=, with IMAGE= and EMULATOR_IMAGE= that it can \
              run; or be root on Debian, and a cluster is made on the spot"
         );
+        // What is missing can be built out here only.
+        boltz_harness::programs(&["kubectl", "helm"]).unwrap();
         PrivateNetwork::enter().unwrap()
     });
     // Not before: what it starts is in the network.
@@ -266,9 +268,9 @@ impl Story {
 
     async fn deleted_namespace(&self, boltz: &Boltz) {
         let cluster = &self.cluster;
-        let key = team::ask_for_key(cluster, "team-b", json!({})).await;
+        let key = team::ask_for_key(cluster, team::ANOTHER_NAMESPACE, json!({})).await;
         assert_eq!(boltz.active().await, [key]);
-        cluster.kubectl("delete namespace team-b --timeout=90s");
+        cluster.kubectl(&format!("delete namespace {} --timeout=90s", team::ANOTHER_NAMESPACE));
         assert!(boltz.active().await.is_empty());
         self.say("a namespace is deleted: it is gone, and its key is revoked");
     }

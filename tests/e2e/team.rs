@@ -8,6 +8,8 @@ use boltz_harness::eventually;
 use serde_json::{Value as Json, json};
 
 pub const NAMESPACE: &str = "team-a";
+/// Of a team that goes.
+pub const ANOTHER_NAMESPACE: &str = "team-b";
 pub const OBJECT: &str = "design-jobs";
 /// Reads the key from a mounted file, for each request.
 pub const FROM_FILE: &str = "from-file";

@@ -22,6 +22,15 @@
 {{- if and (not .Values.config.leaderElect) (gt (int .Values.replicaCount) 1) -}}
 {{- fail "config.leaderElect: false is for a single replica; set replicaCount=1 or config.leaderElect=true" -}}
 {{- end -}}
+{{- if and .Values.config.labelSelector .Values.tests.enabled (not .Values.tests.labels) -}}
+{{- fail "tests.labels: must be given with config.labelSelector, so that the operator looks at the key of `helm test`; or set tests.enabled=false" -}}
+{{- end -}}
+{{- $isLoopbackOnly := "^(127[.]|localhost:|\\[::1\\])" -}}
+{{- range $name, $address := dict "config.listen" .Values.config.listen "emulator.listen" .Values.emulator.listen -}}
+{{- if and (regexMatch $isLoopbackOnly $address) (not $.Values.hostNetwork) -}}
+{{- fail (printf "%s: %s is the pod's own loopback, where no probe reaches it; give 0.0.0.0:<port>, or set hostNetwork=true" $name $address) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled -}}
 {{- fail "networkPolicy.enabled: a NetworkPolicy does not apply to pods with hostNetwork; switch one of them off" -}}
 {{- end -}}

@@ -28,7 +28,7 @@ pub const OPERATOR_USER: &str = "system:serviceaccount:boltz-system:boltz-operat
 /// The groups that Kubernetes puts every ServiceAccount of that namespace in, besides `system:authenticated`.
 const OPERATOR_GROUPS: &str = "system:serviceaccounts,system:serviceaccounts:boltz-system";
 const CERTIFICATES: &str = "certificates";
-const NODE_PROGRAMS: &[&str] =
+pub(crate) const NODE_PROGRAMS: &[&str] =
     &["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler", "kubelet"];
 /// Where Services get their addresses from.
 const SERVICES: &str = "10.96.0.0/16";

@@ -52,7 +52,15 @@ impl Drop for OwnedCgroup {
 
 fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let root = Path::new("/sys/fs/cgroup");
-    if root.join("cgroup.controllers").exists() {
+    if let Ok(there) = std::fs::read_to_string(root.join("cgroup.controllers")) {
+        // The kubelet wants all of these in its group, and a group has what the one above it hands on.
+        let wanted = ["cpu", "cpuset", "memory", "pids", "hugetlb"];
+        let handed_on: String = there
+            .split_whitespace()
+            .filter(|controller| wanted.contains(controller))
+            .map(|controller| format!("+{controller} "))
+            .collect();
+        std::fs::write(root.join("cgroup.subtree_control"), handed_on)?;
         return Ok(vec![root.to_owned()]);
     }
     let folders = std::fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.path()));

@@ -14,7 +14,7 @@ pub use image::PAUSE_IMAGE;
 pub use network::{NODE_ADDRESS, PrivateNetwork};
 
 use crate::{
-    control_plane::{ControlPlane, ControlPlaneOptions, HarnessError, io_error, run_script},
+    control_plane::{ControlPlane, ControlPlaneOptions, HarnessError, io_error},
     ports::free_port,
     process::{OwnedFolder, OwnedProcess},
     wait::eventually,
@@ -65,18 +65,14 @@ impl Node {
     /// The name of the one node.
     pub const NAME: &str = "node";
 
-    /// Builds and installs what is missing, then starts with these images: each an archive, an OCI layout or what
+    /// Starts with these images: each an archive, an OCI layout or what
     /// `docker save` writes, and the name by which pods ask for it.
-    pub async fn start(
-        _network: &PrivateNetwork,
-        images: &[(PathBuf, String)],
-    ) -> Result<Self, HarnessError> {
-        let plugins = run_script("tools/containerd", &[])?;
+    pub async fn start(network: &PrivateNetwork, images: &[(PathBuf, String)]) -> Result<Self, HarnessError> {
         let control_plane = ControlPlane::start(ControlPlaneOptions::for_node()).await?;
         let folder = OwnedFolder::create("boltz-node-").map_err(io_error("create a folder"))?;
         let cgroup = OwnedCgroup::create("boltz-node-").map_err(io_error("create a control group"))?;
         let pause = image::pause(&folder.path().join("pause")).map_err(io_error("build the pause image"))?;
-        write_settings(&control_plane, folder.path(), &plugins, cgroup.path())
+        write_settings(&control_plane, folder.path(), &network.plugins, cgroup.path())
             .map_err(io_error("write the node's settings"))?;
         let process = launch(&control_plane, folder.path()).map_err(io_error("start the node"))?;
         let mut node = Self { process, cgroup, folder, control_plane };
@@ -152,8 +148,7 @@ impl Node {
                 Err(String::from_utf8_lossy(&output.stderr).into_owned())
             }
         };
-        let imported =
-            eventually(Duration::from_secs(15), &format!("import {}", archive.display()), import).await;
+        let imported = eventually(PATIENCE, &format!("import {}", archive.display()), import).await;
         imported.and_then(|result| result).map_err(|seen| self.failed("containerd", seen))
     }
 

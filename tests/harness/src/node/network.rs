@@ -1,6 +1,6 @@
 //! A network that nobody else sees: its own loopback, and a bridge for pods.
 
-use crate::control_plane::{API_SERVER_SERVICE, HarnessError, io_error};
+use crate::control_plane::{API_SERVER_SERVICE, HarnessError, NODE_PROGRAMS, io_error, programs, run_script};
 use nix::sched::{CloneFlags, unshare};
 use std::{io, process::Command};
 
@@ -14,11 +14,17 @@ pub const BRIDGE: &str = "pods";
 /// The network namespace of the thread that entered it, and of all threads and processes that it starts afterwards.
 /// It goes with the last of them.
 #[derive(Debug)]
-pub struct PrivateNetwork(());
+pub struct PrivateNetwork {
+    /// The folder of CNI's plugins.
+    pub(super) plugins: String,
+}
 
 impl PrivateNetwork {
-    /// Leaves the machine's network. As root only, and before an asynchronous runtime has started its threads.
+    /// Leaves the machine's network. As root only, and before an asynchronous runtime has started its threads. What a
+    /// node needs and is missing is built and installed first, as nothing can be fetched afterwards.
     pub fn enter() -> Result<Self, HarnessError> {
+        let plugins = run_script("tools/containerd", &[])?;
+        programs(NODE_PROGRAMS)?;
         let enter = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             ip(&["link", "set", "lo", "up"])?;
@@ -29,7 +35,7 @@ impl PrivateNetwork {
             ip(&["address", "add", &format!("{API_SERVER_SERVICE}/32"), "dev", "lo"])
         };
         enter().map_err(io_error("enter a network namespace"))?;
-        Ok(Self(()))
+        Ok(Self { plugins })
     }
 }
 
