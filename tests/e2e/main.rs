@@ -260,7 +260,12 @@ impl Story {
 
     async fn deletion(&self, boltz: &Boltz) {
         let cluster = &self.cluster;
-        cluster.kubectl(&format!("-n {} delete boltzapikey {} --timeout=60s", team::NAMESPACE, team::OBJECT));
+        // A process that has just started waits until the attempts of the one before are settled.
+        cluster.kubectl(&format!(
+            "-n {} delete boltzapikey {} --timeout=180s",
+            team::NAMESPACE,
+            team::OBJECT
+        ));
         assert!(boltz.active().await.is_empty());
         assert_eq!(cluster.try_kubectl(&format!("-n {} get secret -o name", team::NAMESPACE)).unwrap(), "");
         self.say("the object is deleted: its key is revoked, its Secret gone");
@@ -270,7 +275,7 @@ impl Story {
         let cluster = &self.cluster;
         let key = team::ask_for_key(cluster, team::ANOTHER_NAMESPACE, json!({})).await;
         assert_eq!(boltz.active().await, [key]);
-        cluster.kubectl(&format!("delete namespace {} --timeout=90s", team::ANOTHER_NAMESPACE));
+        cluster.kubectl(&format!("delete namespace {} --timeout=180s", team::ANOTHER_NAMESPACE));
         assert!(boltz.active().await.is_empty());
         self.say("a namespace is deleted: it is gone, and its key is revoked");
     }

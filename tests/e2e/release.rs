@@ -27,7 +27,7 @@ pub fn values(cluster: &Cluster, boltz: &Boltz) -> Json {
         "replicaCount": 2,
         "boltz": {"baseURL": boltz.base_url, "allowInsecureHTTP": true},
         "config": {
-            "settleTime": "60s", "inventoryInterval": "3s", "requestTimeout": "28s", "logFormat": "text",
+            "settleTime": "40s", "inventoryInterval": "3s", "requestTimeout": "19s", "logFormat": "text",
         },
         "podDisruptionBudget": {"enabled": true},
         "readinessProbe": {"periodSeconds": 1},
