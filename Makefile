@@ -48,9 +48,12 @@ crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, w
 	cargo run --quiet --bin crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
 	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
 
-chart: ## Renders the chart's defaults into deploy/, for kustomize and for the tests.
-	@helm=$$(tests/control-plane/build helm)/helm && $$helm template boltz-operator charts/boltz-operator \
-		--namespace boltz-system --no-hooks > deploy/boltz-operator.yaml.new && mv deploy/boltz-operator.yaml.new deploy/boltz-operator.yaml
+chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/chart/golden/ for what a reviewer should see.
+	@helm=$$(tests/control-plane/build helm)/helm && chart="boltz-operator charts/boltz-operator --namespace boltz-system" && \
+		$$helm template $$chart --no-hooks > deploy/boltz-operator.yaml.new && \
+		$$helm template $$chart --show-only templates/tests.yaml > tests/chart/golden/hooks.yaml.new && \
+		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/chart/golden/NOTES.txt.new && \
+		for file in deploy/boltz-operator.yaml tests/chart/golden/hooks.yaml tests/chart/golden/NOTES.txt; do mv $$file.new $$file; done
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.
 	cargo clean

@@ -4,17 +4,18 @@
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::json;
-use std::{
-    os::unix::process::ExitStatusExt,
+use std::{os::unix::process::ExitStatusExt, time::Duration};
+use tokio::{
+    net::TcpListener,
     process::{Child, Command},
-    time::Duration,
+    time::timeout,
 };
-use tokio::{net::TcpListener, time::timeout};
 
 /// Whether the process leaves a core dump when it crashes.
-fn dumps(mut process: Child) -> bool {
-    kill_process(Pid::from_child(&process), Signal::ABORT).unwrap();
-    let status = process.wait().unwrap();
+async fn dumps(mut process: Child) -> bool {
+    let pid = process.id().and_then(|pid| Pid::from_raw(pid.try_into().unwrap())).unwrap();
+    kill_process(pid, Signal::ABORT).unwrap();
+    let status = process.wait().await.unwrap();
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
     status.core_dumped()
 }
@@ -25,8 +26,8 @@ async fn a_crash_leaves_no_core_dump() {
     // As generous as this machine allows; the processes below inherit it.
     let maximum = getrlimit(Resource::Core).maximum;
     setrlimit(Resource::Core, Rlimit { current: maximum, maximum }).unwrap();
-    let other = Command::new("sleep").arg("60").current_dir(&folder).spawn().unwrap();
-    if !dumps(other) {
+    let other = Command::new("sleep").arg("60").current_dir(&folder).kill_on_drop(true).spawn().unwrap();
+    if !dumps(other).await {
         eprintln!("this machine makes no core dumps: nothing is shown");
         return;
     }
@@ -46,10 +47,11 @@ async fn a_crash_leaves_no_core_dump() {
         .env("KUBECONFIG", &kubeconfig)
         .env("BOLTZ_API_KEY", "sk_bc_admin_live_none")
         .current_dir(&folder)
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
     let call =
         timeout(Duration::from_secs(60), silent.accept()).await.expect("it calls the API server").unwrap();
-    assert!(!dumps(operator), "the operator has dumped core");
+    assert!(!dumps(operator).await, "the operator has dumped core");
     drop(call);
 }

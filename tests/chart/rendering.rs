@@ -1,6 +1,6 @@
 //! What the chart renders, over a matrix of values in which every switch is on once.
 
-use crate::helm::{HELMS, Manifests, as_list, chart, of_kind, render, run, template};
+use crate::helm::{HELMS, Manifests, as_list, chart, of_kind, run, template};
 use boltz_harness::ControlPlane;
 use kube::{Api, api::PostParams};
 use serde_json::{Value as Json, json};
@@ -16,6 +16,23 @@ fn matrix() -> Vec<(&'static str, Json)> {
         ("roots from a ConfigMap", json!({"boltz": {"ca": {"configMap": "roots"}}})),
         ("roots from a Secret", json!({"boltz": {"ca": {"secret": "roots", "key": "tls.crt"}}})),
         ("namespaces", json!({"watchNamespaces": ["team-a", "team-b"], "clusterName": "prod"})),
+        (
+            "numbers as names",
+            json!({
+                "watchNamespaces": ["123"], "clusterName": "1", "nameOverride": "null",
+                "adminKey": {"existingSecret": "0", "secretKey": "1"}, "boltz": {"ca": {"secret": "2", "key": "3"}},
+                "serviceAccount": {"create": false, "name": "4"}, "config": {"leaseName": "5"},
+            }),
+        ),
+        (
+            "a label in two places",
+            json!({
+                "commonLabels": {"a": "common", "app.kubernetes.io/version": "mine"}, "labels": {"a": "own"},
+                "podLabels": {"a": "pod"}, "podAnnotations": {"kubectl.kubernetes.io/default-container": "mine"},
+                "tests": {"labels": {"a": "test"}},
+                "metrics": {"serviceMonitor": {"enabled": true, "labels": {"a": "monitor"}}},
+            }),
+        ),
         ("a cluster name", json!({"clusterName": "prod", "config": {"formerClusterNames": ["old"]}})),
         ("two replicas", json!({"replicaCount": 2, "podDisruptionBudget": {"enabled": true}})),
         ("no leader election", json!({"config": {"leaderElect": false}})),
@@ -101,12 +118,29 @@ fn helm_finds_nothing_to_complain_about() {
     }
 }
 
-/// `deploy/boltz-operator.yaml` serves kustomize and is where the tests of the lifecycle have the operator's rights from.
+/// What the defaults render to stands in the repository, so that a change of it is seen: what is installed, which also
+/// serves kustomize and has the operator's rights for the tests of the lifecycle; hooks; and what a user is told.
 #[test]
 fn the_committed_rendering_is_the_charts() {
-    let committed = include_str!("../../deploy/boltz-operator.yaml");
-    let rendered = render("helm", &json!({}), &["--no-hooks"]).unwrap();
-    assert!(committed == rendered, "deploy/boltz-operator.yaml has drifted: run `make chart`");
+    let chart = chart();
+    let release = ["boltz-operator", chart.to_str().unwrap(), "--namespace", "boltz-system"];
+    let helm = |command: &str, more: &[&str]| {
+        run("helm", &[&[command], &release[..], more].concat(), &json!({}), &[]).unwrap()
+    };
+    let installed = helm("template", &["--no-hooks"]);
+    let hooks = helm("template", &["--show-only", "templates/tests.yaml"]);
+    let told = helm("install", &["--dry-run=client"]);
+    for (file, committed, rendered) in [
+        ("deploy/boltz-operator.yaml", include_str!("../../deploy/boltz-operator.yaml"), installed.as_str()),
+        ("tests/chart/golden/hooks.yaml", include_str!("golden/hooks.yaml"), &hooks),
+        (
+            "tests/chart/golden/NOTES.txt",
+            include_str!("golden/NOTES.txt"),
+            &told[told.find("NOTES:").unwrap()..],
+        ),
+    ] {
+        assert!(committed == rendered, "{file} has drifted: run `make chart`");
+    }
 }
 
 #[test]
@@ -146,6 +180,20 @@ fn no_role_has_a_wildcard_or_nodes_or_writes_crds() {
 }
 
 #[test]
+fn the_narrower_label_counts_and_the_charts_own_are_not_for_sale() {
+    let (_, values) = matrix().into_iter().find(|(name, _)| *name == "a label in two places").unwrap();
+    let manifests = template(&values);
+    let deployment = of_kind(&manifests, "Deployment").next().unwrap();
+    let pod = &deployment["spec"]["template"]["metadata"];
+    assert_eq!(deployment["metadata"]["labels"]["a"], "own");
+    assert_eq!(deployment["metadata"]["labels"]["app.kubernetes.io/version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(pod["labels"]["a"], "pod");
+    assert_eq!(pod["annotations"]["kubectl.kubernetes.io/default-container"], "mine");
+    let service = of_kind(&manifests, "Service").next().unwrap();
+    assert_eq!(service["metadata"]["labels"]["a"], "common");
+}
+
+#[test]
 fn what_is_switched_off_is_not_there() {
     let without = |values: &Json, word: &str| {
         let text = serde_json::to_string(&template(values).values().collect::<Vec<_>>()).unwrap();
@@ -180,16 +228,17 @@ async fn stage() -> &'static ControlPlane {
         })
         .collect();
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    let namespaces = [namespace("team-a"), namespace("team-b")];
+    let others = ["team-a", "team-b", "123"];
+    let namespaces = others.map(namespace);
     control_plane.apply(&as_list(crds.iter().chain(&namespaces))).unwrap();
-    // Nothing here makes the default ones; the other two are those of the matrix.
+    // Nothing here makes the default ones; the others are those of the matrix.
     let account = |namespace: &str, name: &str| {
         json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace},
         })
     };
-    let accounts = ["default", "own", "keys"].map(|name| account("boltz-system", name));
-    let others = ["team-a", "team-b"].map(|namespace| account(namespace, "default"));
+    let accounts = ["default", "own", "keys", "4"].map(|name| account("boltz-system", name));
+    let others = others.map(|namespace| account(namespace, "default"));
     control_plane.apply(&as_list(accounts.iter().chain(&others))).unwrap();
     let names = crds.iter().map(|crd| format!("crd/{}", crd["metadata"]["name"].as_str().unwrap()));
     let names: Vec<String> = names.collect();

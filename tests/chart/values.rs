@@ -70,6 +70,8 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"config": {"orphanPolicy": "delete"}}), "/config/orphanPolicy"),
         (json!({"config": {"logFormat": "xml"}}), "/config/logFormat"),
         (json!({"config": {"listen": "8080"}}), "/config/listen"),
+        (json!({"config": {"listen": "0.0.0.0:65536"}}), "/config/listen"),
+        (json!({"fullnameOverride": "1st"}), "/fullnameOverride"),
         (json!({"config": {"labelSelector": " "}}), "/config/labelSelector"),
         (json!({"config": {"formerClusterNames": ["Old"]}}), "/config/formerClusterNames"),
         (json!({"clusterName": "a-name-of-seventeen"}), "/clusterName"),

@@ -16,7 +16,7 @@ mod user;
 
 use outcome::Outcome;
 use scenario::{Call, Scenario};
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 use tokio::{
     sync::Semaphore,
     task::{JoinSet, LocalSet},
@@ -29,7 +29,7 @@ static SIDE_BY_SIDE: Semaphore = Semaphore::const_new(20);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_crossed_with_every_outcome() {
     let columns = outcome::ALL.map(|outcome| (outcome.name().to_owned(), outcome, User::Waits));
-    LocalSet::new().run_until(matrix(|_| true, &columns)).await;
+    judge(&LocalSet::new().run_until(matrix(|_| true, &columns)).await);
 }
 
 /// What `make test` crosses with users: a lost key, and an effect that nobody expects any more, in what happens daily.
@@ -41,7 +41,7 @@ fn is_daily(call: &Call) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hardest_outcomes_crossed_with_what_users_do_meanwhile() {
-    crossed_with_users(&HARDEST, is_daily).await;
+    judge(&crossed_with_users(&HARDEST, is_daily).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,41 +49,53 @@ async fn the_hardest_outcomes_crossed_with_what_users_do_meanwhile() {
 async fn everything_else_crossed_with_what_users_do_meanwhile() {
     let others: Vec<Outcome> =
         outcome::ALL.into_iter().filter(|outcome| !HARDEST.contains(outcome)).collect();
-    crossed_with_users(&HARDEST, |call| !is_daily(call)).await;
-    crossed_with_users(&others, |_| true).await;
+    let mut failures = crossed_with_users(&HARDEST, |call| !is_daily(call)).await;
+    failures.extend(crossed_with_users(&others, |_| true).await);
+    judge(&failures);
 }
 
-async fn crossed_with_users(outcomes: &[Outcome], rows: impl Fn(&Call) -> bool) {
+fn judge(failures: &[String]) {
+    assert!(failures.is_empty(), "{} cells failed:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Answers what failed.
+async fn crossed_with_users(outcomes: &[Outcome], rows: impl Fn(&Call) -> bool) -> Vec<String> {
+    let mut failures = Vec::new();
     for outcome in outcomes {
         let columns = user::ALL.map(|user| (user.name().to_owned(), *outcome, user));
         eprintln!("{}, and meanwhile the user:", outcome.name());
-        LocalSet::new().run_until(matrix(&rows, &columns)).await;
+        failures.extend(LocalSet::new().run_until(matrix(&rows, &columns)).await);
     }
+    failures
 }
 
-/// Runs the cells side by side and prints the table.
-async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)]) {
+/// Runs the cells side by side, prints the table, and answers what failed.
+async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)]) -> Vec<String> {
     // `MATRIX="R3"` or `MATRIX="R3 Secret/answer lost"` runs a part of it.
     let wanted = std::env::var("MATRIX").unwrap_or_default();
     let rows: Vec<&'static Call> = scenario::CALLS.iter().filter(|call| rows(call)).collect();
     let started = Instant::now();
     let mut cells = JoinSet::new();
+    let mut places = HashMap::new();
     for (row, call) in rows.iter().copied().enumerate() {
         for (column, (name, outcome, user)) in columns.iter().enumerate() {
             if !format!("{}/{name}", call.name).starts_with(&wanted) {
                 continue;
             }
             let (outcome, user) = (*outcome, *user);
-            cells.spawn_local(async move {
+            let task = cells.spawn_local(async move {
                 let _permit = SIDE_BY_SIDE.acquire().await.unwrap();
-                (row, column, cell::run(call, outcome, user).await)
+                cell::run(call, outcome, user).await
             });
+            places.insert(task.id(), (row, column));
         }
     }
     let mut table = vec![vec!["-".to_owned(); columns.len()]; rows.len()];
     let (all, mut count, mut failures) = (cells.len(), 0, Vec::new());
-    while let Some(done) = cells.join_next().await {
-        let (row, column, result) = done.unwrap();
+    while let Some(done) = cells.join_next_with_id().await {
+        // What panics is a cell that failed, like any other.
+        let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(error.to_string())));
+        let (row, column) = places[&task];
         count += 1;
         if count % 25 == 0 {
             eprintln!("{count} of {all} cells after {} s", started.elapsed().as_secs());
@@ -105,6 +117,6 @@ async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)
         line(call.name, cells);
     }
     eprintln!("{count} cells in {} s, {} failed", started.elapsed().as_secs(), failures.len());
-    assert!(failures.is_empty(), "{} of {count} cells failed:\n{}", failures.len(), failures.join("\n\n"));
     assert!(count > 0 || !wanted.is_empty(), "no cell");
+    failures
 }

@@ -92,7 +92,7 @@ impl Scenario {
             Self::Recover => {
                 // Often enough for a test that is held up itself, and sees the first only when the operator has given up.
                 bed.emulator.inject(Fault::once(Operation::Create, Effect::Before, Answer::Hold).times(9));
-                bed.create("key", json!({})).await;
+                bed.create("key", json!({"rotation": {"overlap": "1s"}})).await;
                 boltz_harness::eventually(crate::bed::PATIENCE, "the POST is held", async || {
                     if bed.emulator.held() > 0 { Ok(()) } else { Err("not yet") }
                 })

@@ -75,7 +75,9 @@ impl User {
     pub async fn acts(self, bed: &Bed) -> Result<(), String> {
         match self {
             Self::Waits => {}
-            Self::DeletesIt | Self::DeletesAndRecreatesIt => bed.delete("key").await,
+            Self::DeletesIt | Self::DeletesAndRecreatesIt => {
+                unless_gone(bed.objects().delete("key", &DeleteParams::default()).await)?;
+            }
             Self::DeletesTheSecret => {
                 for secret in secrets(bed).await? {
                     // The operator may have been faster.
@@ -88,19 +90,17 @@ impl User {
                     let _ = bed.secrets().patch(&secret.name_any(), &PatchParams::default(), &edit).await;
                 }
             }
-            Self::EditsTheSpec => {
-                drop(bed.patch("key", json!({"spec": {"allowedIPs": ["192.0.2.9"]}})).await)
+            Self::EditsTheSpec => patch(bed, json!({"spec": {"allowedIPs": ["192.0.2.9"]}})).await?,
+            Self::AsksForARotation => {
+                patch(bed, json!({"metadata": {"annotations": {"boltz.bio/rotate": "again"}}})).await?;
             }
-            Self::AsksForARotation => bed.annotate("key", "boltz.bio/rotate", "again").await,
             Self::DeletesTheNamespace => {
                 let namespaces: Api<Namespace> = Api::all(bed.client.clone());
                 let deleted = namespaces.delete(&bed.namespace, &DeleteParams::default()).await;
                 deleted.map_err(|error| error.to_string())?;
             }
-            Self::StripsTheFinalizer => {
-                drop(bed.patch("key", json!({"metadata": {"finalizers": null}})).await);
-            }
-            Self::Suspends => drop(bed.patch("key", json!({"spec": {"suspend": true}})).await),
+            Self::StripsTheFinalizer => patch(bed, json!({"metadata": {"finalizers": null}})).await?,
+            Self::Suspends => patch(bed, json!({"spec": {"suspend": true}})).await?,
         }
         Ok(())
     }
@@ -130,6 +130,18 @@ impl User {
             _ => {}
         }
         Ok(())
+    }
+}
+
+async fn patch(bed: &Bed, patch: serde_json::Value) -> Result<(), String> {
+    unless_gone(bed.objects().patch("key", &PatchParams::default(), &Patch::Merge(patch)).await)
+}
+
+/// Where the call deletes the object, it may be gone before the user comes.
+fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<(), String> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        answer => answer.map(drop).map_err(|error| error.to_string()),
     }
 }
 

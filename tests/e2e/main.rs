@@ -132,11 +132,8 @@ impl Story {
     /// Two replicas, of which the leader is evicted, as `kubectl drain` does, while it rotates.
     async fn drained_leader(&self, boltz: &Boltz, old: &str) -> String {
         let cluster = &self.cluster;
-        let creates = boltz.creates().await;
         let leader = release::leader(cluster).await;
-        boltz.hold_next_create().await;
-        team::rotate(cluster, "drained");
-        boltz.until_held().await;
+        let creates = self.held_rotation(boltz, "drained").await;
         let eviction = json!({
             "apiVersion": "policy/v1",
             "kind": "Eviction",
@@ -157,11 +154,8 @@ impl Story {
     /// The leader is killed between Boltz's answer and the Secret: that key's value is lost for good.
     async fn crash_while_a_key_is_made(&self, boltz: &Boltz, old: &str) -> String {
         let cluster = &self.cluster;
-        let creates = boltz.creates().await;
         let leader = release::leader(cluster).await;
-        boltz.hold_next_create().await;
-        team::rotate(cluster, "crash");
-        boltz.until_held().await;
+        let creates = self.held_rotation(boltz, "crash").await;
         cluster.crash_pod(release::NAMESPACE, &leader);
         boltz.release().await;
         self.say(&format!("{leader} is killed while Boltz makes a key"));
@@ -180,11 +174,8 @@ impl Story {
     /// Every pod is replaced while a key is made: the leader finishes it first.
     async fn upgrade_while_a_key_is_made(&self, boltz: &Boltz, old: &str) -> String {
         let cluster = &self.cluster;
-        let creates = boltz.creates().await;
         let (leader, before) = (release::leader(cluster).await, release::pods(cluster));
-        boltz.hold_next_create().await;
-        team::rotate(cluster, "upgrade");
-        boltz.until_held().await;
+        let creates = self.held_rotation(boltz, "upgrade").await;
         let mut values = release::values(cluster, boltz);
         values["podAnnotations"] = json!({"e2e": "upgraded"});
         release::helm(cluster, "upgrade", &values, false);
@@ -312,6 +303,15 @@ impl Story {
         cluster.kubectl(&format!("-n {} get boltzapikeys", release::NAMESPACE));
         release::uninstall(cluster);
         self.say("emulator.enabled: helm test passes without an account");
+    }
+
+    /// Asks for a rotation; it comes to where Boltz makes the key, and no further. How many keys were made before.
+    async fn held_rotation(&self, boltz: &Boltz, why: &str) -> usize {
+        let creates = boltz.creates().await;
+        boltz.hold_next_create().await;
+        team::rotate(&self.cluster, why);
+        boltz.until_held().await;
+        creates
     }
 
     async fn until_both_use(&self, key: &str) {

@@ -285,10 +285,10 @@ impl World {
 
     /// Boltz makes the key of a POST.
     pub fn make_key(&mut self, uid: &str, attempt: &AttemptId, days: Option<u32>) -> Key {
-        let id = format!("key-{}", self.keys.len() + 1);
+        let id = key_id(self.keys.len() + 1);
         let created_at = self.true_time();
         let key = Key {
-            value: format!("value of {id}"),
+            value: key_value(&id),
             id,
             object: ObjectMark::from_uid(uid),
             attempt: attempt.clone(),
@@ -382,13 +382,13 @@ impl World {
     /// What is still under way, and the time, in words that tell two moments apart.
     pub fn late_and_time(&self) -> String {
         let late = self.late.iter().map(|(at, late)| match late {
-            Late::Post { object, attempt, .. } => format!("{at:?}{object}{attempt}"),
+            Late::Post { object, attempt, .. } => format!("{at:?} {object} {attempt} "),
             Late::WriteSecret { name, expected, secret } => {
                 let fits = self.secrets.get(name).map(|known| known.version) == *expected;
-                format!("{at:?}{name}{fits}{:?}", secret.record)
+                format!("{at:?} {name} {fits} {:?} ", secret.record)
             }
         });
-        format!("{:?}{}", self.elapsed, late.collect::<String>())
+        format!("{:?} {}", self.elapsed, late.collect::<String>())
     }
 
     /// The promise, at any time: no key that the object's Secret holds was revoked by us, deletion aside.
@@ -420,6 +420,16 @@ impl World {
         assert_eq!(held.map(|key| &key.id), Some(&record.key_id), "the value is the current key's");
         assert_eq!(self.object().status.key_id.as_ref(), Some(&record.key_id), "status names it");
     }
+}
+
+/// The id of the key with that number; the first is 1.
+pub fn key_id(number: usize) -> String {
+    format!("key-{number}")
+}
+
+/// The value of the key with that id.
+pub fn key_value(id: &str) -> String {
+    format!("value of {id}")
 }
 
 fn spec_of(spec: serde_json::Value) -> BoltzApiKeySpec {
@@ -519,10 +529,15 @@ impl Process {
         self.listings.front().map(|listing| listing.started)
     }
 
-    /// Writes what tells two moments of it apart, its caches aside.
-    pub fn digest(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
-        let Self { started, seed, attempts, memory, account: _, listings, values, stale: _ } = self;
-        write!(to, "{started:?}{seed}{attempts}{memory:?}{listings:?}{:?}", values.keys())
+    /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
+    pub fn told(&self) -> String {
+        let Self { started, seed: _, attempts: _, memory, account: _, listings: _, values, stale: _ } = self;
+        format!("{started:?} {memory:?} {:?} ", values.keys())
+    }
+
+    /// Its lists of keys, and when it began to read them.
+    pub fn lists(&self) -> impl Iterator<Item = (Duration, &[Key])> {
+        self.listings.iter().map(|listing| (listing.started, listing.keys.as_slice()))
     }
 
     fn refresh(&mut self, world: &World, facts: &mut Facts) {

@@ -37,21 +37,26 @@ boltz-admin-key
 {{/* Takes (list . "operator"): the labels by which the pods of a component are found. */}}
 {{- define "boltz-operator.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | toYaml }}
+app.kubernetes.io/instance: {{ toYaml $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Takes (list . "operator"): the labels of everything that belongs to a component. */}}
+{{/* Takes (list . "operator" labels): those of a component's pods, with labels of the user's that may be missing. */}}
+{{- define "boltz-operator.podLabels" -}}
+{{- $own := include "boltz-operator.selectorLabels" . | fromYaml -}}
+{{- $common := (index . 0).Values.commonLabels -}}
+{{- mergeOverwrite (dict) $common (slice . 2 | first | default dict) $own | toYaml -}}
+{{- end -}}
+
+{{/* The same of everything else that belongs to a component. */}}
 {{- define "boltz-operator.labels" -}}
 {{- $root := index . 0 -}}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{ include "boltz-operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- mergeOverwrite (include "boltz-operator.podLabels" . | fromYaml) $own | toYaml -}}
 {{- end -}}
 
 {{/* Takes an image's values and (list . values). */}}

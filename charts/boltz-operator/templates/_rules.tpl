@@ -30,6 +30,6 @@ roleRef:
   name: {{ index . 2 }}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "boltz-operator.serviceAccountName" $root }}
-    namespace: {{ $root.Release.Namespace }}
+    name: {{ include "boltz-operator.serviceAccountName" $root | toYaml }}
+    namespace: {{ toYaml $root.Release.Namespace }}
 {{- end -}}

@@ -1,6 +1,8 @@
 //! The control plane itself: identities, audit log, restarts, clean-up.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod owner;
 
 use boltz_harness::{
     Component, ControlPlane, ControlPlaneOptions, OPERATOR_USER, eventually, process::OwnedProcess,
@@ -13,11 +15,10 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use owner::Owner;
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -189,34 +190,26 @@ async fn what_cannot_start_says_why() {
 /// The owner that the next test kills; by itself it does nothing.
 #[tokio::test]
 async fn owner() {
-    if std::env::var_os("HARNESS_TEST_OWNER").is_none() {
+    if !owner::is_asked_for() {
         return;
     }
     let options = ControlPlaneOptions::whole();
     let control_plane = ControlPlane::start(options).await.unwrap();
-    let pids: Vec<_> = pids(&control_plane).iter().map(u32::to_string).collect();
-    println!("\nowned {} {}", control_plane.folder().display(), pids.join(" "));
-    std::future::pending::<()>().await;
+    let pids = pids(&control_plane).into_iter().map(|pid| pid.to_string());
+    let folder = control_plane.folder().display().to_string();
+    owner::owns(&std::iter::once(folder).chain(pids).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
 async fn nothing_outlives_a_killed_owner() {
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "owner", "--nocapture"])
-        .env("HARNESS_TEST_OWNER", "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(owner.stdout.take().unwrap());
-    let line = output.lines().map(Result::unwrap).find(|line| line.starts_with("owned ")).unwrap();
-    let words: Vec<&str> = line.split(' ').collect();
-    let folder = Path::new(words[1]);
-    let pids: Vec<u32> = words[2..].iter().map(|pid| pid.parse().unwrap()).collect();
+    let owner = Owner::start();
+    let [folder, pids @ ..] = owner.owned.as_slice() else { panic!("it owns nothing") };
+    let folder = PathBuf::from(folder);
+    let pids: Vec<u32> = pids.iter().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 3);
     assert!(folder.exists() && pids.iter().all(|pid| is_alive(*pid)));
 
-    owner.kill().unwrap();
-    owner.wait().unwrap();
+    drop(owner);
     eventually(PATIENCE, "everything has ended", async || {
         let alive: Vec<_> = pids.iter().filter(|pid| is_alive(**pid)).collect();
         if alive.is_empty() && !folder.exists() { Ok(()) } else { Err(format!("alive: {alive:?}")) }

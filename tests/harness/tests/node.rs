@@ -4,11 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod owner;
+
 use boltz_harness::{ControlPlane, Node, PAUSE_IMAGE, PrivateNetwork, eventually};
+use owner::Owner;
 use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -100,15 +102,14 @@ fn a_pod_reads_its_secret_and_sees_it_change() {
 /// The owner that the next test kills; by itself it does nothing.
 #[test]
 fn owner() {
-    if std::env::var_os("HARNESS_TEST_OWNER").is_none() {
+    if !owner::is_asked_for() {
         return;
     }
     in_a_network_of_its_own(async |network| {
         let node = start(&network).await;
         start_pod(node.control_plane()).await;
         let Left { namespace, cgroup } = Left::of(&node);
-        println!("\nowned {} {namespace} {cgroup}", node.folder().display());
-        std::future::pending::<()>().await;
+        owner::owns(&[node.folder().display().to_string(), namespace, cgroup]).await;
     });
 }
 
@@ -117,23 +118,14 @@ fn nothing_outlives_a_killed_owner() {
     if !is_root() {
         return;
     }
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "owner", "--nocapture"])
-        .env("HARNESS_TEST_OWNER", "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(owner.stdout.take().unwrap());
-    let line = output.lines().map(Result::unwrap).find(|line| line.starts_with("owned ")).unwrap();
-    let words: Vec<&str> = line.split(' ').collect();
-    let folder = Path::new(words[1]);
-    let left = Left { namespace: words[2].to_owned(), cgroup: words[3].to_owned() };
+    let owner = Owner::start();
+    let [folder, namespace, cgroup] = owner.owned.clone().try_into().unwrap();
+    let (folder, left) = (PathBuf::from(folder), Left { namespace, cgroup });
     assert!(folder.exists() && left.over().len() > 4, "{:?}", left.over());
 
-    owner.kill().unwrap();
-    owner.wait().unwrap();
+    drop(owner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(left.until_gone(folder));
+    runtime.block_on(left.until_gone(&folder));
 }
 
 /// What a node may leave behind, besides its folder.

@@ -1,9 +1,9 @@
 //! One process of the model: what it holds between two of its calls.
 
-use super::{Digest, SPACING, faults_of};
+use super::{SPACING, faults_of};
 use crate::world::{Crashed, Fault, INVENTORY_INTERVAL, Next, Process, World, words};
 use boltz_operator::plan::{Facts, Monotonic, Plan, Step};
-use std::{fmt::Write, hash::Hasher, time::Duration};
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Actor {
@@ -42,7 +42,7 @@ impl Actor {
         self.seen.is_none()
     }
 
-    fn is_due(&self, world: &World) -> bool {
+    pub fn is_due(&self, world: &World) -> bool {
         self.is_due || (self.process.stale.is_none() && self.seen != Some(world.changes()))
     }
 
@@ -118,8 +118,31 @@ impl Actor {
         matches!(&self.phase, Phase::Observed(facts) if facts.live)
     }
 
-    /// Observes, or decides and carries out one step.
-    pub fn step(&mut self, world: &mut World, fault: Option<Fault>) -> Result<(), Crashed> {
+    /// Observes, or decides and carries out one step; and then what it does by itself, unless something may come between:
+    /// that touches nothing that anybody else sees, so it makes no difference when it is done.
+    pub fn step(
+        &mut self,
+        world: &mut World,
+        fault: Option<Fault>,
+        can_be_disturbed: bool,
+    ) -> Result<(), Crashed> {
+        self.take_one(world, fault)?;
+        while !can_be_disturbed && self.goes_on_by_itself(world) {
+            self.take_one(world, None)?;
+        }
+        Ok(())
+    }
+
+    /// It comes to rest next, or turns to a live read.
+    fn goes_on_by_itself(&self, world: &World) -> bool {
+        self.decision(world).is_some_and(|Plan { step, .. }| match step {
+            Step::Wait => true,
+            Step::Revoke { .. } => !self.holds_live_facts(),
+            _ => false,
+        })
+    }
+
+    fn take_one(&mut self, world: &mut World, fault: Option<Fault>) -> Result<(), Crashed> {
         let idle = Phase::Idle { wake_at: None, pass_since: None };
         self.phase = match std::mem::replace(&mut self.phase, idle) {
             Phase::Idle { .. } => {
@@ -153,16 +176,5 @@ impl Actor {
     fn forsaken(&mut self, world: &mut World) -> Phase {
         self.process.forsaken(world);
         Phase::Idle { wake_at: None, pass_since: None }
-    }
-
-    /// What tells two states of it apart.
-    pub fn digest<H: Hasher>(&self, digest: &mut Digest<'_, H>, world: &World) {
-        match &self.phase {
-            Phase::Idle { wake_at, pass_since } => drop(write!(digest, "{wake_at:?}{pass_since:?}")),
-            Phase::Observed(facts) => digest.facts(facts, world),
-            Phase::ReadsAgain(uid) => drop(write!(digest, "{uid}")),
-        }
-        let _ = write!(digest, "{}{}{}{}", self.paused, self.naps, self.can_pass(world), self.is_due(world),);
-        digest.process(&self.process, world);
     }
 }

@@ -4,23 +4,15 @@
 //! `plan`; nothing of the protocol is written a second time here.
 
 mod actor;
+mod digest;
 mod spaces;
 mod user;
 
-use crate::world::{Fault, INVENTORY_INTERVAL, Key, Process, SECOND, Secret, World};
+use crate::world::{Fault, INVENTORY_INTERVAL, Key, Process, SECOND, World};
 use actor::{Actor, Phase};
-use boltz_operator::{
-    ledger::MAX_ENTRIES,
-    marker::AttemptId,
-    plan::{Facts, ObjectFacts, OwnSecret, SecretFacts, Step},
-    record::MAX_PREVIOUS,
-};
+use boltz_operator::{ledger::MAX_ENTRIES, marker::AttemptId, plan::Step, record::MAX_PREVIOUS};
 use stateright::{Model, Property};
-use std::{
-    fmt::Write,
-    hash::{Hash, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 use user::User;
 
 /// A late effect comes at one of these times: within the window, and at the end of the settle time.
@@ -294,8 +286,9 @@ impl Model for Protocol {
                 if fault.is_some() {
                     state.faults -= 1;
                 }
-                let State { world, actors, .. } = &mut state;
-                if actors[index].step(world, fault).is_err() {
+                let State { world, actors, pauses, passes, .. } = &mut state;
+                let can_be_disturbed = *pauses + *passes > 0;
+                if actors[index].step(world, fault, can_be_disturbed).is_err() {
                     state.actors[index] = state.life();
                 }
             }
@@ -365,99 +358,6 @@ impl Model for Protocol {
                 state.world.counts.posts <= (asked + trouble) * model.operators
             }),
         ]
-    }
-}
-
-/// What tells two states apart goes through here.
-///
-/// Left out are counts, and the numbers of versions: of a version that somebody holds it matters only whether it is still
-/// the current one, because none comes back.
-pub struct Digest<'a, H>(&'a mut H);
-
-impl<H: Hasher> Write for Digest<'_, H> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.write(text.as_bytes());
-        Ok(())
-    }
-}
-
-impl<H: Hasher> Digest<'_, H> {
-    fn object(&mut self, object: Option<&ObjectFacts>, world: &World) {
-        let current = world.object.as_ref().map(|object| &object.resource_version);
-        let is_current = object.map(|object| &object.resource_version) == current;
-        let object = object.cloned().map(|object| ObjectFacts { resource_version: String::new(), ..object });
-        let _ = write!(self, "{object:?}{is_current}");
-    }
-
-    fn own_secret(&mut self, secret: &OwnSecret, world: &World) {
-        let stored = world.secrets.get(&secret.name);
-        let is_current =
-            stored.map(|stored| stored.version.to_string()).as_ref() == Some(&secret.resource_version);
-        let is_same = stored.map(|stored| &stored.uid) == Some(&secret.uid);
-        let OwnSecret { name, uid: _, resource_version: _, record, value_sha256, tied, owned } = secret;
-        let _ = write!(self, "{name}{record:?}{value_sha256:?}{tied}{owned}{is_current}{is_same}");
-    }
-
-    /// The API server's data, as they were in that world.
-    fn data(&mut self, seen: &World, world: &World) {
-        self.object(seen.object.as_ref(), world);
-        for (name, secret) in &seen.secrets {
-            let current = world.secrets.get(name).map(|secret| secret.version);
-            let Secret { uid: _, version, record, value, owner, owned } = secret;
-            let is_current = Some(*version) == current;
-            let _ = write!(self, "{name}{record:?}{value:?}{owner:?}{owned}{is_current}");
-        }
-    }
-
-    pub fn facts(&mut self, facts: &Facts, world: &World) {
-        self.object(Some(&facts.object), world);
-        match &facts.secret {
-            SecretFacts::Ours(own) => self.own_secret(own, world),
-            other => drop(write!(self, "{other:?}")),
-        }
-        for own in &facts.other_secrets {
-            self.own_secret(own, world);
-        }
-        let _ = write!(self, "{}{}", facts.live, facts.preflight_passed);
-    }
-
-    pub fn process(&mut self, process: &Process, world: &World) {
-        if let Some(seen) = &process.stale {
-            self.data(seen, world);
-        }
-        let _ = process.digest(self);
-    }
-}
-
-impl Hash for State {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self { world, actors, faults, freezes, pauses, passes, users, backup, orphaned, .. } = self;
-        let mut digest = Digest(hasher);
-        digest.data(world, world);
-        if let Some(backup) = backup {
-            digest.data(backup, world);
-        }
-        let _ = write!(
-            digest,
-            "{:?}{}{faults}{freezes}{pauses}{passes}{users:?}{orphaned:?}{:?}",
-            world.keys,
-            world.late_and_time(),
-            world.violation,
-        );
-        for actor in actors {
-            actor.digest(&mut digest, world);
-        }
-    }
-}
-
-impl PartialEq for State {
-    fn eq(&self, other: &Self) -> bool {
-        let digest = |state: &Self| {
-            let mut hasher = std::hash::DefaultHasher::new();
-            state.hash(&mut hasher);
-            hasher.finish()
-        };
-        digest(self) == digest(other)
     }
 }
 

@@ -108,10 +108,9 @@ fn two_operators_and_a_fault() {
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn two_operators_and_users() {
-    // Two rotations of two operators are too many states to come to their end: the random schedules sample them.
     let walks: [&[User]; 8] = [
         &[User::Deletes, User::Recreates],
-        &[User::Rotates],
+        &[User::Rotates, User::Rotates],
         &[User::RotatesNow, User::Deletes],
         &[User::DeletesTheSecret],
         &[User::EditsTheValue],
