@@ -13,8 +13,9 @@ use crate::{
 use jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};
 
-/// After this long by the wall clock an attempt is settled even if this process saw it only now.
-const SURELY_SETTLED: Duration = Duration::from_secs(3600);
+/// After this long by the wall clock an attempt is settled even if this process saw it only now. Longer than a clock is
+/// wrong by: one that keeps local time is off by up to 14 hours.
+const SURELY_SETTLED: Duration = Duration::from_secs(24 * 3600);
 
 /// What is known about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +220,7 @@ impl Facts {
     }
 
     /// When the attempt's POST can no longer take effect and nobody will store its key: a window and a settle time
-    /// after this process first saw it, or at once when it was written an hour ago.
+    /// after this process first saw it, or at once when it was written a day ago.
     pub fn settled_at(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> Monotonic {
         let written_at = self
             .object

@@ -35,6 +35,13 @@ pub const ALL: &[Control] = &[
         red: &[Plan("trace_2")],
     },
     Control {
+        defence: "no step of a clock settles an attempt",
+        file: "src/plan/keys.rs",
+        with: "Duration::from_secs(24 * 3600)",
+        without: "Duration::from_secs(3600)",
+        red: &[Plan("trace_24")],
+    },
+    Control {
         defence: "a live read before every revocation",
         file: "tests/plan/world.rs",
         with: "Step::Revoke { .. } if !facts.live => Ok(Next::ReadAgain),",

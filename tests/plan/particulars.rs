@@ -1,6 +1,6 @@
 //! Particulars that the stories of the other files do not tell: each stands for a mutant of the code that survived them.
 
-use crate::world::{Fault, HOUR, MINUTE, Process, SECOND, World, is_mint, is_store, plain, words};
+use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, is_mint, is_store, plain, words};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
     ledger::{Ledger, LedgerEntry},
@@ -243,14 +243,14 @@ fn a_moment_is_over_when_it_has_come() {
 fn an_attempts_age_is_its_own() {
     let (world, mut facts, now) = facts();
     let ids = [1, 2].map(AttemptId::from_random);
-    let ages = [HOUR + MINUTE, SECOND];
+    let ages = [DAY + MINUTE, 20 * HOUR];
     let entries = ids.iter().zip(ages).map(|(attempt, age)| LedgerEntry {
         attempt: attempt.clone(),
         written_at: boltz_operator::plan::later(now.wall, Duration::ZERO) - age,
     });
     facts.object.ledger = Ledger { entries: entries.collect() };
     let settled_at = |facts: &Facts, id| facts.settled_at(&world.settings, now, id);
-    assert_eq!(settled_at(&facts, &ids[0]), now.monotonic.minus(MINUTE), "an hour after it was written");
+    assert_eq!(settled_at(&facts, &ids[0]), now.monotonic.minus(MINUTE), "a day after it was written");
     assert_eq!(settled_at(&facts, &ids[1]), now.monotonic.plus(3 * MINUTE), "it is seen only now");
     // One that this process wrote, and that somebody took out of the ledger.
     let written = now.monotonic.minus(2 * MINUTE);

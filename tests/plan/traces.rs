@@ -1,4 +1,4 @@
-//! The traces that broke earlier wordings of the protocol, in the design's order. Three of them stand elsewhere: 10 (two
+//! The traces that broke earlier wordings of the protocol, in the design's order, and one more. Three of them stand elsewhere: 10 (two
 //! shards with one cluster name) in `src/config.rs`, 13 (a webhook without dry-run support) in
 //! `src/controller/kubernetes.rs`, 16 (a full ledger) in `issuance.rs`.
 
@@ -406,4 +406,28 @@ fn trace_23_a_stale_cache_of_the_secret_costs_no_post() {
     restarted.stale = process.stale.clone();
     restarted.reconcile(&mut world);
     assert_eq!(world.counts.posts, 1);
+}
+
+/// Found by a random schedule, when an hour by the wall clock was enough for an attempt to be settled.
+#[test]
+fn trace_24_a_wall_clock_that_steps_settles_nothing() {
+    for hours in [1, 14] {
+        let (mut world, mut process) = World::ready(plain());
+        world.list_lag = MINUTE;
+        world.edit(|object| object.rotate_now = Some("1".to_owned()));
+        let late = &mut |step: &Step| is_store(step).then_some(Fault::Late(24 * SECOND));
+        process.reconcile_with(&mut world, late).unwrap();
+        // Its value goes with its process, and the write that is under way does not fit any more.
+        world.secret().value = Some("edited".to_owned());
+        world.clock_error = hours * 3600;
+        let mut next = Process::start_other(&world, 2);
+        next.take_pass(&mut world);
+        next.reconcile(&mut world);
+        world.edit(|object| object.rotate_now = Some("2".to_owned()));
+        next.reconcile(&mut world);
+        assert_eq!(world.record().key_id, "key-4");
+        let until = world.elapsed + 2 * DAY;
+        next.live_until(&mut world, until);
+        world.assert_good();
+    }
 }

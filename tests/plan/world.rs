@@ -29,8 +29,6 @@ const FINALIZER: &str = boltz_operator::api::FINALIZER;
 const MOST_ROUNDS: u32 = 400;
 /// More steps than any chain of decisions has.
 const MOST_STEPS: usize = 64;
-/// Between two passes that nothing asked for.
-pub const INVENTORY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// A Secret as the API server holds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +128,8 @@ pub struct World {
     pub counts: Counts,
     /// A new key is not listed for this long.
     pub list_lag: Duration,
+    /// Between two passes that nothing asked for.
+    pub inventory_interval: Duration,
     /// What must never be, and was.
     pub violation: Option<String>,
     late: Vec<(Duration, Late)>,
@@ -148,6 +148,7 @@ impl World {
             keys: Vec::new(),
             counts: Counts::default(),
             list_lag: Duration::ZERO,
+            inventory_interval: 10 * MINUTE,
             violation: None,
             late: Vec::new(),
             versions: 0,
@@ -660,14 +661,15 @@ impl Process {
         if self.listings.is_empty() {
             self.take_pass(world);
         }
-        let periods = (until.saturating_sub(world.elapsed).as_secs() / INVENTORY_INTERVAL.as_secs()) as u32;
+        let interval = world.inventory_interval;
+        let periods = (until.saturating_sub(world.elapsed).as_secs() / interval.as_secs()) as u32;
         for _ in 0..MOST_ROUNDS * (periods + 1) {
             let decision = self.reconcile_with(world, fault)?;
             if world.elapsed >= until {
                 return Ok(());
             }
             let last_pass = self.listings.front().map_or(self.started, |listing| listing.started);
-            let mut next = last_pass + INVENTORY_INTERVAL;
+            let mut next = last_pass + interval;
             if let Some(index) = world.next_late() {
                 next = next.min(world.late[index].0);
             }
@@ -684,7 +686,7 @@ impl Process {
             }
             world.advance_to(next.min(until));
             let wanted = decision.is_some_and(|decision| decision.pass_since.is_some());
-            let due = world.elapsed >= last_pass + if wanted { SECOND / 2 } else { INVENTORY_INTERVAL };
+            let due = world.elapsed >= last_pass + if wanted { SECOND / 2 } else { interval };
             if due {
                 self.take_pass(world);
             }

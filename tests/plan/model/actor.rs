@@ -1,7 +1,7 @@
 //! One process of the model: what it holds between two of its calls.
 
 use super::{SPACING, faults_of};
-use crate::world::{Crashed, Fault, INVENTORY_INTERVAL, Next, Process, World, words};
+use crate::world::{Crashed, Fault, Next, Process, World, words};
 use boltz_operator::plan::{Facts, Monotonic, Plan, Step};
 use std::time::Duration;
 
@@ -85,7 +85,11 @@ impl Actor {
             if wake_at.is_some_and(|at| at <= world.elapsed) {
                 *wake_at = None;
                 self.is_due = true;
-            } else if self.process.last_pass().is_none_or(|last| world.elapsed >= last + INVENTORY_INTERVAL) {
+            } else if self
+                .process
+                .last_pass()
+                .is_none_or(|last| world.elapsed >= last + world.inventory_interval)
+            {
                 pass_since.get_or_insert_default();
             }
         }

@@ -8,7 +8,7 @@ mod digest;
 mod spaces;
 mod user;
 
-use crate::world::{Fault, INVENTORY_INTERVAL, Key, Process, SECOND, World};
+use crate::world::{Fault, Key, Process, SECOND, World};
 use actor::{Actor, Phase};
 use boltz_operator::{ledger::MAX_ENTRIES, marker::AttemptId, plan::Step, record::MAX_PREVIOUS};
 use stateright::{Model, Property};
@@ -109,7 +109,7 @@ impl State {
             self.actors
                 .iter()
                 .any(|actor| !actor.paused && actor.can_pass(&self.world))
-                .then(|| self.world.elapsed + INVENTORY_INTERVAL)
+                .then(|| self.world.elapsed + self.world.inventory_interval)
         })
     }
 
