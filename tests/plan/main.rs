@@ -10,5 +10,6 @@ mod particulars;
 mod random;
 mod revocation;
 mod schedule;
+mod status;
 mod traces;
 mod world;

@@ -5,7 +5,10 @@ use boltz_operator::{
     api::BoltzApiKeyStatus,
     ledger::{Ledger, LedgerEntry},
     marker::AttemptId,
-    plan::{Attempt, Block, Facts, ListedKey, Memory, Monotonic, Now, Progress, Reason, RevokeReason, Step},
+    plan::{
+        Attempt, Block, Facts, ListedKey, Memory, Monotonic, Now, OwnSecret, Progress, Reason, RevokeReason,
+        SecretFacts, Step, plan,
+    },
     record::IssueReason,
 };
 use serde_json::json;
@@ -443,4 +446,33 @@ fn record_and_status_say_what_boltz_answered() {
         assert_eq!((record.created_at, record.expires_at), (key.created_at, key.expires_at));
         assert_eq!((&record.key_id, &record.key_prefix), (&key.id, &format!("sk_{}", key.id)));
     }
+}
+
+#[test]
+fn each_part_of_the_secrets_shape_counts() {
+    type Change = fn(&mut OwnSecret);
+    let rows: &[(&str, Change, &str)] = &[
+        ("as it was made", |_| {}, "wait"),
+        ("without its ownerReference", |own| own.tied = false, "reshape"),
+        ("another data key", |own| own.record.as_mut().unwrap().secret_key.push('X'), "reshape"),
+        ("another template", |own| own.record.as_mut().unwrap().template_hash.push('X'), "reshape"),
+    ];
+    for (what, change, decision) in rows {
+        let (world, mut facts, now) = facts();
+        let SecretFacts::Ours(own) = &mut facts.secret else { panic!("it is ours") };
+        change(own);
+        assert_eq!(words(&plan(&facts, &world.settings, now)), *decision, "{what}");
+    }
+}
+
+#[test]
+fn a_previous_key_that_only_status_names_goes_into_the_record_when_boltz_lists_it() {
+    let (mut world, mut process) = World::ready(plain());
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    process.rest(&mut world);
+    world.secret().record.as_mut().unwrap().previous.clear();
+    let mut restarted = Process::start_other(&world, 2);
+    assert_eq!(words(&restarted.decide(&world)), "wait", "it may be forged");
+    restarted.take_pass(&mut world);
+    assert_eq!(words(&restarted.decide(&world)), "record previous key-1");
 }

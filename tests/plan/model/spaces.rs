@@ -108,17 +108,7 @@ fn two_operators_and_a_fault() {
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn two_operators_and_users() {
-    let walks: [&[User]; 8] = [
-        &[User::Deletes, User::Recreates],
-        &[User::Rotates, User::Rotates],
-        &[User::RotatesNow, User::Deletes],
-        &[User::DeletesTheSecret],
-        &[User::EditsTheValue],
-        &[User::StripsTheFinalizer, User::Deletes],
-        &[User::TakesABackup, User::RestoresIt],
-        &[User::ForgesTheStatus, User::ForgesTheRecord],
-    ];
-    for users in walks {
+    for users in WALKS {
         let protocol =
             Protocol { operators: 2, is_ready: true, users: users.to_vec(), ..Protocol::default() };
         explore(&format!("two operators, {users:?}"), protocol);
