@@ -122,6 +122,14 @@ fn whether_the_key_is_active() {
         ("nothing is known of it", |seen| seen.facts.passes.clear(), true),
         ("the second before it expires", |seen| seen.now.wall = seen.expiry() - SECOND, true),
         ("the moment in which it expires", |seen| seen.now.wall = seen.expiry(), false),
+        (
+            "the same, and nothing is known of it",
+            |seen| {
+                seen.now.wall = seen.expiry();
+                seen.facts.passes.clear();
+            },
+            false,
+        ),
     ];
     for (what, change, is_active) in rows {
         for has_secret in [true, false] {

@@ -117,10 +117,11 @@ fn two_operators_and_users() {
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
-fn two_operators_a_stale_cache_or_a_pause_and_a_user() {
+fn two_operators_a_user_and_what_can_go_wrong() {
     let users = [User::Rotates, User::RotatesNow, User::Deletes, User::DeletesTheSecret, User::EditsTheValue];
     for user in users {
         let calm = Protocol { operators: 2, is_ready: true, users: vec![user], ..Protocol::default() };
+        explore(&format!("two operators, a fault, {user:?}"), Protocol { faults: 1, ..calm.clone() });
         explore(&format!("two operators, a stale cache, {user:?}"), Protocol { freezes: 1, ..calm.clone() });
         explore(&format!("two operators, a pause, {user:?}"), Protocol { pauses: 1, ..calm });
     }
