@@ -290,15 +290,18 @@ fn whose_end_a_process_knows() {
 
 #[test]
 fn the_first_failure_waits_a_second_from_when_it_happened() {
-    let mut world = World::with(plain());
-    let mut process = Process::start(&world);
-    process.take_pass(&mut world);
-    let cut = &mut |step: &Step| is_mint(step).then_some(Fault::Cut);
-    process.reconcile_with(&mut world, cut).unwrap();
-    world.advance_to(SECOND / 2);
-    assert_eq!(process.reconcile(&mut world).unwrap().wake_at, Some(Monotonic(SECOND)));
-    world.advance_to(SECOND);
-    assert_eq!(words(&process.decide(&world)), "issue: Initial");
+    for clock_error in [0, -3600] {
+        let mut world = World::with(plain());
+        let mut process = Process::start(&world);
+        process.take_pass(&mut world);
+        let cut = &mut |step: &Step| is_mint(step).then_some(Fault::Cut);
+        process.reconcile_with(&mut world, cut).unwrap();
+        world.clock_error = clock_error;
+        world.advance_to(SECOND / 2);
+        assert_eq!(process.reconcile(&mut world).unwrap().wake_at, Some(Monotonic(SECOND)), "{clock_error}");
+        world.advance_to(SECOND);
+        assert_eq!(words(&process.decide(&world)), "issue: Initial", "{clock_error}");
+    }
 }
 
 #[test]

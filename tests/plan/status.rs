@@ -304,6 +304,20 @@ fn messages_say_what_stands_in_the_way() {
 }
 
 #[test]
+fn progress_says_what_is_being_done() {
+    let progress = |seen: &Seen, findings: &Findings| {
+        let Condition { reason, message, .. } = condition(&seen.status_with(findings), "Reconciling");
+        format!("{reason}: {message}")
+    };
+    let mut seen = Seen::of(plain());
+    assert_eq!(progress(&seen, &Findings::default()), "Issued: ");
+    let issue = Findings { issue: Some(IssueReason::Renewal), ..Findings::default() };
+    assert_eq!(progress(&seen, &issue), "Renewal: A key is being issued.");
+    seen.facts.object.deleting = true;
+    assert_eq!(progress(&seen, &Findings::default()), "Deleting: Revoking the keys of the object.");
+}
+
+#[test]
 fn a_condition_keeps_its_time_until_it_changes() {
     let mut seen = Seen::of(plain());
     let since = condition(&seen.facts.object.status, "Ready").last_transition_time;
