@@ -19,6 +19,8 @@ use user::User;
 const LATE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(119)];
 /// How long a paused process sleeps while nothing else happens: past its window, and until its attempt is settled.
 const NAP: Duration = Duration::from_secs(100);
+/// How old a frozen cache may become: past every wait but those for a periodic pass.
+const LONGEST_FREEZE: Duration = Duration::from_secs(15 * 60);
 /// More writes to the API server than any walk needs.
 const MOST_WRITES: usize = 60;
 /// Nothing takes longer to come to rest than this.
@@ -98,6 +100,12 @@ pub enum Action {
 impl State {
     fn can_sleep(&self) -> bool {
         self.actors.iter().all(|actor| actor.paused || actor.is_idle(&self.world))
+    }
+
+    /// Caches that are as old as they may become catch up before time goes on.
+    fn has_to_thaw(&self) -> bool {
+        let stale = self.actors.iter().filter_map(|actor| actor.process.stale.as_ref());
+        stale.map(|seen| seen.elapsed).any(|frozen_at| self.world.elapsed >= frozen_at + LONGEST_FREEZE)
     }
 
     /// When the next thing happens by itself.
@@ -269,7 +277,7 @@ impl Model for Protocol {
             }
         }
         let naps = state.actors.iter().any(|actor| actor.paused && actor.naps < 4);
-        if state.can_sleep() && (state.next_event().is_some() || naps) {
+        if state.can_sleep() && !state.has_to_thaw() && (state.next_event().is_some() || naps) {
             actions.push(Action::Wait);
         }
         for (index, user) in state.users.iter().enumerate() {
