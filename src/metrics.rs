@@ -43,8 +43,8 @@ type Durations<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 /// What is shown of one object.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ObjectGauges {
-    /// A working key is in the Secret.
-    pub ready: bool,
+    /// A working key is in the Secret. None: there is none, because it was suspended before its first.
+    pub ready: Option<bool>,
     /// Boltz takes the key.
     pub active: bool,
     /// When it expires.
@@ -132,7 +132,11 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register("apikey_ready", "Whether a working key is in the Secret", self.ready.clone());
+        registry.register(
+            "apikey_ready",
+            "Whether a working key is in the Secret; absent if suspended before the first",
+            self.ready.clone(),
+        );
         registry.register("apikey_active", "Whether Boltz takes the current key", self.active.clone());
         registry.register(
             "apikey_expiration_timestamp_seconds",
@@ -220,20 +224,21 @@ impl Metrics {
     /// Shows one object.
     pub fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
         let labels = object(namespace, name);
-        self.ready.get_or_create(&labels).set(gauges.ready.into());
         self.active.get_or_create(&labels).set(gauges.active.into());
         self.previous_keys
             .get_or_create(&labels)
             .set(i64::try_from(gauges.previous_keys).unwrap_or(i64::MAX));
         self.revocation_blocked.get_or_create(&labels).set(gauges.revocation_blocked.into());
-        for (family, time) in [
-            (&self.expiration, gauges.expires_at),
-            (&self.renewal, gauges.renewal_at),
-            (&self.last_used, gauges.last_used_at),
+        let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
+        for (family, value) in [
+            (&self.ready, gauges.ready.map(i64::from)),
+            (&self.expiration, seconds(gauges.expires_at)),
+            (&self.renewal, seconds(gauges.renewal_at)),
+            (&self.last_used, seconds(gauges.last_used_at)),
         ] {
-            match time {
-                Some(time) => {
-                    family.get_or_create(&labels).set(time.as_second());
+            match value {
+                Some(value) => {
+                    family.get_or_create(&labels).set(value);
                 }
                 None => {
                     family.remove(&labels);
@@ -340,8 +345,12 @@ mod tests {
     #[test]
     fn an_object_that_is_gone_is_not_shown() {
         let metrics = Metrics::new();
-        metrics.set_object("team", "key", &ObjectGauges { ready: true, ..ObjectGauges::default() });
+        let show =
+            |ready| metrics.set_object("team", "key", &ObjectGauges { ready, ..ObjectGauges::default() });
+        show(Some(true));
         assert!(metrics.to_text().contains(r#"boltz_apikey_ready{namespace="team",name="key"} 1"#));
+        show(None);
+        assert!(!metrics.to_text().contains("boltz_apikey_ready{"));
         metrics.forget("team", "key");
         assert!(!metrics.to_text().contains("team"));
     }

@@ -346,8 +346,11 @@ fn rest(context: &Context, facts: &Facts, decision: &Plan) -> Action {
 
 fn gauges(status: &BoltzApiKeyStatus) -> ObjectGauges {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let is_ready = ready.is_some_and(|condition| condition.status == "True");
+    // Nobody wants to be woken up because of it.
+    let is_on_purpose = !is_ready && ready.is_some_and(|condition| condition.reason == "Suspended");
     ObjectGauges {
-        ready: ready.is_some_and(|condition| condition.status == "True"),
+        ready: (!is_on_purpose).then_some(is_ready),
         active: status.is_active.unwrap_or_default(),
         expires_at: status.expires_at.as_ref().map(|time| time.0),
         renewal_at: status.renewal_time.as_ref().map(|time| time.0),

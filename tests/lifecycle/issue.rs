@@ -1,7 +1,8 @@
 //! Issuing, storing, reporting; and how few writes that takes.
 
-use crate::bed::{Bed, is};
+use crate::bed::{Bed, PATIENCE, is};
 use boltz_emulator::Operation;
+use boltz_harness::eventually;
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -69,8 +70,17 @@ async fn nothing_is_issued_while_suspended() {
     bed.create("paused", json!({"suspend": true})).await;
     bed.not_ready("paused", "Suspended").await;
     assert_eq!(bed.emulator.count(Operation::Create), 0);
+    let line = |metric| format!(r#"boltz_apikey_{metric}{{namespace="{}",name="paused"}}"#, bed.namespace);
+    eventually(PATIENCE, "it is shown, and nobody is alerted", async || {
+        let metrics = bed.operator.get("/metrics").await?;
+        let is_shown = |metric| metrics.contains(&line(metric));
+        if is_shown("active") && !is_shown("ready") { Ok(()) } else { Err(metrics) }
+    })
+    .await
+    .unwrap();
     bed.patch("paused", json!({"spec": {"suspend": false}})).await;
     bed.judge("paused").await;
+    bed.until_metric(&format!("{} 1", line("ready"))).await;
     bed.patch("paused", json!({"spec": {"suspend": true}})).await;
     let object = bed.until("paused", "Suspended", |object| {
         crate::bed::condition(object, "Ready").is_some_and(|condition| condition.reason == "Suspended")
