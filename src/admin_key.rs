@@ -39,11 +39,12 @@ impl AdminKeySource {
 
     /// Publishes the key whenever it changes, for ever.
     pub async fn publish(self, key: watch::Sender<Option<SecretString>>) {
-        if matches!(self, Self::Environment) {
-            return std::future::pending().await;
-        }
+        let Self::File(path) = &self else { return std::future::pending().await };
+        let missing = || {
+            tracing::error!(file = %path.display(), "there is no admin key: its file is missing or empty");
+        };
         if key.borrow().is_none() {
-            tracing::error!("there is no admin key yet: its file is missing or empty");
+            missing();
         }
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -58,7 +59,7 @@ impl AdminKeySource {
             });
             match (changed, read.is_some()) {
                 (true, true) => tracing::info!("the admin key has changed"),
-                (true, false) => tracing::error!("the admin key's file is missing or empty"),
+                (true, false) => missing(),
                 (false, _) => {}
             }
         }

@@ -19,6 +19,7 @@ pub mod boltz;
 pub mod clock;
 pub mod config;
 pub mod controller;
+pub mod crd;
 pub mod inventory;
 pub mod lease;
 pub mod ledger;

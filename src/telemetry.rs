@@ -1,6 +1,7 @@
 //! The log.
 
 use crate::config::LogFormat;
+use std::io::IsTerminal;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -25,7 +26,7 @@ pub fn init(format: LogFormat) {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
-        LogFormat::Text => layer.compact().boxed(),
+        LogFormat::Text => layer.compact().with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }

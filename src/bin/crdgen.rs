@@ -1,11 +1,10 @@
 //! Prints the CustomResourceDefinition: `cargo run --bin crdgen > crds/boltzapikeys.yaml`.
 
-use boltz_operator::api::BoltzApiKey;
-use kube::CustomResourceExt;
+use boltz_operator::crd::crd;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match serde_saphyr::to_string(&BoltzApiKey::crd()) {
+    match serde_saphyr::to_string(&crd()) {
         Ok(yaml) => {
             print!("{yaml}");
             ExitCode::SUCCESS

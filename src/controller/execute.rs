@@ -232,6 +232,7 @@ impl Execution<'_> {
     async fn store(&mut self, attempt: AttemptId, record: Record) -> Result<Outcome, KubernetesError> {
         let Some(value) = self.state.values.get(&attempt).map(encode) else { return Ok(Outcome::Done) };
         let was_in_doubt = self.state.memory.storing(&attempt);
+        let replaced = self.facts.record().map(|record| record.key_id.clone());
         match self.write_secret(&record, value, false).await {
             Ok(metadata) => {
                 self.take_secret(metadata, Some(record.value_sha256));
@@ -241,7 +242,14 @@ impl Execution<'_> {
                 self.context.metrics.issued(reason);
                 tracing::info!(key_id, reason, "a key was issued and stored");
                 if record.rotations > 0 {
-                    let note = format!("Issued the key {key_id} ({reason}).");
+                    let replaced = record.previous.iter().find(|key| replaced.as_ref() == Some(&key.key_id));
+                    let until = replaced.filter(|key| !key.even_if_used).map_or_else(String::new, |key| {
+                        format!(
+                            " {} works until {:.0}, so that workloads can change over.",
+                            key.key_id, key.revoke_after
+                        )
+                    });
+                    let note = format!("Issued the key {key_id} ({reason}).{until}");
                     self.event(events::Kind::Normal, "Rotated", note);
                 }
                 Ok(Outcome::Done)
@@ -347,7 +355,9 @@ impl Execution<'_> {
                 let (was_in_use, note) = self.revocation_note(&key_id, reason);
                 let kind = match reason {
                     RevokeReason::OverlapOver if was_in_use => events::Kind::Warning,
-                    RevokeReason::OverlapOver | RevokeReason::Deleted => events::Kind::Normal,
+                    RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::Deleted => {
+                        events::Kind::Normal
+                    }
                     RevokeReason::OverlapCut | RevokeReason::Stray | RevokeReason::NotStored => {
                         events::Kind::Warning
                     }

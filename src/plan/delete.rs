@@ -2,6 +2,7 @@
 
 use super::{Block, Decision, KeyState, Reason, RevokeReason, SecretFacts, Step};
 use crate::{api::DeletionPolicy, marker::AttemptId};
+use std::collections::BTreeSet;
 
 impl Decision<'_> {
     /// Revokes what record, status and ledger account for; the finalizer goes when every key and attempt is ended.
@@ -24,7 +25,7 @@ impl Decision<'_> {
         if policy == DeletionPolicy::Retain {
             return self.retain();
         }
-        let mut waiting_for: Vec<String> = Vec::new();
+        let mut waiting_for = BTreeSet::new();
         if let Some(step) =
             self.revoke_named(&mut waiting_for).or_else(|| self.end_attempts(&mut waiting_for))
         {
@@ -33,30 +34,29 @@ impl Decision<'_> {
         if waiting_for.is_empty() {
             return Step::DropFinalizer { staying: Vec::new() };
         }
+        let waiting_for = Vec::from_iter(waiting_for).join(", ");
         if self.findings.blocked.is_none() {
             self.findings.blocked = Some(Block {
                 reason: Reason::Deleting,
                 message: format!(
-                    "Waiting to learn the fate of {}: their keys are revoked when Boltz's list shows them.",
-                    waiting_for.join(", ")
+                    "Waiting to learn the fate of {waiting_for}: their keys are revoked when Boltz's list shows them."
                 ),
                 until: None,
             });
         } else if let Some(block) = &mut self.findings.blocked {
             block.message = format!(
-                "{} To give up on revoking {}, annotate the object with boltz.bio/deletion-policy=Retain.",
-                block.message,
-                waiting_for.join(", ")
+                "{} To give up on revoking {waiting_for}, annotate the object with boltz.bio/deletion-policy=Retain.",
+                block.message
             );
         }
         self.status().unwrap_or(Step::Wait)
     }
 
     /// Rule 7: a named id is revoked only if this process minted it or the list shows it as this object's.
-    fn revoke_named(&mut self, waiting_for: &mut Vec<String>) -> Option<Step> {
+    fn revoke_named(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let in_hand: Vec<String> = self.facts.memory.in_hand().map(|(_, key)| key.id.clone()).collect();
         for id in in_hand {
-            waiting_for.push(id.clone());
+            waiting_for.insert(id.clone());
             if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
                 return Some(step);
             }
@@ -65,7 +65,7 @@ impl Decision<'_> {
             if !self.facts.may_live(self.settings, self.now, &key) {
                 continue;
             }
-            waiting_for.push(key.id.clone());
+            waiting_for.insert(key.id.clone());
             match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
                 KeyState::Active => {
                     if let Some(step) = self.revoke(key.id, RevokeReason::Deleted) {
@@ -80,17 +80,17 @@ impl Decision<'_> {
     }
 
     /// D2: every attempt in the ledger is ended.
-    fn end_attempts(&mut self, waiting_for: &mut Vec<String>) -> Option<Step> {
+    fn end_attempts(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let attempts: Vec<AttemptId> =
             self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
         for attempt in attempts {
             if let Some(id) = self.active_key_of(&attempt) {
-                waiting_for.push(id.clone());
+                waiting_for.insert(id.clone());
                 if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
                     return Some(step);
                 }
             } else if !self.is_ended(&attempt) {
-                waiting_for.push(format!("attempt {attempt}"));
+                waiting_for.insert(format!("attempt {attempt}"));
                 let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
                 self.waits.pass_since(self.facts, settled_at);
             }

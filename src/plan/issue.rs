@@ -337,6 +337,7 @@ impl Decision<'_> {
         if reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
                 self.waits.wake_at(self.now.monotonic_at(revoke_after));
+                self.findings.postponed = Some((reason, revoke_after));
             }
             self.findings.issue = None;
             return Some(None);

@@ -93,6 +93,8 @@ pub enum Step {
 pub enum RevokeReason {
     /// Its overlap is over.
     OverlapOver,
+    /// The annotation `boltz.bio/rotate-now` ended it: it may have leaked.
+    RotateNow,
     /// Its overlap was cut short: the record has no room, and a rotation cannot wait.
     OverlapCut,
     /// The object is being deleted.
@@ -108,6 +110,7 @@ impl RevokeReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OverlapOver => "OverlapOver",
+            Self::RotateNow => "RotateNow",
             Self::OverlapCut => "OverlapCut",
             Self::Deleted => "Deleted",
             Self::Stray => "Stray",

@@ -39,7 +39,8 @@ impl Decision<'_> {
             self.findings.still_used.push(key.id.clone());
             return None;
         }
-        self.revoke_when_settled(key, RevokeReason::OverlapOver)
+        let reason = if key.even_if_used { RevokeReason::RotateNow } else { RevokeReason::OverlapOver };
+        self.revoke_when_settled(key, reason)
     }
 
     /// Under `UntilIdle`: whether Boltz reports use of the key within the idle time before the newest pass, which must

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus},
-    record::IssueReason,
+    record::{IssueReason, MAX_PREVIOUS},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -100,6 +100,8 @@ pub struct Findings {
     pub blocked: Option<Block>,
     /// Ids of previous keys that are still used although their overlap is over.
     pub still_used: Vec<String>,
+    /// A rotation that waits until a previous key's overlap is over, because no more may live.
+    pub postponed: Option<(IssueReason, Timestamp)>,
 }
 
 /// The status that the facts ask for.
@@ -232,6 +234,14 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
             (true, Reason::RevocationBlocked, message)
         } else if suspended {
             (true, Reason::Suspended, "The key works. Issuing and rotating are suspended.".to_owned())
+        } else if let Some((issue, until)) = findings.postponed {
+            let message = format!(
+                "A working key is in the Secret. A rotation ({}) waits: {MAX_PREVIOUS} previous keys live, the first of \
+                 them until {}.",
+                issue.as_str(),
+                whole_seconds(until)
+            );
+            (true, Reason::Issued, message)
         } else {
             (true, Reason::Issued, "A working key is in the Secret.".to_owned())
         }

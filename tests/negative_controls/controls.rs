@@ -25,14 +25,14 @@ pub const ALL: &[Control] = &[
         file: "src/plan/issue.rs",
         with: "if self.now.monotonic < window_end && !refused",
         without: "if !refused",
-        red: &[Plan("a_key_held_past_its_window"), Plan("one_operator_and_two_faults")],
+        red: &[Plan("a_key_held_past_its_window")],
     },
     Control {
         defence: "the settle time",
         file: "src/plan/keys.rs",
         with: "seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)",
         without: "seen.unwrap_or(now.monotonic)",
-        red: &[Plan("trace_2"), Plan("one_operator_and_two_faults")],
+        red: &[Plan("trace_2")],
     },
     Control {
         defence: "no step of a clock settles an attempt",
@@ -46,7 +46,7 @@ pub const ALL: &[Control] = &[
         file: "tests/plan/world.rs",
         with: "Step::Revoke { .. } if !facts.live => Ok(Next::ReadAgain),",
         without: "Step::Revoke { .. } if false => Ok(Next::ReadAgain),",
-        red: &[Plan("trace_1"), Plan("trace_11"), Plan("spaces::two_operators")],
+        red: &[Plan("trace_1"), Plan("trace_11")],
     },
     Control {
         defence: "writes of the object under its resourceVersion",

@@ -89,12 +89,11 @@ impl Tree {
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn without_its_defence_each_test_turns_red() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let wanted = std::env::var("CONTROL").unwrap_or_default();
     let controls: Vec<&Control> =
         controls::ALL.iter().filter(|control| control.defence.starts_with(&wanted)).collect();
     assert!(!controls.is_empty(), "no defence begins with {wanted:?}");
-    let tree = Tree::copy(here);
+    let tree = Tree::copy(Path::new(env!("CARGO_MANIFEST_DIR")));
     let mut tried: Vec<Red> = Vec::new();
     for red in controls.iter().flat_map(|control| control.red) {
         if !tried.contains(red) {
@@ -105,9 +104,10 @@ fn without_its_defence_each_test_turns_red() {
     let mut survivors = Vec::new();
     for Control { defence, file, with, without, red } in &controls {
         let started = Instant::now();
-        let whole = std::fs::read_to_string(here.join(file)).unwrap();
+        let path = tree.root.join(file);
+        let whole = std::fs::read_to_string(&path).unwrap();
         assert!(whole.contains(with), "{defence}: not found in {file}");
-        std::fs::write(tree.root.join(file), whole.replacen(with, without, 1)).unwrap();
+        std::fs::write(&path, whole.replacen(with, without, 1)).unwrap();
         for red in *red {
             let is_green = tree.passes(*red).unwrap_or_else(|error| panic!("{defence}: {error}"));
             let colour = if is_green { "GREEN" } else { "red" };
@@ -116,7 +116,7 @@ fn without_its_defence_each_test_turns_red() {
                 survivors.push((defence, red));
             }
         }
-        std::fs::write(tree.root.join(file), whole).unwrap();
+        std::fs::write(&path, whole).unwrap();
     }
     assert!(survivors.is_empty(), "no test turns red without: {survivors:#?}");
 }

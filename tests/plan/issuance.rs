@@ -5,7 +5,7 @@ use boltz_operator::{
     api::BoltzApiKeyStatus,
     ledger::{Ledger, LedgerEntry},
     marker::AttemptId,
-    plan::{Block, ObjectFacts, Reason, Step},
+    plan::{Block, ObjectFacts, Reason, RevokeReason, Step},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -455,6 +455,12 @@ fn with_four_previous_keys_optional_rotations_wait_and_others_cut_an_overlap() {
     }
     assert_eq!(world.counts.posts, 5, "the current key and four previous ones");
     assert_eq!(world.active().len(), 5);
+    let ready = &world.object().status.conditions[0];
+    assert!(
+        ready.message.ends_with("A rotation (RotateRequested) waits: 4 previous keys live, the first of them until 2026-11-25T00:20:00Z."),
+        "{}",
+        ready.message
+    );
     world.secret().value = None;
     process.rest(&mut world);
     assert_eq!(world.counts.posts, 6, "an altered Secret cannot wait");
@@ -478,6 +484,9 @@ fn rotate_now_leaves_no_overlap() {
     world.edit(|object| object.rotate_now = Some("leaked".into()));
     process.rest(&mut world);
     assert_eq!(world.active(), ["key-3"], "every older key goes, used or not");
+    for id in ["key-1", "key-2"] {
+        assert_eq!(world.key(id).reason, Some(RevokeReason::RotateNow), "{id}");
+    }
     world.assert_good();
 }
 

@@ -479,3 +479,19 @@ fn a_previous_key_that_only_status_names_goes_into_the_record_when_boltz_lists_i
     restarted.take_pass(&mut world);
     assert_eq!(words(&restarted.decide(&world)), "record previous key-1");
 }
+
+#[test]
+fn a_deletion_that_cannot_go_on_names_each_key_once() {
+    let (mut world, mut process) = World::ready(plain());
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    process.rest(&mut world);
+    world.delete();
+    let mut facts = process.facts(&world, true).unwrap();
+    let message = "Boltz is away.".to_owned();
+    facts.account.calls_blocked = Some(Block { reason: Reason::BoltzUnavailable, message, until: None });
+    let Step::WriteStatus(status) = plan(&facts, &world.settings, process.now(&world)).step else {
+        panic!("it says why")
+    };
+    let says = "Boltz is away. To give up on revoking key-1, key-2, annotate the object with";
+    assert!(status.conditions[0].message.starts_with(says), "{}", status.conditions[0].message);
+}

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+const LOG: &str = "operator.log";
+
 /// A running operator. It ends when it is dropped.
 pub struct OperatorProcess {
     binary: PathBuf,
@@ -43,8 +45,7 @@ impl OperatorProcess {
         arguments.extend(["--listen".to_owned(), listen.to_string()]);
         let mut environment = environment.to_vec();
         environment.push(("KUBECONFIG".to_owned(), kubeconfig.display().to_string()));
-        let process =
-            OwnedProcess::start(binary, &arguments, &environment, &folder.path().join("operator.log"))?;
+        let process = OwnedProcess::start(binary, &arguments, &environment, &folder.path().join(LOG))?;
         Ok(Self { binary: binary.to_owned(), arguments, environment, listen, process, folder })
     }
 
@@ -61,6 +62,16 @@ impl OperatorProcess {
     /// The process.
     pub fn process(&self) -> &OwnedProcess {
         &self.process
+    }
+
+    /// Where it serves metrics and health.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    /// The file of its log.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.path().join(LOG)
     }
 
     /// What it has logged, over all its restarts.
@@ -87,7 +98,7 @@ impl OperatorProcess {
     /// Starts it again, after it has ended.
     pub fn restart(&mut self) -> io::Result<()> {
         self.process.kill();
-        let log = self.folder.path().join("operator.log");
+        let log = self.log_file();
         self.process = OwnedProcess::start(&self.binary, &self.arguments, &self.environment, &log)?;
         Ok(())
     }
@@ -97,7 +108,7 @@ impl OperatorProcess {
         crate::install_tls_provider();
         let get = async {
             let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
-            let answer = client.get(format!("http://{}{path}", self.listen)).send().await?;
+            let answer = client.get(format!("{}{path}", self.base_url())).send().await?;
             answer.error_for_status()?.text().await
         };
         get.await.map_err(|error| error.to_string())

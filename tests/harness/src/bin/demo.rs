@@ -113,6 +113,9 @@ async fn demo(arguments: &Arguments) -> Result<(), DemoError> {
     })
     .await?;
     show_keys(&emulator);
+    println!(
+        "The program above never stopped using the old key, so the event of its revocation is a warning:"
+    );
     shell.kubectl("get events")?;
 
     if arguments.keep {
@@ -121,6 +124,11 @@ async fn demo(arguments: &Arguments) -> Result<(), DemoError> {
         println!("export PATH={}:$PATH", control_plane.binaries().display());
         println!("kubectl get boltzapikeys --watch");
         println!("curl {}/_emulator/state", emulator.base_url());
+        println!("tail -f {}", operator.log_file().display());
+        println!("curl {}/metrics", operator.base_url());
+        println!(
+            "\nA key of 18 s is replaced every 12 s. There is no node, so no pod starts, and no Helm release is needed."
+        );
         return std::future::pending().await;
     }
 
