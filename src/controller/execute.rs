@@ -397,7 +397,7 @@ impl Execution<'_> {
                 if used > replaced
                     && matches!(reason, RevokeReason::OverlapOver | RevokeReason::OverlapCut) =>
             {
-                (true, format!("{note} It was used after its successor was issued, last at {used}."))
+                (true, format!("{note} It was used after its successor was issued, last at {used:.0}."))
             }
             _ => (false, note),
         }
