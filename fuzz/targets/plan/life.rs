@@ -89,7 +89,7 @@ fn seed(input: &Input) -> u64 {
 /// Boltz has keys from before: of the object, of other objects, and of people.
 fn add_keys(world: &mut World, input: &Input) {
     for details in &input.keys {
-        let marker = Marker::parse(&details.name).filter(|marker| marker.cluster.as_str() == "fuzz");
+        let marker = Marker::parse(&details.name).filter(|marker| marker.cluster.to_string() == "fuzz");
         let (object, attempt) = match marker {
             Some(marker) => (marker.object, marker.attempt),
             None => (ObjectMark::from_uid("people"), AttemptId::from_random(0)),
