@@ -67,14 +67,14 @@ pub const ALL: &[Control] = &[
         file: "src/plan/issue.rs",
         with: "if *store_in_doubt && !self.facts.is_settled",
         without: "if false && !self.facts.is_settled",
-        red: &[Plan("trace_17"), Plan("one_operator_and_two_faults")],
+        red: &[Plan("trace_17")],
     },
     Control {
         defence: "the record says what was stored",
         file: "src/plan/memory.rs",
         with: "if reported || recorded(&key.id) {",
         without: "if reported && recorded(&key.id) {",
-        red: &[Plan("trace_12"), Plan("one_operator_and_two_faults")],
+        red: &[Plan("trace_12")],
     },
     Control {
         defence: "status as a hint: the key of a deleted Secret has its overlap",
@@ -144,7 +144,7 @@ pub const ALL: &[Control] = &[
         file: "src/plan/mod.rs",
         with: "if self.now.monotonic < again &&",
         without: "if false &&",
-        red: &[Plan("what_another_leader_overwrites"), Plan("spaces::two_operators")],
+        red: &[Plan("what_another_leader_overwrites")],
     },
     Control {
         defence: "a key in hand is settled although its attempt left the ledger",
@@ -200,7 +200,7 @@ pub const ALL: &[Control] = &[
         file: "src/plan/revoke.rs",
         with: "let named = self.facts.named_keys();",
         without: "let named: Vec<NamedKey> =\n            self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_none()).collect();",
-        red: &[Plan("trace_21"), Plan("one_operator_and_two_faults")],
+        red: &[Plan("trace_21")],
     },
     Control {
         defence: "installations of some namespaces have cluster names of their own",
