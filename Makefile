@@ -9,7 +9,7 @@ help: ## Says what there is.
 
 demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves it running.
 	@tests/control-plane/build >/dev/null
-	@cargo build --package boltz-emulator --package boltz-harness --package boltz-operator --bins
+	@cargo build --package boltz-operator --bin boltz-operator --package boltz-harness --bin demo
 	@cargo run --quiet --package boltz-harness --bin demo -- $(if $(KEEP),--keep)
 
 soak: ## 200 objects, random users, faults and restarts, judged all the time. MINUTES=10 OBJECTS=200 SEED=

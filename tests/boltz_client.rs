@@ -54,7 +54,7 @@ impl Bed {
 
 fn client(url: &str, key: watch::Receiver<Option<SecretString>>, metrics: &Arc<Metrics>) -> BoltzClient {
     // The first provider that is installed stays, whichever test comes first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    boltz_harness::install_tls_provider();
     let options =
         BoltzClientOptions { base_url: url.to_owned(), extra_roots_pem: None, request_timeout: 10 * SECOND };
     BoltzClient::new(options, key, Arc::clone(metrics)).unwrap()

@@ -82,7 +82,7 @@ impl Bed {
 }
 
 fn client(emulator: &Arc<Emulator>, metrics: &Arc<Metrics>) -> BoltzClient {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    boltz_harness::install_tls_provider();
     let (_, key) = watch::channel(Some(SecretString::from(emulator.admin_key())));
     let base_url = "http://boltz.example".to_owned();
     let options = BoltzClientOptions { base_url, extra_roots_pem: None, request_timeout: 10 * SECOND };

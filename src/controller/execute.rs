@@ -17,7 +17,7 @@ use crate::{
     plan::{
         Block, Facts, Intent, MintedKey, OwnSecret, Reason, RevokeReason, SecretFacts, Step, with_finalizer,
     },
-    record::{Record, value_sha256},
+    record::{PreviousKey, Record, value_sha256},
     secrets::{SecretMetadata, Value},
 };
 use k8s_openapi::ByteString;
@@ -243,14 +243,7 @@ impl Execution<'_> {
                 tracing::info!(key_id, reason, "a key was issued and stored");
                 if record.rotations > 0 {
                     let replaced = record.previous.iter().find(|key| replaced.as_ref() == Some(&key.key_id));
-                    let until = replaced.filter(|key| !key.even_if_used).map_or_else(String::new, |key| {
-                        format!(
-                            " {} works until {:.0}, so that workloads can change over.",
-                            key.key_id, key.revoke_after
-                        )
-                    });
-                    let note = format!("Issued the key {key_id} ({reason}).{until}");
-                    self.event(events::Kind::Normal, "Rotated", note);
+                    self.event(events::Kind::Normal, "Rotated", rotation_note(&key_id, reason, replaced));
                 }
                 Ok(Outcome::Done)
             }
@@ -622,6 +615,17 @@ fn create_request(
             Mode::Test => KeyMode::Test,
         },
         workspace_id: spec.workspace_id.clone().filter(|id| !id.is_empty()),
+    }
+}
+
+/// What the event of a rotation says. A key that is revoked at once needs no word about until when it works.
+fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
+    let note = format!("Issued the key {key_id} ({reason}).");
+    match replaced.filter(|key| !key.even_if_used) {
+        Some(PreviousKey { key_id, revoke_after, .. }) => {
+            format!("{note} {key_id} works until {revoke_after:.0}, so that workloads can change over.")
+        }
+        None => note,
     }
 }
 

@@ -9,9 +9,7 @@ use serde_json::json;
 
 #[test]
 fn every_key_of_the_object_is_revoked_then_the_finalizer_goes() {
-    let (mut world, mut process) = World::ready(plain());
-    world.edit(|object| object.rotate = Some("1".to_owned()));
-    process.rest(&mut world);
+    let (mut world, mut process) = World::rotated(plain());
     world.delete();
     process.reconcile(&mut world);
     assert!(world.object.is_none(), "at once: the process knows every attempt's end");

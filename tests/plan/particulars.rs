@@ -470,9 +470,7 @@ fn each_part_of_the_secrets_shape_counts() {
 
 #[test]
 fn a_previous_key_that_only_status_names_goes_into_the_record_when_boltz_lists_it() {
-    let (mut world, mut process) = World::ready(plain());
-    world.edit(|object| object.rotate = Some("1".to_owned()));
-    process.rest(&mut world);
+    let (mut world, _) = World::rotated(plain());
     world.secret().record.as_mut().unwrap().previous.clear();
     let mut restarted = Process::start_other(&world, 2);
     assert_eq!(words(&restarted.decide(&world)), "wait", "it may be forged");
@@ -482,9 +480,7 @@ fn a_previous_key_that_only_status_names_goes_into_the_record_when_boltz_lists_i
 
 #[test]
 fn a_deletion_that_cannot_go_on_names_each_key_once() {
-    let (mut world, mut process) = World::ready(plain());
-    world.edit(|object| object.rotate = Some("1".to_owned()));
-    process.rest(&mut world);
+    let (mut world, mut process) = World::rotated(plain());
     world.delete();
     let mut facts = process.facts(&world, true).unwrap();
     let message = "Boltz is away.".to_owned();

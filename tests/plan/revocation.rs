@@ -8,15 +8,6 @@ use boltz_operator::{
 };
 use serde_json::json;
 
-/// A Ready object whose key was just replaced, with the usual overlap of a day.
-fn rotated(spec: serde_json::Value) -> (World, Process) {
-    let (mut world, mut process) = World::ready(spec);
-    world.edit(|object| object.rotate = Some("1".to_owned()));
-    process.rest(&mut world);
-    assert_eq!(world.record().key_id, "key-2");
-    (world, process)
-}
-
 /// Lives on for that long.
 fn live(process: &mut Process, world: &mut World, by: std::time::Duration) {
     let until = world.elapsed + by;
@@ -25,7 +16,7 @@ fn live(process: &mut Process, world: &mut World, by: std::time::Duration) {
 
 #[test]
 fn the_old_key_lives_through_its_overlap_and_no_longer() {
-    let (mut world, mut process) = rotated(plain());
+    let (mut world, mut process) = World::rotated(plain());
     live(&mut process, &mut world, DAY - 21 * MINUTE);
     assert_eq!(world.active(), ["key-1", "key-2"]);
     live(&mut process, &mut world, 2 * MINUTE);
@@ -55,7 +46,7 @@ fn what_keeps_an_old_key_alive() {
         }),
     ];
     for (what, change) in rows {
-        let (mut world, mut process) = rotated(plain());
+        let (mut world, mut process) = World::rotated(plain());
         let until = world.elapsed + DAY;
         world.advance_to(until);
         change(&mut world, &mut process);
@@ -72,7 +63,7 @@ fn what_keeps_an_old_key_alive() {
 
 #[test]
 fn until_idle_waits_for_the_last_use_and_says_so() {
-    let (mut world, mut process) = rotated(json!({"rotation": {"overlapPolicy": "UntilIdle"}}));
+    let (mut world, mut process) = World::rotated(json!({"rotation": {"overlapPolicy": "UntilIdle"}}));
     for _ in 0..36 {
         live(&mut process, &mut world, 50 * MINUTE);
         world.key("key-1").last_used_at = Some(world.true_time());
@@ -98,7 +89,7 @@ fn until_idle_without_an_overlap_does_not_ask_for_passes_without_end() {
 
 #[test]
 fn strict_revokes_a_key_that_is_still_used() {
-    let (mut world, mut process) = rotated(plain());
+    let (mut world, mut process) = World::rotated(plain());
     world.key("key-1").last_used_at = Some(world.true_time());
     live(&mut process, &mut world, DAY);
     assert_eq!(world.active(), ["key-2"]);
@@ -118,7 +109,7 @@ fn a_short_overlap_waits_until_the_old_attempt_is_settled() {
 
 #[test]
 fn an_old_key_whose_attempt_has_left_the_ledger_is_revoked_too() {
-    let (mut world, mut process) = rotated(plain());
+    let (mut world, mut process) = World::rotated(plain());
     world.edit(|object| object.ledger.entries.clear());
     for process in [&mut process, &mut Process::start_other(&world, 2)] {
         let mut world = world.clone();
@@ -203,7 +194,7 @@ fn what_is_no_stray() {
 
 #[test]
 fn a_revocation_is_decided_again_on_what_was_read() {
-    let (mut world, mut process) = rotated(plain());
+    let (mut world, mut process) = World::rotated(plain());
     process.stale = Some(Box::new(world.clone()));
     let until = world.elapsed + DAY;
     world.advance_to(until);
@@ -217,7 +208,7 @@ fn a_revocation_is_decided_again_on_what_was_read() {
 #[test]
 fn a_revocation_whose_answer_is_lost_is_made_again() {
     for fault in [Fault::Cut, Fault::Lost, Fault::Refused] {
-        let (mut world, mut process) = rotated(plain());
+        let (mut world, mut process) = World::rotated(plain());
         let until = world.elapsed + DAY;
         world.advance_to(until);
         let mut failures = 0;

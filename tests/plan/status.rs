@@ -19,9 +19,7 @@ struct Seen {
 
 impl Seen {
     fn of(spec: serde_json::Value) -> Self {
-        let (mut world, mut process) = World::ready(spec);
-        world.edit(|object| object.rotate = Some("1".to_owned()));
-        process.rest(&mut world);
+        let (world, mut process) = World::rotated(spec);
         Self {
             facts: process.facts(&world, true).unwrap(),
             settings: world.settings,

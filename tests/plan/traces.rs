@@ -1,5 +1,5 @@
-//! The traces that broke earlier wordings of the protocol, in the design's order, and one more. Three of them stand elsewhere: 10 (two
-//! shards with one cluster name) in `src/config.rs`, 13 (a webhook without dry-run support) in
+//! The traces that broke earlier wordings of the protocol, in the design's order, and one more. Three of them stand
+//! elsewhere: 10 (two shards with one cluster name) in `src/config.rs`, 13 (a webhook without dry-run support) in
 //! `src/controller/kubernetes.rs`, 16 (a full ledger) in `issuance.rs`.
 
 use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, is_mint, is_store, plain};

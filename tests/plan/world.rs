@@ -166,6 +166,15 @@ impl World {
         (world, process)
     }
 
+    /// The same, rotated once: `key-1` is in its overlap.
+    pub fn rotated(spec: serde_json::Value) -> (Self, Process) {
+        let (mut world, mut process) = Self::ready(spec);
+        world.edit(|object| object.rotate = Some("1".to_owned()));
+        process.rest(&mut world);
+        assert_eq!(world.record().key_id, "key-2");
+        (world, process)
+    }
+
     pub fn create(&mut self, uid: &str, spec: serde_json::Value) {
         let version = self.next_version();
         self.object = Some(ObjectFacts {

@@ -33,7 +33,7 @@ struct Shared {
 
 static SHARED: LazyLock<Shared> = LazyLock::new(|| {
     // The first provider that is installed stays, whichever test comes first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    boltz_harness::install_tls_provider();
     let (admin_key, changes) = watch::channel(Some(SecretString::from("sk_bc_admin_live_emulated")));
     let metrics = Arc::new(Metrics::new());
     let options = BoltzClientOptions {

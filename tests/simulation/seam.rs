@@ -163,16 +163,12 @@ impl Life {
 
     /// The service for `BoltzClient::through`.
     pub async fn boltz(self, request: reqwest::Request) -> Result<reqwest::Response, SendError> {
-        let (method, path) = (request.method().clone(), request.url().path().to_owned());
-        let what = format!("Boltz {method} {path}");
+        let path = request.url().path().to_owned();
+        let what = format!("Boltz {} {path}", request.method());
         let revoked = path.strip_suffix("/revoke").and_then(|path| path.rsplit('/').next());
         let revoked = revoked.map(percent_decoded);
-        let mut sent = Request::builder().method(method).uri(request.url().as_str());
-        for (name, value) in request.headers() {
-            sent = sent.header(name, value);
-        }
-        let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default().to_vec();
-        let sent = sent.body(Body::from(body)).unwrap();
+        let sent: Request<reqwest::Body> = request.try_into().unwrap();
+        let sent = sent.map(Body::new);
         let world = Arc::clone(&self.world);
         let answered = self
             .meet(what, move || async move {

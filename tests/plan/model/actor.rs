@@ -114,12 +114,13 @@ impl Actor {
     /// What can go wrong with its next step.
     pub fn faults(&self, world: &World) -> Vec<Fault> {
         let Some(Plan { step, .. }) = self.decision(world) else { return Vec::new() };
-        let reads_first = matches!(step, Step::Revoke { .. }) && !self.holds_live_facts();
-        if reads_first { Vec::new() } else { faults_of(&step) }
+        if self.reads_first(&step) { Vec::new() } else { faults_of(&step) }
     }
 
-    fn holds_live_facts(&self) -> bool {
-        matches!(&self.phase, Phase::Observed(facts) if facts.live)
+    /// A revocation that was decided on cached facts is a live read.
+    fn reads_first(&self, step: &Step) -> bool {
+        let is_live = matches!(&self.phase, Phase::Observed(facts) if facts.live);
+        matches!(step, Step::Revoke { .. }) && !is_live
     }
 
     /// Observes, or decides and carries out one step; and then what it does by itself, unless something may come between:
@@ -139,11 +140,7 @@ impl Actor {
 
     /// It comes to rest next, or turns to a live read.
     fn goes_on_by_itself(&self, world: &World) -> bool {
-        self.decision(world).is_some_and(|Plan { step, .. }| match step {
-            Step::Wait => true,
-            Step::Revoke { .. } => !self.holds_live_facts(),
-            _ => false,
-        })
+        self.decision(world).is_some_and(|Plan { step, .. }| step == Step::Wait || self.reads_first(&step))
     }
 
     fn take_one(&mut self, world: &mut World, fault: Option<Fault>) -> Result<(), Crashed> {

@@ -51,19 +51,23 @@ impl State {
         let matters =
             |key: &&Key| !key.revoked || is_spoken_of(&key.id) || is_spoken_of(key.attempt.as_str());
         let keys: String = self.world.keys.iter().filter(matters).map(told_key).collect();
-        let whole = |index: usize| {
-            let mut told = actors[index].clone();
-            for (started, list) in self.actors[index].process.lists() {
+        let whole = |(actor, told): (&Actor, &String)| {
+            let mut told = told.clone();
+            for (started, list) in actor.process.lists() {
                 let _ = write!(told, "{started:?}");
                 told.extend(list.iter().filter(matters).map(told_key));
             }
             told
         };
-        let there = (0..actors.len()).map(whole).collect::<String>();
-        let back = (0..actors.len()).rev().map(whole).collect::<String>();
-        let texts = [there, back].map(|actors| without_names(&format!("{rest} {actors} {keys} ")));
+        let mut whole: Vec<String> = self.actors.iter().zip(&actors).map(whole).collect();
+        let text = |actors: &[String]| without_names(&format!("{rest} {} {keys} ", actors.concat()));
+        let mut least = text(&whole);
+        if whole.len() > 1 {
+            whole.reverse();
+            least = least.min(text(&whole));
+        }
         let mut hasher = DefaultHasher::new();
-        texts.into_iter().min().hash(&mut hasher);
+        least.hash(&mut hasher);
         hasher.finish()
     }
 
