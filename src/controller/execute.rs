@@ -347,7 +347,9 @@ impl Execution<'_> {
                 tracing::info!(key_id, reason = reason.as_str(), "a key was revoked");
                 let (was_in_use, note) = self.revocation_note(&key_id, reason);
                 let kind = match reason {
-                    RevokeReason::OverlapOver if was_in_use => events::Kind::Warning,
+                    RevokeReason::OverlapOver | RevokeReason::RotateNow if was_in_use => {
+                        events::Kind::Warning
+                    }
                     RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::Deleted => {
                         events::Kind::Normal
                     }
@@ -383,13 +385,12 @@ impl Execution<'_> {
     /// have picked up the new key.
     fn revocation_note(&self, key_id: &str, reason: RevokeReason) -> (bool, String) {
         let note = format!("Revoked the key {key_id} ({}).", reason.as_str());
-        let replaced_at = self.facts.record().map(|record| record.issued_at);
+        let was_replaced =
+            matches!(reason, RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::OverlapCut);
+        let replaced_at = self.facts.record().filter(|_| was_replaced).map(|record| record.issued_at);
         let last_used_at = self.facts.listed(key_id).and_then(|listed| listed.last_used_at);
         match (last_used_at, replaced_at) {
-            (Some(used), Some(replaced))
-                if used > replaced
-                    && matches!(reason, RevokeReason::OverlapOver | RevokeReason::OverlapCut) =>
-            {
+            (Some(used), Some(replaced)) if used > replaced => {
                 (true, format!("{note} It was used after its successor was issued, last at {used:.0}."))
             }
             _ => (false, note),
