@@ -44,7 +44,7 @@ lint: ## Formatting and lints, warnings denied.
 	cargo clippy --workspace --all-targets -- --deny warnings
 
 crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, which Helm cannot reach elsewhere.
-	cargo run --quiet --bin crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
+	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
 	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
 
 chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/chart/golden/ for what a reviewer should see.

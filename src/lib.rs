@@ -11,22 +11,15 @@
 //! Read [`plan`] first: it decides everything. The protocol that it keeps is written in `docs/protocol.md`, the
 //! architecture in `docs/architecture.md`.
 
-pub mod account;
-pub mod admin_key;
 pub mod api;
 pub mod backoff;
 pub mod boltz;
+pub mod cli;
 pub mod clock;
-pub mod config;
 pub mod controller;
-pub mod crd;
-pub mod inventory;
-pub mod lease;
-pub mod ledger;
-pub mod marker;
-pub mod metrics;
+pub mod duration;
+pub mod kubernetes;
+pub mod observability;
 pub mod plan;
-pub mod record;
-pub mod secrets;
-pub mod server;
-pub mod telemetry;
+pub mod protocol;
+pub mod runtime;

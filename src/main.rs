@@ -1,261 +1,29 @@
-//! The process: configuration in, controller up, orderly end.
+//! The process: flags in, exit code out. What happens in between is in [`boltz_operator::runtime`].
 
-use boltz_operator::{
-    account::Account,
-    admin_key::AdminKeySource,
-    boltz::{BoltzClient, BoltzClientOptions},
-    clock::Clock,
-    config::Config,
-    controller::{self, Context, Events, Kubernetes, Limits, OrphanHandling, Scope},
-    inventory::{ClusterNames, Inventory},
-    lease::{self, LeaseOptions},
-    marker::ClusterName,
-    metrics::Metrics,
-    plan::Settings,
-    server, telemetry,
-};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client, api::PartialObjectMeta};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use std::{process::ExitCode, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
-
-/// How soon a refused or conflicting Secret is looked at again.
-const RECHECK: Duration = Duration::from_secs(60);
-/// The end comes no later than this after SIGTERM.
-const SHUTDOWN: Duration = Duration::from_secs(9);
+use boltz_operator::{cli::Config, observability::telemetry, runtime};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The admin key and the keys in hand are in this memory: no core dump of it, and no debugger of the same user.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        return failed(&StartError::CoreDumps(error.into()));
+    // Before anything secret is read: the memory of this process will hold the admin key and new keys.
+    if let Err(error) = runtime::forbid_core_dumps() {
+        return failed(&error, ExitCode::FAILURE);
     }
-    let config = Config::from_process();
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        Err(error) if error.is_help() => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return failed(&error, ExitCode::from(2)),
+    };
     telemetry::init(config.log_format);
-    // Two crates bring TLS; both take the one provider that is installed first.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        return failed(&StartError::CryptoProvider);
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&StartError::Runtime(error)),
-    };
-    let code = match runtime.block_on(run(config)) {
+    match runtime::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    };
-    // What is still in flight is dropped: every step is safe to be cut off.
-    runtime.shutdown_background();
-    code
+        Err(error) => failed(&error, ExitCode::FAILURE),
+    }
 }
 
-fn failed(error: &StartError) -> ExitCode {
+fn failed(error: &dyn std::error::Error, code: ExitCode) -> ExitCode {
     eprintln!("boltz-operator: {error}");
-    ExitCode::FAILURE
-}
-
-/// The process cannot start. Nothing that Boltz answers is among these.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("core dumps could not be forbidden: {0}")]
-    CoreDumps(#[source] std::io::Error),
-    #[error("the TLS library could not be set up")]
-    CryptoProvider,
-    #[error("the runtime could not be started: {0}")]
-    Runtime(#[source] std::io::Error),
-    #[error("--boltz-ca-file: wants a readable file: {0}")]
-    CaFile(#[source] std::io::Error),
-    #[error("{0}")]
-    BoltzClient(#[from] boltz_operator::boltz::BoltzClientError),
-    #[error("no cluster found: neither in-cluster nor through KUBECONFIG: {0}")]
-    KubeConfig(#[source] kube::config::InferConfigError),
-    #[error("the client for the API server could not be made: {0}")]
-    KubeClient(#[source] kube::Error),
-    #[error("--cluster-name: the default needs the right to get the namespace kube-system: {0}")]
-    KubeSystem(#[source] kube::Error),
-    #[error("--cluster-name: the namespace kube-system has no UID; give a name")]
-    NoKubeSystemUid,
-    #[error("--listen: {0}")]
-    Listen(#[source] std::io::Error),
-    #[error("signals could not be set up: {0}")]
-    Signals(#[source] std::io::Error),
-}
-
-async fn run(config: Config) -> Result<(), StartError> {
-    // First: in a container this is process 1, for which the kernel drops a signal that has no handler.
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let told_to_stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        }
-    };
-    tokio::pin!(told_to_stop);
-    let clock = Clock::start();
-    let metrics = Arc::new(Metrics::new());
-    let listener = TcpListener::bind(config.listen).await.map_err(StartError::Listen)?;
-    let client = kubernetes_client().await?;
-    let identity = format!("{}_{}", host_name(), uuid::Uuid::new_v4());
-
-    let source = config.admin_key_file.clone().map_or(AdminKeySource::Environment, AdminKeySource::File);
-    let (admin_key, admin_key_changes) = watch::channel(source.read().await);
-    let extra_roots_pem = match &config.boltz_ca_file {
-        Some(file) => Some(tokio::fs::read(file).await.map_err(StartError::CaFile)?),
-        None => None,
-    };
-    let boltz = BoltzClient::new(
-        BoltzClientOptions {
-            base_url: config.boltz_base_url.clone(),
-            extra_roots_pem,
-            request_timeout: config.request_timeout,
-        },
-        admin_key_changes.clone(),
-        Arc::clone(&metrics),
-    )?;
-    let names = ClusterNames {
-        current: tokio::select! {
-            name = cluster_name(&config, &client) => name?,
-            () = &mut told_to_stop => return Ok(()),
-        },
-        former: config.former_cluster_names.clone(),
-    };
-    tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "boltz-operator starts");
-
-    let inventory = Inventory::new(names);
-    let account = Account::new(boltz, inventory, config.max_mints_per_minute, Arc::clone(&metrics));
-    let context = Arc::new(Context::new(
-        Kubernetes::new(client.clone()),
-        account,
-        Limits {
-            settings: Settings { settle_time: config.settle_time, recheck: RECHECK },
-            request_timeout: config.request_timeout,
-            concurrency: config.concurrency,
-        },
-        clock,
-        Arc::clone(&metrics),
-        Events::new(client.clone(), identity.clone()),
-    ));
-
-    let (stop, stopped) = watch::channel(false);
-    let (ready, is_ready) = watch::channel(false);
-    let background = {
-        let context = Arc::clone(&context);
-        async move {
-            tokio::join!(
-                source.publish(admin_key),
-                context.account.watch_admin_key(admin_key_changes),
-                async {
-                    if let Err(error) = server::serve(listener, metrics, is_ready).await {
-                        tracing::error!(%error, "the server of the metrics has ended");
-                    }
-                },
-            )
-        }
-    };
-    let work = work(context, config, identity, client, ready, stopped);
-    tokio::pin!(work);
-    tokio::select! {
-        () = &mut work => return Ok(()),
-        _ = background => {}
-        () = &mut told_to_stop => {}
-    }
-    stop.send_replace(true);
-    if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
-        tracing::warn!("stopped with work in flight, which the next process picks up");
-    }
-    Ok(())
-}
-
-/// Works while it leads, and drops its work when it does not lead any more.
-async fn work(
-    context: Arc<Context>,
-    config: Config,
-    identity: String,
-    client: Client,
-    ready: watch::Sender<bool>,
-    stop: watch::Receiver<bool>,
-) {
-    let scope = Scope {
-        namespaces: config.watch_namespaces.clone(),
-        label_selector: config.label_selector.clone(),
-        concurrency: config.concurrency,
-        orphans: OrphanHandling { policy: config.orphan_policy, grace: config.orphan_grace },
-    };
-    let metrics = Arc::clone(&context.metrics);
-    let lead = || async {
-        // Until the caches are filled; the controller says when.
-        ready.send_replace(false);
-        let inventory = context.account.inventory().run(
-            &context.account,
-            config.inventory_interval,
-            context.clock,
-            &context.metrics,
-        );
-        tokio::select! {
-            () = inventory => {}
-            () = controller::run(Arc::clone(&context), scope.clone(), ready.clone(), stop.clone()) => {}
-        }
-    };
-    if !config.leader_elect {
-        metrics.set_leader(true);
-        return lead().await;
-    }
-    let namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    let options = LeaseOptions { name: config.lease_name.clone(), namespace, identity };
-    let (leading, mut is_leading) = watch::channel(false);
-    let (release, released) = watch::channel(false);
-    let follow = async {
-        let mut stopped = stop.clone();
-        loop {
-            // A standby is ready too: to take over.
-            ready.send_replace(true);
-            tokio::select! {
-                changed = is_leading.wait_for(|leading| *leading) => if changed.is_err() { break },
-                _ = stopped.wait_for(|stop| *stop) => break,
-            }
-            let mut lost = is_leading.clone();
-            tokio::select! {
-                () = lead() => {}
-                _ = lost.wait_for(|leading| !*leading) => {
-                    tracing::warn!("leadership is lost: what was in flight is dropped");
-                }
-            }
-            if *stop.borrow() {
-                break;
-            }
-        }
-        // Only when the work has ended may another take over.
-        release.send_replace(true);
-    };
-    tokio::join!(follow, lease::hold(client, options, leading, released, metrics));
-}
-
-async fn kubernetes_client() -> Result<Client, StartError> {
-    let mut config = kube::Config::infer().await.map_err(StartError::KubeConfig)?;
-    // A retried POST or PATCH would take the decision about it out of our hands.
-    config.default_retry = false;
-    Client::try_from(config).map_err(StartError::KubeClient)
-}
-
-async fn cluster_name(config: &Config, client: &Client) -> Result<ClusterName, StartError> {
-    if let Some(name) = &config.cluster_name {
-        return Ok(name.clone());
-    }
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let kube_system: PartialObjectMeta<Namespace> =
-        namespaces.get_metadata("kube-system").await.map_err(StartError::KubeSystem)?;
-    let uid = kube_system.metadata.uid.ok_or(StartError::NoKubeSystemUid)?;
-    Ok(ClusterName::from_kube_system_uid(&uid))
-}
-
-fn host_name() -> String {
-    std::env::var("HOSTNAME")
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "boltz-operator".to_owned())
+    code
 }

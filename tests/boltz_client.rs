@@ -9,7 +9,7 @@ use boltz_operator::{
         BoltzClient, BoltzClientOptions, BoltzError, BoltzErrorKind, CreateKeyRequest, CreatedKey, Effect,
         KeyMode, Revocation,
     },
-    metrics::Metrics,
+    observability::metrics::Metrics,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::{error::Error, sync::Arc, time::Duration};

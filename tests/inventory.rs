@@ -7,12 +7,15 @@ use boltz_emulator::{
     Clock as EmulatorClock, Effect, Emulator, Fault, LoggedRequest, Operation, Options, Outcome, Settings,
 };
 use boltz_operator::{
-    account::Account,
-    boltz::{BoltzClient, BoltzClientOptions, SendError},
+    boltz::{
+        BoltzClient, BoltzClientOptions, SendError,
+        account::Account,
+        inventory::Inventory,
+        snapshot::{ClusterNames, Snapshot},
+    },
     clock::Clock,
-    inventory::{ClusterNames, Inventory, Snapshot},
-    marker::{AttemptId, Marker, ObjectMark},
-    metrics::Metrics,
+    observability::metrics::Metrics,
+    protocol::marker::{AttemptId, Marker, ObjectMark},
 };
 use secrecy::SecretString;
 use serde_json::json;

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use boltz_operator::{
-    lease::{self, LeaseOptions},
-    metrics::Metrics,
+    kubernetes::lease::{self, LeaseOptions},
+    observability::metrics::Metrics,
 };
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;

@@ -1,7 +1,7 @@
 //! The two annotations that hold the operator's own notes: anybody with rights on object or Secret can write them.
 #![no_main]
 
-use boltz_operator::{ledger::Ledger, record::Record};
+use boltz_operator::protocol::{ledger::Ledger, record::Record};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

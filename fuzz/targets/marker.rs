@@ -3,7 +3,7 @@
 //! Input: lines; a display name, a cluster name, a UID, 60 bits as a number.
 #![no_main]
 
-use boltz_operator::marker::{AttemptId, ClusterName, MAX_NAME_LENGTH, Marker, ObjectMark};
+use boltz_operator::protocol::marker::{AttemptId, ClusterName, MAX_NAME_LENGTH, Marker, ObjectMark};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -3,10 +3,7 @@
 //! Input: a first line for the header `retry-after-ms`, the rest for `retry-after`; an empty one is not sent.
 #![no_main]
 
-use boltz_operator::{
-    backoff::{LONGEST_RETRY_AFTER, delay},
-    boltz::retry_after,
-};
+use boltz_operator::{backoff::{delay, LONGEST_RETRY_AFTER}, boltz::retry_after};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;

@@ -4,7 +4,7 @@ use super::{
     error::{BoltzError, SendError},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
-use crate::metrics::Metrics;
+use crate::observability::metrics::Metrics;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};

@@ -1,7 +1,12 @@
-//! Boltz's admin API, as far as the operator uses it.
+//! Boltz: its admin API as far as the operator uses it, and what belongs to one organization.
 
+pub mod account;
+pub mod admin_key;
+mod budget;
 mod client;
 mod error;
+pub mod inventory;
+pub mod snapshot;
 mod types;
 
 pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions, read_answer, read_refusal, retry_after};

@@ -1,28 +1,32 @@
 //! The only writer: one arm per step. An answer feeds the next observation.
 
-use super::{
-    Context, ObjectState, events,
-    kubernetes::{KubernetesError, Verdict, api_version},
-    observe,
-};
+use super::{Context, ObjectState, observe};
 use crate::{
     api::{
-        BoltzApiKeySpec, BoltzApiKeyStatus, FINALIZER, LEDGER_ANNOTATION, Mode, OWNER_LABEL,
-        RECORD_ANNOTATION, RESTARTED_FOR_ANNOTATION, WorkloadKind,
+        BoltzApiKeySpec, BoltzApiKeyStatus, Mode, WorkloadKind,
+        annotations::{FINALIZER, LEDGER_ANNOTATION, RESTARTED_FOR_ANNOTATION},
     },
     backoff,
     boltz::{BoltzError, BoltzErrorKind, CreateKeyRequest, Effect, KeyMode, Revocation},
-    ledger::{Ledger, LedgerEntry},
-    marker::{AttemptId, Marker, ObjectMark},
+    kubernetes::secret_index::{SecretMetadata, Value},
+    kubernetes::{
+        client::SecretWithData,
+        error::{KubernetesError, Verdict},
+        events,
+        secret_body::{encode, new_secret, secret_patch},
+    },
     plan::{
         Block, Facts, Intent, MintedKey, OwnSecret, Reason, RevokeReason, SecretFacts, Step, with_finalizer,
     },
-    record::{PreviousKey, Record, value_sha256},
-    secrets::{SecretMetadata, Value},
+    protocol::{
+        ledger::{Ledger, LedgerEntry},
+        marker::{AttemptId, Marker, ObjectMark},
+        record::{PreviousKey, Record, value_sha256},
+    },
 };
 use k8s_openapi::ByteString;
 use rand::RngExt;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
@@ -457,7 +461,7 @@ impl Execution<'_> {
     /// The record and value of a Secret, if they are still those of the facts.
     async fn read_value(&self, own: &OwnSecret) -> Result<Option<(Record, ByteString)>, KubernetesError> {
         let read = self.context.kubernetes.get_secret(&self.facts.object.namespace, &own.name).await?;
-        Ok(read.and_then(super::kubernetes::SecretWithData::into_parts).and_then(|(metadata, mut data)| {
+        Ok(read.and_then(SecretWithData::into_parts).and_then(|(metadata, mut data)| {
             let record = Record::parse(metadata.record.as_deref())?;
             let value = data.remove(&record.secret_key)?;
             let intact = metadata.resource_version == own.resource_version
@@ -601,7 +605,7 @@ fn create_request(
 ) -> CreateKeyRequest {
     let object = &facts.object;
     let marker = Marker {
-        cluster: context.account.inventory().names().current.clone(),
+        cluster: context.inventory.names().current.clone(),
         object: ObjectMark::from_uid(&object.uid),
         attempt: attempt.clone(),
     };
@@ -628,89 +632,6 @@ fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> 
         }
         None => note,
     }
-}
-
-/// A value as a Secret's `data` holds it.
-fn encode(value: &SecretString) -> Json {
-    json!(ByteString(value.expose_secret().as_bytes().to_vec()))
-}
-
-fn owner_reference(facts: &Facts) -> Json {
-    json!({
-        "apiVersion": api_version(),
-        "kind": "BoltzApiKey",
-        "name": facts.object.name,
-        "uid": facts.object.uid,
-        "controller": true,
-        // The object may go before its Secret: the operator still has to read the record.
-        "blockOwnerDeletion": false,
-    })
-}
-
-/// Labels or annotations of the template, with our own in front.
-fn with_own(
-    template: impl Iterator<Item = (String, String)>,
-    own: (&str, &str),
-) -> serde_json::Map<String, Json> {
-    let own = (own.0.to_owned(), own.1.to_owned());
-    template.chain(std::iter::once(own)).map(|(name, value)| (name, Json::String(value))).collect()
-}
-
-fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
-    let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
-    let labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
-    let annotations =
-        with_own(template.annotations.into_iter(), (RECORD_ANNOTATION, &record.to_annotation()));
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": {
-            "name": facts.object.secret_name(),
-            "namespace": facts.object.namespace,
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": [owner_reference(facts)],
-        },
-        "data": {&record.secret_key: value},
-    })
-    .to_string()
-    .into_bytes()
-}
-
-/// What changes an own Secret into one with that record and, if given, that value. What the last record says that the
-/// operator set and the new one does not, goes; what others added stays.
-fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, value: Option<Json>) -> Json {
-    let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
-    let mut labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
-    let mut annotations =
-        with_own(template.annotations.into_iter(), (RECORD_ANNOTATION, &record.to_annotation()));
-    let mut metadata = json!({"uid": own.uid, "resourceVersion": own.resource_version});
-    let mut patch = json!({});
-    if let Some(value) = value {
-        let mut data = json!({&record.secret_key: value});
-        if let Some(old) = &own.record {
-            for name in &old.template_labels {
-                labels.entry(name.clone()).or_insert(Json::Null);
-            }
-            for name in &old.template_annotations {
-                annotations.entry(name.clone()).or_insert(Json::Null);
-            }
-            if old.secret_key != record.secret_key {
-                data[&old.secret_key] = Json::Null;
-            }
-        }
-        patch["data"] = data;
-        metadata["labels"] = Json::Object(labels);
-        if !own.owned {
-            metadata["ownerReferences"] = json!([owner_reference(facts)]);
-        }
-    } else {
-        annotations.retain(|name, _| name == RECORD_ANNOTATION);
-    }
-    metadata["annotations"] = Json::Object(annotations);
-    patch["metadata"] = metadata;
-    patch
 }
 
 fn merge(mut left: Json, right: Json) -> Json {

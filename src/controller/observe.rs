@@ -1,16 +1,22 @@
 //! All reads: gathers the facts of a decision, from caches or from the API server itself.
 
-use super::{Context, ObjectState, kubernetes::KubernetesError};
+use super::{Context, ObjectState};
 use crate::{
     api::{
-        DELETION_POLICY_ANNOTATION, DeletionPolicy, FINALIZER, LEDGER_ANNOTATION, Mode, ROTATE_ANNOTATION,
-        ROTATE_NOW_ANNOTATION, WatchedApiKey,
+        DeletionPolicy, Mode, WatchedApiKey,
+        annotations::{
+            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION,
+            ROTATE_NOW_ANNOTATION,
+        },
     },
-    ledger::Ledger,
-    marker::ObjectMark,
+    kubernetes::secret_index::{Ownership, SecretMetadata, Value, is_newer},
+    kubernetes::{client::SecretWithData, error::KubernetesError},
     plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
-    record::{Record, value_sha256},
-    secrets::{Ownership, SecretMetadata, Value, is_newer},
+    protocol::{
+        ledger::Ledger,
+        marker::ObjectMark,
+        record::{Record, value_sha256},
+    },
 };
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -76,8 +82,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
     facts.passes = context
-        .account
-        .inventory()
+        .inventory
         .snapshots()
         .iter()
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
@@ -134,11 +139,8 @@ pub async fn read_secret(
     namespace: &str,
     name: &str,
 ) -> Result<Option<ReadSecret>, KubernetesError> {
-    let Some((metadata, data)) = context
-        .kubernetes
-        .get_secret(namespace, name)
-        .await?
-        .and_then(super::kubernetes::SecretWithData::into_parts)
+    let Some((metadata, data)) =
+        context.kubernetes.get_secret(namespace, name).await?.and_then(SecretWithData::into_parts)
     else {
         context.secrets.remove(namespace, name, None);
         return Ok(None);

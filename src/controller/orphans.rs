@@ -1,22 +1,37 @@
 //! Orphans: active keys with our cluster's marker whose object or attempt cannot be accounted for (rule 6). They are
 //! reported, and revoked only under `--orphan-policy=revoke`, after a grace and a live read of everything.
 
-use super::{Context, kubernetes::KubernetesError};
+use super::Context;
 use crate::{
-    api::{LEDGER_ANNOTATION, WatchedApiKey},
-    config::OrphanPolicy,
-    inventory::Snapshot,
-    ledger::Ledger,
-    marker::ObjectMark,
+    api::{WatchedApiKey, annotations::LEDGER_ANNOTATION},
+    boltz::snapshot::Snapshot,
+    cli::OrphanPolicy,
+    kubernetes::{client::SecretWithData, error::KubernetesError},
     plan::Monotonic,
-    record::Record,
+    protocol::{ledger::Ledger, marker::ObjectMark, record::Record},
 };
-use kube::ResourceExt;
+use kube::{ResourceExt, runtime::reflector::Store};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
+
+/// After every complete pass over Boltz's list: the orphans.
+pub(super) async fn watch_orphans(
+    context: &Context,
+    stores: &[Store<WatchedApiKey>],
+    handling: OrphanHandling,
+) {
+    let mut orphans = Orphans::default();
+    let mut completions = context.inventory.completions();
+    completions.mark_changed();
+    while completions.changed().await.is_ok() {
+        let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { continue };
+        let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
+        orphans.record_pass(context, &snapshot, &objects, handling).await;
+    }
+}
 
 /// What is done about orphans.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +50,7 @@ pub struct Orphans {
 
 impl Orphans {
     /// Takes in a pass: the metric, the log and, if so configured, the revocations.
-    pub async fn take_in(
+    pub async fn record_pass(
         &mut self,
         context: &Context,
         snapshot: &Snapshot,
@@ -91,9 +106,7 @@ impl Orphans {
             let mut page = None;
             loop {
                 let (secrets, next) = context.kubernetes.list_secrets(None, page).await?;
-                for (metadata, _) in
-                    secrets.into_iter().filter_map(super::kubernetes::SecretWithData::into_parts)
-                {
+                for (metadata, _) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
                     let Some(record) = Record::parse(metadata.record.as_deref()) else { continue };
                     recorded.insert(record.key_id);
                     recorded.extend(record.previous.into_iter().map(|previous| previous.key_id));

@@ -1,7 +1,7 @@
 //! The end of an object: D1 and D2.
 
 use super::{Block, Decision, KeyState, Reason, RevokeReason, SecretFacts, Step};
-use crate::{api::DeletionPolicy, marker::AttemptId};
+use crate::{api::DeletionPolicy, protocol::marker::AttemptId};
 use std::collections::BTreeSet;
 
 impl Decision<'_> {

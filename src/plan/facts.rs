@@ -3,9 +3,7 @@
 use super::{memory::Memory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
-    ledger::Ledger,
-    marker::AttemptId,
-    record::Record,
+    protocol::{ledger::Ledger, marker::AttemptId, record::Record},
 };
 use jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};

@@ -7,9 +7,11 @@ use super::{
 };
 use crate::{
     api::BoltzApiKeySpec,
-    ledger::{LedgerEntry, MAX_ENTRIES},
-    marker::AttemptId,
-    record::{IssueReason, MAX_PREVIOUS, PreviousKey, Record, parameters_hash},
+    protocol::{
+        ledger::{LedgerEntry, MAX_ENTRIES},
+        marker::AttemptId,
+        record::{IssueReason, MAX_PREVIOUS, PreviousKey, Record, parameters_hash},
+    },
 };
 use std::time::Duration;
 

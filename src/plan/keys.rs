@@ -6,9 +6,11 @@ use super::{
     time::{Monotonic, Now, elapsed},
 };
 use crate::{
-    api::FINALIZER,
-    marker::AttemptId,
-    record::{PreviousKey, Record},
+    api::annotations::FINALIZER,
+    protocol::{
+        marker::AttemptId,
+        record::{PreviousKey, Record},
+    },
 };
 use jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};

@@ -7,8 +7,7 @@ use super::{
 };
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus},
-    marker::AttemptId,
-    record::IssueReason,
+    protocol::{marker::AttemptId, record::IssueReason},
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,7 +15,10 @@ mod secret;
 mod status;
 mod time;
 
-use crate::{api::BoltzApiKeyStatus, ledger::LedgerEntry, marker::AttemptId, record::Record};
+use crate::{
+    api::BoltzApiKeyStatus,
+    protocol::{ledger::LedgerEntry, marker::AttemptId, record::Record},
+};
 pub use facts::{AccountFacts, Block, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings};
 pub use keys::{KeyState, NamedKey, with_finalizer};
 pub use memory::{Attempt, Intent, Memory, MintedKey, Progress};

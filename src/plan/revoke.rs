@@ -4,7 +4,7 @@ use super::{
     Decision, KeyState, NamedKey, Progress, Reason, RevokeReason, Step,
     time::{Monotonic, later},
 };
-use crate::{api::OverlapPolicy, marker::AttemptId};
+use crate::{api::OverlapPolicy, protocol::marker::AttemptId};
 use jiff::Timestamp;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use super::time::{earlier, elapsed, later};
 use crate::{
     api::{BoltzApiKeySpec, OverlapPolicy},
-    config::parse_duration,
-    record::Record,
+    duration::parse_duration,
+    protocol::record::Record,
 };
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};

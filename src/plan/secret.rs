@@ -1,7 +1,7 @@
 //! The Secret's shape: its name, data key, template and ties, and keys that its record must name.
 
 use super::{Block, Decision, KeyState, NamedKey, Reason, Rotation, SecretFacts, Step, time::later};
-use crate::record::{Record, template_hash};
+use crate::protocol::record::{Record, template_hash};
 
 impl Decision<'_> {
     /// Brings the Secret into the wanted shape, without a new key.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus},
-    record::{IssueReason, MAX_PREVIOUS},
+    protocol::record::{IssueReason, MAX_PREVIOUS},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -177,7 +177,7 @@ pub fn desired_status(
     status
 }
 
-fn renewal_time(facts: &Facts, record: &crate::record::Record) -> Option<Time> {
+fn renewal_time(facts: &Facts, record: &crate::protocol::record::Record) -> Option<Time> {
     let spec = facts.object.spec.as_ref().ok().filter(|spec| !spec.suspend)?;
     Rotation::read(spec).ok()?.renewal_time(record).map(Time)
 }

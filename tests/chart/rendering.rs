@@ -362,7 +362,7 @@ fn alerts_are_good_rules_over_metrics_that_exist() {
     let text = std::fs::read_to_string(file).unwrap();
     let dashboard = std::fs::read_to_string(chart().join("files/dashboards/boltz-operator.json")).unwrap();
     let _: Json = serde_json::from_str(&dashboard).unwrap();
-    let source = include_str!("../../src/metrics.rs");
+    let source = include_str!("../../src/observability/metrics.rs");
     let mut count = 0;
     let is_name = |character: char| character.is_ascii_lowercase() || character == '_';
     for name in

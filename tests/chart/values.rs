@@ -1,7 +1,7 @@
 //! Values: which are refused, with which words, and that they reach the operator.
 
 use crate::helm::{HELMS, of_kind, render, template};
-use boltz_operator::config::Config;
+use boltz_operator::cli::Config;
 use clap::{CommandFactory, Parser};
 use serde_json::{Value as Json, json};
 

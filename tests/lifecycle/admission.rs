@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 fn the_committed_crd_is_the_generated_one() {
     let committed = include_str!("../../crds/boltzapikeys.yaml");
     let in_the_chart = include_str!("../../charts/boltz-operator/files/crds/boltzapikeys.yaml");
-    let generated = serde_saphyr::to_string(&boltz_operator::crd::crd()).unwrap();
+    let generated = serde_saphyr::to_string(&boltz_operator::api::crd::crd()).unwrap();
     assert!(committed == generated && in_the_chart == generated, "the CRD has drifted: run `make crd`");
 }
 

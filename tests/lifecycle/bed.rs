@@ -2,7 +2,7 @@
 
 use boltz_emulator::{Emulator, Key, Options, Settings};
 use boltz_harness::{ApiProxy, ControlPlane, ControlPlaneOptions, OperatorProcess, eventually};
-use boltz_operator::{api::BoltzApiKey, record::Record};
+use boltz_operator::{api::BoltzApiKey, protocol::record::Record};
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::{
     api::core::v1::{Namespace, Secret},

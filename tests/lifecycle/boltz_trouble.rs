@@ -153,7 +153,8 @@ async fn a_post_that_takes_effect_after_its_timeout_leaves_no_key() {
 async fn nothing_without_our_marker_is_touched() {
     let bed = Bed::new().await;
     let object = bed.create("mine", json!({})).await;
-    let mark = boltz_operator::marker::ObjectMark::from_uid(object.metadata.uid.as_deref().unwrap());
+    let mark =
+        boltz_operator::protocol::marker::ObjectMark::from_uid(object.metadata.uid.as_deref().unwrap());
     let theirs = [
         "a person's key".to_owned(),
         format!("looks alike bo.other-cluster.{mark}.0123456789ab"),

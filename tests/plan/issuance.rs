@@ -3,9 +3,11 @@
 use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, UID, World, plain, words};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
-    ledger::{Ledger, LedgerEntry},
-    marker::AttemptId,
     plan::{Block, ObjectFacts, Reason, RevokeReason, Step},
+    protocol::{
+        ledger::{Ledger, LedgerEntry},
+        marker::AttemptId,
+    },
 };
 use serde_json::{Value, json};
 use std::time::Duration;

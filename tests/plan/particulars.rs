@@ -3,13 +3,15 @@
 use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, is_mint, is_store, plain, words};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
-    ledger::{Ledger, LedgerEntry},
-    marker::AttemptId,
     plan::{
         Attempt, Block, Facts, ListedKey, Memory, Monotonic, Now, OwnSecret, Progress, Reason, RevokeReason,
         SecretFacts, Step, plan,
     },
-    record::IssueReason,
+    protocol::{
+        ledger::{Ledger, LedgerEntry},
+        marker::AttemptId,
+        record::IssueReason,
+    },
 };
 use serde_json::json;
 use std::time::Duration;

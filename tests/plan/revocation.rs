@@ -3,8 +3,8 @@
 use crate::world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
-    marker::ObjectMark,
     plan::{AccountFacts, Block, Reason, RevokeReason, Step},
+    protocol::marker::ObjectMark,
 };
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use crate::world::{DAY, HOUR, Process, SECOND, World, plain};
 use boltz_operator::{
     api::BoltzApiKeyStatus,
     plan::{Block, Facts, Findings, ListedKey, Now, Reason, SecretFacts, Settings, desired_status, later},
-    record::IssueReason,
+    protocol::record::IssueReason,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

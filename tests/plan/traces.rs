@@ -240,7 +240,8 @@ fn trace_15_forged_ids_neither_block_a_deletion_nor_hurt_others() {
     // A key of another object, which the forger would like to see revoked.
     let mut theirs = world.keys[0].clone();
     theirs.id = "key-of-another".to_owned();
-    theirs.object = boltz_operator::marker::ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+    theirs.object =
+        boltz_operator::protocol::marker::ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
     world.keys.push(theirs);
     let forged = |id: &str| PreviousKeyStatus {
         key_id: id.to_owned(),
@@ -253,7 +254,7 @@ fn trace_15_forged_ids_neither_block_a_deletion_nor_hurt_others() {
         object.status.key_id = Some("another-invention".to_owned());
     });
     let mut record = world.record().clone();
-    record.previous = vec![boltz_operator::record::PreviousKey {
+    record.previous = vec![boltz_operator::protocol::record::PreviousKey {
         key_id: "key-of-another".to_owned(),
         key_prefix: None,
         attempt: None,

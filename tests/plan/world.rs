@@ -3,13 +3,15 @@
 
 use boltz_operator::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, Mode},
-    ledger::{Ledger, LedgerEntry},
-    marker::{AttemptId, ObjectMark},
     plan::{
         AccountFacts, Block, Facts, ListedKey, Memory, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret,
         Pass, Plan, Reason, RevokeReason, SecretFacts, Settings, Step, later, plan, with_finalizer,
     },
-    record::{Record, value_sha256},
+    protocol::{
+        ledger::{Ledger, LedgerEntry},
+        marker::{AttemptId, ObjectMark},
+        record::{Record, value_sha256},
+    },
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -23,7 +25,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const UID: &str = "550e8400-e29b-41d4-a716-446655440000";
-const FINALIZER: &str = boltz_operator::api::FINALIZER;
+const FINALIZER: &str = boltz_operator::api::annotations::FINALIZER;
 
 /// More rounds than a process needs between two periodic passes: one that comes here spins.
 const MOST_ROUNDS: u32 = 400;

@@ -6,7 +6,7 @@ use crate::{
     world::{MINUTE, SECOND, World},
 };
 use boltz_emulator::{Operation, Settings};
-use boltz_operator::api::ROTATE_ANNOTATION;
+use boltz_operator::api::annotations::ROTATE_ANNOTATION;
 use serde_json::json;
 use tokio::time::sleep;
 

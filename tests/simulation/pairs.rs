@@ -8,7 +8,7 @@ use crate::{
     world::{SECOND, World},
 };
 use boltz_emulator::Settings;
-use boltz_operator::api::ROTATE_ANNOTATION;
+use boltz_operator::api::annotations::ROTATE_ANNOTATION;
 use serde_json::json;
 use std::{
     sync::{

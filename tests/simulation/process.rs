@@ -6,15 +6,16 @@ use crate::{
     world::{MINUTE, SECOND, World},
 };
 use boltz_operator::{
-    account::Account,
-    boltz::{BoltzClient, BoltzClientOptions},
+    boltz::{
+        BoltzClient, BoltzClientOptions, account::Account, inventory::Inventory, snapshot::ClusterNames,
+    },
+    cli::OrphanPolicy,
     clock::Clock,
-    config::OrphanPolicy,
-    controller::{self, Context, Events, Kubernetes, Limits, OrphanHandling, Scope},
-    inventory::{ClusterNames, Inventory},
-    marker::ClusterName,
-    metrics::Metrics,
+    controller::{self, Context, Limits, OrphanHandling, Scope},
+    kubernetes::{client::Kubernetes, events::Events},
+    observability::metrics::Metrics,
     plan::Settings,
+    protocol::marker::ClusterName,
 };
 use secrecy::SecretString;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -111,7 +112,7 @@ async fn live(life: Life) {
         former: Vec::new(),
     };
     let metrics = Arc::clone(&SHARED.metrics);
-    let account = Account::new(boltz, Inventory::new(names), 600, Arc::clone(&metrics));
+    let account = Account::new(boltz, 600, Arc::clone(&metrics));
     let limits = Limits {
         settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },
         request_timeout: 10 * SECOND,
@@ -119,7 +120,8 @@ async fn live(life: Life) {
     };
     let kubernetes = Kubernetes::new(client.clone());
     let events = Events::new(client, "simulation".to_owned());
-    let context = Arc::new(Context::new(kubernetes, account, limits, clock, metrics, events));
+    let context =
+        Arc::new(Context::new(kubernetes, account, Inventory::new(names), limits, clock, metrics, events));
     let scope = Scope {
         namespaces: Vec::new(),
         label_selector: None,
@@ -130,7 +132,7 @@ async fn live(life: Life) {
     let (ready, _is_ready) = watch::channel(false);
     tokio::join!(
         context.account.watch_admin_key(SHARED.admin_key.subscribe()),
-        context.account.inventory().run(&context.account, 10 * MINUTE, clock, &context.metrics),
+        context.inventory.run(&context.account, 10 * MINUTE, clock, &context.metrics),
         controller::run(Arc::clone(&context), scope, ready, stopped),
     );
 }

@@ -8,7 +8,7 @@ use crate::{
     world::{MINUTE, SECOND, World},
 };
 use boltz_emulator::Settings;
-use boltz_operator::api::{ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
+use boltz_operator::api::annotations::{ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use crate::{
     seam::{Fault, Met, lock},
 };
 use boltz_emulator::{Clock, Emulator, Key, Options, Settings};
-use boltz_operator::{api::RECORD_ANNOTATION, record::Record};
+use boltz_operator::{api::annotations::RECORD_ANNOTATION, protocol::record::Record};
 use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;

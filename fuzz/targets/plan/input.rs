@@ -2,22 +2,7 @@
 //! that one broken line leaves the others their meaning.
 
 use crate::world::UID;
-use boltz_operator::{
-    api::{
-        BoltzApiKeySpec, DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION,
-        ROTATE_NOW_ANNOTATION, WatchedApiKey,
-    },
-    boltz::KeyDetails,
-    config::parse_duration,
-    controller::object_facts,
-    inventory::{ClusterNames, Snapshot},
-    marker::ObjectMark,
-    plan::{
-        Facts, Intent, Memory, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings,
-    },
-    record::{IssueReason, value_sha256},
-    secrets::{Ownership, SecretMetadata},
-};
+use boltz_operator::{api::{annotations::{DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION}, BoltzApiKeySpec, WatchedApiKey}, boltz::{snapshot::{ClusterNames, Snapshot}, KeyDetails}, controller::object_facts, duration::parse_duration, kubernetes::secret_index::{Ownership, SecretMetadata}, plan::{Facts, Intent, Memory, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings}, protocol::{marker::ObjectMark, record::{value_sha256, IssueReason}}};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -4,13 +4,7 @@ use crate::{
     input::{Input, start},
     world::{HOUR, Key, Process, Secret, World},
 };
-use boltz_operator::{
-    api::BoltzApiKeySpec,
-    config::parse_duration,
-    marker::{AttemptId, Marker, ObjectMark},
-    plan::ObjectFacts,
-    record::Record,
-};
+use boltz_operator::{api::BoltzApiKeySpec, duration::parse_duration, plan::ObjectFacts, protocol::{marker::{AttemptId, Marker, ObjectMark}, record::Record}};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,

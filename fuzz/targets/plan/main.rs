@@ -7,7 +7,7 @@ mod life;
 #[path = "../../../tests/plan/world.rs"]
 mod world;
 
-use boltz_operator::plan::{AccountFacts, Block, Facts, Monotonic, Now, Reason, Step, later, plan};
+use boltz_operator::plan::{later, plan, AccountFacts, Block, Facts, Monotonic, Now, Reason, Step};
 use input::Input;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;

@@ -10,9 +10,8 @@ use super::{
 };
 use crate::world::{Key, Secret, World, key_id, key_value};
 use boltz_operator::{
-    marker::AttemptId,
     plan::{Facts, ObjectFacts, OwnSecret, SecretFacts},
-    record::value_sha256,
+    protocol::{marker::AttemptId, record::value_sha256},
 };
 use std::{
     collections::HashMap,

@@ -10,7 +10,10 @@ mod user;
 
 use crate::world::{Fault, Key, Process, SECOND, World};
 use actor::{Actor, Phase};
-use boltz_operator::{ledger::MAX_ENTRIES, marker::AttemptId, plan::Step, record::MAX_PREVIOUS};
+use boltz_operator::{
+    plan::Step,
+    protocol::{ledger::MAX_ENTRIES, marker::AttemptId, record::MAX_PREVIOUS},
+};
 use stateright::{Model, Property};
 use std::time::Duration;
 use user::User;

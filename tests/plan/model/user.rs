@@ -3,10 +3,12 @@
 use super::State;
 use crate::world::{Key, SECOND, UID, World};
 use boltz_operator::{
-    ledger::LedgerEntry,
-    marker::{AttemptId, ObjectMark},
     plan::ObjectFacts,
-    record::PreviousKey,
+    protocol::{
+        ledger::LedgerEntry,
+        marker::{AttemptId, ObjectMark},
+        record::PreviousKey,
+    },
 };
 
 const SECOND_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";

@@ -5,7 +5,7 @@
 //! content has not changed for its whole duration by *our* monotonic clock: no two clocks are compared. Correctness
 //! does not depend on it (rule 10); it saves needless work.
 
-use crate::metrics::Metrics;
+use crate::observability::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},

@@ -1,6 +1,6 @@
 //! The log.
 
-use crate::config::LogFormat;
+use crate::cli::LogFormat;
 use std::io::IsTerminal;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{

@@ -1,8 +1,10 @@
 //! Flags and environment variables. Wrong ones end the process at once, with one line.
 
-use crate::marker::ClusterName;
+use crate::{
+    duration::{InvalidDuration, parse_duration},
+    protocol::marker::ClusterName,
+};
 use clap::{Parser, ValueEnum};
-use jiff::SignedDuration;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -154,40 +156,53 @@ pub enum LogFormat {
     Text,
 }
 
-/// What is wrong with the configuration, in one line that names the flag.
+/// The process has no configuration to run with.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{flag}: {wants}")]
-pub struct ConfigError {
-    flag: &'static str,
-    wants: String,
+pub enum ConfigError {
+    /// Help or the version was asked for.
+    #[error("{0}")]
+    Help(String),
+    /// clap does not take the flags; one line that names the flag.
+    #[error("{0}")]
+    Arguments(String),
+    /// Flags that do not go together, or a value that cannot be used.
+    #[error("{flag}: {wants}")]
+    Flag {
+        /// The flag to change.
+        flag: &'static str,
+        /// What it takes.
+        wants: String,
+    },
+}
+
+impl ConfigError {
+    /// Whether this is no failure: the text is the answer.
+    pub fn is_help(&self) -> bool {
+        matches!(self, Self::Help(_))
+    }
+
+    fn from_clap(error: clap::Error) -> Self {
+        let text = error.to_string();
+        if !error.use_stderr() {
+            return Self::Help(text);
+        }
+        // What is wrong and, where clap says it, what would be right: the first paragraph, as one line.
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        Self::Arguments(lines.join(" ").trim_start_matches("error: ").to_owned())
+    }
 }
 
 impl Config {
-    /// The configuration of this process, or the end of it: with exit code 2 and one line.
-    pub fn from_process() -> Self {
-        let config = match Self::try_parse() {
-            Ok(config) => config,
-            Err(error) => {
-                use clap::error::ErrorKind;
-                if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-                    error.exit();
-                }
-                // What is wrong and, where clap says it, what would be right: the first paragraph, as one line.
-                let text = error.to_string();
-                let lines: Vec<&str> =
-                    text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-                fail(lines.join(" ").trim_start_matches("error: "))
-            }
-        };
-        match config.check() {
-            Ok(()) => config,
-            Err(error) => fail(&error.to_string()),
-        }
+    /// The configuration of this process, from its flags and environment.
+    pub fn from_process() -> Result<Self, ConfigError> {
+        let config = Self::try_parse().map_err(ConfigError::from_clap)?;
+        config.check()?;
+        Ok(config)
     }
 
     /// What no single flag can check.
     fn check(&self) -> Result<(), ConfigError> {
-        let error = |flag, wants: &str| Err(ConfigError { flag, wants: wants.to_owned() });
+        let error = |flag, wants: &str| Err(ConfigError::Flag { flag, wants: wants.to_owned() });
         self.check_base_url()?;
         if !self.watch_namespaces.is_empty() && self.cluster_name.is_none() {
             return error(
@@ -224,7 +239,8 @@ impl Config {
     }
 
     fn check_base_url(&self) -> Result<(), ConfigError> {
-        let error = |wants: &str| Err(ConfigError { flag: "--boltz-base-url", wants: wants.to_owned() });
+        let error =
+            |wants: &str| Err(ConfigError::Flag { flag: "--boltz-base-url", wants: wants.to_owned() });
         let Ok(uri) = self.boltz_base_url.parse::<http::Uri>() else {
             return error("wants a URL such as https://api.boltz.bio");
         };
@@ -244,27 +260,6 @@ impl Config {
     }
 }
 
-fn fail(line: &str) -> ! {
-    eprintln!("boltz-operator: {line}");
-    std::process::exit(2)
-}
-
-/// The text is not a duration.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("wants a duration such as 90s, 30m or 720h, not {0:?}")]
-pub struct InvalidDuration(String);
-
-/// Reads a duration as Go and Kubernetes write it: `90s`, `1h30m`, `1.5h`, `0s`. Not negative.
-pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    let invalid = || InvalidDuration(text.chars().take(32).collect());
-    // jiff reads more than Go does ("1 hour", ISO 8601): only what Go reads may pass.
-    let is_go = text.starts_with(|first: char| first.is_ascii_digit())
-        && text.ends_with(['h', 'm', 's'])
-        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'h' | b'm' | b's' | b'u' | b'n'));
-    let duration: SignedDuration = is_go.then(|| text.parse().ok()).flatten().ok_or_else(invalid)?;
-    Duration::try_from(duration).map_err(|_| invalid())
-}
-
 fn positive(text: &str) -> Result<Duration, InvalidDuration> {
     parse_duration(text).and_then(|duration| {
         if duration.is_zero() { Err(InvalidDuration(text.to_owned())) } else { Ok(duration) }
@@ -274,36 +269,6 @@ fn positive(text: &str) -> Result<Duration, InvalidDuration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_gos() {
-        for (text, seconds) in [
-            ("90s", 90.0),
-            ("720h", 2_592_000.0),
-            ("1h30m", 5400.0),
-            ("1.5h", 5400.0),
-            ("0s", 0.0),
-            ("250ms", 0.25),
-        ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
-        }
-        for text in [
-            "",
-            "90",
-            "-1h",
-            "1 hour",
-            "PT1H",
-            "1d",
-            "h",
-            "1h-30m",
-            "99999999999999999999h",
-            "s1",
-            "1.2.3h",
-            "٣s",
-        ] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     fn config(arguments: &[&str]) -> Result<(), String> {
         let defaults = ["boltz-operator", "--admin-key-file", "/key"];

@@ -5,30 +5,11 @@
 // kube's printed columns share their parameters' names, as they must.
 #![allow(clippy::duplicated_attributes)]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
-use kube::{CustomResource, KubeSchema, Resource};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// The API group of the resource, and the prefix of every annotation and label that the operator writes.
-pub const GROUP: &str = "boltz.bio";
-/// Keeps an object until its keys are revoked.
-pub const FINALIZER: &str = "boltz.bio/revoke-keys";
-/// On the object: every attempt that may still have a live key ([`crate::ledger`]).
-pub const LEDGER_ANNOTATION: &str = "boltz.bio/attempts";
-/// On the Secret: which keys it accounts for ([`crate::record`]).
-pub const RECORD_ANNOTATION: &str = "boltz.bio/record";
-/// On the Secret: the UID of the object that it belongs to.
-pub const OWNER_LABEL: &str = "boltz.bio/owner-uid";
-/// A new value asks for a rotation with the usual overlap.
-pub const ROTATE_ANNOTATION: &str = "boltz.bio/rotate";
-/// A new value asks for a rotation without overlap, for a key that has leaked.
-pub const ROTATE_NOW_ANNOTATION: &str = "boltz.bio/rotate-now";
-/// Overrides `spec.deletionPolicy` while the object is being deleted.
-pub const DELETION_POLICY_ANNOTATION: &str = "boltz.bio/deletion-policy";
-/// On a restarted workload's pod template: the key that it was restarted for.
-pub const RESTARTED_FOR_ANNOTATION: &str = "boltz.bio/restarted-for";
 
 /// A workspace key of the Boltz API, created, stored in a Secret, rotated and revoked by boltz-operator.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -381,70 +362,4 @@ pub struct PreviousKeyStatus {
     /// When the key was last used, to about a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Time>,
-}
-
-/// A `BoltzApiKey` as the operator watches it.
-///
-/// It differs from the derived root in two ways. `managedFields` are skipped while deserializing: they are most of the
-/// memory of a large cache. And a spec or status that does not fit the types is kept as an error, because one object
-/// that cannot be deserialized would fail the list of all.
-#[derive(Resource, Clone, Debug, PartialEq, Deserialize)]
-#[resource(inherit = BoltzApiKey)]
-pub struct WatchedApiKey {
-    /// Without `managedFields`.
-    #[serde(deserialize_with = "slim_metadata")]
-    pub metadata: ObjectMeta,
-    /// Or why it cannot be read.
-    #[serde(deserialize_with = "lenient")]
-    pub spec: Result<BoltzApiKeySpec, String>,
-    /// Absent when it cannot be read: it is only a view.
-    #[serde(default, deserialize_with = "lenient_status")]
-    pub status: Option<BoltzApiKeyStatus>,
-}
-
-fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    /// The fields of ObjectMeta that the operator reads; the others are skipped without being built.
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Slim {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        generation: Option<i64>,
-        creation_timestamp: Option<Time>,
-        deletion_timestamp: Option<Time>,
-        annotations: Option<BTreeMap<String, String>>,
-        labels: Option<BTreeMap<String, String>>,
-        finalizers: Option<Vec<String>>,
-    }
-    let slim = Slim::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: slim.name,
-        namespace: slim.namespace,
-        uid: slim.uid,
-        resource_version: slim.resource_version,
-        generation: slim.generation,
-        creation_timestamp: slim.creation_timestamp,
-        deletion_timestamp: slim.deletion_timestamp,
-        // kubectl's copy of the whole manifest is of no use here and large.
-        annotations: slim.annotations.map(|mut annotations| {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-            annotations
-        }),
-        labels: slim.labels,
-        finalizers: slim.finalizers,
-        ..ObjectMeta::default()
-    })
-}
-
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    deserializer: D,
-) -> Result<Result<T, String>, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(T::deserialize(value).map_err(|error| error.to_string()))
-}
-
-fn lenient_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BoltzApiKeyStatus>, D::Error> {
-    lenient::<D, Option<BoltzApiKeyStatus>>(deserializer).map(|status| status.ok().flatten())
 }

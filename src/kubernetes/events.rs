@@ -1,7 +1,7 @@
 //! Kubernetes events: rotations, revocations, conflicts and failures. A first issue that succeeds has none; its
 //! condition says it.
 
-use super::kubernetes::api_version;
+use super::client::api_version;
 use crate::{api::BoltzApiKeyStatus, plan::ObjectFacts};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},

@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz`, `/readyz`.
 
-use crate::metrics::Metrics;
+use crate::observability::metrics::Metrics;
 use axum::{
     Router,
     http::{StatusCode, header::CONTENT_TYPE},

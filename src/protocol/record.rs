@@ -3,7 +3,7 @@
 
 use crate::{
     api::{BoltzApiKeySpec, Mode},
-    marker::{AttemptId, hexadecimal},
+    protocol::marker::{AttemptId, hexadecimal},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

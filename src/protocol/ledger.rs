@@ -1,6 +1,6 @@
 //! The ledger: the annotation on the object that lists every attempt that may still have a live key.
 
-use crate::marker::AttemptId;
+use crate::protocol::marker::AttemptId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

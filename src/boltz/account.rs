@@ -1,12 +1,12 @@
 //! Everything that belongs to one Boltz organization: client, inventory, health of the admin key, pauses, budget.
 
+use super::budget::Budget;
 use crate::{
     api::Mode,
     backoff,
     boltz::{AuthMe, BoltzClient, BoltzError, BoltzErrorKind},
     clock::Clock,
-    inventory::Inventory,
-    metrics::Metrics,
+    observability::metrics::Metrics,
     plan::{AccountFacts, Block, Monotonic, Reason},
 };
 use secrecy::SecretString;
@@ -20,7 +20,6 @@ use tokio::sync::{Notify, watch};
 #[derive(Debug)]
 pub struct Account {
     client: BoltzClient,
-    inventory: Inventory,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Changes when calls become possible again: everything that waits is then worth another look.
@@ -50,15 +49,9 @@ enum AdminKey {
 
 impl Account {
     /// An account whose admin key has not been checked yet.
-    pub fn new(
-        client: BoltzClient,
-        inventory: Inventory,
-        mints_per_minute: u32,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(client: BoltzClient, mints_per_minute: u32, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
-            inventory,
             metrics,
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
@@ -74,11 +67,6 @@ impl Account {
     /// The client.
     pub fn client(&self) -> &BoltzClient {
         &self.client
-    }
-
-    /// The shared snapshot of Boltz's list.
-    pub fn inventory(&self) -> &Inventory {
-        &self.inventory
     }
 
     /// Changes when calls become possible again.
@@ -265,54 +253,5 @@ fn judge(me: &AuthMe) -> AdminKey {
         AdminKey::TestMode
     } else {
         AdminKey::Usable
-    }
-}
-
-/// The global limit on new keys: a token bucket that holds a tenth of a minute's worth, at least one.
-#[derive(Debug)]
-struct Budget {
-    spacing: Duration,
-    /// When the bucket will be full again (the generic cell rate algorithm's theoretical arrival time).
-    full_at: Monotonic,
-    burst: Duration,
-}
-
-impl Budget {
-    fn new(per_minute: u32) -> Self {
-        let spacing = Duration::from_secs(60) / per_minute.max(1);
-        Self { spacing, full_at: Monotonic::default(), burst: spacing * (per_minute / 10).max(1) }
-    }
-
-    /// Takes one, or says when there will be one.
-    fn take(&mut self, now: Monotonic) -> Result<(), Monotonic> {
-        let full_at = self.full_at.max(now).plus(self.spacing);
-        if full_at.since(now) > self.burst {
-            return Err(full_at.minus(self.burst));
-        }
-        self.full_at = full_at;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_lets_a_burst_and_then_the_rate_pass() {
-        let mut budget = Budget::new(600);
-        let now = Monotonic(Duration::from_secs(5));
-        assert_eq!((0..100).filter(|_| budget.take(now).is_ok()).count(), 60);
-        let again = budget.take(now).unwrap_err();
-        assert_eq!(again.since(now), Duration::from_millis(100));
-        assert!(budget.take(again).is_ok());
-        assert!(budget.take(again).is_err());
-    }
-
-    #[test]
-    fn the_smallest_budget_lets_one_pass() {
-        let mut budget = Budget::new(1);
-        assert!(budget.take(Monotonic::default()).is_ok());
-        assert_eq!(budget.take(Monotonic::default()), Err(Monotonic(Duration::from_secs(60))));
     }
 }

@@ -4,9 +4,9 @@
 //! echo need not be waited for.
 
 use crate::{
-    api::{OWNER_LABEL, RECORD_ANNOTATION},
+    api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
     plan::OwnSecret,
-    record::Record,
+    protocol::record::Record,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::{

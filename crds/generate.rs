@@ -1,6 +1,6 @@
-//! Prints the CustomResourceDefinition: `cargo run --bin crdgen > crds/boltzapikeys.yaml`.
+//! Prints the CustomResourceDefinition: `cargo run --example crdgen > crds/boltzapikeys.yaml`.
 
-use boltz_operator::crd::crd;
+use boltz_operator::api::crd::crd;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

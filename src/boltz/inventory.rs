@@ -2,18 +2,16 @@
 //!
 //! One paginated pass serves every object that needs a view "not older than t", whatever their number.
 
+use super::snapshot::{ClusterNames, Snapshot};
 use crate::{
-    account::Account,
     backoff,
-    boltz::{BoltzClient, BoltzError, KeyDetails},
+    boltz::{BoltzClient, BoltzError, KeyDetails, account::Account},
     clock::Clock,
-    marker::{ClusterName, Marker, ObjectMark},
-    metrics::Metrics,
-    plan::{ListedKey, Monotonic, Pass},
+    observability::metrics::Metrics,
+    plan::Monotonic,
 };
-use jiff::Timestamp;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,86 +19,6 @@ use tokio::sync::watch;
 
 /// Passes asked for by many objects at nearly the same time become one.
 const LEAST_SPACING: Duration = Duration::from_millis(500);
-
-/// The names under which this installation knows its keys.
-#[derive(Clone, Debug)]
-pub struct ClusterNames {
-    /// The name that new keys carry.
-    pub current: ClusterName,
-    /// Earlier names, whose keys are ours too.
-    pub former: Vec<ClusterName>,
-}
-
-impl ClusterNames {
-    /// Whether a marker is of this cluster.
-    pub fn include(&self, cluster: &ClusterName) -> bool {
-        self.current == *cluster || self.former.contains(cluster)
-    }
-}
-
-/// One complete pass over the list.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// When the pass was begun.
-    pub started: Monotonic,
-    /// The same by the wall clock.
-    pub started_at: Timestamp,
-    /// The keys with our marker, by object.
-    pub ours: HashMap<ObjectMark, Vec<ListedKey>>,
-    /// Every listed id, with the object that its marker names if it is ours.
-    owners: HashMap<String, Option<ObjectMark>>,
-}
-
-impl Snapshot {
-    /// The snapshot that these keys make.
-    pub fn new(
-        started: Monotonic,
-        started_at: Timestamp,
-        keys: Vec<KeyDetails>,
-        names: &ClusterNames,
-    ) -> Self {
-        let mut ours: HashMap<ObjectMark, Vec<ListedKey>> = HashMap::new();
-        let mut owners = HashMap::with_capacity(keys.len());
-        for key in keys {
-            let marker = Marker::parse(&key.name).filter(|marker| names.include(&marker.cluster));
-            owners.insert(key.id.clone(), marker.as_ref().map(|marker| marker.object.clone()));
-            if let Some(marker) = marker {
-                ours.entry(marker.object).or_default().push(ListedKey {
-                    id: key.id,
-                    attempt: marker.attempt,
-                    prefix: key.key_prefix,
-                    is_active: key.is_active,
-                    expires_at: key.expires_at,
-                    last_used_at: key.last_used_at,
-                });
-            }
-        }
-        Self { started, started_at, ours, owners }
-    }
-
-    /// What the pass says about one object, and about the ids that something names for it.
-    pub fn view<'a>(&self, object: &ObjectMark, named: impl Iterator<Item = &'a str>) -> Pass {
-        Pass {
-            started: self.started,
-            started_at: self.started_at,
-            keys: self.ours.get(object).cloned().unwrap_or_default(),
-            under_other_names: named
-                .filter(|id| self.owners.get(*id).is_some_and(|owner| owner.as_ref() != Some(object)))
-                .map(str::to_owned)
-                .collect(),
-        }
-    }
-
-    /// How many keys the list holds, ours or not.
-    pub fn len(&self) -> usize {
-        self.owners.len()
-    }
-
-    /// Whether the list was empty.
-    pub fn is_empty(&self) -> bool {
-        self.owners.is_empty()
-    }
-}
 
 /// The two newest complete passes, and the wish for a newer one.
 #[derive(Debug)]

@@ -1,0 +1,20 @@
+//! The names under `boltz.bio/` that the operator writes and reads: finalizer, annotations, labels.
+
+/// The API group of the resource, and the prefix of every annotation and label that the operator writes.
+pub const GROUP: &str = "boltz.bio";
+/// Keeps an object until its keys are revoked.
+pub const FINALIZER: &str = "boltz.bio/revoke-keys";
+/// On the object: every attempt that may still have a live key ([`crate::protocol::ledger`]).
+pub const LEDGER_ANNOTATION: &str = "boltz.bio/attempts";
+/// On the Secret: which keys it accounts for ([`crate::protocol::record`]).
+pub const RECORD_ANNOTATION: &str = "boltz.bio/record";
+/// On the Secret: the UID of the object that it belongs to.
+pub const OWNER_LABEL: &str = "boltz.bio/owner-uid";
+/// A new value asks for a rotation with the usual overlap.
+pub const ROTATE_ANNOTATION: &str = "boltz.bio/rotate";
+/// A new value asks for a rotation without overlap, for a key that has leaked.
+pub const ROTATE_NOW_ANNOTATION: &str = "boltz.bio/rotate-now";
+/// Overrides `spec.deletionPolicy` while the object is being deleted.
+pub const DELETION_POLICY_ANNOTATION: &str = "boltz.bio/deletion-policy";
+/// On a restarted workload's pod template: the key that it was restarted for.
+pub const RESTARTED_FOR_ANNOTATION: &str = "boltz.bio/restarted-for";

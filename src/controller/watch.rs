@@ -1,0 +1,261 @@
+//! The watches and timers that start reconciliations.
+
+use super::{
+    Context, OrphanHandling,
+    cleanup::cleanup_deleted,
+    orphans::watch_orphans,
+    reconcile::{error_policy, reconcile},
+};
+use crate::{
+    api::{WatchedApiKey, annotations::OWNER_LABEL},
+    backoff,
+    kubernetes::{
+        client::SecretWithData,
+        secret_index::{SecretMetadata, Value},
+    },
+    protocol::record::{Record, value_sha256},
+};
+use futures::{FutureExt, StreamExt, stream};
+use http::StatusCode;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    core::PartialObjectMeta,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::Config as ControllerConfig,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+/// Load balancers drop connections that are silent for 240 s and more.
+const WATCH_TIMEOUT_SECONDS: u32 = 200;
+/// How long reconciliations may go on after a request to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Which objects are watched, and how many at once are worked on.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The namespaces; empty: all.
+    pub namespaces: Vec<String>,
+    /// Only objects with these labels.
+    pub label_selector: Option<String>,
+    /// Objects reconciled at once.
+    pub concurrency: u16,
+    /// What is done about orphans.
+    pub orphans: OrphanHandling,
+}
+
+/// Watches and reconciles until `stop` turns true, then ends gracefully. Dropping the future drops what is in flight.
+pub async fn run(
+    context: Arc<Context>,
+    scope: Scope,
+    ready: watch::Sender<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let scopes: Vec<Option<String>> = match scope.namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    };
+    for namespace in &scopes {
+        read_secrets(&context, namespace.as_deref()).await;
+    }
+    let mut stores: Vec<Store<WatchedApiKey>> = Vec::new();
+    let synced = Arc::new(watch::Sender::new(0));
+    let mut tasks = Vec::new();
+    for namespace in &scopes {
+        let (trigger, triggers) = mpsc::unbounded_channel();
+        let api: Api<WatchedApiKey> = api_in(&context, namespace.as_deref());
+        let mut config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS);
+        config.label_selector = scope.label_selector.clone();
+        let (store, writer) = reflector::store();
+        let mut is_first = true;
+        let count = Arc::clone(&synced);
+        // Store::wait_until_ready wakes one waiter only, and the controller is that one.
+        let objects = watch_anew(api, config)
+            .default_backoff()
+            .reflect(writer)
+            .inspect(move |event| {
+                if matches!(event, Ok(watcher::Event::InitDone)) && std::mem::take(&mut is_first) {
+                    count.send_modify(|count| *count += 1);
+                }
+            })
+            .touched_objects();
+        let controller = Controller::for_stream(objects, store.clone())
+            .with_config(ControllerConfig::default().concurrency(scope.concurrency))
+            .reconcile_on(stream::unfold(triggers, |mut triggers| async move {
+                let next = triggers.recv().await?;
+                Some((next, triggers))
+            }))
+            .reconcile_all_on(changes(context.inventory.completions()))
+            .reconcile_all_on(changes(context.account.recoveries()));
+        stores.push(store.clone());
+        let mut stop = stop.clone();
+        let reconciliations = controller
+            .graceful_shutdown_on(async move {
+                let _ = stop.wait_for(|stop| *stop).await;
+            })
+            .run(reconcile, error_policy, Arc::clone(&context))
+            .for_each(|_| futures::future::ready(()));
+        tasks.push(reconciliations.boxed());
+        tasks.push(watch_secrets(Arc::clone(&context), namespace.clone(), store, trigger).boxed());
+    }
+    let all = scopes.len();
+    let mut synced = synced.subscribe();
+    tasks.push(
+        async move {
+            if synced.wait_for(|count| *count == all).await.is_ok() {
+                ready.send_replace(true);
+                tokio::join!(
+                    watch_orphans(&context, &stores, scope.orphans),
+                    cleanup_deleted(&context, &stores)
+                );
+            }
+        }
+        .boxed(),
+    );
+    let all = futures::future::join_all(tasks);
+    let stopped = async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        _ = all => {}
+        () = stopped => {}
+    }
+}
+
+fn api_in<K>(context: &Context, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    let client = context.kubernetes.client().clone();
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+/// A watch that begins with a list again when the API server will not resume it, because what it had reached is
+/// compacted. The library does so itself when an event says it; when a status says it, it would ask again for ever.
+fn watch_anew<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let begin = move || watcher(api.clone(), config.clone()).boxed();
+    stream::unfold((begin(), begin), |(mut events, begin)| async move {
+        let event = events.next().await?;
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
+            && status.code == StatusCode::GONE
+        {
+            events = begin();
+        }
+        Some((event, (events, begin)))
+    })
+}
+
+/// A stream of the receiver's changes.
+fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + Send {
+    stream::unfold(receiver, |mut receiver| async move {
+        receiver.changed().await.ok()?;
+        Some(((), receiver))
+    })
+}
+
+/// At start: which values the operator's Secrets hold, from one paged list, hashed and dropped.
+async fn read_secrets(context: &Context, namespace: Option<&str>) {
+    let mut failures = 0;
+    let mut page = None;
+    loop {
+        match context.kubernetes.list_secrets(namespace, page.clone()).await {
+            Ok((secrets, next)) => {
+                failures = 0;
+                for (metadata, data) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
+                    let hash = Record::parse(metadata.record.as_deref())
+                        .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
+                    context.secrets.put(metadata, Value::Read(hash));
+                }
+                page = next;
+                if page.is_none() {
+                    return;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                // The token of a page that took too long has expired: from the start.
+                page = None;
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the operator's Secrets could not be listed"
+                );
+                tokio::time::sleep(backoff::delay(failures, None)).await;
+            }
+        }
+    }
+}
+
+/// Watches the metadata of the operator's Secrets and has their objects looked at.
+async fn watch_secrets(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    store: Store<WatchedApiKey>,
+    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
+) {
+    use watcher::Event;
+    let api: Api<PartialObjectMeta<Secret>> = api_in(&context, namespace.as_deref());
+    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(OWNER_LABEL);
+    let mut events = watch_anew(api, config).default_backoff().boxed();
+    let mut relist = 0;
+    let look_at = |metadata: &SecretMetadata| {
+        if let Some(object) = owner_of(metadata, &store) {
+            // The receiver lives as long as the controller; without one there is nobody to tell.
+            let _ = trigger.send(object);
+        }
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => relist = context.secrets.begin_relist(),
+            Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
+                let metadata = SecretMetadata::from_object_meta(secret.metadata);
+                if let Some(metadata) = metadata.filter(|metadata| context.secrets.observe(metadata.clone()))
+                {
+                    look_at(&metadata);
+                }
+            }
+            Ok(Event::InitDone) => {
+                for metadata in context.secrets.end_relist(relist, namespace.as_deref()) {
+                    look_at(&metadata);
+                }
+            }
+            Ok(Event::Delete(secret)) => {
+                if let Some(metadata) = SecretMetadata::from_object_meta(secret.metadata) {
+                    let version = Some(metadata.resource_version.as_str());
+                    context.secrets.remove(&metadata.namespace, &metadata.name, version);
+                    look_at(&metadata);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the watch of the Secrets was interrupted"
+                );
+            }
+        }
+    }
+}
+
+/// The object that a Secret belongs to: by its ownerReference, else by its label.
+fn owner_of(metadata: &SecretMetadata, store: &Store<WatchedApiKey>) -> Option<ObjectRef<WatchedApiKey>> {
+    let owner = metadata.owner_references.iter().find(|owner| owner.kind == "BoltzApiKey");
+    if let Some(owner) = owner {
+        return Some(ObjectRef::new(&owner.name).within(&metadata.namespace));
+    }
+    let object = store.find(|object| object.metadata.uid == metadata.owner_label)?;
+    Some(ObjectRef::from_obj(object.as_ref()))
+}

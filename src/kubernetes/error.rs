@@ -1,0 +1,141 @@
+//! What can go wrong with a call to the API server, and what that means for the one who made it.
+
+use super::client::TIMEOUT;
+use kube::core::Status;
+
+/// A call to the API server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// The API server refused.
+    #[error("{operation}: the API server refused it with {code} {reason}: {message}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// The HTTP status.
+        code: u16,
+        /// The machine-readable reason.
+        reason: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("{operation}: no answer from the API server within {} s", TIMEOUT.as_secs())]
+    Timeout {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// The request could not be sent or the answer not be read.
+    #[error("{operation}: {source}")]
+    Transport {
+        /// What was tried.
+        operation: &'static str,
+        /// What went wrong.
+        source: Box<kube::Error>,
+    },
+}
+
+/// What a failed call means for the one who made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may or may not have taken effect, now or later.
+    Unknown,
+    /// No effect: the object exists already, or is not the version that it was thought to be. Read and decide again.
+    Conflict,
+    /// No effect: the object does not exist.
+    NotFound,
+    /// No effect: refused for good, as things stand.
+    Refused,
+}
+
+impl KubernetesError {
+    pub(super) fn new(operation: &'static str, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                let Status { code, reason, message, .. } = *status;
+                Self::Refused { operation, code, reason, message }
+            }
+            other => Self::Transport { operation, source: Box::new(other) },
+        }
+    }
+
+    /// What it means.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Timeout { .. } | Self::Transport { .. } => Verdict::Unknown,
+            Self::Refused { code, reason, .. } => match code {
+                404 => Verdict::NotFound,
+                409 => Verdict::Conflict,
+                // A wrong UID in a patch.
+                422 if reason == "Invalid" && self.message().contains("Precondition failed") => {
+                    Verdict::Conflict
+                }
+                400..=407 | 410..=428 | 430..=499 => Verdict::Refused,
+                _ => Verdict::Unknown,
+            },
+        }
+    }
+
+    /// An admission webhook or policy said no, rather than the API server itself.
+    pub fn is_policy(&self) -> bool {
+        self.verdict() == Verdict::Refused
+            && self.message().contains("denied")
+            && (self.message().contains("admission webhook")
+                || self.message().contains("ValidatingAdmissionPolicy"))
+    }
+
+    /// A webhook that cannot take part in dry runs.
+    pub fn is_lack_of_dry_run(&self) -> bool {
+        matches!(self, Self::Refused { code: 400, .. }) && self.message().contains("dry run")
+    }
+
+    /// The API server's words, if it said any.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Refused { message, .. } => message,
+            Self::Timeout { .. } | Self::Transport { .. } => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, reason: &str, message: &str) -> KubernetesError {
+        KubernetesError::Refused {
+            operation: "write",
+            code,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_what_surely_had_no_effect_is_sorted_as_such() {
+        for (code, reason, message, verdict) in [
+            (400, "BadRequest", "", Verdict::Refused),
+            (403, "Forbidden", "", Verdict::Refused),
+            (404, "NotFound", "", Verdict::NotFound),
+            (408, "Timeout", "", Verdict::Unknown),
+            (409, "AlreadyExists", "", Verdict::Conflict),
+            (422, "Invalid", "Precondition failed: UID in precondition", Verdict::Conflict),
+            (422, "Invalid", "metadata.labels: Invalid value", Verdict::Refused),
+            (429, "TooManyRequests", "", Verdict::Unknown),
+            (500, "InternalError", "", Verdict::Unknown),
+            (504, "Timeout", "", Verdict::Unknown),
+        ] {
+            assert_eq!(refused(code, reason, message).verdict(), verdict, "{code} {reason} {message}");
+        }
+        assert_eq!(KubernetesError::Timeout { operation: "write" }.verdict(), Verdict::Unknown);
+    }
+
+    /// Trace 13 of the design. The words are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands
+    /// webhooks without side effects, so a webhook that has some cannot be registered on 1.33 and later.
+    #[test]
+    fn a_webhook_without_dry_run_support_is_told_from_one_that_refuses() {
+        let lacks = refused(400, "BadRequest", r#"admission webhook "w.example" does not support dry run"#);
+        assert!(lacks.is_lack_of_dry_run() && !lacks.is_policy());
+        let denies = refused(403, "Forbidden", r#"admission webhook "w.example" denied the request: no"#);
+        assert!(denies.is_policy() && !denies.is_lack_of_dry_run());
+    }
+}
