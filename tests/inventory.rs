@@ -37,7 +37,7 @@ fn name(cluster: &str, uid: &str, attempt: u64) -> String {
 /// An inventory of the clusters `mine` and, formerly, `old`, at work over an emulator's list: a pass each hour.
 struct Bed {
     emulator: Arc<Emulator>,
-    account: Arc<Account>,
+    inventory: Arc<Inventory>,
     clock: Clock,
     task: JoinHandle<()>,
 }
@@ -57,22 +57,23 @@ impl Bed {
         let metrics = Arc::new(Metrics::new());
         let names = ClusterNames { current: "mine".parse().unwrap(), former: vec!["old".parse().unwrap()] };
         let client = client(&emulator, &metrics);
-        let account = Arc::new(Account::new(client, Inventory::new(names), 600, Arc::clone(&metrics)));
+        let account = Account::new(client, 600, Arc::clone(&metrics));
+        let inventory = Arc::new(Inventory::new(names));
         let clock = Clock::simulated(start);
         let task = tokio::spawn({
-            let account = Arc::clone(&account);
-            async move { account.inventory().run(&account, HOUR, clock, &metrics).await }
+            let inventory = Arc::clone(&inventory);
+            async move { inventory.run(&account, HOUR, clock, &metrics).await }
         });
-        Self { emulator, account, clock, task }
+        Self { emulator, inventory, clock, task }
     }
 
     /// The newest pass, once there have been so many.
     async fn pass(&self, number: u64) -> Arc<Snapshot> {
-        let mut completions = self.account.inventory().completions();
+        let mut completions = self.inventory.completions();
         let wait = completions.wait_for(|count| *count >= number);
         tokio::time::timeout(2 * HOUR, wait).await.expect("it makes that many passes").unwrap();
-        assert!(self.account.inventory().snapshots().len() <= 2);
-        Arc::clone(&self.account.inventory().snapshots()[0])
+        assert!(self.inventory.snapshots().len() <= 2);
+        Arc::clone(&self.inventory.snapshots()[0])
     }
 
     /// When the list was asked for, in whole seconds after the start.
@@ -126,7 +127,7 @@ async fn a_pass_shows_each_object_its_own_keys() {
     let attempts = [1, 2].map(AttemptId::from_random);
     assert_eq!(keys, BTreeSet::from([(ids[0].as_str(), &attempts[0]), (ids[1].as_str(), &attempts[1])]));
     assert_eq!(view.under_other_names, ids[2..].iter().cloned().collect());
-    assert!(bed.account.inventory().names().include(&"old".parse().unwrap()));
+    assert!(bed.inventory.names().include(&"old".parse().unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +165,7 @@ async fn a_pass_comes_each_hour_and_sooner_when_something_newer_is_wanted() {
     let bed = Bed::with(Settings::default(), |_| {});
     let first = bed.pass(1).await;
     assert_eq!(bed.pass(2).await.started, first.started.plus(HOUR), "by itself");
-    let inventory = bed.account.inventory();
+    let inventory = &bed.inventory;
     for number in 3..5 {
         sleep(10 * SECOND).await;
         inventory.want_pass_since(bed.clock.now().monotonic);
@@ -185,7 +186,7 @@ async fn wishes_at_nearly_the_same_time_become_one_pass() {
     let bed = Bed::with(Settings::default(), |_| {});
     bed.pass(1).await;
     for _ in 0..20 {
-        bed.account.inventory().want_pass_since(bed.clock.now().monotonic);
+        bed.inventory.want_pass_since(bed.clock.now().monotonic);
         sleep(Duration::from_millis(20)).await;
     }
     sleep(60 * SECOND).await;
