@@ -14,6 +14,8 @@ pub const OWNER_LABEL: &str = "boltz.bio/owner-uid";
 pub const ROTATE_ANNOTATION: &str = "boltz.bio/rotate";
 /// A new value asks for a rotation without overlap, for a key that has leaked.
 pub const ROTATE_NOW_ANNOTATION: &str = "boltz.bio/rotate-now";
+/// A new value has everything that waits after a refusal tried again at once.
+pub const RETRY_ANNOTATION: &str = "boltz.bio/retry";
 /// Overrides `spec.deletionPolicy` while the object is being deleted.
 pub const DELETION_POLICY_ANNOTATION: &str = "boltz.bio/deletion-policy";
 /// On a restarted workload's pod template: the key that it was restarted for.

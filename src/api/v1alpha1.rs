@@ -83,7 +83,7 @@ pub struct BoltzApiKeySpec {
 
     /// When the key is replaced, and how long the old one lives on.
     #[serde(default)]
-    pub rotation: Rotation,
+    pub rotation: RotationSpec,
 
     /// The Secret that holds the key.
     #[serde(default)]
@@ -120,7 +120,7 @@ pub enum Mode {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))").message("renewBefore and renewBeforePercentage exclude each other: give one of them"))]
-pub struct Rotation {
+pub struct RotationSpec {
     /// How long before its expiry a key is replaced, for example `720h`. Must be shorter than the life of the key.
     /// Every object renews up to a tenth of this earlier, so that keys made together do not renew together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,7 +161,7 @@ fn a_day() -> String {
     "24h".to_owned()
 }
 
-impl Default for Rotation {
+impl Default for RotationSpec {
     fn default() -> Self {
         Self {
             renew_before: None,
@@ -221,13 +221,20 @@ pub struct SecretTemplate {
     /// Labels for the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("labels under boltz.bio/ are the operator's own"))]
+    #[x_kube(
+        validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("labels under boltz.bio/ are the operator's own"),
+        validation = Rule::new("self.all(name, !format.qualifiedName().validate(name).hasValue())").message("each name must be a qualified name, such as team or example.com/team"),
+        validation = Rule::new("self.all(name, self[name].size() <= 63 && !format.labelValue().validate(self[name]).hasValue())").message("each value must be a label value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends")
+    )]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations for the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("annotations under boltz.bio/ are the operator's own"))]
+    #[x_kube(
+        validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("annotations under boltz.bio/ are the operator's own"),
+        validation = Rule::new("self.all(name, !format.qualifiedName().validate(name.lowerAscii()).hasValue())").message("each name must be a qualified name, such as team or example.com/team")
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -248,8 +255,16 @@ pub struct RolloutRestartTarget {
     pub name: String,
 }
 
+impl std::fmt::Display for RolloutRestartTarget {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}", <&str>::from(self.kind), self.name)
+    }
+}
+
 /// The kinds of workload that can be restarted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 pub enum WorkloadKind {
     /// apps/v1 Deployment.
     Deployment,
@@ -337,9 +352,23 @@ pub struct BoltzApiKeyStatus {
     /// Older keys that still work, and until when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous_keys: Vec<PreviousKeyStatus>,
+
+    /// Workloads of `rolloutRestartTargets` that are still to be restarted for the current key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_restarts: Vec<RolloutRestartTarget>,
 }
 
 impl BoltzApiKeyStatus {
+    /// What it says, whenever its conditions came to be so.
+    #[must_use]
+    pub fn without_transition_times(&self) -> Self {
+        let mut status = self.clone();
+        for condition in &mut status.conditions {
+            condition.last_transition_time = Time(jiff::Timestamp::UNIX_EPOCH);
+        }
+        status
+    }
+
     /// Whether it names the key, as current or previous.
     pub fn names(&self, key_id: &str) -> bool {
         self.key_id.as_deref() == Some(key_id)

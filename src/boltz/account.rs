@@ -4,10 +4,10 @@ use super::budget::Budget;
 use crate::{
     api::Mode,
     backoff,
-    boltz::{AuthMe, BoltzClient, BoltzError, BoltzErrorKind},
+    boltz::{AuthMe, BoltzClient, BoltzError},
     clock::Clock,
     observability::metrics::Metrics,
-    plan::{AccountFacts, Block, Monotonic, Reason},
+    plan::{AccountFacts, Block, BoltzErrorKind, Monotonic, Reason},
 };
 use secrecy::SecretString;
 use std::{
@@ -115,7 +115,7 @@ impl Account {
     pub fn failed(&self, error: &BoltzError, now: Monotonic) {
         let mut state = self.lock();
         match error.kind() {
-            BoltzErrorKind::Rejected => {}
+            BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {}
             BoltzErrorKind::Unauthorized => {
                 // A 403 may concern one object's workspace only: the check of the key itself tells.
                 if error.status() == Some(401) {

@@ -7,7 +7,7 @@ use super::{
 use crate::observability::metrics::Metrics;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Certificate, Request, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -19,6 +19,8 @@ use tokio::{sync::watch, time::timeout_at};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 const KEYS: &str = "/compute/v1/admin/api-keys";
+/// All but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const AUTH_ME: &str = "/compute/v1/auth/me";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes. A full page of the list has some 50 KiB.
@@ -135,24 +137,24 @@ impl BoltzClient {
         self.send("list the keys", "list", call).await
     }
 
-    /// Revokes a key. One that Boltz does not know, or has revoked before, counts as revoked.
+    /// Revokes a key. That it was revoked before is no failure; that Boltz does not know it is for the caller to judge.
     pub async fn revoke_key(&self, id: &str) -> Result<Revocation, BoltzError> {
         // The form of Boltz's ids is not known, and one can come from an annotation: it is one segment of the path,
         // whatever it holds. `.` and `..` cannot be one.
         if matches!(id, "" | "." | "..") {
             return Err(BoltzError::InvalidId { operation: "revoke a key" });
         }
-        let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
+        let id = utf8_percent_encode(id, RESERVED);
         let call = self.request(Method::POST, &format!("{KEYS}/{id}/revoke"));
         match self.send::<KeyDetails>("revoke a key", "revoke", call).await {
             // Whatever its status says: a key that is still active is not revoked.
             Ok(details) if details.is_active => Err(BoltzError::Unreadable { operation: "revoke a key" }),
             Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
-            Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::AlreadyGone),
+            Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::NotFound),
             Err(BoltzError::Status { status: 400 | 409 | 422, code, message, .. })
                 if says_already(&code) || says_already(&message) =>
             {
-                Ok(Revocation::AlreadyGone)
+                Ok(Revocation::AlreadyRevoked)
             }
             Err(error) => Err(error),
         }

@@ -1,5 +1,6 @@
 //! What can go wrong with a call, and what that means for the one who made it.
 
+use crate::plan::{BoltzErrorKind, BoltzFailure, Effect};
 use std::time::Duration;
 
 /// What went wrong beneath HTTP.
@@ -93,28 +94,6 @@ fn describe(code: &str, message: &str) -> String {
     }
 }
 
-/// Whether a failed create may have made a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Surely not.
-    None,
-    /// Perhaps, now or later.
-    Unknown,
-}
-
-/// What to do about a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BoltzErrorKind {
-    /// The admin key is not taken: another key is needed.
-    Unauthorized,
-    /// The request is refused, and will be again.
-    Rejected,
-    /// Too many calls: wait.
-    RateLimited,
-    /// Boltz, or the way to it, is out of order: wait.
-    Unavailable,
-}
-
 impl BoltzError {
     /// Whether a create that failed so may have made a key. Surely not only when it was not sent, or when the answer
     /// is a 4xx that says what is wrong with it. A 429 may come although the call was executed.
@@ -136,14 +115,25 @@ impl BoltzError {
             | Self::Timeout { .. }
             | Self::Transport { .. }
             | Self::Unreadable { .. } => BoltzErrorKind::Unavailable,
-            Self::InvalidId { .. } => BoltzErrorKind::Rejected,
+            Self::InvalidId { .. } => BoltzErrorKind::Invalid,
             Self::Status { status, .. } => match status {
                 401 | 403 => BoltzErrorKind::Unauthorized,
                 429 => BoltzErrorKind::RateLimited,
                 408 | 409 | 425 => BoltzErrorKind::Unavailable,
-                400..=499 => BoltzErrorKind::Rejected,
+                400 | 422 => BoltzErrorKind::Invalid,
+                402..=499 => BoltzErrorKind::Refused,
                 _ => BoltzErrorKind::Unavailable,
             },
+        }
+    }
+
+    /// What the plan has to know of it.
+    pub fn failure(&self) -> BoltzFailure {
+        BoltzFailure {
+            kind: self.kind(),
+            effect: self.effect(),
+            retry_after: self.retry_after(),
+            message: self.to_string(),
         }
     }
 
@@ -188,15 +178,17 @@ mod tests {
 
     #[test]
     fn only_what_surely_had_no_effect_counts_as_such() {
-        use BoltzErrorKind::{RateLimited, Rejected, Unauthorized, Unavailable};
+        use BoltzErrorKind::{Invalid, RateLimited, Refused, Unauthorized, Unavailable};
         for (status, effect, kind) in [
-            (400, Effect::None, Rejected),
+            (400, Effect::None, Invalid),
+            (402, Effect::None, Refused),
             (401, Effect::None, Unauthorized),
             (403, Effect::None, Unauthorized),
-            (404, Effect::None, Rejected),
+            (404, Effect::None, Refused),
+            (410, Effect::None, Refused),
             (408, Effect::Unknown, Unavailable),
             (409, Effect::Unknown, Unavailable),
-            (422, Effect::None, Rejected),
+            (422, Effect::None, Invalid),
             (425, Effect::Unknown, Unavailable),
             (429, Effect::Unknown, RateLimited),
             (500, Effect::Unknown, Unavailable),

@@ -10,5 +10,5 @@ pub mod snapshot;
 mod types;
 
 pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions, read_answer, read_refusal, retry_after};
-pub use error::{BoltzError, BoltzErrorKind, BoxError, Effect, SendError};
+pub use error::{BoltzError, BoxError, SendError};
 pub use types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyMode, KeyPage, Revocation};

@@ -105,8 +105,10 @@ pub struct KeyPage {
 pub enum Revocation {
     /// Boltz revoked it now, or says again that it is revoked.
     Revoked(Box<KeyDetails>),
-    /// Boltz does not know it or had revoked it before.
-    AlreadyGone,
+    /// Boltz says that it had revoked it before.
+    AlreadyRevoked,
+    /// 404. Boltz does not know the key, or a gateway did not find the way.
+    NotFound,
 }
 
 /// Who a key belongs to.

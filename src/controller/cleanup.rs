@@ -1,10 +1,9 @@
 //! What is left of objects that are gone: keys that nobody else knows of, memory, metrics.
 
-use super::{Context, ObjectState};
+use super::{Context, ObjectState, execute::revoke_key, observe};
 use crate::{
-    api::{DeletionPolicy, WatchedApiKey, annotations::DELETION_POLICY_ANNOTATION},
-    kubernetes::error::KubernetesError,
-    plan::Facts,
+    api::{Mode, WatchedApiKey},
+    plan::{Effects, Facts, RevokeReason, Slot, Step},
 };
 use kube::{
     ResourceExt,
@@ -20,35 +19,30 @@ fn forget(context: &Context, facts: &Facts) {
 }
 
 /// The object is gone.
-pub(super) async fn on_object_gone(
-    context: &Context,
-    state: &mut ObjectState,
-    facts: &Facts,
-) -> Result<Action, KubernetesError> {
-    if revoke_left_behind(context, state).await {
+pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, facts: &Facts) -> Action {
+    if revoke_left_behind(context, state, facts).await {
         forget(context, facts);
     }
-    Ok(Action::await_change())
+    Action::await_change()
 }
 
 /// Rule 9: the object is gone, so the keys that nobody else knows of are revoked at once. Says whether none is left.
-async fn revoke_left_behind(context: &Context, state: &mut ObjectState) -> bool {
-    let is_retained = state.latest.as_ref().is_some_and(|object| {
-        object.annotations().get(DELETION_POLICY_ANNOTATION).is_some_and(|policy| policy == "Retain")
-            || object.spec.as_ref().is_ok_and(|spec| spec.deletion_policy == DeletionPolicy::Retain)
-    });
+async fn revoke_left_behind(context: &Context, state: &mut ObjectState, facts: &Facts) -> bool {
+    let mut facts = facts.clone();
+    observe::refresh(context, state, &mut facts);
+    let is_retained = !facts.object.owns_its_secret();
+    let now = context.clock.now().monotonic;
+    let is_blocked = context.account.facts(Mode::Test).calls_blocked.is_some_and(|block| block.holds(now));
     for key_id in state.memory.left_behind(is_retained) {
-        match context.account.client().revoke_key(&key_id).await {
-            Ok(_) => {
-                tracing::info!(key_id, reason = "NotStored", "a key was revoked: its object is gone");
-                context.metrics.revoked("NotStored");
-                state.forget_value_of(&key_id);
-            }
-            Err(error) => {
-                context.account.failed(&error, context.clock.now().monotonic);
-                tracing::warn!(key_id, error = &error as &dyn std::error::Error, "a key was not revoked");
-            }
+        if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
+            continue;
         }
+        let answer = revoke_key(context, &key_id, RevokeReason::NotStored).await;
+        let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
+        let effects = state.apply(&step, answer, &facts, context);
+        // Nobody can read an event about an object that is gone.
+        context.tell(&facts.object, &Effects { events: Vec::new(), ..effects });
+        context.inventory.want_pass_since(now);
     }
     state.memory.left_behind(is_retained).is_empty()
 }
@@ -69,7 +63,9 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
             let mut state = shared.lock().await;
             let read = context.kubernetes.get_object(&state.namespace, &state.name).await;
             let is_gone = read.is_ok_and(|read| read.and_then(|object| object.uid()).as_ref() != Some(&uid));
-            if is_gone && revoke_left_behind(context, &mut state).await {
+            let Some(latest) = state.latest.clone().map(Arc::new).filter(|_| is_gone) else { continue };
+            let facts = observe::from_caches(context, &mut state, &latest);
+            if revoke_left_behind(context, &mut state, &facts).await {
                 context.states().remove(&uid);
                 let recreated = stores.iter().flat_map(Store::state).any(|object| {
                     object.name_any() == state.name && object.namespace().as_ref() == Some(&state.namespace)

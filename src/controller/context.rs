@@ -6,10 +6,11 @@ use crate::{
     clock::Clock,
     kubernetes::{client::Kubernetes, events::Events, secret_index::SecretIndex},
     observability::metrics::Metrics,
-    plan::{Memory, Settings},
+    plan::{Answer, Count, Effects, EventKind, Facts, ObjectFacts, ProcessMemory, Settings, Step},
     protocol::marker::AttemptId,
 };
 use kube::ResourceExt;
+use rand::RngExt;
 use secrecy::SecretString;
 use std::{
     collections::{HashMap, HashSet},
@@ -45,22 +46,23 @@ pub struct Context {
 pub struct ObjectState {
     pub(super) name: String,
     pub(super) namespace: String,
-    pub(super) memory: Memory,
+    pub(super) memory: ProcessMemory,
     /// The values of keys in hand: from the POST's answer to the write of the Secret.
     pub(super) values: HashMap<AttemptId, SecretString>,
     /// The newest version of the object that a read or an own write showed.
     pub(super) latest: Option<WatchedApiKey>,
-    pub(super) mint_failures: u32,
-    pub(super) errors: u32,
-    pub(super) revoke_failures: u32,
+    /// Something happened that may cure what stands against the Secret's name.
+    pub(super) secret_may_be_free: bool,
 }
 
 impl ObjectState {
-    /// The key is revoked, and its value of no use any more.
-    pub(super) fn forget_value_of(&mut self, key_id: &str) {
-        self.memory.revoked(key_id);
+    /// Takes in an answer, keeps only the values of keys in hand, and says what is to be told.
+    pub(super) fn apply(&mut self, step: &Step, answer: Answer, facts: &Facts, context: &Context) -> Effects {
+        let jitter = rand::rng().random();
+        let effects = self.memory.apply(step, answer, facts, context.clock.now(), &context.settings, jitter);
         let in_hand: HashSet<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
         self.values.retain(|attempt, _| in_hand.contains(attempt));
+        effects
     }
 }
 
@@ -98,6 +100,30 @@ impl Context {
             events,
             states: Mutex::default(),
             permits: Semaphore::new(usize::from(limits.concurrency)),
+        }
+    }
+
+    /// Passes on what an answer is worth telling.
+    pub(super) fn tell(&self, object: &ObjectFacts, effects: &Effects) {
+        for count in &effects.counts {
+            match *count {
+                Count::Issued(reason) => self.metrics.issued(reason),
+                Count::Revoked(reason) => self.metrics.revoked(reason),
+                Count::StrayRevoked => self.metrics.stray_revoked(),
+                Count::IssueFailed(reason) => self.metrics.issue_failed(reason),
+                Count::StepFailed => self.metrics.step_failed(),
+            }
+        }
+        for line in &effects.log {
+            let (namespace, name, key_id) = (&object.namespace, &object.name, line.key_id.as_deref());
+            let (message, detail) = (line.message, &line.detail);
+            match line.kind {
+                EventKind::Normal => tracing::info!(namespace, name, key_id, detail, "{message}"),
+                EventKind::Warning => tracing::warn!(namespace, name, key_id, detail, "{message}"),
+            }
+        }
+        for event in &effects.events {
+            self.events.publish(object, event.clone());
         }
     }
 

@@ -1,183 +1,207 @@
-//! The only writer: one arm per step. An answer feeds the next observation.
+//! The only writer: one arm and one call per step. It decides nothing: an answer becomes an [`Answer`], and what the call
+//! showed of the cluster becomes [`Shown`].
 
 use super::{Context, ObjectState, observe};
 use crate::{
     api::{
-        BoltzApiKeySpec, BoltzApiKeyStatus, Mode, WorkloadKind,
+        BoltzApiKeySpec, BoltzApiKeyStatus, Mode, RolloutRestartTarget, WatchedApiKey,
         annotations::{FINALIZER, LEDGER_ANNOTATION, RESTARTED_FOR_ANNOTATION},
     },
-    backoff,
-    boltz::{BoltzError, BoltzErrorKind, CreateKeyRequest, Effect, KeyMode, Revocation},
-    kubernetes::secret_index::{SecretMetadata, Value},
+    boltz::{CreateKeyRequest, KeyMode, Revocation},
     kubernetes::{
         client::SecretWithData,
-        error::{KubernetesError, Verdict},
-        events,
-        secret_body::{encode, new_secret, secret_patch},
+        error::KubernetesError,
+        secret_body::{encode, new_secret, owner_references, secret_patch},
+        secret_index::{SecretMetadata, Value},
     },
     plan::{
-        Block, Facts, Intent, MintedKey, OwnSecret, Reason, RevokeReason, SecretFacts, Step, with_finalizer,
+        Answer, ApiFailure, Facts, Intent, MintedKey, OwnSecret, RevokeReason, SecretFacts, Step, Verdict,
+        with_finalizer,
     },
     protocol::{
         ledger::{Ledger, LedgerEntry},
         marker::{AttemptId, Marker, ObjectMark},
-        record::{PreviousKey, Record, value_sha256},
+        record::{Record, value_sha256},
     },
 };
 use k8s_openapi::ByteString;
 use rand::RngExt;
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
-use std::time::Duration;
 
-/// What became of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The facts hold its answer: decide again.
-    Done,
-    /// The facts were not up to date, or the fate of a write is not known: read, then decide again.
-    ReadAgain,
-    /// The object is let go.
-    Gone,
+/// The bytes of a dry run, which no workload ever sees.
+const DRY_RUN_VALUE: &[u8] = b"preflight";
+
+/// What a call showed of the cluster, to become a fact.
+pub enum Shown {
+    /// Nothing new.
+    Nothing,
+    /// Object and Secrets, as the API server has them.
+    Everything(Box<Facts>),
+    /// The object.
+    Object(Box<WatchedApiKey>),
+    /// The object, whose status is what was written, whatever form the API server gave it.
+    Reported(Box<WatchedApiKey>, Box<BoltzApiKeyStatus>),
+    /// The wanted Secret, and the hash of its value.
+    Secret(Box<SecretMetadata>, Option<String>),
+    /// The Secret of that name is gone.
+    NoSecret(String),
+    /// The dry run passed.
+    Preflight,
 }
 
 /// Carries out one step.
 pub async fn execute(
     context: &Context,
     state: &mut ObjectState,
-    facts: &mut Facts,
-    step: Step,
-) -> Result<Outcome, KubernetesError> {
+    facts: &Facts,
+    step: &Step,
+) -> (Answer, Shown) {
     let mut execution = Execution { context, state, facts };
     match step {
-        Step::Wait => Ok(Outcome::Done),
+        Step::Wait => (Answer::Done, Shown::Nothing),
+        Step::ReadLive => execution.read_live().await,
         Step::Preflight => execution.preflight().await,
-        Step::WriteAttempt { keep, intent } => execution.write_attempt(keep, *intent).await,
-        Step::Mint(attempt) => {
-            execution.mint(attempt).await;
-            Ok(Outcome::Done)
-        }
-        Step::Store { attempt, record } => execution.store(attempt, *record).await,
-        Step::WriteStatus(status) => execution.write_status(*status).await,
-        Step::Revoke { key_id, reason } => {
-            execution.revoke(key_id, reason).await;
-            Ok(Outcome::Done)
-        }
-        Step::AddFinalizer => {
-            let finalizers = with_finalizer(&execution.facts.object.finalizers);
-            execution.patch_object("add the finalizer", json!({"finalizers": finalizers})).await
-        }
-        Step::WriteRecord(record) => execution.write_record(*record).await,
-        Step::MoveSecret { from } => execution.move_secret(&from).await,
-        Step::DeleteSecret { name, uid } => {
-            let namespace = &execution.facts.object.namespace;
-            context.kubernetes.delete_secret(namespace, &name, &uid).await?;
-            context.secrets.remove(namespace, &name, None);
-            execution.facts.other_secrets.retain(|secret| secret.name != name);
-            Ok(Outcome::Done)
-        }
+        Step::WriteAttempt { keep, intent } => execution.write_attempt(keep.clone(), intent).await,
+        Step::Mint(attempt) => (execution.mint(attempt).await, Shown::Nothing),
+        Step::Store { attempt, record } => execution.store(attempt, record).await,
+        Step::WriteStatus(status) => execution.write_status(status).await,
+        Step::Revoke { key_id, reason } => (revoke_key(context, key_id, *reason).await, Shown::Nothing),
+        Step::AddFinalizer => execution.add_finalizer().await,
+        Step::WriteRecord(record) => execution.write_record(record).await,
+        Step::MoveSecret { from } => execution.move_secret(from).await,
+        Step::DeleteSecret { name, uid } => execution.delete_secret(name, uid).await,
         Step::Reshape => execution.reshape().await,
-        Step::RestartWorkloads => execution.restart_workloads().await,
-        Step::ReleaseSecret { name } => execution.release_secret(&name).await,
-        Step::DropFinalizer { staying } => execution.drop_finalizer(staying).await,
+        Step::RestartWorkload { target, key_id } => {
+            (execution.restart_workload(target, key_id).await, Shown::Nothing)
+        }
+        Step::ReleaseSecret { name } => execution.release_secret(name).await,
+        Step::DropFinalizer { .. } => (execution.drop_finalizer().await, Shown::Nothing),
+    }
+}
+
+/// The one way in which the operator revokes a key. Whoever calls it has decided so on live facts (rule 8).
+pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -> Answer {
+    tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
+    match context.account.client().revoke_key(key_id).await {
+        Ok(revocation) => {
+            context.account.succeeded();
+            match revocation {
+                Revocation::Revoked(_) => Answer::Done,
+                Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
+                Revocation::NotFound => Answer::KeyNotFound,
+            }
+        }
+        Err(error) => {
+            context.account.failed(&error, context.clock.now().monotonic);
+            Answer::BoltzFailed(error.failure())
+        }
     }
 }
 
 struct Execution<'a> {
     context: &'a Context,
     state: &'a mut ObjectState,
-    facts: &'a mut Facts,
+    facts: &'a Facts,
 }
 
 impl Execution<'_> {
+    async fn read_live(&mut self) -> (Answer, Shown) {
+        match observe::live(self.context, self.state, &self.facts.object).await {
+            Ok(Some(facts)) => (Answer::Done, Shown::Everything(Box::new(facts))),
+            Ok(None) => (Answer::Gone, Shown::Nothing),
+            // The newest version of the object is known all the same, if only the Secret could not be read.
+            Err(error) => {
+                let object = self.state.latest.clone().map(Box::new);
+                (Answer::ApiFailed(error.failure()), object.map_or(Shown::Nothing, Shown::Object))
+            }
+        }
+    }
+
     /// C0, R0: catches a taken name, missing rights, quota, policies and a terminating namespace before a key is
     /// minted that could not be stored.
-    async fn preflight(&mut self) -> Result<Outcome, KubernetesError> {
+    async fn preflight(&mut self) -> (Answer, Shown) {
         let mut placeholder = Record::placeholder(&self.facts.object.uid);
         if let Ok(spec) = &self.facts.object.spec {
             placeholder.take_shape(spec);
         }
-        let value = json!(ByteString(b"preflight".to_vec()));
+        let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
         match self.write_secret(&placeholder, value, true).await {
-            Ok(_) => {
-                self.facts.preflight_passed = true;
-                Ok(Outcome::Done)
+            Ok(metadata) if metadata.record.as_deref() != Some(placeholder.to_annotation().as_str()) => {
+                (Answer::Undone("the record is missing on the Secret".to_owned()), Shown::Nothing)
             }
+            Ok(_) => (Answer::Done, Shown::Preflight),
             Err(error) if error.is_lack_of_dry_run() => {
                 // A webhook that cannot take part in dry runs must not block for ever: a live read stands in.
-                let name = self.facts.object.secret_name().to_owned();
-                let found = observe::read_secret(self.context, &self.facts.object.namespace, &name).await?;
-                let as_known = match (&found, &self.facts.secret) {
-                    (None, SecretFacts::Absent) => true,
-                    (Some((read, _)), SecretFacts::Ours(own)) => {
-                        read.resource_version == own.resource_version
+                let name = self.facts.object.secret_name();
+                match observe::read_secret(self.context, &self.facts.object.namespace, name).await {
+                    Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+                    Ok(found) => {
+                        let as_known = match (&found, &self.facts.secret) {
+                            (None, SecretFacts::Absent) => true,
+                            (Some((read, _)), SecretFacts::Ours(own)) => {
+                                read.resource_version == own.resource_version
+                            }
+                            _ => false,
+                        };
+                        if as_known {
+                            (Answer::Done, Shown::Preflight)
+                        } else {
+                            (Answer::Stale, Shown::Nothing)
+                        }
                     }
-                    _ => false,
-                };
-                self.facts.preflight_passed = as_known;
-                Ok(if as_known { Outcome::Done } else { Outcome::ReadAgain })
-            }
-            Err(error) => match self.verdict_on_secret(&error) {
-                Verdict::Conflict => Ok(Outcome::ReadAgain),
-                Verdict::Refused | Verdict::NotFound => {
-                    self.block_storing(&error);
-                    Ok(Outcome::Done)
                 }
-                Verdict::Unknown => Err(error),
-            },
+            }
+            Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
         }
     }
 
     /// A Secret that was there and is gone is a conflict like another version of it: a key in hand goes to a new one. A
     /// namespace that is gone refuses.
-    fn verdict_on_secret(&self, error: &KubernetesError) -> Verdict {
-        match (error.verdict(), &self.facts.secret) {
-            (Verdict::NotFound, SecretFacts::Ours(_)) => Verdict::Conflict,
-            (verdict, _) => verdict,
+    fn failure_of_secret(&self, error: &KubernetesError) -> ApiFailure {
+        let failure = error.failure();
+        match (failure.verdict, &self.facts.secret) {
+            (Verdict::NotFound, SecretFacts::Ours(_)) => ApiFailure { verdict: Verdict::Conflict, ..failure },
+            _ => failure,
         }
     }
 
-    fn block_storing(&mut self, error: &KubernetesError) {
-        let reason = if error.is_policy() { Reason::PolicyDenied } else { Reason::SecretWriteFailed };
-        let until = self.context.clock.now().monotonic.plus(self.context.settings.recheck);
-        let message = format!("The Secret cannot be written: {}", error.message());
-        self.state.memory.store_blocked = Some(Block { reason, message, until: Some(until) });
-        self.context.metrics.issue_failed(reason.as_str());
-    }
-
     /// C1, R1: finalizer and new attempt, in one write, before the POST.
-    async fn write_attempt(
-        &mut self,
-        keep: Vec<LedgerEntry>,
-        intent: Intent,
-    ) -> Result<Outcome, KubernetesError> {
+    async fn write_attempt(&mut self, keep: Vec<LedgerEntry>, intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
         if let Err(block) = self.context.account.take_mint(now.monotonic) {
-            self.state.memory.mint_blocked = Some(block);
-            return Ok(Outcome::Done);
+            return (Answer::Postponed(block), Shown::Nothing);
         }
         let attempt = AttemptId::from_random(rand::rng().random());
         let mut ledger = Ledger { entries: keep };
         ledger.entries.push(LedgerEntry { attempt: attempt.clone(), written_at: now.wall });
-        self.state.memory.writing(attempt.clone(), intent, now.monotonic);
+        self.state.memory.mark_writing(attempt.clone(), intent.clone(), now.monotonic);
+        let finalizers = with_finalizer(&self.facts.object.finalizers);
         let metadata = json!({
-            "finalizers": with_finalizer(&self.facts.object.finalizers),
+            "finalizers": finalizers,
             "annotations": {LEDGER_ANNOTATION: ledger.to_annotation()},
         });
-        let outcome = self.patch_object("write the attempt", metadata).await;
-        if self.facts.object.ledger.contains(&attempt) {
-            self.state.memory.written(&attempt);
-        }
-        outcome
+        let (answer, object) = self.patch_object("write the attempt", metadata).await;
+        let Some(object) = object else { return (answer, Shown::Nothing) };
+        let shown = observe::object_facts(&object);
+        let answer = if !shown.ledger.contains(&attempt) {
+            Answer::Undone(format!("the annotation {LEDGER_ANNOTATION} lacks the new attempt"))
+        } else if !shown.has_finalizer {
+            Answer::Undone(format!("the finalizer {FINALIZER} is missing"))
+        } else {
+            self.state.memory.mark_written(&attempt);
+            answer
+        };
+        (answer, Shown::Object(object))
     }
 
     /// C2, R2: the one POST of the attempt.
-    async fn mint(&mut self, attempt: AttemptId) {
-        let Some(known) = self.state.memory.posting(&attempt) else { return };
+    async fn mint(&mut self, attempt: &AttemptId) -> Answer {
+        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let now = self.context.clock.now().monotonic;
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
-        let request = create_request(self.context, self.facts, &known.intent.spec, &attempt);
+        let request = create_request(self.context, self.facts, &known.intent.spec, attempt);
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
                 self.context.account.succeeded();
@@ -193,85 +217,25 @@ impl Execution<'_> {
                     livemode: details.livemode,
                     workspace_id: details.workspace_id,
                 };
-                self.state.memory.answered(&attempt, key);
-                self.state.values.insert(attempt, created.key);
-                self.state.mint_failures = 0;
+                self.state.values.insert(attempt.clone(), created.key);
+                Answer::Minted(Box::new(key))
             }
             Err(error) => {
-                if error.effect() == Effect::None {
-                    self.state.memory.not_posted(&attempt);
-                }
-                self.mint_failed(&error);
+                self.context.account.failed(&error, self.context.clock.now().monotonic);
+                Answer::BoltzFailed(error.failure())
             }
         }
-    }
-
-    fn mint_failed(&mut self, error: &BoltzError) {
-        let now = self.context.clock.now().monotonic;
-        self.context.account.failed(error, now);
-        self.state.mint_failures = self.state.mint_failures.saturating_add(1);
-        let reason = match error.kind() {
-            BoltzErrorKind::Rejected => {
-                self.state.memory.rejected = Some((self.facts.object.generation, rejection(error)));
-                Reason::BoltzRejected
-            }
-            BoltzErrorKind::Unauthorized => Reason::BoltzUnauthorized,
-            BoltzErrorKind::RateLimited => Reason::RateLimited,
-            BoltzErrorKind::Unavailable => Reason::BoltzUnavailable,
-        };
-        if reason != Reason::BoltzRejected {
-            let until = now.plus(backoff::delay(self.state.mint_failures, error.retry_after()));
-            let message = format!("Boltz did not issue a key: {error}. The operator tries again.");
-            self.state.memory.mint_blocked = Some(Block { reason, message, until: Some(until) });
-        }
-        self.context.metrics.issue_failed(reason.as_str());
-        tracing::warn!(
-            error = error as &dyn std::error::Error,
-            reason = reason.as_str(),
-            "no key was issued"
-        );
     }
 
     /// C3, R3: the key and its record, in one write.
-    async fn store(&mut self, attempt: AttemptId, record: Record) -> Result<Outcome, KubernetesError> {
-        let Some(value) = self.state.values.get(&attempt).map(encode) else { return Ok(Outcome::Done) };
-        let was_in_doubt = self.state.memory.storing(&attempt);
-        let replaced = self.facts.record().map(|record| record.key_id.clone());
-        match self.write_secret(&record, value, false).await {
-            Ok(metadata) => {
-                self.take_secret(metadata, Some(record.value_sha256));
-                self.state.memory.stored(&attempt);
-                self.state.values.remove(&attempt);
-                let (key_id, reason) = (record.key_id, record.reason.as_str());
-                self.context.metrics.issued(reason);
-                tracing::info!(key_id, reason, "a key was issued and stored");
-                if record.rotations > 0 {
-                    let replaced = record.previous.iter().find(|key| replaced.as_ref() == Some(&key.key_id));
-                    self.event(events::Kind::Normal, "Rotated", rotation_note(&key_id, reason, replaced));
-                }
-                Ok(Outcome::Done)
-            }
-            Err(error) => {
-                let verdict = self.verdict_on_secret(&error);
-                self.state.memory.not_stored(
-                    &attempt,
-                    was_in_doubt || verdict == Verdict::Unknown,
-                    matches!(verdict, Verdict::Refused | Verdict::NotFound),
-                );
-                match verdict {
-                    Verdict::Refused | Verdict::NotFound => self.block_storing(&error),
-                    Verdict::Unknown => {
-                        let until = self.context.clock.now().monotonic.plus(Duration::from_secs(1));
-                        let message =
-                            format!("The Secret could not be written: {error}. The operator tries again.");
-                        self.state.memory.store_blocked =
-                            Some(Block { reason: Reason::SecretWriteFailed, message, until: Some(until) });
-                    }
-                    Verdict::Conflict => {}
-                }
-                tracing::warn!(error = &error as &dyn std::error::Error, "a key was not stored");
-                Ok(Outcome::ReadAgain)
-            }
+    async fn store(&mut self, attempt: &AttemptId, record: &Record) -> (Answer, Shown) {
+        let Some(value) = self.state.values.get(attempt).map(encode) else {
+            return (Answer::Stale, Shown::Nothing);
+        };
+        self.state.memory.mark_storing(attempt);
+        match self.write_secret(record, value, false).await {
+            Ok(metadata) => written(metadata, record, Some(record.value_sha256.clone())),
+            Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
         }
     }
 
@@ -295,15 +259,7 @@ impl Execution<'_> {
         }
     }
 
-    /// The answer to a write of the wanted Secret becomes a fact.
-    fn take_secret(&mut self, metadata: SecretMetadata, value_sha256: Option<String>) {
-        let own = metadata.as_own(&self.facts.object.uid, value_sha256.clone());
-        self.facts.secret = SecretFacts::Ours(Box::new(own));
-        self.facts.preflight_passed = false;
-        self.context.secrets.put(metadata, Value::Read(value_sha256));
-    }
-
-    async fn write_status(&mut self, status: BoltzApiKeyStatus) -> Result<Outcome, KubernetesError> {
+    async fn write_status(&mut self, status: &BoltzApiKeyStatus) -> (Answer, Shown) {
         let object = &self.facts.object;
         let (old, new) = (json!(object.status), json!(status));
         let mut fields = new.as_object().cloned().unwrap_or_default();
@@ -312,266 +268,152 @@ impl Execution<'_> {
         }
         let patch = json!({"metadata": self.guard(), "status": fields});
         match self.context.kubernetes.patch_status(&object.namespace, &object.name, &patch).await {
-            Ok(read) => {
-                let before = std::mem::take(&mut self.facts.object.status);
-                observe::absorb_object(self.state, self.facts, read);
-                // What was written is what stands, whatever the API server made of its form.
-                self.facts.object.status = status;
-                let now = self.context.clock.now().monotonic;
-                self.state.memory.reported(&self.facts.object.status, now);
-                for (kind, reason, note) in events::transitions(&before, &self.facts.object.status) {
-                    match kind {
-                        events::Kind::Normal => tracing::info!(reason, "{note}"),
-                        events::Kind::Warning => tracing::warn!(reason, "{note}"),
-                    }
-                    self.event(kind, reason, note);
-                }
-                Ok(Outcome::Done)
-            }
-            Err(error) => read_again_after_conflict(error),
+            Ok(read) => (Answer::Done, Shown::Reported(Box::new(read), Box::new(status.clone()))),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
 
-    /// R5, D1, strays, compensation. The live read that has to come before it is behind these facts.
-    async fn revoke(&mut self, key_id: String, reason: RevokeReason) {
-        self.facts.live = false;
-        let answer = self.context.account.client().revoke_key(&key_id).await;
-        let now = self.context.clock.now().monotonic;
-        match answer {
-            Ok(revocation) => {
-                self.context.account.succeeded();
-                self.state.forget_value_of(&key_id);
-                self.state.revoke_failures = 0;
-                if matches!(revocation, Revocation::Revoked(_)) {
-                    self.context.metrics.revoked(reason.as_str());
-                    if reason == RevokeReason::Stray {
-                        self.context.metrics.stray_revoked();
-                    }
-                }
-                tracing::info!(key_id, reason = reason.as_str(), "a key was revoked");
-                let (was_in_use, note) = self.revocation_note(&key_id, reason);
-                let kind = match reason {
-                    RevokeReason::OverlapOver | RevokeReason::RotateNow if was_in_use => {
-                        events::Kind::Warning
-                    }
-                    RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::Deleted => {
-                        events::Kind::Normal
-                    }
-                    RevokeReason::OverlapCut | RevokeReason::Stray | RevokeReason::NotStored => {
-                        events::Kind::Warning
-                    }
-                };
-                self.event(kind, "Revoked", note);
-            }
-            Err(error) => {
-                self.context.account.failed(&error, now);
-                self.state.revoke_failures = self.state.revoke_failures.saturating_add(1);
-                let delay = backoff::delay(self.state.revoke_failures, error.retry_after());
-                let reason = match error.kind() {
-                    BoltzErrorKind::Unauthorized => Reason::BoltzUnauthorized,
-                    BoltzErrorKind::RateLimited => Reason::RateLimited,
-                    BoltzErrorKind::Rejected => Reason::BoltzRejected,
-                    BoltzErrorKind::Unavailable => Reason::BoltzUnavailable,
-                };
-                let message = format!("The key {key_id} could not be revoked: {error}.");
-                self.state.memory.revoke_blocked =
-                    Some(Block { reason, message, until: Some(now.plus(delay)) });
-                tracing::warn!(
-                    key_id,
-                    error = &error as &dyn std::error::Error,
-                    "a key could not be revoked"
-                );
-            }
-        }
+    async fn add_finalizer(&mut self) -> (Answer, Shown) {
+        let finalizers = with_finalizer(&self.facts.object.finalizers);
+        let (answer, object) =
+            self.patch_object("add the finalizer", json!({"finalizers": finalizers})).await;
+        let Some(object) = object else { return (answer, Shown::Nothing) };
+        let answer = if observe::object_facts(&object).has_finalizer {
+            answer
+        } else {
+            Answer::Undone(format!("the finalizer {FINALIZER} is missing"))
+        };
+        (answer, Shown::Object(object))
     }
 
-    /// Whether Boltz saw the key used after its successor was issued, and what the event says: some workload may not
-    /// have picked up the new key.
-    fn revocation_note(&self, key_id: &str, reason: RevokeReason) -> (bool, String) {
-        let note = format!("Revoked the key {key_id} ({}).", reason.as_str());
-        let was_replaced =
-            matches!(reason, RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::OverlapCut);
-        let replaced_at = self.facts.record().filter(|_| was_replaced).map(|record| record.issued_at);
-        let last_used_at = self.facts.listed(key_id).and_then(|listed| listed.last_used_at);
-        match (last_used_at, replaced_at) {
-            (Some(used), Some(replaced)) if used > replaced => {
-                (true, format!("{note} It was used after its successor was issued, last at {used:.0}."))
-            }
-            _ => (false, note),
-        }
-    }
-
-    async fn write_record(&mut self, record: Record) -> Result<Outcome, KubernetesError> {
-        let SecretFacts::Ours(own) = &self.facts.secret else { return Ok(Outcome::ReadAgain) };
-        let patch = secret_patch(self.facts, own, &record, None);
-        self.patch_own_secret(OwnSecret::clone(own), patch).await
+    async fn write_record(&mut self, record: &Record) -> (Answer, Shown) {
+        let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
+        let patch = secret_patch(self.facts, own, record, None);
+        self.patch_own_secret(own, record, &patch).await
     }
 
     /// A Secret's change that leaves its value alone.
-    async fn patch_own_secret(&mut self, own: OwnSecret, patch: Json) -> Result<Outcome, KubernetesError> {
+    async fn patch_own_secret(&self, own: &OwnSecret, record: &Record, patch: &Json) -> (Answer, Shown) {
         let namespace = &self.facts.object.namespace;
-        match self.context.kubernetes.patch_secret(namespace, &own.name, &patch, false).await {
-            Ok(metadata) => {
-                self.take_secret(metadata, own.value_sha256);
-                Ok(Outcome::Done)
-            }
-            Err(error) => self.shape_failed(error),
-        }
-    }
-
-    fn shape_failed(&mut self, error: KubernetesError) -> Result<Outcome, KubernetesError> {
-        match error.verdict() {
-            Verdict::Conflict | Verdict::NotFound => Ok(Outcome::ReadAgain),
-            Verdict::Refused => {
-                self.block_storing(&error);
-                Ok(Outcome::Done)
-            }
-            Verdict::Unknown => Err(error),
+        match self.context.kubernetes.patch_secret(namespace, &own.name, patch, false).await {
+            Ok(metadata) => written(metadata, record, own.value_sha256.clone()),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
 
     /// The same key under another name: the new Secret is written, then the plan has the old one deleted.
-    async fn move_secret(&mut self, from: &str) -> Result<Outcome, KubernetesError> {
-        let Some(own) = self.facts.other_secrets.iter().find(|secret| secret.name == from).cloned() else {
-            return Ok(Outcome::ReadAgain);
+    async fn move_secret(&mut self, from: &str) -> (Answer, Shown) {
+        let Some(own) = self.facts.other_secrets.iter().find(|secret| secret.name == from) else {
+            return (Answer::Stale, Shown::Nothing);
         };
-        let Some((mut record, value)) = self.read_value(&own).await? else { return Ok(Outcome::ReadAgain) };
-        let Ok(spec) = &self.facts.object.spec else { return Ok(Outcome::Done) };
-        record.take_shape(spec);
+        let (record, value, _) = match self.read_value(own).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return (Answer::Stale, Shown::Nothing),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
         let body = new_secret(self.facts, &record, json!(value));
         match self.context.kubernetes.create_secret(&self.facts.object.namespace, body, false).await {
-            Ok(metadata) => {
-                self.take_secret(metadata, own.value_sha256);
-                Ok(Outcome::Done)
-            }
-            Err(error) => self.shape_failed(error),
+            Ok(metadata) => written(metadata, &record, own.value_sha256.clone()),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
 
     /// The same key in another shape.
-    async fn reshape(&mut self) -> Result<Outcome, KubernetesError> {
-        let SecretFacts::Ours(own) = self.facts.secret.clone() else { return Ok(Outcome::ReadAgain) };
-        let Some((mut record, value)) = self.read_value(&own).await? else { return Ok(Outcome::ReadAgain) };
-        let Ok(spec) = &self.facts.object.spec else { return Ok(Outcome::Done) };
-        record.take_shape(spec);
-        let patch = secret_patch(self.facts, &own, &record, Some(json!(value)));
-        self.patch_own_secret(*own, patch).await
+    async fn reshape(&mut self) -> (Answer, Shown) {
+        let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
+        let (record, value, metadata) = match self.read_value(own).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return (Answer::Stale, Shown::Nothing),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
+        let mut patch = secret_patch(self.facts, own, &record, Some(json!(value)));
+        patch["metadata"]["ownerReferences"] = owner_references(self.facts, &metadata.owner_references);
+        self.patch_own_secret(own, &record, &patch).await
     }
 
-    /// The record and value of a Secret, if they are still those of the facts.
-    async fn read_value(&self, own: &OwnSecret) -> Result<Option<(Record, ByteString)>, KubernetesError> {
+    /// The record in the wanted shape, the value and the metadata of a Secret, if they are still those of the facts.
+    async fn read_value(
+        &self,
+        own: &OwnSecret,
+    ) -> Result<Option<(Record, ByteString, SecretMetadata)>, KubernetesError> {
         let read = self.context.kubernetes.get_secret(&self.facts.object.namespace, &own.name).await?;
-        Ok(read.and_then(SecretWithData::into_parts).and_then(|(metadata, mut data)| {
-            let record = Record::parse(metadata.record.as_deref())?;
+        let parts = read.and_then(SecretWithData::into_parts);
+        Ok(parts.and_then(|(metadata, mut data)| {
+            let mut record = Record::parse(metadata.record.as_deref())?;
             let value = data.remove(&record.secret_key)?;
             let intact = metadata.resource_version == own.resource_version
                 && value_sha256(&value.0) == record.value_sha256;
-            intact.then_some((record, value))
+            record.take_shape(self.facts.object.spec.as_ref().ok()?);
+            intact.then_some((record, value, metadata))
         }))
     }
 
-    async fn restart_workloads(&mut self) -> Result<Outcome, KubernetesError> {
-        let Some(key_id) = self.facts.record().map(|record| record.key_id.clone()) else {
-            return Ok(Outcome::Done);
-        };
-        let targets = match &self.facts.object.spec {
-            Ok(spec) => spec.rollout_restart_targets.clone(),
-            Err(_) => Vec::new(),
-        };
-        let annotations = json!({RESTARTED_FOR_ANNOTATION: key_id});
-        let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-        for target in targets {
-            let kind = match target.kind {
-                WorkloadKind::Deployment => "Deployment",
-                WorkloadKind::StatefulSet => "StatefulSet",
-                WorkloadKind::DaemonSet => "DaemonSet",
-            };
-            let namespace = &self.facts.object.namespace;
-            match self.context.kubernetes.patch_workload(namespace, target.kind, &target.name, &patch).await {
-                Ok(()) => {
-                    let note = format!("Restarted the {kind} {} for the key {key_id}.", target.name);
-                    self.event(events::Kind::Normal, "Restarted", note);
-                }
-                Err(error) if matches!(error.verdict(), Verdict::Refused | Verdict::NotFound) => {
-                    let note =
-                        format!("The {kind} {} could not be restarted: {}", target.name, error.message());
-                    self.event(events::Kind::Warning, "RestartFailed", note);
-                }
-                Err(error) => return Err(error),
-            }
+    async fn delete_secret(&mut self, name: &str, uid: &str) -> (Answer, Shown) {
+        match self.context.kubernetes.delete_secret(&self.facts.object.namespace, name, uid).await {
+            Ok(()) => (Answer::Done, Shown::NoSecret(name.to_owned())),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
-        self.state.memory.restarted_for = Some(key_id);
-        Ok(Outcome::Done)
     }
 
-    async fn release_secret(&mut self, name: &str) -> Result<Outcome, KubernetesError> {
+    async fn restart_workload(&mut self, target: &RolloutRestartTarget, key_id: &str) -> Answer {
+        let annotations = json!({RESTARTED_FOR_ANNOTATION: key_id});
+        let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        let namespace = &self.facts.object.namespace;
+        match self.context.kubernetes.patch_workload(namespace, target.kind, &target.name, &patch).await {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::ApiFailed(error.failure()),
+        }
+    }
+
+    async fn release_secret(&mut self, name: &str) -> (Answer, Shown) {
         let object = &self.facts.object;
-        let Some((read, hash)) = observe::read_secret(self.context, &object.namespace, name).await? else {
-            return Ok(Outcome::ReadAgain);
+        let (read, hash) = match observe::read_secret(self.context, &object.namespace, name).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return (Answer::Stale, Shown::Nothing),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
         };
-        let others: Vec<_> = read.owner_references.iter().filter(|owner| owner.uid != object.uid).collect();
         let patch = json!({"metadata": {
             "uid": read.uid,
             "resourceVersion": read.resource_version,
-            "ownerReferences": others,
+            "ownerReferences": owner_references(self.facts, &read.owner_references),
         }});
         match self.context.kubernetes.patch_secret(&object.namespace, name, &patch, false).await {
             Ok(metadata) => {
                 self.context.secrets.put(metadata, Value::Read(hash));
-                Ok(Outcome::ReadAgain)
+                (Answer::Done, Shown::Nothing)
             }
-            Err(error) => read_again_after_conflict(error),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
 
     /// D2.
-    async fn drop_finalizer(&mut self, staying: Vec<String>) -> Result<Outcome, KubernetesError> {
+    async fn drop_finalizer(&mut self) -> Answer {
         let left: Vec<&String> =
             self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        let patch = json!({"metadata": merge(self.guard(), json!({"finalizers": left}))});
-        let object = &self.facts.object;
-        let patched = self
-            .context
-            .kubernetes
-            .patch_object("drop the finalizer", &object.namespace, &object.name, &patch)
-            .await;
-        match patched {
-            Ok(_) => {}
-            Err(error) if error.verdict() == Verdict::NotFound => {}
-            Err(error) => return read_again_after_conflict(error),
+        match self.patch_object("drop the finalizer", json!({"finalizers": left})).await {
+            (_, Some(object)) if observe::object_facts(&object).has_finalizer => {
+                Answer::Undone(format!("the finalizer {FINALIZER} is still there"))
+            }
+            (_, Some(_)) => Answer::Gone,
+            (Answer::ApiFailed(ApiFailure { verdict: Verdict::NotFound, .. }), None) => Answer::Gone,
+            (answer, None) => answer,
         }
-        if !staying.is_empty() {
-            tracing::warn!(
-                key_ids = staying.join(", "),
-                "the object is released; these keys stay alive at Boltz"
-            );
-            let note =
-                format!("The object is released. These keys stay alive at Boltz: {}.", staying.join(", "));
-            self.event(events::Kind::Warning, "KeysRetained", note);
-        }
-        Ok(Outcome::Gone)
     }
 
     async fn patch_object(
-        &mut self,
+        &self,
         operation: &'static str,
         metadata: Json,
-    ) -> Result<Outcome, KubernetesError> {
+    ) -> (Answer, Option<Box<WatchedApiKey>>) {
         let object = &self.facts.object;
-        let patch = json!({"metadata": merge(self.guard(), metadata)});
+        let mut guarded = self.guard();
+        if let (Json::Object(guarded), Json::Object(metadata)) = (&mut guarded, metadata) {
+            guarded.extend(metadata);
+        }
+        let patch = json!({"metadata": guarded});
         match self.context.kubernetes.patch_object(operation, &object.namespace, &object.name, &patch).await {
-            Ok(read) => {
-                observe::absorb_object(self.state, self.facts, read);
-                Ok(Outcome::Done)
-            }
-            Err(error) if error.is_policy() => {
-                let until = self.context.clock.now().monotonic.plus(self.context.settings.recheck);
-                let message = format!("A policy refuses the operator's write: {}", error.message());
-                self.state.memory.store_blocked =
-                    Some(Block { reason: Reason::PolicyDenied, message, until: Some(until) });
-                Ok(Outcome::Done)
-            }
-            Err(error) => read_again_after_conflict(error),
+            Ok(read) => (Answer::Done, Some(Box::new(read))),
+            Err(error) => (Answer::ApiFailed(error.failure()), None),
         }
     }
 
@@ -579,22 +421,18 @@ impl Execution<'_> {
     fn guard(&self) -> Json {
         json!({"uid": self.facts.object.uid, "resourceVersion": self.facts.object.resource_version})
     }
-
-    fn event(&self, kind: events::Kind, reason: &'static str, note: String) {
-        self.context.events.publish(&self.facts.object, kind, reason, note);
-    }
 }
 
-/// A conflict, or an object that is gone, is read again; a new finalizer on a deleting object is a 422.
-fn read_again_after_conflict(error: KubernetesError) -> Result<Outcome, KubernetesError> {
-    match error {
-        KubernetesError::Refused { code: 404 | 409 | 422, .. } => Ok(Outcome::ReadAgain),
-        other => Err(other),
-    }
-}
-
-fn rejection(error: &BoltzError) -> String {
-    format!("Boltz refuses the parameters of the key: {error}. Nothing is tried until the spec changes.")
+/// The answer to a write of the wanted Secret. An admission webhook may have taken the record off again; then nothing
+/// says whose key the Secret holds.
+fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<String>) -> (Answer, Shown) {
+    let is_recorded = Record::parse(metadata.record.as_deref()).as_ref() == Some(record);
+    let answer = if is_recorded {
+        Answer::Done
+    } else {
+        Answer::Undone("the record is missing on the Secret".to_owned())
+    };
+    (answer, Shown::Secret(Box::new(metadata), value_sha256))
 }
 
 fn create_request(
@@ -621,22 +459,4 @@ fn create_request(
         },
         workspace_id: spec.workspace_id.clone().filter(|id| !id.is_empty()),
     }
-}
-
-/// What the event of a rotation says. A key that is revoked at once needs no word about until when it works.
-fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
-    let note = format!("Issued the key {key_id} ({reason}).");
-    match replaced.filter(|key| !key.even_if_used) {
-        Some(PreviousKey { key_id, revoke_after, .. }) => {
-            format!("{note} {key_id} works until {revoke_after:.0}, so that workloads can change over.")
-        }
-        None => note,
-    }
-}
-
-fn merge(mut left: Json, right: Json) -> Json {
-    if let (Json::Object(left), Json::Object(right)) = (&mut left, right) {
-        left.extend(right);
-    }
-    left
 }

@@ -1,11 +1,11 @@
 //! All reads: gathers the facts of a decision, from caches or from the API server itself.
 
-use super::{Context, ObjectState};
+use super::{Context, ObjectState, execute::Shown};
 use crate::{
     api::{
         DeletionPolicy, Mode, WatchedApiKey,
         annotations::{
-            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION,
+            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, RETRY_ANNOTATION, ROTATE_ANNOTATION,
             ROTATE_NOW_ANNOTATION,
         },
     },
@@ -21,12 +21,8 @@ use crate::{
 use kube::ResourceExt;
 use std::sync::Arc;
 
-/// The facts from the caches, and from live reads of Secrets whose value nobody has looked at yet.
-pub async fn from_caches(
-    context: &Context,
-    state: &mut ObjectState,
-    cached: &Arc<WatchedApiKey>,
-) -> Result<Facts, KubernetesError> {
+/// The facts from the caches. A Secret whose value nobody has looked at is there as unread.
+pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<WatchedApiKey>) -> Facts {
     let newer_known = state.latest.as_ref().is_some_and(|known| {
         let version = |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
         known.metadata.uid == cached.metadata.uid && is_newer(&version(known), &version(cached))
@@ -35,18 +31,11 @@ pub async fn from_caches(
         state.latest = Some(WatchedApiKey::clone(cached));
     }
     let object = state.latest.as_ref().map_or_else(|| object_facts(cached), object_facts);
-    let mut secrets = Vec::new();
-    for name in secret_names(context, &object) {
-        secrets.push(match context.secrets.get(&object.namespace, &name) {
-            Some((metadata, Value::Read(hash))) => (name, Some((metadata, hash))),
-            Some((_, Value::Unread)) => {
-                let read = read_secret(context, &object.namespace, &name).await?;
-                (name, read)
-            }
-            None => (name, None),
-        });
-    }
-    Ok(assemble(context, state, object, secrets, false))
+    let secrets = secret_names(context, &object)
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), context.secrets.get(&object.namespace, &name)?)))
+        .collect();
+    assemble(context, state, object, secrets, false)
 }
 
 /// The facts from the API server itself. `None`: the object is gone, or another one has its name.
@@ -63,16 +52,39 @@ pub async fn live(
     state.latest = Some(read);
     let mut secrets = Vec::new();
     for name in secret_names(context, &object) {
-        let read = read_secret(context, &object.namespace, &name).await?;
-        secrets.push((name, read));
+        if let Some((metadata, hash)) = read_secret(context, &object.namespace, &name).await? {
+            secrets.push((name, (metadata, Value::Read(hash))));
+        }
     }
     Ok(Some(assemble(context, state, object, secrets, true)))
 }
 
-/// What an answered write showed of the object, in the facts.
-pub fn absorb_object(state: &mut ObjectState, facts: &mut Facts, object: WatchedApiKey) {
-    facts.object = object_facts(&object);
-    state.latest = Some(object);
+/// What a call showed of the cluster becomes fact.
+pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, shown: Shown) {
+    match shown {
+        Shown::Nothing => {}
+        Shown::Everything(read) => *facts = *read,
+        Shown::Preflight => facts.preflight_passed = true,
+        Shown::Object(object) => {
+            facts.object = object_facts(&object);
+            state.latest = Some(*object);
+        }
+        Shown::Reported(object, status) => {
+            facts.object = object_facts(&object);
+            facts.object.status = *status;
+            state.latest = Some(*object);
+        }
+        Shown::Secret(metadata, value_sha256) => {
+            let value = Value::Read(value_sha256);
+            facts.secret = SecretFacts::Ours(Box::new(metadata.as_own(&facts.object.uid, value.clone())));
+            facts.preflight_passed = false;
+            context.secrets.put(*metadata, value);
+        }
+        Shown::NoSecret(name) => {
+            context.secrets.remove(&facts.object.namespace, &name, None);
+            facts.other_secrets.retain(|secret| secret.name != name);
+        }
+    }
 }
 
 /// What changes without the object: Boltz's list, the account, the memory.
@@ -87,7 +99,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
         .iter()
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
         .collect();
-    state.memory.learn(facts, now.monotonic);
+    state.memory.learn(facts, &context.settings, now);
     let mode = facts.object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
     facts.account = context.account.facts(mode);
     facts.memory = state.memory.clone();
@@ -108,6 +120,7 @@ pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
         spec: object.spec.clone(),
         ledger: Ledger::parse(object.annotations().get(LEDGER_ANNOTATION).map(String::as_str)),
         rotate: annotation(ROTATE_ANNOTATION),
+        retry: annotation(RETRY_ANNOTATION),
         rotate_now: annotation(ROTATE_NOW_ANNOTATION),
         deletion_policy: match annotation(DELETION_POLICY_ANNOTATION).as_deref() {
             Some("Retain") => Some(DeletionPolicy::Retain),
@@ -157,24 +170,27 @@ fn assemble(
     context: &Context,
     state: &mut ObjectState,
     object: ObjectFacts,
-    secrets: Vec<(String, Option<ReadSecret>)>,
+    secrets: Vec<(String, (SecretMetadata, Value))>,
     live: bool,
 ) -> Facts {
     let mut secret = SecretFacts::Absent;
     let mut other_secrets: Vec<OwnSecret> = Vec::new();
-    for (name, read) in secrets {
-        let Some((metadata, hash)) = read else { continue };
+    for (name, (metadata, value)) in secrets {
         let ownership = metadata.ownership(&object.uid);
         if name == object.secret_name() {
             secret = match ownership {
                 // One that is on its way out holds nothing for long, but its name is taken until then.
-                Ownership::Ours => SecretFacts::Ours(Box::new(metadata.as_own(&object.uid, hash))),
+                Ownership::Ours => SecretFacts::Ours(Box::new(metadata.as_own(&object.uid, value))),
                 Ownership::Foreign(whose) => SecretFacts::Foreign(whose),
             };
         } else if ownership == Ownership::Ours {
-            // Only one with a record and our ownerReference is surely a Secret that this operator wrote.
-            let own = metadata.as_own(&object.uid, hash);
-            if own.owned && own.record.is_some() {
+            // Only one with a record and our ownerReference is surely a Secret that this operator wrote; a retained
+            // one has none, and status named it.
+            let own = metadata.as_own(&object.uid, value);
+            let is_reported = own.labelled
+                && !object.owns_its_secret()
+                && object.status.secret_name.as_ref() == Some(&own.name);
+            if (own.owned || is_reported) && own.record.is_some() {
                 other_secrets.push(own);
             }
         }

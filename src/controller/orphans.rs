@@ -1,13 +1,13 @@
 //! Orphans: active keys with our cluster's marker whose object or attempt cannot be accounted for (rule 6). They are
 //! reported, and revoked only under `--orphan-policy=revoke`, after a grace and a live read of everything.
 
-use super::Context;
+use super::{Context, execute::revoke_key};
 use crate::{
     api::{WatchedApiKey, annotations::LEDGER_ANNOTATION},
     boltz::snapshot::Snapshot,
     cli::OrphanPolicy,
     kubernetes::{client::SecretWithData, error::KubernetesError},
-    plan::Monotonic,
+    plan::{Answer, Monotonic, RevokeReason},
     protocol::{ledger::Ledger, marker::ObjectMark, record::Record},
 };
 use kube::{ResourceExt, runtime::reflector::Store};
@@ -119,19 +119,17 @@ impl Orphans {
             if !find(snapshot, objects.iter(), &recorded, context.clock.now().wall).contains(&id) {
                 continue;
             }
-            match context.account.client().revoke_key(&id).await {
-                Ok(_) => {
+            // Tried again after the next pass, if that still shows it active.
+            match revoke_key(context, &id, RevokeReason::Orphan).await {
+                Answer::Done | Answer::AlreadyRevoked => {
                     self.since.remove(&id);
-                    context.metrics.revoked("Orphan");
+                    context.metrics.revoked(RevokeReason::Orphan.as_str());
                     tracing::warn!(key_id = id, "an orphaned key was revoked");
                 }
-                Err(error) => {
-                    context.account.failed(&error, context.clock.now().monotonic);
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "an orphaned key was not revoked"
-                    );
+                Answer::BoltzFailed(failure) => {
+                    tracing::warn!(key_id = id, error = failure.message, "an orphaned key was not revoked");
                 }
+                _ => tracing::warn!(key_id = id, "Boltz does not know an orphaned key that its list shows"),
             }
         }
         Ok(())

@@ -1,75 +1,59 @@
 //! The loop: observe, decide, execute, until there is nothing to do now.
 
-use super::{
-    Context,
-    cleanup::on_object_gone,
-    execute::{Outcome, execute},
-    observe,
-};
+use super::{Context, cleanup::on_object_gone, execute::execute, observe};
 use crate::{
     api::{BoltzApiKeyStatus, WatchedApiKey},
-    backoff,
-    kubernetes::error::KubernetesError,
     observability::metrics::ObjectGauges,
     plan::{Facts, Plan, Step, desired_status, plan},
 };
-use kube::{ResourceExt, runtime::controller::Action};
-use std::{sync::Arc, time::Duration};
-/// More steps than any sane chain of decisions has; the next reconciliation goes on.
-const MAX_STEPS: usize = 64;
-/// How many live reads one reconciliation makes before it waits: a write that is refused again and again must not spin.
-const MAX_READS: usize = 16;
+use kube::runtime::controller::Action;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-/// The loop: observe, decide, execute, until there is nothing to do now.
+/// More steps than any chain of decisions has; the next reconciliation goes on.
+const MAX_STEPS: usize = 64;
+
+/// One reconciliation. It does not fail: what fails is a step, which the plan tries again.
 pub(super) async fn reconcile(
     cached: Arc<WatchedApiKey>,
     context: Arc<Context>,
-) -> Result<Action, KubernetesError> {
+) -> Result<Action, Infallible> {
     let started = context.clock.now().monotonic;
-    let result = reconcile_object(&cached, &context).await;
-    context.metrics.reconciled(context.clock.now().monotonic.since(started), result.is_ok());
-    result
+    let action = reconcile_object(&cached, &context).await;
+    context.metrics.reconciled(context.clock.now().monotonic.since(started));
+    Ok(action)
 }
 
-async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Result<Action, KubernetesError> {
-    let Ok(_permit) = context.permits.acquire().await else { return Ok(Action::await_change()) };
+async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Action {
+    let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
-    let mut facts = observe::from_caches(context, &mut state, cached).await?;
-    let mut reads = 0;
+    if std::mem::take(&mut state.secret_may_be_free) {
+        state.memory.lift_secret_troubles();
+    }
+    let mut facts = observe::from_caches(context, &mut state, cached);
     for _ in 0..MAX_STEPS {
         observe::refresh(context, &mut state, &mut facts);
-        let now = context.clock.now();
-        let decision = plan(&facts, &context.settings, now);
-        let outcome = match decision.step {
-            Step::Wait => {
-                state.errors = 0;
-                return Ok(requeue(context, &facts, &decision));
-            }
-            // Rule 8: only what a live read confirms is revoked.
-            Step::Revoke { .. } if !facts.live => Outcome::ReadAgain,
-            step => execute(context, &mut state, &mut facts, step).await?,
-        };
-        match outcome {
-            Outcome::Done => {}
-            Outcome::ReadAgain if reads == MAX_READS => {
-                state.errors = state.errors.saturating_add(1);
-                return Ok(Action::requeue(backoff::delay(state.errors, None)));
-            }
-            Outcome::ReadAgain => match observe::live(context, &mut state, &facts.object).await? {
-                Some(read) => {
-                    reads += 1;
-                    facts = read;
-                }
-                None => return on_object_gone(context, &mut state, &facts).await,
-            },
-            Outcome::Gone => {
-                return on_object_gone(context, &mut state, &facts).await;
-            }
+        let decision = plan(&facts, &context.settings, context.clock.now());
+        if decision.step == Step::Wait {
+            return requeue(context, &facts, &decision);
         }
+        let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
+        let effects = state.apply(&decision.step, answer, &facts, context);
+        context.tell(&facts.object, &effects);
+        if effects.is_gone {
+            return on_object_gone(context, &mut state, &facts).await;
+        }
+        observe::absorb(context, &mut state, &mut facts, shown);
+        // The next revocation wants a live read of its own (rule 8).
+        facts.live &= !matches!(decision.step, Step::Revoke { .. });
     }
-    Ok(Action::requeue(Duration::from_secs(1)))
+    tracing::warn!(
+        namespace = facts.object.namespace,
+        name = facts.object.name,
+        "a reconciliation had too many steps"
+    );
+    Action::requeue(Duration::from_secs(10))
 }
 
 /// Nothing to do now: shows the object in the metrics and says when to look again.
@@ -89,7 +73,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
 fn gauges(status: &BoltzApiKeyStatus) -> ObjectGauges {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
-    // Nobody wants to be woken up because of it.
+    // No key is wanted, so no alert is.
     let is_on_purpose = !is_ready && ready.is_some_and(|condition| condition.reason == "Suspended");
     ObjectGauges {
         ready: (!is_on_purpose).then_some(is_ready),
@@ -100,26 +84,4 @@ fn gauges(status: &BoltzApiKeyStatus) -> ObjectGauges {
         previous_keys: status.previous_keys.len(),
         revocation_blocked: ready.is_some_and(|condition| condition.reason == "RevocationBlocked"),
     }
-}
-
-pub(super) fn error_policy(
-    object: Arc<WatchedApiKey>,
-    error: &KubernetesError,
-    context: Arc<Context>,
-) -> Action {
-    tracing::warn!(
-        namespace = object.namespace(),
-        name = object.name_any(),
-        error = error as &dyn std::error::Error,
-        "a reconciliation failed and is tried again"
-    );
-    let shared = context.state_of(&object);
-    let failures = match shared.try_lock() {
-        Ok(mut state) => {
-            state.errors = state.errors.saturating_add(1);
-            state.errors
-        }
-        Err(_) => 1,
-    };
-    Action::requeue(backoff::delay(failures, None))
 }

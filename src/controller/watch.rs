@@ -1,10 +1,7 @@
 //! The watches and timers that start reconciliations.
 
 use super::{
-    Context, OrphanHandling,
-    cleanup::cleanup_deleted,
-    orphans::watch_orphans,
-    reconcile::{error_policy, reconcile},
+    Context, OrphanHandling, cleanup::cleanup_deleted, orphans::watch_orphans, reconcile::reconcile,
 };
 use crate::{
     api::{WatchedApiKey, annotations::OWNER_LABEL},
@@ -98,7 +95,7 @@ pub async fn run(
             .graceful_shutdown_on(async move {
                 let _ = stop.wait_for(|stop| *stop).await;
             })
-            .run(reconcile, error_policy, Arc::clone(&context))
+            .run(reconcile, |_, error, _| match *error {}, Arc::clone(&context))
             .for_each(|_| futures::future::ready(()));
         tasks.push(reconciliations.boxed());
         tasks.push(watch_secrets(Arc::clone(&context), namespace.clone(), store, trigger).boxed());

@@ -1,9 +1,10 @@
 //! Calls to the API server: bounded in time, never repeated by themselves, with errors that say what they mean.
 
-use super::error::{KubernetesError, Verdict};
+use super::error::KubernetesError;
 use crate::{
     api::{BoltzApiKey, WatchedApiKey},
     kubernetes::secret_index::SecretMetadata,
+    plan::Verdict,
 };
 use http::{HeaderValue, Response, header::ACCEPT};
 use k8s_openapi::api::core::v1::Secret;
@@ -161,7 +162,7 @@ impl Kubernetes {
             answer.metadata.uid.get_or_insert_default();
             answer.metadata.resource_version.get_or_insert_default();
         }
-        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::Timeout { operation })
+        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata { operation })
     }
 
     /// Deletes the Secret with that UID. One that is gone or has another UID counts as deleted.

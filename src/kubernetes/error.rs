@@ -1,14 +1,15 @@
 //! What can go wrong with a call to the API server, and what that means for the one who made it.
 
 use super::client::TIMEOUT;
+use crate::plan::{ApiFailure, Verdict};
 use kube::core::Status;
 
 /// A call to the API server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
-    /// The API server refused.
+    /// The API server answered with a status that is no success.
     #[error("{operation}: the API server refused it with {code} {reason}: {message}")]
-    Refused {
+    ApiStatus {
         /// What was tried.
         operation: &'static str,
         /// The HTTP status.
@@ -24,6 +25,12 @@ pub enum KubernetesError {
         /// What was tried.
         operation: &'static str,
     },
+    /// The answer is a success, and lacks what every object has.
+    #[error("{operation}: the API server answered an object without metadata")]
+    NoMetadata {
+        /// What was tried.
+        operation: &'static str,
+    },
     /// The request could not be sent or the answer not be read.
     #[error("{operation}: {source}")]
     Transport {
@@ -34,25 +41,12 @@ pub enum KubernetesError {
     },
 }
 
-/// What a failed call means for the one who made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may or may not have taken effect, now or later.
-    Unknown,
-    /// No effect: the object exists already, or is not the version that it was thought to be. Read and decide again.
-    Conflict,
-    /// No effect: the object does not exist.
-    NotFound,
-    /// No effect: refused for good, as things stand.
-    Refused,
-}
-
 impl KubernetesError {
     pub(super) fn new(operation: &'static str, error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => {
                 let Status { code, reason, message, .. } = *status;
-                Self::Refused { operation, code, reason, message }
+                Self::ApiStatus { operation, code, reason, message }
             }
             other => Self::Transport { operation, source: Box::new(other) },
         }
@@ -61,18 +55,30 @@ impl KubernetesError {
     /// What it means.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Timeout { .. } | Self::Transport { .. } => Verdict::Unknown,
-            Self::Refused { code, reason, .. } => match code {
+            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => Verdict::Unknown,
+            Self::ApiStatus { code, reason, .. } => match code {
                 404 => Verdict::NotFound,
                 409 => Verdict::Conflict,
-                // A wrong UID in a patch.
-                422 if reason == "Invalid" && self.message().contains("Precondition failed") => {
+                // A wrong UID in a patch, or a new finalizer on an object that is being deleted.
+                422 if reason == "Invalid"
+                    && (self.message().contains("Precondition failed")
+                        || self.message().contains("no new finalizers can be added")) =>
+                {
                     Verdict::Conflict
                 }
                 400..=407 | 410..=428 | 430..=499 => Verdict::Refused,
                 _ => Verdict::Unknown,
             },
         }
+    }
+
+    /// What the plan has to know of it.
+    pub fn failure(&self) -> ApiFailure {
+        let message = match self {
+            Self::ApiStatus { message, .. } => message.clone(),
+            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => self.to_string(),
+        };
+        ApiFailure { verdict: self.verdict(), by_policy: self.is_policy(), message }
     }
 
     /// An admission webhook or policy said no, rather than the API server itself.
@@ -85,14 +91,14 @@ impl KubernetesError {
 
     /// A webhook that cannot take part in dry runs.
     pub fn is_lack_of_dry_run(&self) -> bool {
-        matches!(self, Self::Refused { code: 400, .. }) && self.message().contains("dry run")
+        matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")
     }
 
     /// The API server's words, if it said any.
     pub fn message(&self) -> &str {
         match self {
-            Self::Refused { message, .. } => message,
-            Self::Timeout { .. } | Self::Transport { .. } => "",
+            Self::ApiStatus { message, .. } => message,
+            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => "",
         }
     }
 }
@@ -102,7 +108,7 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, reason: &str, message: &str) -> KubernetesError {
-        KubernetesError::Refused {
+        KubernetesError::ApiStatus {
             operation: "write",
             code,
             reason: reason.to_owned(),

@@ -2,7 +2,7 @@
 //! condition says it.
 
 use super::client::api_version;
-use crate::{api::BoltzApiKeyStatus, plan::ObjectFacts};
+use crate::plan::{EventNote, ObjectFacts};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -13,24 +13,6 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The API server takes no longer one.
 const LONGEST_NOTE: usize = 1024;
-
-/// Whether an event is news or trouble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// As it should be.
-    Normal,
-    /// Worth a look.
-    Warning,
-}
-
-impl Kind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Normal => "Normal",
-            Self::Warning => "Warning",
-        }
-    }
-}
 
 /// Publishes events, without anything waiting for them.
 #[derive(Clone)]
@@ -46,8 +28,8 @@ impl Events {
     }
 
     /// Publishes one event about the object. A failure is logged, and nothing else comes of it.
-    pub fn publish(&self, object: &ObjectFacts, kind: Kind, reason: &'static str, note: String) {
-        let mut note = note;
+    pub fn publish(&self, object: &ObjectFacts, event: EventNote) {
+        let EventNote { kind, reason, mut note } = event;
         if let Some((end, _)) = note.char_indices().take_while(|(index, _)| *index <= LONGEST_NOTE - 4).last()
             && note.len() > LONGEST_NOTE
         {
@@ -63,7 +45,7 @@ impl Events {
             event_time: Some(MicroTime(jiff::Timestamp::now())),
             reason: Some(reason.to_owned()),
             note: Some(note),
-            type_: Some(kind.as_str().to_owned()),
+            type_: Some(<&str>::from(kind).to_owned()),
             reporting_controller: Some("boltz.bio/boltz-operator".to_owned()),
             reporting_instance: Some(self.instance.clone()),
             regarding: Some(ObjectReference {
@@ -92,42 +74,4 @@ impl Events {
             }
         });
     }
-}
-
-/// The events that a change of status is worth: a new reason for not being ready or for being stalled, and the end of
-/// one.
-pub fn transitions(
-    before: &BoltzApiKeyStatus,
-    after: &BoltzApiKeyStatus,
-) -> Vec<(Kind, &'static str, String)> {
-    let find = |status: &BoltzApiKeyStatus, kind: &str| {
-        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
-        found.map(|condition| {
-            (condition.status == "True", condition.reason.clone(), condition.message.clone())
-        })
-    };
-    let mut events = Vec::new();
-    let (ready_before, ready) = (find(before, "Ready"), find(after, "Ready"));
-    let changed = ready_before.as_ref().map(|(is, reason, _)| (*is, reason.clone()))
-        != ready.as_ref().map(|(is, reason, _)| (*is, reason.clone()));
-    match ready {
-        Some((false, reason, message)) if changed && reason != "Deleting" && reason != "Pending" => {
-            events.push((Kind::Warning, "NotReady", format!("{reason}: {message}")));
-        }
-        Some((true, reason, message)) if changed && reason == "RevocationBlocked" => {
-            events.push((Kind::Warning, "RevocationBlocked", message));
-        }
-        Some((true, ..)) if ready_before.is_some_and(|(was_ready, ..)| !was_ready) => {
-            events.push((Kind::Normal, "Ready", "A working key is in the Secret.".to_owned()));
-        }
-        Some((true, ..)) => {
-            let (stalled_before, stalled) = (find(before, "Stalled"), find(after, "Stalled"));
-            let was = stalled_before.is_some_and(|(is, ..)| is);
-            if let Some((true, reason, message)) = stalled.filter(|_| !was) {
-                events.push((Kind::Warning, "Stalled", format!("{reason}: {message}")));
-            }
-        }
-        _ => {}
-    }
-    events
 }

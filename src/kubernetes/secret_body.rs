@@ -6,7 +6,7 @@ use crate::{
     plan::{Facts, OwnSecret},
     protocol::record::Record,
 };
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
 
@@ -15,16 +15,23 @@ pub fn encode(value: &SecretString) -> Json {
     json!(ByteString(value.expose_secret().as_bytes().to_vec()))
 }
 
-fn owner_reference(facts: &Facts) -> Json {
-    json!({
-        "apiVersion": api_version(),
-        "kind": "BoltzApiKey",
-        "name": facts.object.name,
-        "uid": facts.object.uid,
-        "controller": true,
-        // The object may go before its Secret: the operator still has to read the record.
-        "blockOwnerDeletion": false,
-    })
+/// The ownerReferences of a Secret: those of others stay, and the object's is there unless the Secret outlives it.
+pub fn owner_references(facts: &Facts, present: &[OwnerReference]) -> Json {
+    let object = &facts.object;
+    let mut references: Vec<Json> =
+        present.iter().filter(|owner| owner.uid != object.uid).map(|owner| json!(owner)).collect();
+    if object.owns_its_secret() {
+        references.push(json!({
+            "apiVersion": api_version(),
+            "kind": "BoltzApiKey",
+            "name": object.name,
+            "uid": object.uid,
+            "controller": !present.iter().any(|owner| owner.uid != object.uid && owner.controller == Some(true)),
+            // The object may go before its Secret: the operator still has to read the record.
+            "blockOwnerDeletion": false,
+        }));
+    }
+    Json::Array(references)
 }
 
 /// Labels or annotations of the template, with our own in front.
@@ -51,7 +58,7 @@ pub fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
             "namespace": facts.object.namespace,
             "labels": labels,
             "annotations": annotations,
-            "ownerReferences": [owner_reference(facts)],
+            "ownerReferences": owner_references(facts, &[]),
         },
         "data": {&record.secret_key: value},
     })
@@ -83,8 +90,8 @@ pub fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, value: Opti
         }
         patch["data"] = data;
         metadata["labels"] = Json::Object(labels);
-        if !own.owned {
-            metadata["ownerReferences"] = json!([owner_reference(facts)]);
+        if !own.owned && facts.object.owns_its_secret() {
+            metadata["ownerReferences"] = owner_references(facts, &[]);
         }
     } else {
         annotations.retain(|name, _| name == RECORD_ANNOTATION);

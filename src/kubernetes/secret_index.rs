@@ -75,7 +75,11 @@ impl SecretMetadata {
     }
 
     /// As the plan sees it.
-    pub fn as_own(&self, object_uid: &str, value_sha256: Option<String>) -> OwnSecret {
+    pub fn as_own(&self, object_uid: &str, value: Value) -> OwnSecret {
+        let (value_sha256, is_unread) = match value {
+            Value::Unread => (None, true),
+            Value::Read(hash) => (hash, false),
+        };
         let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
         OwnSecret {
             name: self.name.clone(),
@@ -83,7 +87,8 @@ impl SecretMetadata {
             resource_version: self.resource_version.clone(),
             record: Record::parse(self.record.as_deref()).filter(|record| record.owner_uid == object_uid),
             value_sha256,
-            tied: owned && self.owner_label.as_deref() == Some(object_uid),
+            is_unread,
+            labelled: self.owner_label.as_deref() == Some(object_uid),
             owned,
         }
     }

@@ -203,7 +203,11 @@ impl Metrics {
             "How long reconciliations took",
             self.reconcile_duration.clone(),
         );
-        registry.register("reconcile_errors", "Reconciliations that failed", self.reconcile_errors.clone());
+        registry.register(
+            "reconcile_errors",
+            "Calls to the API server that failed in a reconciliation, conflicts included",
+            self.reconcile_errors.clone(),
+        );
         registry.register(
             "reconciles_in_progress",
             "Reconciliations under way; at --concurrency, others wait",
@@ -317,11 +321,13 @@ impl Metrics {
     }
 
     /// A reconciliation ended.
-    pub fn reconciled(&self, took: Duration, succeeded: bool) {
+    pub fn reconciled(&self, took: Duration) {
         self.reconcile_duration.observe(took.as_secs_f64());
-        if !succeeded {
-            self.reconcile_errors.inc();
-        }
+    }
+
+    /// A call to the API server failed in a reconciliation.
+    pub fn step_failed(&self) {
+        self.reconcile_errors.inc();
     }
 }
 

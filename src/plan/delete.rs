@@ -1,6 +1,12 @@
 //! The end of an object: D1 and D2.
 
-use super::{Block, Decision, KeyState, Reason, RevokeReason, SecretFacts, Step};
+use super::{
+    Decision,
+    block::{Block, Reason},
+    facts::SecretFacts,
+    keys::KeyState,
+    step::{RevokeReason, Step},
+};
 use crate::{api::DeletionPolicy, protocol::marker::AttemptId};
 use std::collections::BTreeSet;
 
@@ -10,13 +16,12 @@ impl Decision<'_> {
         if !self.facts.object.has_finalizer {
             return Step::Wait;
         }
-        let policy = match (&self.facts.object.spec, self.facts.object.deletion_policy) {
-            (_, Some(policy)) => policy,
-            (Ok(spec), None) => spec.deletion_policy,
-            (Err(error), None) => {
+        let policy = match self.facts.object.effective_deletion_policy() {
+            Ok(policy) => policy,
+            Err(error) => {
                 let message = format!(
-                    "The spec cannot be read ({error}), so whether the keys are to be kept is not known: say it with \
-                     the annotation boltz.bio/deletion-policy, Revoke or Retain."
+                    "The spec cannot be read ({error}), so the operator does not know whether to revoke or retain the \
+                     keys. Set the annotation boltz.bio/deletion-policy to Revoke or Retain."
                 );
                 self.findings.blocked = Some(Block { reason: Reason::InvalidSpec, message, until: None });
                 return self.status().unwrap_or(Step::Wait);
@@ -32,9 +37,13 @@ impl Decision<'_> {
             return step;
         }
         if waiting_for.is_empty() {
-            return Step::DropFinalizer { staying: Vec::new() };
+            return self.drop_finalizer(Vec::new());
         }
         let waiting_for = Vec::from_iter(waiting_for).join(", ");
+        if let Some(trouble) = self.findings.also.first().cloned().filter(|_| self.findings.blocked.is_none())
+        {
+            self.findings.blocked = Some(trouble);
+        }
         if self.findings.blocked.is_none() {
             self.findings.blocked = Some(Block {
                 reason: Reason::Deleting,
@@ -113,16 +122,17 @@ impl Decision<'_> {
     }
 
     /// Key and Secret stay: Boltz is not called, so this is also the way out when it cannot be reached any more.
-    fn retain(&self) -> Step {
+    fn retain(&mut self) -> Step {
         let secrets = match &self.facts.secret {
             SecretFacts::Ours(own) => Some(own.as_ref()),
             SecretFacts::Absent | SecretFacts::Foreign(_) => None,
         };
         let owned = secrets.into_iter().chain(&self.facts.other_secrets).find(|secret| secret.owned);
         if let Some(secret) = owned {
-            return Step::ReleaseSecret { name: secret.name.clone() };
+            let step = Step::ReleaseSecret { name: secret.name.clone() };
+            return self.attempt(step).or_else(|| self.status()).unwrap_or(Step::Wait);
         }
-        let mut staying: Vec<String> = self
+        let mut retained_keys: Vec<String> = self
             .facts
             .named_keys()
             .into_iter()
@@ -130,10 +140,15 @@ impl Decision<'_> {
             .map(|key| key.id)
             .collect();
         for entry in &self.facts.object.ledger.entries {
-            if let Some(id) = self.active_key_of(&entry.attempt).filter(|id| !staying.contains(id)) {
-                staying.push(id);
+            if let Some(id) = self.active_key_of(&entry.attempt).filter(|id| !retained_keys.contains(id)) {
+                retained_keys.push(id);
             }
         }
-        Step::DropFinalizer { staying }
+        self.drop_finalizer(retained_keys)
+    }
+
+    fn drop_finalizer(&mut self, retained_keys: Vec<String>) -> Step {
+        let step = self.attempt(Step::DropFinalizer { retained_keys });
+        step.or_else(|| self.status()).unwrap_or(Step::Wait)
     }
 }

@@ -1,6 +1,6 @@
 //! What a decision is taken from. Data only: [`crate::controller`] gathers it, the functions beside this file read it.
 
-use super::{memory::Memory, time::Monotonic};
+use super::{block::Block, memory::ProcessMemory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
     protocol::{ledger::Ledger, marker::AttemptId, record::Record},
@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, time::Duration};
 pub struct Settings {
     /// How long an unanswered POST may still take effect, the list's lag included.
     pub settle_time: Duration,
-    /// How soon a refused Secret is looked at again.
+    /// How soon a refused Secret is looked at again for the first time.
     pub recheck: Duration,
 }
 
@@ -40,7 +40,7 @@ pub struct Facts {
     /// Boltz's list, as far as it concerns this object, newest complete pass first; at most two.
     pub passes: Vec<Pass>,
     /// What this process knows of its own calls.
-    pub memory: Memory,
+    pub memory: ProcessMemory,
     /// What holds for every object.
     pub account: AccountFacts,
 }
@@ -70,6 +70,8 @@ pub struct ObjectFacts {
     pub ledger: Ledger,
     /// The value of the rotate annotation.
     pub rotate: Option<String>,
+    /// The value of the retry annotation.
+    pub retry: Option<String>,
     /// The value of the rotate-now annotation.
     pub rotate_now: Option<String>,
     /// The value of the deletion-policy annotation.
@@ -79,6 +81,22 @@ pub struct ObjectFacts {
 }
 
 impl ObjectFacts {
+    /// What becomes of the keys when the object is deleted; the annotation overrides the spec. The error says why that
+    /// cannot be read.
+    pub fn effective_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
+        match (self.deletion_policy, &self.spec) {
+            (Some(policy), _) => Ok(policy),
+            (None, Ok(spec)) => Ok(spec.deletion_policy),
+            (None, Err(error)) => Err(error),
+        }
+    }
+
+    /// Whether the Secret goes with the object. A retained one has no ownerReference from the moment the field says
+    /// so: a foreground deletion takes the Secret before the operator has a word.
+    pub fn owns_its_secret(&self) -> bool {
+        self.effective_deletion_policy() != Ok(DeletionPolicy::Retain)
+    }
+
     /// The name of the Secret that the spec asks for; the object's own by default.
     pub fn secret_name(&self) -> &str {
         let asked = self.spec.as_ref().ok().and_then(|spec| spec.secret.name.as_deref());
@@ -110,8 +128,10 @@ pub struct OwnSecret {
     pub record: Option<Record>,
     /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value.
     pub value_sha256: Option<String>,
-    /// It carries our label and, as controller, our ownerReference.
-    pub tied: bool,
+    /// Its value was not read since it may have changed: `value_sha256` says nothing.
+    pub is_unread: bool,
+    /// It carries our label.
+    pub labelled: bool,
     /// It has an ownerReference to the object.
     pub owned: bool,
 }
@@ -160,15 +180,4 @@ pub struct AccountFacts {
     pub calls_blocked: Option<Block>,
     /// Why nothing may be minted.
     pub mints_blocked: Option<Block>,
-}
-
-/// Why something has to wait.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Block {
-    /// The condition's reason.
-    pub reason: super::status::Reason,
-    /// A sentence for people, without anything that changes from one retry to the next.
-    pub message: String,
-    /// When to try again; `None`: something else will tell.
-    pub until: Option<Monotonic>,
 }

@@ -1,8 +1,14 @@
 //! Whether a key is issued now, and what becomes of one in hand.
 
 use super::{
-    Attempt, Block, Decision, Intent, KeyState, MintedKey, NamedKey, Progress, Reason, RevokeReason,
-    Rotation, SecretFacts, Step,
+    Decision,
+    attempt::{Attempt, Intent, MintedKey, Progress},
+    backoff::Backoff,
+    block::{Block, Reason},
+    facts::SecretFacts,
+    keys::{KeyState, NamedKey},
+    schedule::RotationSchedule,
+    step::{RevokeReason, Slot, Step},
     time::{elapsed, later},
 };
 use crate::{
@@ -15,10 +21,8 @@ use crate::{
 };
 use std::time::Duration;
 
-/// The wait after the first failed attempt; it doubles with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest wait between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// The waits between attempts that came to nothing.
+const BETWEEN_ATTEMPTS: Backoff = Backoff::from_secs(1, 600);
 /// With so many failures in a row the wait is the longest.
 const MOST_COUNTED_FAILURES: usize = 10;
 
@@ -30,19 +34,21 @@ impl Decision<'_> {
     }
 
     fn key_in_hand(&mut self, attempt: &AttemptId, known: &Attempt) -> Option<Step> {
-        let Progress::InHand { key, store_in_doubt, refused } = &known.progress else { return None };
+        let Progress::InHand { key, calls_in_doubt, is_refused } = &known.progress else { return None };
         let window_end = known.written.plus(self.settings.window());
         let superseded = self.facts.record().is_some_and(|record| self.is_later(&record.attempt, attempt));
         let foreign = matches!(self.facts.secret, SecretFacts::Foreign(_));
-        if self.now.monotonic < window_end && !refused && !superseded && !foreign {
-            let blocked = self.facts.memory.store_blocked.clone().filter(|block| self.holds(Some(block)));
-            let Some(block) = blocked else { return Some(self.store(attempt, known, key)) };
-            self.waits.blocked(&block);
-            self.waits.wake_at(window_end);
-            self.findings.blocked = Some(block);
-            return Some(self.status().unwrap_or(Step::Wait));
+        if self.now.monotonic < window_end && !is_refused && !superseded && !foreign {
+            let step = self.attempt(self.store(attempt, known, key));
+            if step.is_none() {
+                // Its turn comes again before the window ends, or not at all: no other key is issued meanwhile.
+                self.waits.wake_at(window_end);
+                self.key_in_hand_waits = true;
+                self.findings.blocked = self.held(&[Slot::Store, Slot::Read]);
+            }
+            return step;
         }
-        if *store_in_doubt && !self.facts.is_settled(self.settings, self.now, attempt) {
+        if *calls_in_doubt > 0 && !self.facts.is_settled(self.settings, self.now, attempt) {
             // Its write may still land. A new attempt need not wait for that (rule 5).
             self.waits.wake_at(self.facts.settled_at(self.settings, self.now, attempt));
             return None;
@@ -59,7 +65,7 @@ impl Decision<'_> {
     /// C3, R3: every key that still lives goes to the record's previous, in the same write.
     fn store(&self, attempt: &AttemptId, known: &Attempt, key: &MintedKey) -> Step {
         let intent = &known.intent;
-        let overlap = match (intent.reason, Rotation::read(&intent.spec)) {
+        let overlap = match (intent.reason, RotationSchedule::read(&intent.spec)) {
             (IssueReason::RotateNow, _) | (_, Err(_)) => Duration::ZERO,
             (_, Ok(rotation)) => rotation.overlap,
         };
@@ -113,7 +119,11 @@ impl Decision<'_> {
     }
 
     /// What starts an issuance, or `None`. Nothing else does: not a restart, a resync, a foreign annotation.
-    pub(super) fn issue_reason(&self, spec: &BoltzApiKeySpec, rotation: &Rotation) -> Option<IssueReason> {
+    pub(super) fn issue_reason(
+        &self,
+        spec: &BoltzApiKeySpec,
+        rotation: &RotationSchedule,
+    ) -> Option<IssueReason> {
         let facts = self.facts;
         let Some(record) = facts.record() else {
             let had_a_key = facts.object.status.key_id.is_some() || !facts.named_keys().is_empty();
@@ -146,7 +156,7 @@ impl Decision<'_> {
     }
 
     /// C0 to C2, or what stands in the way.
-    pub(super) fn issue(&mut self, rotation: &Rotation) -> Option<Step> {
+    pub(super) fn issue(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let spec = self.facts.object.spec.as_ref().ok()?;
         if let Some(record) = self.facts.record() {
             let times = [rotation.renewal_time(record), record.expires_at];
@@ -154,11 +164,19 @@ impl Decision<'_> {
                 self.waits.wake_at(self.now.monotonic_at(time));
             }
         }
+        if self.facts.has_unread_value() {
+            self.findings.blocked = self.held(&[Slot::Read]);
+            return None;
+        }
         let reason = self.issue_reason(spec, rotation)?;
         if spec.suspend {
             return None;
         }
         self.findings.issue = Some(reason);
+        if matches!(self.facts.secret, SecretFacts::Foreign(_)) && self.held(&[Slot::Preflight]).is_none() {
+            // Somebody may have removed it: only a read tells, for what is not ours is not watched.
+            return self.attempt(Step::ReadLive);
+        }
         if let Some(block) = self.why_not_now() {
             self.waits.blocked(&block);
             self.findings.blocked = Some(block);
@@ -184,9 +202,9 @@ impl Decision<'_> {
             return None;
         }
         if !self.facts.preflight_passed {
-            return Some(Step::Preflight);
+            return self.attempt(Step::Preflight);
         }
-        Some(match reusable {
+        self.attempt(match reusable {
             Some(attempt) => Step::Mint(attempt),
             None => Step::WriteAttempt {
                 keep,
@@ -214,48 +232,34 @@ impl Decision<'_> {
         })
     }
 
+    /// What stands in the way of issuing: the Secret, the account, an earlier failure, in this order.
     fn why_not_now(&self) -> Option<Block> {
-        if let SecretFacts::Foreign(whose) = &self.facts.secret {
-            return Some(Block {
-                reason: Reason::SecretConflict,
-                message: whose.clone(),
-                until: Some(self.now.monotonic.plus(self.settings.recheck)),
-            });
-        }
-        if let Some(message) = self.rejection() {
-            return Some(Block { reason: Reason::BoltzRejected, message, until: None });
-        }
-        let memory = &self.facts.memory;
         let account = &self.facts.account;
-        let held = |blocks: &[&Option<Block>]| {
-            blocks.iter().copied().flatten().find(|block| self.holds(Some(block))).cloned()
-        };
-        held(&[&memory.store_blocked]).or_else(|| {
-            let block = held(&[&account.calls_blocked, &memory.mint_blocked, &account.mints_blocked])
+        let of_account =
+            |block: &Option<Block>| block.clone().filter(|block| block.holds(self.now.monotonic));
+        let of_secret = self.held(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
+        of_secret.or_else(|| {
+            let block = of_account(&account.calls_blocked)
+                .or_else(|| self.held(&[Slot::Mint]))
+                .or_else(|| of_account(&account.mints_blocked))
                 .or_else(|| self.ledger_backoff())?;
             // One failure has one description, however long each of the waits after it is.
-            match &memory.mint_blocked {
-                Some(failure) if block.until.is_some() => {
-                    Some(Block { until: block.until, ..failure.clone() })
+            match self.facts.memory.troubles.get(&Slot::Mint) {
+                Some(trouble) if block.until.is_some() => {
+                    Some(Block { until: block.until, ..trouble.block.clone() })
                 }
                 _ => Some(block),
             }
         })
     }
 
-    /// Boltz's refusal of these very parameters: by memory, or after a restart by the condition that reported it.
-    fn rejection(&self) -> Option<String> {
-        let generation = self.facts.object.generation;
-        if let Some((refused, message)) = &self.facts.memory.rejected {
-            return (*refused == generation).then(|| message.clone());
-        }
-        let condition = self.facts.object.status.conditions.iter().find(|condition| {
-            condition.type_ == "Stalled"
-                && condition.status == "True"
-                && condition.reason == Reason::BoltzRejected.as_str()
-                && condition.observed_generation == generation
-        })?;
-        generation.map(|_| condition.message.clone())
+    /// The first of these slots that is blocked now.
+    pub(super) fn held(&self, slots: &[Slot]) -> Option<Block> {
+        let memory = &self.facts.memory;
+        slots
+            .iter()
+            .find_map(|slot| memory.trouble(slot, self.now.monotonic))
+            .map(|trouble| trouble.block.clone())
     }
 
     /// Rule 3: the entries that may still have a live key, and, while there is room, those that only the backoff
@@ -279,25 +283,13 @@ impl Decision<'_> {
             .collect()
     }
 
-    /// How many attempts there were since the last that succeeded, as far as the ledger tells.
+    /// How many attempts there were since the last that succeeded, as far as the ledger tells. One whose key is in the
+    /// Secret as it was stored has succeeded; what is stored and altered or taken away again and again has not.
     fn failures(&self) -> usize {
         let facts = self.facts;
-        let succeeded = |attempt: &AttemptId| {
-            facts.record().is_some_and(|record| record.attempt == *attempt)
-                || facts
-                    .memory
-                    .attempts
-                    .get(attempt)
-                    .is_some_and(|known| matches!(known.progress, Progress::Stored { .. }))
-                || facts
-                    .object
-                    .status
-                    .key_id
-                    .as_ref()
-                    .and_then(|id| facts.listed(id))
-                    .is_some_and(|key| key.attempt == *attempt)
-        };
-        facts.object.ledger.entries.iter().rev().take_while(|entry| !succeeded(&entry.attempt)).count()
+        let current = facts.record().filter(|_| facts.value_is_intact()).map(|record| &record.attempt);
+        let entries = &facts.object.ledger.entries;
+        entries.iter().rev().take_while(|entry| current != Some(&entry.attempt)).count()
     }
 
     /// Rule 11: at most one attempt per backoff step, and a restart forgets none: the steps are counted from the
@@ -310,8 +302,7 @@ impl Decision<'_> {
         if self.reusable_attempt().is_some() {
             return None;
         }
-        let doublings = u32::try_from(failures - 1).unwrap_or(u32::MAX).min(16);
-        let wait = FIRST_BACKOFF.saturating_mul(1 << doublings).min(LONGEST_BACKOFF);
+        let wait = BETWEEN_ATTEMPTS.after(u32::try_from(failures).unwrap_or(u32::MAX));
         let seen = facts.memory.first_seen.get(last.attempt.as_str()).copied().unwrap_or(self.now.monotonic);
         // By whichever clock shows more: the wall clock may have stepped back.
         let waited = elapsed(last.written_at, self.now.wall).max(self.now.monotonic.since(seen));

@@ -1,8 +1,8 @@
 //! What is known about single keys and attempts.
 
 use super::{
+    attempt::Progress,
     facts::{Facts, ListedKey, OwnSecret, Pass, SecretFacts, Settings},
-    memory::Progress,
     time::{Monotonic, Now, elapsed},
 };
 use crate::{
@@ -86,9 +86,21 @@ impl Facts {
         (!matches!(state, KeyState::Foreign | KeyState::Absent)).then_some(record)
     }
 
-    /// Whether the Secret holds the value that its record speaks of.
+    /// Whether a Secret's value has to be read before anything is concluded from it.
+    pub fn has_unread_value(&self) -> bool {
+        let own = match &self.secret {
+            SecretFacts::Ours(own) => Some(own.as_ref()),
+            SecretFacts::Absent | SecretFacts::Foreign(_) => None,
+        };
+        own.into_iter().chain(&self.other_secrets).any(|secret| secret.is_unread)
+    }
+
+    /// Whether the Secret holds the value that its record speaks of. It is believed until somebody has looked.
     pub fn value_is_intact(&self) -> bool {
         self.current_secret().is_some_and(|secret| {
+            if secret.is_unread {
+                return secret.record.is_some();
+            }
             let recorded = secret.record.as_ref().map(|record| &record.value_sha256);
             recorded.is_some() && recorded == secret.value_sha256.as_ref()
         })
@@ -182,7 +194,7 @@ impl Facts {
         id: &str,
         attempt: Option<&AttemptId>,
     ) -> KeyState {
-        if self.memory.revoked.contains(id) {
+        if self.memory.revoked_ids.contains(id) {
             return KeyState::Inactive;
         }
         if let Some(key) = self.listed(id) {
@@ -256,7 +268,7 @@ impl Facts {
                 && !pass.keys.iter().any(|key| {
                     key.attempt == *attempt
                         && key.is_active_at(now.wall)
-                        && !self.memory.revoked.contains(&key.id)
+                        && !self.memory.revoked_ids.contains(&key.id)
                 })
         })
     }
@@ -270,7 +282,7 @@ impl Facts {
             }
             Progress::Sent => false,
             Progress::InHand { key, .. } | Progress::Stored { key, .. } => {
-                self.memory.revoked.contains(&key.id)
+                self.memory.revoked_ids.contains(&key.id)
             }
             Progress::Ended => true,
         })

@@ -1,116 +1,72 @@
-//! What this process knows of its own calls, and how their answers change it.
+//! What this process knows of its own calls.
 
 use super::{
-    facts::{Block, Facts},
-    status::without_transition_times,
+    attempt::{Attempt, Intent, MintedKey, Progress},
+    block::Block,
+    step::Slot,
     time::Monotonic,
 };
-use crate::{
-    api::{BoltzApiKeySpec, BoltzApiKeyStatus},
-    protocol::{marker::AttemptId, record::IssueReason},
-};
-use jiff::Timestamp;
+use crate::protocol::marker::AttemptId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What this process knows of its own calls for one object. It is lost with the process, and nothing may depend on it
 /// that the ledger, the record and Boltz's list cannot restore.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
-    /// The generation of the spec that the blocks below speak of.
-    pub generation: Option<i64>,
+pub struct ProcessMemory {
+    /// What people asked for when the troubles below began. A change of it lifts them.
+    pub request: Option<Request>,
     /// When this process first saw an attempt, or a key's id that something names.
     pub first_seen: BTreeMap<String, Monotonic>,
     /// The attempts that this process wrote.
     pub attempts: BTreeMap<AttemptId, Attempt>,
     /// The keys that this process revoked, or learned to be gone when it tried to.
-    pub revoked: BTreeSet<String>,
-    /// Why minting waits, after a failure.
-    pub mint_blocked: Option<Block>,
-    /// The generation whose parameters Boltz refused, with its message: no retry until the spec changes.
-    pub rejected: Option<(Option<i64>, String)>,
-    /// Why storing waits: the Secret's write or its dry run was refused.
-    pub store_blocked: Option<Block>,
-    /// Why revoking waits, after a failure.
-    pub revoke_blocked: Option<Block>,
-    /// The key for which workloads were restarted.
-    pub restarted_for: Option<String>,
-    /// The status that this process last wrote, without the times of its conditions, and when.
-    pub reported: Option<(BoltzApiKeyStatus, Monotonic)>,
+    pub revoked_ids: BTreeSet<String>,
+    /// The keys whose revocation was answered with 404, and when last.
+    pub not_found: BTreeMap<String, Monotonic>,
+    /// What failed last, and how often in a row.
+    pub troubles: BTreeMap<Slot, Trouble>,
+    /// What was done last in each slot: the same again, soon after, means that something undoes it.
+    pub done: BTreeMap<Slot, LastDone>,
+    /// The workloads that were restarted, and for which key.
+    pub restarted: BTreeMap<String, String>,
+    /// The caches are known to be behind: what is written next needs a live read first.
+    pub must_read: bool,
+    /// A Secret that a live read found under the wanted name and that is not the object's: its name, and whose it is.
+    pub foreign_secret: Option<(String, String)>,
 }
 
-/// An attempt that this process wrote.
+/// What people asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Attempt {
-    /// Before its writing was sent.
-    pub written: Monotonic,
-    /// What was asked when it was written.
-    pub intent: Intent,
-    /// How far it got.
-    pub progress: Progress,
+pub struct Request {
+    /// The generation of the spec.
+    pub generation: Option<i64>,
+    /// The values of the annotations `rotate`, `rotate-now` and `retry`.
+    pub annotations: [Option<String>; 3],
 }
 
-/// What was asked when an attempt was written.
+/// Failures in a row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Intent {
-    /// Why a key is issued.
-    pub reason: IssueReason,
-    /// The spec.
-    pub spec: BoltzApiKeySpec,
-    /// The value of the rotate annotation.
-    pub rotate: Option<String>,
-    /// The value of the rotate-now annotation.
-    pub rotate_now: Option<String>,
+pub struct Trouble {
+    /// How many.
+    pub failures: u32,
+    /// What they say, and until when nothing is tried.
+    pub block: Block,
+    /// It is no passing trouble: status tells of it.
+    pub is_told: bool,
 }
 
-/// How far an attempt got.
+/// A call that took effect.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
-    /// It may be POSTed, once, inside the window. What surely had no effect returns here.
-    Written,
-    /// It was POSTed, and the answer is not known. Its key, if there is one, is lost.
-    Sent,
-    /// Its key is in this process's hands.
-    InHand {
-        /// What Boltz answered.
-        key: MintedKey,
-        /// A write of the Secret was sent and may still take effect.
-        store_in_doubt: bool,
-        /// The write of the Secret was definitely refused.
-        refused: bool,
-    },
-    /// Its key was stored.
-    Stored {
-        /// What Boltz answered.
-        key: MintedKey,
-        /// Status has named it.
-        reported: bool,
-    },
-    /// It ended without a key, or with one that was revoked.
-    Ended,
+pub struct LastDone {
+    /// [`super::Step::fingerprint`].
+    pub fingerprint: String,
+    /// When.
+    pub at: Monotonic,
+    /// How many times in a row it was the same, each within an hour of the one before.
+    pub repeats: u32,
 }
 
-/// A key as answered on creation, without its value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MintedKey {
-    /// Its id.
-    pub id: String,
-    /// Its first characters.
-    pub prefix: String,
-    /// The SHA-256 of its value, hexadecimal.
-    pub value_sha256: String,
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// When Boltz created it.
-    pub created_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Option<Timestamp>,
-    /// False in test mode.
-    pub livemode: bool,
-    /// Its workspace.
-    pub workspace_id: Option<String>,
-}
-
-impl Memory {
+impl ProcessMemory {
     /// The key that this process minted under the id, and its attempt.
     pub fn minted(&self, id: &str) -> Option<(&AttemptId, &MintedKey)> {
         self.attempts.iter().find_map(|(attempt, known)| match &known.progress {
@@ -119,86 +75,6 @@ impl Memory {
             }
             _ => None,
         })
-    }
-
-    /// C1 is about to be sent. Until its answer is there, the attempt counts as one that is never POSTed: it may land,
-    /// and is then harmless.
-    pub fn writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
-        self.attempts.insert(attempt, Attempt { written: now, intent, progress: Progress::Ended });
-    }
-
-    /// C1 was answered: the attempt may be POSTed.
-    pub fn written(&mut self, attempt: &AttemptId) {
-        if let Some(known) = self.attempts.get_mut(attempt) {
-            known.progress = Progress::Written;
-            self.first_seen.insert(attempt.to_string(), known.written);
-        }
-    }
-
-    /// C2 is about to be sent: whatever ends the call, the attempt is not POSTed again.
-    pub fn posting(&mut self, attempt: &AttemptId) -> Option<&Attempt> {
-        let known = self.attempts.get_mut(attempt)?;
-        known.progress = Progress::Sent;
-        Some(known)
-    }
-
-    /// C2 surely had no effect: the attempt may be POSTed after all.
-    pub fn not_posted(&mut self, attempt: &AttemptId) {
-        if let Some(known) = self.attempts.get_mut(attempt) {
-            known.progress = Progress::Written;
-        }
-    }
-
-    /// C2 was answered with a key.
-    pub fn answered(&mut self, attempt: &AttemptId, key: MintedKey) {
-        if let Some(known) = self.attempts.get_mut(attempt) {
-            known.progress = Progress::InHand { key, store_in_doubt: false, refused: false };
-        }
-        self.mint_blocked = None;
-        self.rejected = None;
-    }
-
-    /// C3 is about to be sent. Says whether an earlier one may still take effect.
-    pub fn storing(&mut self, attempt: &AttemptId) -> bool {
-        match self.attempts.get_mut(attempt).map(|known| &mut known.progress) {
-            Some(Progress::InHand { store_in_doubt, .. }) => std::mem::replace(store_in_doubt, true),
-            _ => false,
-        }
-    }
-
-    /// C3 was answered: the key is stored.
-    pub fn stored(&mut self, attempt: &AttemptId) {
-        if let Some(known) = self.attempts.get_mut(attempt)
-            && let Progress::InHand { key, .. } = &known.progress
-        {
-            known.progress = Progress::Stored { key: key.clone(), reported: false };
-        }
-    }
-
-    /// C3 failed. `in_doubt`: it, or an earlier one, may still take effect.
-    pub fn not_stored(&mut self, attempt: &AttemptId, in_doubt: bool, is_refused: bool) {
-        if let Some(Progress::InHand { store_in_doubt, refused, .. }) =
-            self.attempts.get_mut(attempt).map(|known| &mut known.progress)
-        {
-            *store_in_doubt = in_doubt;
-            *refused |= is_refused;
-        }
-    }
-
-    /// C4 was answered: the status is written.
-    pub fn reported(&mut self, status: &BoltzApiKeyStatus, now: Monotonic) {
-        self.reported = Some((without_transition_times(status), now));
-    }
-
-    /// The key is revoked, or known to be gone.
-    pub fn revoked(&mut self, key_id: &str) {
-        self.revoked.insert(key_id.to_owned());
-        self.revoke_blocked = None;
-        for known in self.attempts.values_mut() {
-            if matches!(&known.progress, Progress::InHand { key, .. } if key.id == key_id) {
-                known.progress = Progress::Ended;
-            }
-        }
     }
 
     /// The keys in hand: their values are nowhere else.
@@ -214,59 +90,44 @@ impl Memory {
     pub fn left_behind(&self, is_retained: bool) -> Vec<String> {
         let ids = self.attempts.values().filter_map(|known| match &known.progress {
             Progress::InHand { key, .. } => Some(&key.id),
-            Progress::Stored { key, reported: false } if !is_retained => Some(&key.id),
+            Progress::Stored { key, is_reported: false } if !is_retained => Some(&key.id),
             _ => None,
         });
-        ids.filter(|id| !self.revoked.contains(*id)).cloned().collect()
+        ids.filter(|id| !self.revoked_ids.contains(*id)).cloned().collect()
     }
 
-    /// Keeps what something still names or shows, so that a long life does not fill the memory.
-    fn forget_what_is_over(&mut self, facts: &Facts) {
-        let Self { attempts, revoked, first_seen, .. } = self;
-        attempts.retain(|attempt, known| {
-            facts.object.ledger.contains(attempt)
-                || match &known.progress {
-                    Progress::InHand { .. } => true,
-                    Progress::Stored { key, .. } => !revoked.contains(&key.id),
-                    Progress::Written | Progress::Sent | Progress::Ended => false,
-                }
-        });
-        let named: BTreeSet<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
-        let shown = |id: &String| {
-            facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
-        };
-        revoked.retain(|id| named.contains(id) || shown(id));
-        let to_remember = facts.ids_and_attempts();
-        first_seen.retain(|name, _| to_remember.contains(name));
+    /// What holds the slot now.
+    pub fn trouble(&self, slot: &Slot, now: Monotonic) -> Option<&Trouble> {
+        self.troubles.get(slot).filter(|trouble| trouble.block.holds(now))
     }
 
-    /// Takes in what the facts show: a key in hand that record or status names has been stored (rule 9), a new
-    /// generation of the spec lifts what was held against the old one, and what is seen for the first time is seen now.
-    pub fn learn(&mut self, facts: &Facts, now: Monotonic) {
-        self.forget_what_is_over(facts);
-        for name in facts.ids_and_attempts() {
-            self.first_seen.entry(name).or_insert(now);
+    /// C1 is about to be sent. Until its answer is there, the attempt counts as one that is never POSTed: it may land,
+    /// and is then harmless.
+    pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
+        self.attempts.insert(attempt, Attempt { written: now, intent, progress: Progress::Ended });
+    }
+
+    /// C2 is about to be sent: whatever ends the call, the attempt is not POSTed again.
+    pub fn mark_posting(&mut self, attempt: &AttemptId) -> Option<&Attempt> {
+        let known = self.attempts.get_mut(attempt)?;
+        known.progress = Progress::Sent;
+        Some(known)
+    }
+
+    /// C3 is about to be sent: until its answer is there, it may take effect.
+    pub fn mark_storing(&mut self, attempt: &AttemptId) {
+        if let Some(Progress::InHand { calls_in_doubt, .. }) =
+            self.attempts.get_mut(attempt).map(|known| &mut known.progress)
+        {
+            *calls_in_doubt = calls_in_doubt.saturating_add(1);
         }
-        if self.generation != facts.object.generation {
-            self.generation = facts.object.generation;
-            self.store_blocked = None;
-            self.mint_blocked = None;
-        }
-        let status = &facts.object.status;
-        let records = facts
-            .record()
-            .into_iter()
-            .chain(facts.other_secrets.iter().filter_map(|secret| secret.record.as_ref()));
-        let recorded = |id: &str| records.clone().any(|record| record.names(id));
-        for known in self.attempts.values_mut() {
-            let (Progress::InHand { key, .. } | Progress::Stored { key, .. }) = &known.progress else {
-                continue;
-            };
-            let reported =
-                status.names(&key.id) || matches!(known.progress, Progress::Stored { reported: true, .. });
-            if reported || recorded(&key.id) {
-                known.progress = Progress::Stored { key: key.clone(), reported };
-            }
+    }
+
+    /// Something happened that may cure what stands against the Secret's name: it is tried again now.
+    pub fn lift_secret_troubles(&mut self) {
+        self.foreign_secret = None;
+        for slot in [Slot::Preflight, Slot::Store, Slot::Shape] {
+            self.troubles.remove(&slot);
         }
     }
 }

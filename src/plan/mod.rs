@@ -4,123 +4,40 @@
 //! has no client, no clock and no randomness. The rules are those of `docs/protocol.md`; where a line is there because
 //! of one of them, it says so.
 
+mod answer;
+mod apply;
+mod attempt;
+pub mod backoff;
+mod block;
 mod delete;
+mod effects;
 mod facts;
 mod issue;
 mod keys;
+mod learn;
 mod memory;
+mod patience;
+mod restart;
 mod revoke;
 mod schedule;
 mod secret;
 mod status;
+mod step;
 mod time;
 
-use crate::{
-    api::BoltzApiKeyStatus,
-    protocol::{ledger::LedgerEntry, marker::AttemptId, record::Record},
-};
-pub use facts::{AccountFacts, Block, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings};
+pub use answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Verdict};
+pub use attempt::{Attempt, Intent, MintedKey, Progress};
+pub use block::{Block, Reason};
+pub use effects::{Count, Effects, EventKind, EventNote, LogLine};
+pub use facts::{AccountFacts, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings};
 pub use keys::{KeyState, NamedKey, with_finalizer};
-pub use memory::{Attempt, Intent, Memory, MintedKey, Progress};
-pub use schedule::Rotation;
-use status::without_transition_times;
-pub use status::{Findings, Reason, desired_status};
+pub use memory::{ProcessMemory, Trouble};
+pub use schedule::RotationSchedule;
+pub use status::{Findings, desired_status};
+pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 
-/// One next step. Everything that it needs and the facts do not hold stands in it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Nothing now.
-    Wait,
-    /// C0, R0: the Secret's write as a server-side dry run.
-    Preflight,
-    /// C1, R1: the ledger with these entries and a new attempt, and the finalizer, in one write.
-    WriteAttempt {
-        /// The entries that stay.
-        keep: Vec<LedgerEntry>,
-        /// What is asked now.
-        intent: Box<Intent>,
-    },
-    /// C2, R2: the POST.
-    Mint(AttemptId),
-    /// C3, R3: the key in hand into the Secret, with the record.
-    Store {
-        /// The attempt whose key it is.
-        attempt: AttemptId,
-        /// What the Secret then accounts for.
-        record: Box<Record>,
-    },
-    /// C4, R4, R6: the status.
-    WriteStatus(Box<BoltzApiKeyStatus>),
-    /// R5, D1, strays, compensation: revoke a key. Only ever on live facts.
-    Revoke {
-        /// Its id.
-        key_id: String,
-        /// Why.
-        reason: RevokeReason,
-    },
-    /// The finalizer goes back on a live object that has keys.
-    AddFinalizer,
-    /// The record, around the same value: it then names keys that only status or memory named.
-    WriteRecord(Box<Record>),
-    /// The Secret of that name is copied to the wanted name.
-    MoveSecret {
-        /// Where it is now.
-        from: String,
-    },
-    /// A Secret that another one has replaced goes.
-    DeleteSecret {
-        /// Its name.
-        name: String,
-        /// Its UID: no other is deleted.
-        uid: String,
-    },
-    /// The Secret gets the wanted data key, template, label and ownerReference around the same value.
-    Reshape,
-    /// Workloads that read the key from their environment are restarted.
-    RestartWorkloads,
-    /// Retain: the Secret loses its ownerReference, so that it outlives the object.
-    ReleaseSecret {
-        /// Its name.
-        name: String,
-    },
-    /// D2: the object may go. Says which key ids stay behind (`deletionPolicy: Retain`).
-    DropFinalizer {
-        /// Live keys that nobody will revoke.
-        staying: Vec<String>,
-    },
-}
-
-/// Why a key is revoked. The words stand in events and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RevokeReason {
-    /// Its overlap is over.
-    OverlapOver,
-    /// The annotation `boltz.bio/rotate-now` ended it: it may have leaked.
-    RotateNow,
-    /// Its overlap was cut short: the record has no room, and a rotation cannot wait.
-    OverlapCut,
-    /// The object is being deleted.
-    Deleted,
-    /// Its secret is lost: the answer or the writer was.
-    Stray,
-    /// It could not be stored.
-    NotStored,
-}
-
-impl RevokeReason {
-    /// One word, in camel case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OverlapOver => "OverlapOver",
-            Self::RotateNow => "RotateNow",
-            Self::OverlapCut => "OverlapCut",
-            Self::Deleted => "Deleted",
-            Self::Stray => "Stray",
-            Self::NotStored => "NotStored",
-        }
-    }
-}
+use patience::{Failure, patience};
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,8 +88,9 @@ impl Waits {
 /// Decides the next step for one object.
 pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
     let waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
-    let mut decision = Decision { facts, settings, now, waits, findings: Findings::default() };
-    let step = if facts.object.deleting { decision.deletion() } else { decision.life() };
+    let findings = Findings::default();
+    let mut decision = Decision { facts, settings, now, waits, findings, key_in_hand_waits: false };
+    let step = decision.next_step();
     let Decision { waits, findings, .. } = decision;
     Plan { step, wake_at: waits.wake_at, pass_since: waits.pass_since, findings }
 }
@@ -184,20 +102,35 @@ struct Decision<'a> {
     now: Now,
     waits: Waits,
     findings: Findings,
+    /// A key is in hand and its Secret cannot be written now: no other key is issued.
+    key_in_hand_waits: bool,
 }
 
 impl Decision<'_> {
-    /// The steps of an object that is wanted, most pressing first.
-    fn life(&mut self) -> Step {
-        if !self.facts.object.has_finalizer && self.facts.has_something_to_revoke() {
-            return Step::AddFinalizer;
+    fn next_step(&mut self) -> Step {
+        if self.facts.has_unread_value()
+            && let Some(step) = self.attempt(Step::ReadLive)
+        {
+            return step;
+        }
+        if self.facts.object.deleting { self.deletion() } else { self.duties() }
+    }
+
+    /// The duties towards an object that is wanted, most pressing first. One that has to wait keeps no other waiting.
+    fn duties(&mut self) -> Step {
+        if !self.facts.object.has_finalizer
+            && self.facts.has_something_to_revoke()
+            && let Some(step) = self.attempt(Step::AddFinalizer)
+        {
+            return step;
         }
         if let Some(step) = self.keys_in_hand() {
             return step;
         }
-        match self.facts.object.spec.as_ref().map_err(Clone::clone).and_then(Rotation::read) {
+        match self.facts.object.spec.as_ref().map_err(Clone::clone).and_then(RotationSchedule::read) {
             Ok(rotation) => {
-                if let Some(step) = self.issue(&rotation).or_else(|| self.secret(&rotation)) {
+                let issue = if self.key_in_hand_waits { None } else { self.issue(&rotation) };
+                if let Some(step) = issue.or_else(|| self.secret(&rotation)) {
                     return step;
                 }
             }
@@ -205,42 +138,55 @@ impl Decision<'_> {
                 self.findings.blocked = Some(Block { reason: Reason::InvalidSpec, message, until: None });
             }
         }
-        self.restart_workloads()
-            .or_else(|| self.revocations())
+        self.revocations()
+            .or_else(|| self.restart_workloads())
             .or_else(|| self.status())
             .unwrap_or(Step::Wait)
     }
 
-    /// Restarts come before the status that reports the rotation: until then they are known to be owed.
-    fn restart_workloads(&self) -> Option<Step> {
-        let record = self.facts.trusted_record(self.settings, self.now)?;
-        let reported = self.facts.object.status.key_id.as_ref()?;
-        let spec = self.facts.object.spec.as_ref().ok()?;
-        let owed = *reported != record.key_id
-            && !spec.rollout_restart_targets.is_empty()
-            && self.facts.memory.restarted_for.as_ref() != Some(&record.key_id);
-        owed.then_some(Step::RestartWorkloads)
+    /// The one place that asks whether a step may be tried now: not while its slot is blocked, and not when it was done
+    /// a moment ago and something undid it. What was decided on facts that are known to be behind is read first, and so
+    /// is every revocation (rule 8).
+    fn attempt(&mut self, step: Step) -> Option<Step> {
+        let Some(slot) = step.slot() else { return Some(step) };
+        if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {
+            let trouble = trouble.clone();
+            self.waits.blocked(&trouble.block);
+            if trouble.is_told && !self.findings.also.contains(&trouble.block) {
+                self.findings.also.push(trouble.block);
+            }
+            return None;
+        }
+        if let Some(again_at) = self.undone_until(&step, &slot) {
+            self.waits.wake_at(again_at);
+            return None;
+        }
+        let wants_read = self.facts.memory.must_read || matches!(step, Step::Revoke { .. });
+        if step == Step::ReadLive || self.facts.live || !wants_read {
+            return Some(step);
+        }
+        // A status is written all the same: it says that nothing can be read.
+        let read = self.attempt(Step::ReadLive);
+        read.or_else(|| matches!(step, Step::WriteStatus(_)).then_some(step))
     }
 
-    /// The status, unless it is as it should be. What somebody else has overwritten is not said again at once: two
-    /// leaders that know different things would write against each other for ever.
+    /// Until when a step waits because it was done already, and something undid it.
+    fn undone_until(&self, step: &Step, slot: &Slot) -> Option<Monotonic> {
+        let last = self.facts.memory.done.get(slot)?;
+        if step.fingerprint(self.facts).as_ref() != Some(&last.fingerprint) {
+            return None;
+        }
+        let patience = patience(slot, Failure::Undone, self.settings);
+        let again_at = last.at.plus(patience.after(last.repeats.saturating_add(1)));
+        (self.now.monotonic < again_at).then_some(again_at)
+    }
+
+    /// The status, unless it is as it should be.
     fn status(&mut self) -> Option<Step> {
         let desired = desired_status(self.facts, self.settings, self.now, &self.findings);
         if desired == self.facts.object.status {
             return None;
         }
-        if let Some((said, at)) = &self.facts.memory.reported {
-            let again = at.plus(self.settings.recheck);
-            if self.now.monotonic < again && *said == without_transition_times(&desired) {
-                self.waits.wake_at(again);
-                return None;
-            }
-        }
-        Some(Step::WriteStatus(Box::new(desired)))
-    }
-
-    /// Whether a block still holds.
-    fn holds(&self, block: Option<&Block>) -> bool {
-        block.is_some_and(|block| block.until.is_none_or(|until| self.now.monotonic < until))
+        self.attempt(Step::WriteStatus(Box::new(desired)))
     }
 }

@@ -1,7 +1,12 @@
 //! Which keys of a live object are revoked now.
 
 use super::{
-    Decision, KeyState, NamedKey, Progress, Reason, RevokeReason, Step,
+    Decision,
+    attempt::Progress,
+    block::Reason,
+    keys::{KeyState, NamedKey},
+    schedule::RotationSchedule,
+    step::{RevokeReason, Step},
     time::{Monotonic, later},
 };
 use crate::{api::OverlapPolicy, protocol::marker::AttemptId};
@@ -50,7 +55,7 @@ impl Decision<'_> {
         if spec.rotation.overlap_policy == OverlapPolicy::Strict {
             return false;
         }
-        let overlap = super::Rotation::read(spec).map_or(IDLE, |rotation| rotation.overlap);
+        let overlap = RotationSchedule::read(spec).map_or(IDLE, |rotation| rotation.overlap);
         let last_used = self.facts.listed(&key.id).and_then(|listed| listed.last_used_at);
         let idle_from =
             last_used.map_or(revoke_after, |time| revoke_after.max(later(time, IDLE.min(overlap))));
@@ -88,7 +93,11 @@ impl Decision<'_> {
                 && let Some(id) = self.active_key_of(&attempt)
                 && !named.iter().any(|key| key.id == id)
             {
-                return self.revoke(id, RevokeReason::Stray);
+                // One that cannot be revoked now keeps no other waiting.
+                if let Some(step) = self.revoke(id, RevokeReason::Stray) {
+                    return Some(step);
+                }
+                continue;
             }
             if !self.facts.knows_the_end(self.settings, self.now, &attempt) {
                 self.waits.pass_since(self.facts, settled_at);
@@ -104,7 +113,7 @@ impl Decision<'_> {
             .find(|key| {
                 key.attempt == *attempt
                     && key.is_active_at(self.now.wall)
-                    && !self.facts.memory.revoked.contains(&key.id)
+                    && !self.facts.memory.revoked_ids.contains(&key.id)
             })
             .map(|key| key.id.clone())
     }
@@ -141,18 +150,20 @@ impl Decision<'_> {
         self.waits.pass_since(self.facts, after_the_last.map_or(from, |after| after.max(from)));
     }
 
-    /// The revocation, unless Boltz must not be called now.
+    /// The revocation, unless Boltz must not be called now. After a 404 the next pass may tell that the key is gone.
     pub(super) fn revoke(&mut self, key_id: String, reason: RevokeReason) -> Option<Step> {
-        let blocks = [&self.facts.account.calls_blocked, &self.facts.memory.revoke_blocked];
-        match blocks.into_iter().flatten().find(|block| self.holds(Some(block))) {
-            Some(block) => {
-                self.waits.blocked(block);
-                if self.facts.object.deleting {
-                    self.findings.blocked = Some(block.clone());
-                }
-                None
-            }
-            None => Some(Step::Revoke { key_id, reason }),
+        if let Some(at) = self.facts.memory.not_found.get(&key_id) {
+            self.waits.pass_since(self.facts, at.plus(Duration::from_nanos(1)));
         }
+        if let Some(block) =
+            self.facts.account.calls_blocked.clone().filter(|block| block.holds(self.now.monotonic))
+        {
+            self.waits.blocked(&block);
+            if self.facts.object.deleting {
+                self.findings.blocked.get_or_insert(block);
+            }
+            return None;
+        }
+        self.attempt(Step::Revoke { key_id, reason })
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The durations of a spec's `rotation`, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rotation {
+pub struct RotationSchedule {
     renewal: Renewal,
     interval: Option<Duration>,
     /// How long an old key lives on.
@@ -28,7 +28,7 @@ enum Renewal {
     Default,
 }
 
-impl Rotation {
+impl RotationSchedule {
     /// Reads the spec's durations; the error names the field. Admission refuses what cannot be read, so this speaks
     /// up only where the CRD's rules are missing or older.
     pub fn read(spec: &BoltzApiKeySpec) -> Result<Self, String> {

@@ -1,34 +1,40 @@
 //! The Secret's shape: its name, data key, template and ties, and keys that its record must name.
 
-use super::{Block, Decision, KeyState, NamedKey, Reason, Rotation, SecretFacts, Step, time::later};
+use super::{
+    Decision,
+    facts::SecretFacts,
+    keys::{KeyState, NamedKey},
+    schedule::RotationSchedule,
+    step::{Slot, Step},
+    time::later,
+};
 use crate::protocol::record::{Record, template_hash};
 
 impl Decision<'_> {
     /// Brings the Secret into the wanted shape, without a new key.
-    pub(super) fn secret(&mut self, rotation: &Rotation) -> Option<Step> {
+    pub(super) fn secret(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let facts = self.facts;
         let spec = facts.object.spec.as_ref().ok()?;
         let record = facts.trusted_record(self.settings, self.now)?;
+        if facts.has_unread_value() {
+            return None;
+        }
         let own = match &facts.secret {
             SecretFacts::Ours(own) => own,
-            SecretFacts::Absent | SecretFacts::Foreign(_) => {
-                let block = match (&facts.secret, &facts.memory.store_blocked) {
-                    (SecretFacts::Foreign(whose), _) => Some(Block {
-                        reason: Reason::SecretConflict,
-                        message: whose.clone(),
-                        until: Some(self.now.monotonic.plus(self.settings.recheck)),
-                    }),
-                    (_, block) => block.clone().filter(|block| self.holds(Some(block))),
-                };
-                if let Some(block) = block {
-                    self.waits.blocked(&block);
-                    self.findings.blocked = Some(block);
-                    return None;
+            SecretFacts::Foreign(_) => {
+                let held = self.held(&[Slot::Preflight]);
+                if held.is_none() {
+                    return self.attempt(Step::ReadLive);
                 }
-                return facts
-                    .other_secrets
-                    .first()
-                    .map(|other| Step::MoveSecret { from: other.name.clone() });
+                if let Some(block) = &held {
+                    self.waits.blocked(block);
+                }
+                self.findings.blocked = held;
+                return None;
+            }
+            SecretFacts::Absent => {
+                let from = facts.other_secrets.first()?.name.clone();
+                return self.attempt(Step::MoveSecret { from });
             }
         };
         // Rule 2: before status forgets a key that only it, memory or a replaced Secret names, the record names it.
@@ -47,14 +53,18 @@ impl Decision<'_> {
             .collect();
         if living.iter().any(|key| !record.names(&key.id)) {
             let previous = living.into_iter().map(|key| key.into_previous(end)).collect();
-            return Some(Step::WriteRecord(Box::new(Record { previous, ..record.clone() })));
+            let record = Record { previous, ..record.clone() };
+            if let Some(step) = self.attempt(Step::WriteRecord(Box::new(record))) {
+                return Some(step);
+            }
         }
-        if !own.tied || record.secret_key != spec.secret.key || record.template_hash != template_hash(spec) {
-            return Some(Step::Reshape);
+        let is_tied = own.labelled && own.owned == facts.object.owns_its_secret();
+        let is_shaped =
+            is_tied && record.secret_key == spec.secret.key && record.template_hash == template_hash(spec);
+        if !is_shaped && let Some(step) = self.attempt(Step::Reshape) {
+            return Some(step);
         }
-        facts
-            .other_secrets
-            .first()
-            .map(|other| Step::DeleteSecret { name: other.name.clone(), uid: other.uid.clone() })
+        let other = facts.other_secrets.first()?;
+        self.attempt(Step::DeleteSecret { name: other.name.clone(), uid: other.uid.clone() })
     }
 }

@@ -1,10 +1,11 @@
 //! What the object's status says: one pure view of the facts.
 
 use super::{
-    facts::{Block, Facts, Settings},
+    block::{Block, Reason},
+    facts::{Facts, Settings},
     keys::KeyState,
-    schedule::Rotation,
-    time::{Now, elapsed},
+    schedule::RotationSchedule,
+    time::{Now, elapsed, later},
 };
 use crate::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus},
@@ -17,87 +18,15 @@ use std::time::Duration;
 /// How far `lastUsedAt` may lag behind: it moves with every use, and status must not.
 const LAST_USED_COARSENESS: Duration = Duration::from_secs(24 * 3600);
 
-/// The reasons of the `Ready` condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// A working key is in the Secret.
-    Issued,
-    /// No key yet.
-    Pending,
-    /// The key does not work any more and is being replaced.
-    Rotating,
-    /// The Secret's name is taken by something else.
-    SecretConflict,
-    /// The API server refuses the Secret.
-    SecretWriteFailed,
-    /// The spec cannot be read.
-    InvalidSpec,
-    /// Boltz refuses the parameters.
-    BoltzRejected,
-    /// Boltz does not answer.
-    BoltzUnavailable,
-    /// Boltz does not take the admin key.
-    BoltzUnauthorized,
-    /// Boltz asks to slow down.
-    RateLimited,
-    /// The operator's own limit on new keys.
-    MintBudgetExceeded,
-    /// The key has expired.
-    Expired,
-    /// `spec.suspend`.
-    Suspended,
-    /// The object is being deleted.
-    Deleting,
-    /// An old key is still used at the end of its overlap.
-    RevocationBlocked,
-    /// An admission policy refuses a write.
-    PolicyDenied,
-}
-
-impl Reason {
-    /// The condition's `reason`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issued => "Issued",
-            Self::Pending => "Pending",
-            Self::Rotating => "Rotating",
-            Self::SecretConflict => "SecretConflict",
-            Self::SecretWriteFailed => "SecretWriteFailed",
-            Self::InvalidSpec => "InvalidSpec",
-            Self::BoltzRejected => "BoltzRejected",
-            Self::BoltzUnavailable => "BoltzUnavailable",
-            Self::BoltzUnauthorized => "BoltzUnauthorized",
-            Self::RateLimited => "RateLimited",
-            Self::MintBudgetExceeded => "MintBudgetExceeded",
-            Self::Expired => "Expired",
-            Self::Suspended => "Suspended",
-            Self::Deleting => "Deleting",
-            Self::RevocationBlocked => "RevocationBlocked",
-            Self::PolicyDenied => "PolicyDenied",
-        }
-    }
-
-    /// Whether waiting alone will not help: somebody has to change something.
-    pub fn is_stalled(self) -> bool {
-        matches!(
-            self,
-            Self::SecretConflict
-                | Self::InvalidSpec
-                | Self::BoltzRejected
-                | Self::BoltzUnauthorized
-                | Self::PolicyDenied
-                | Self::SecretWriteFailed
-        )
-    }
-}
-
 /// What the decision found, for the status to say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
     /// Why a key is to be issued now.
     pub issue: Option<IssueReason>,
-    /// What stands in the way.
+    /// What stands in the way of the key that is wanted, or of the deletion.
     pub blocked: Option<Block>,
+    /// What stands in the way of other duties.
+    pub also: Vec<Block>,
     /// Ids of previous keys that are still used although their overlap is over.
     pub still_used: Vec<String>,
     /// A rotation that waits until a previous key's overlap is over, because no more may live.
@@ -157,8 +86,11 @@ pub fn desired_status(
         });
     }
     status.secret_name = facts.current_secret().map(|secret| secret.name.clone());
-    for key in facts.named_keys() {
-        let Some(revoke_after) = key.revoke_after else { continue };
+    let overlap = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
+    let end = later(now.wall, overlap.map_or(LAST_USED_COARSENESS, |rotation| rotation.overlap));
+    for key in facts.named_keys().into_iter().filter(|key| status.key_id.as_ref() != Some(&key.id)) {
+        // One without an end was current until now, and the record could not be written to say so.
+        let revoke_after = key.revoke_after.unwrap_or(end);
         if facts.may_live(settings, now, &key) {
             let before = old.previous_keys.iter().find(|previous| previous.key_id == key.id);
             status.previous_keys.push(PreviousKeyStatus {
@@ -172,6 +104,7 @@ pub fn desired_status(
             });
         }
     }
+    status.pending_restarts = facts.pending_restarts().into_iter().map(|(target, _)| target).collect();
     status.conditions = conditions(facts, now, findings, works);
     truncate_times(&mut status);
     status
@@ -179,7 +112,7 @@ pub fn desired_status(
 
 fn renewal_time(facts: &Facts, record: &crate::protocol::record::Record) -> Option<Time> {
     let spec = facts.object.spec.as_ref().ok().filter(|spec| !spec.suspend)?;
-    Rotation::read(spec).ok()?.renewal_time(record).map(Time)
+    RotationSchedule::read(spec).ok()?.renewal_time(record).map(Time)
 }
 
 fn last_used(facts: &Facts, id: &str) -> Option<Timestamp> {
@@ -257,10 +190,14 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     } else {
         (false, Reason::Pending, "The key is being issued.".to_owned())
     };
-    let waiting = findings.issue.is_some() || blocked.is_some() || facts.object.deleting;
-    let stalled = blocked.is_some_and(|block| block.reason.is_stalled());
-    let (progress_reason, progress_message) = match blocked {
-        Some(block) => (block.reason.as_str(), block.message.as_str()),
+    let also: Vec<&Block> = findings.also.iter().filter(|block| blocked != Some(block)).collect();
+    let blocks: Vec<&Block> = blocked.into_iter().chain(also).collect();
+    let waiting = findings.issue.is_some() || !blocks.is_empty() || facts.object.deleting;
+    let stalled = blocks.iter().any(|block| block.reason.is_stalled());
+    let told: Vec<&str> = blocks.iter().map(|block| block.message.as_str()).collect();
+    let told = told.join(" ");
+    let (progress_reason, progress_message) = match blocks.first() {
+        Some(block) => (block.reason.as_str(), told.as_str()),
         None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of the object."),
         None => {
             findings.issue.map_or((reason.as_str(), ""), |issue| (issue.as_str(), "A key is being issued."))
@@ -279,15 +216,6 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
         condition("Reconciling", waiting && !stalled, progress_reason, progress_message),
         condition("Stalled", stalled, progress_reason, if stalled { progress_message } else { "" }),
     ]
-}
-
-/// What the status says, whenever its conditions came to be so.
-pub fn without_transition_times(status: &BoltzApiKeyStatus) -> BoltzApiKeyStatus {
-    let mut status = status.clone();
-    for condition in &mut status.conditions {
-        condition.last_transition_time = Time(Timestamp::UNIX_EPOCH);
-    }
-    status
 }
 
 /// When the condition last changed its status: now, unless it has not.

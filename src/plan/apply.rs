@@ -1,0 +1,406 @@
+//! What an answer means: how it changes what this process knows, until when a step waits after a failure, and what is
+//! told of it. As pure as the decision itself.
+
+use super::{
+    answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Verdict},
+    attempt::{MintedKey, Progress},
+    block::{Block, Reason},
+    effects::{Count, Effects, EventKind, transitions},
+    facts::{Facts, Settings},
+    memory::{LastDone, ProcessMemory, Trouble},
+    patience::{Failure, patience},
+    step::{RevokeReason, Slot, Step},
+    time::{Monotonic, Now},
+};
+use crate::protocol::{
+    marker::AttemptId,
+    record::{PreviousKey, Record},
+};
+use std::time::Duration;
+
+/// The same call again within this time, after it was done, means that something undoes it.
+const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
+/// So many failures in a row are no passing trouble any more: status tells of it.
+const FAILURES_UNTOLD: u32 = 2;
+
+impl ProcessMemory {
+    /// Takes in the answer to a step that was decided on these facts, which do not hold the answer yet. `jitter`, from 0
+    /// to 1, spreads the waits of what failed together.
+    pub fn apply(
+        &mut self,
+        step: &Step,
+        answer: Answer,
+        facts: &Facts,
+        now: Now,
+        settings: &Settings,
+        jitter: f64,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let Some(slot) = step.slot() else { return effects };
+        self.settle_doubt(step, &answer);
+        let mut failing = Failing { memory: self, slot, now, settings, jitter };
+        match answer {
+            Answer::Done | Answer::Minted(_) | Answer::AlreadyRevoked => {
+                failing.succeeded(step, facts);
+                self.done(step, answer, facts, &mut effects);
+            }
+            Answer::Undone(missing) => {
+                let reason = failing.reason();
+                let message = format!(
+                    "The API server took a write of the operator, but {missing}. An admission webhook or policy may have \
+                     changed it."
+                );
+                failing.failed(Failure::Refused, reason, message, None, true);
+                failing.count_failure(reason, &mut effects);
+            }
+            Answer::Stale => self.must_read = true,
+            Answer::Postponed(block) => failing.set(1, block, true),
+            Answer::Gone => effects.is_gone = true,
+            Answer::KeyNotFound => {
+                if let Step::Revoke { key_id, .. } = step {
+                    let message = format!(
+                        "Boltz does not know the key {key_id}. It counts as revoked when Boltz's list agrees; until \
+                         then the operator tries again."
+                    );
+                    failing.failed(Failure::Refused, Reason::BoltzRejected, message, None, false);
+                    self.not_found.insert(key_id.clone(), now.monotonic);
+                    effects.log(EventKind::Warning, "a revocation was answered with 404", Some(key_id), "");
+                }
+            }
+            Answer::ApiFailed(failure) => failing.api_failed(step, &failure, &mut effects),
+            Answer::BoltzFailed(failure) => failing.boltz_failed(step, &failure, &mut effects),
+        }
+        if let Step::DropFinalizer { retained_keys } = step
+            && effects.is_gone
+            && !retained_keys.is_empty()
+        {
+            let ids = retained_keys.join(", ");
+            effects.log(
+                EventKind::Warning,
+                "the object is released; these keys stay alive at Boltz",
+                None,
+                &ids,
+            );
+            let note = format!("The object is released. These keys stay alive at Boltz: {ids}.");
+            effects.event(EventKind::Warning, "KeysRetained", note);
+        }
+        effects
+    }
+
+    /// C2 and C3: whether the call may still take effect.
+    fn settle_doubt(&mut self, step: &Step, answer: &Answer) {
+        let attempt = match step {
+            Step::Mint(attempt) | Step::Store { attempt, .. } => attempt,
+            _ => return,
+        };
+        let Some(known) = self.attempts.get_mut(attempt) else { return };
+        match (&mut known.progress, answer) {
+            (Progress::Sent, Answer::BoltzFailed(BoltzFailure { effect: Effect::None, .. })) => {
+                known.progress = Progress::Written;
+            }
+            (Progress::InHand { calls_in_doubt, .. }, Answer::Stale) => {
+                *calls_in_doubt = calls_in_doubt.saturating_sub(1);
+            }
+            (Progress::InHand { calls_in_doubt, is_refused, .. }, Answer::ApiFailed(failure)) => {
+                if failure.verdict != Verdict::Unknown {
+                    *calls_in_doubt = calls_in_doubt.saturating_sub(1);
+                }
+                *is_refused |= matches!(failure.verdict, Verdict::Refused | Verdict::NotFound);
+            }
+            // The Secret holds the key, but nothing that says so: a later pass would take it for altered.
+            (Progress::InHand { calls_in_doubt, is_refused, .. }, Answer::Undone(_)) => {
+                *calls_in_doubt = calls_in_doubt.saturating_sub(1);
+                *is_refused = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn done(&mut self, step: &Step, answer: Answer, facts: &Facts, effects: &mut Effects) {
+        match step {
+            Step::Mint(attempt) => {
+                if let Answer::Minted(key) = answer {
+                    self.minted_key(attempt, *key);
+                }
+            }
+            Step::Store { attempt, record } => self.stored(attempt, record, facts, effects),
+            Step::WriteStatus(status) => {
+                for event in transitions(&facts.object.status, status) {
+                    effects.log(event.kind, "the status has changed", None, event.note.as_str());
+                    effects.events.push(event);
+                }
+            }
+            Step::Revoke { key_id, reason } => {
+                self.mark_revoked(key_id);
+                self.tell_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
+            }
+            Step::RestartWorkload { target, key_id } => {
+                self.restarted.insert(target.to_string(), key_id.clone());
+                let note = format!("Restarted the {target} for the key {key_id}.");
+                effects.event(EventKind::Normal, "Restarted", note);
+            }
+            Step::ReleaseSecret { .. } => self.must_read = true,
+            Step::WriteAttempt { .. }
+            | Step::Wait
+            | Step::ReadLive
+            | Step::Preflight
+            | Step::AddFinalizer
+            | Step::WriteRecord(_)
+            | Step::MoveSecret { .. }
+            | Step::DeleteSecret { .. }
+            | Step::Reshape
+            | Step::DropFinalizer { .. } => {}
+        }
+    }
+
+    /// C1 was answered: the attempt may be POSTed.
+    pub fn mark_written(&mut self, attempt: &AttemptId) {
+        if let Some(known) = self.attempts.get_mut(attempt) {
+            known.progress = Progress::Written;
+            self.first_seen.insert(attempt.to_string(), known.written);
+        }
+    }
+
+    fn minted_key(&mut self, attempt: &AttemptId, key: MintedKey) {
+        if let Some(known) = self.attempts.get_mut(attempt) {
+            known.progress = Progress::InHand { key, calls_in_doubt: 0, is_refused: false };
+        }
+    }
+
+    fn stored(&mut self, attempt: &AttemptId, record: &Record, facts: &Facts, effects: &mut Effects) {
+        if let Some(known) = self.attempts.get_mut(attempt)
+            && let Progress::InHand { key, .. } = &known.progress
+        {
+            known.progress = Progress::Stored { key: key.clone(), is_reported: false };
+        }
+        self.troubles.remove(&Slot::Preflight);
+        let reason = record.reason.as_str();
+        effects.counts.push(Count::Issued(reason));
+        effects.log(EventKind::Normal, "a key was issued and stored", Some(&record.key_id), reason);
+        if record.rotations > 0 {
+            let replaced = facts.record().map(|record| &record.key_id);
+            let replaced = record.previous.iter().find(|key| replaced == Some(&key.key_id));
+            effects.event(EventKind::Normal, "Rotated", rotation_note(&record.key_id, reason, replaced));
+        }
+    }
+
+    /// What is told of a revocation. Whether Boltz saw the key used after its successor was issued matters: some
+    /// workload may not have picked up the new key.
+    fn tell_revoked(
+        &self,
+        key_id: &str,
+        reason: RevokeReason,
+        is_new: bool,
+        facts: &Facts,
+        effects: &mut Effects,
+    ) {
+        if is_new {
+            effects.counts.push(Count::Revoked(reason.as_str()));
+            if reason == RevokeReason::Stray {
+                effects.counts.push(Count::StrayRevoked);
+            }
+        }
+        effects.log(EventKind::Normal, "a key was revoked", Some(key_id), reason.as_str());
+        let mut note = format!("Revoked the key {key_id} ({}).", reason.as_str());
+        let was_replaced =
+            matches!(reason, RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::OverlapCut);
+        let replaced_at = facts.record().filter(|_| was_replaced).map(|record| record.issued_at);
+        let last_used_at = facts.listed(key_id).and_then(|listed| listed.last_used_at);
+        let mut kind = match reason {
+            RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::Deleted => EventKind::Normal,
+            RevokeReason::OverlapCut
+            | RevokeReason::Stray
+            | RevokeReason::NotStored
+            | RevokeReason::Orphan => EventKind::Warning,
+        };
+        if let (Some(used), Some(replaced)) = (last_used_at, replaced_at)
+            && used > replaced
+        {
+            kind = EventKind::Warning;
+            note = format!("{note} It was used after its successor was issued, last at {used:.0}.");
+        }
+        effects.event(kind, "Revoked", note);
+    }
+}
+
+/// A slot whose call was answered.
+struct Failing<'a> {
+    memory: &'a mut ProcessMemory,
+    slot: Slot,
+    now: Now,
+    settings: &'a Settings,
+    jitter: f64,
+}
+
+impl Failing<'_> {
+    fn succeeded(&mut self, step: &Step, facts: &Facts) {
+        self.memory.troubles.remove(&self.slot);
+        let Some(fingerprint) = step.fingerprint(facts) else { return };
+        let at = self.now.monotonic;
+        let again = self
+            .memory
+            .done
+            .get(&self.slot)
+            .filter(|last| last.fingerprint == fingerprint && at.since(last.at) < UNDONE_WITHIN);
+        let repeats = again.map_or(0, |last| last.repeats.saturating_add(1));
+        self.memory.done.insert(self.slot.clone(), LastDone { fingerprint, at, repeats });
+    }
+
+    fn failures(&self) -> u32 {
+        self.memory.troubles.get(&self.slot).map_or(0, |trouble| trouble.failures)
+    }
+
+    fn set(&mut self, failures: u32, block: Block, is_told: bool) {
+        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_told });
+    }
+
+    /// One more failure: the slot waits longer.
+    fn failed(
+        &mut self,
+        failure: Failure,
+        reason: Reason,
+        message: String,
+        retry_after: Option<Duration>,
+        is_told: bool,
+    ) -> Monotonic {
+        let failures = self.failures().saturating_add(1);
+        let patience = patience(&self.slot, failure, self.settings);
+        let until = self.now.monotonic.plus(patience.jittered(failures, self.jitter, retry_after));
+        let is_told = is_told || failures > FAILURES_UNTOLD;
+        self.set(failures, Block { reason, message, until: Some(until) }, is_told);
+        until
+    }
+
+    /// What a failure of the API server is called in conditions.
+    fn reason(&self) -> Reason {
+        match self.slot {
+            Slot::Preflight
+            | Slot::Store
+            | Slot::Read
+            | Slot::Record
+            | Slot::Shape
+            | Slot::DeleteSecret(_)
+            | Slot::Release => Reason::SecretWriteFailed,
+            Slot::Restart(_) => Reason::RestartFailed,
+            Slot::Ledger | Slot::Mint | Slot::Status | Slot::Revoke(_) | Slot::Finalizer => {
+                Reason::ObjectWriteFailed
+            }
+        }
+    }
+
+    /// What could not be done, as the beginning of a sentence.
+    fn what(&self) -> String {
+        match &self.slot {
+            Slot::Preflight | Slot::Store => "The Secret cannot be written".to_owned(),
+            Slot::Read => "The object and its Secret cannot be read".to_owned(),
+            Slot::Ledger => "The attempt to issue a key cannot be written on the object".to_owned(),
+            Slot::Status => "The status cannot be written".to_owned(),
+            Slot::Finalizer => "The finalizers of the object cannot be changed".to_owned(),
+            Slot::Record => "The record on the Secret cannot be written".to_owned(),
+            Slot::Shape => "The Secret cannot be changed to what spec.secret asks for".to_owned(),
+            Slot::DeleteSecret(name) => {
+                format!("The Secret {name}, which another one has replaced, cannot be deleted")
+            }
+            Slot::Restart(target) => format!("The {target} cannot be restarted"),
+            Slot::Release => "The ownerReference of the Secret cannot be removed".to_owned(),
+            Slot::Mint => "No key can be issued".to_owned(),
+            Slot::Revoke(key_id) => format!("The key {key_id} cannot be revoked"),
+        }
+    }
+
+    /// A failed attempt to issue or store a key counts.
+    fn count_failure(&self, reason: Reason, effects: &mut Effects) {
+        if matches!(self.slot, Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint) {
+            effects.counts.push(Count::IssueFailed(reason.as_str()));
+        }
+    }
+
+    fn api_failed(&mut self, step: &Step, failure: &ApiFailure, effects: &mut Effects) {
+        let reason = if failure.by_policy { Reason::PolicyDenied } else { self.reason() };
+        let told = format!("{}: {}", self.what(), failure.message);
+        effects.counts.push(Count::StepFailed);
+        effects.log(EventKind::Warning, "a call to the API server failed", None, told.as_str());
+        match failure.verdict {
+            Verdict::Conflict => {
+                self.memory.must_read = true;
+                // The first conflict is usual, and the read that follows it tells.
+                if self.failures() == 0 {
+                    let at_once = Block { reason, message: told, until: Some(self.now.monotonic) };
+                    self.set(1, at_once, false);
+                } else {
+                    self.failed(Failure::Passing, reason, told, None, false);
+                }
+            }
+            Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {
+                // What does not exist runs with no old key.
+                if let Step::RestartWorkload { target, key_id } = step {
+                    self.memory.restarted.insert(target.to_string(), key_id.clone());
+                }
+                effects.event(EventKind::Warning, "RestartFailed", told);
+            }
+            Verdict::Refused | Verdict::NotFound => {
+                if self.failures() == 0 && matches!(step, Step::RestartWorkload { .. }) {
+                    effects.event(EventKind::Warning, "RestartFailed", told.clone());
+                }
+                // A Secret that was there, or a whole object, may have gone: a read tells.
+                self.memory.must_read |=
+                    failure.verdict == Verdict::NotFound || matches!(step, Step::Store { .. });
+                self.count_failure(reason, effects);
+                self.failed(Failure::Refused, reason, told, None, true);
+            }
+            Verdict::Unknown => {
+                // Whether it took effect is not known: a read tells.
+                self.memory.must_read |= *step != Step::ReadLive && *step != Step::Preflight;
+                self.count_failure(reason, effects);
+                self.failed(Failure::Passing, reason, told, None, false);
+            }
+        }
+    }
+
+    fn boltz_failed(&mut self, step: &Step, failure: &BoltzFailure, effects: &mut Effects) {
+        let (reason, kind) = match failure.kind {
+            BoltzErrorKind::Unauthorized => (Reason::BoltzUnauthorized, Failure::Refused),
+            BoltzErrorKind::Invalid => (Reason::BoltzRejected, Failure::Invalid),
+            BoltzErrorKind::Refused => (Reason::BoltzRejected, Failure::Refused),
+            BoltzErrorKind::RateLimited => (Reason::RateLimited, Failure::Passing),
+            BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
+        };
+        let said = match step {
+            Step::Mint(_) => format!("Boltz did not issue a key: {}.", failure.message),
+            _ => format!("{}: {}.", self.what(), failure.message),
+        };
+        let is_told = kind != Failure::Passing || matches!(step, Step::Mint(_));
+        let until = self.failed(kind, reason, said.clone(), failure.retry_after, is_told);
+        if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
+            trouble.block.message = if kind == Failure::Passing {
+                format!("{said} The operator tries again.")
+            } else {
+                let at = super::time::later(self.now.wall, until.since(self.now.monotonic));
+                format!(
+                    "{said} The next try is at {at:.0}, or when the spec or the annotation boltz.bio/retry changes."
+                )
+            };
+        }
+        self.count_failure(reason, effects);
+        let message = match step {
+            Step::Mint(_) => "no key was issued",
+            _ => "a key could not be revoked",
+        };
+        let key_id = match step {
+            Step::Revoke { key_id, .. } => Some(key_id.as_str()),
+            _ => None,
+        };
+        effects.log(EventKind::Warning, message, key_id, failure.message.as_str());
+    }
+}
+
+/// What the event of a rotation says. A key that is revoked at once needs no word about until when it works.
+fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
+    let note = format!("Issued the key {key_id} ({reason}).");
+    match replaced.filter(|key| !key.even_if_used) {
+        Some(PreviousKey { key_id, revoke_after, .. }) => {
+            format!("{note} {key_id} works until {revoke_after:.0}, so that workloads can change over.")
+        }
+        None => note,
+    }
+}

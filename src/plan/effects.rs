@@ -1,0 +1,118 @@
+//! What an answer is worth telling: counters, events, log lines. Data that the shell passes on.
+
+use crate::api::BoltzApiKeyStatus;
+
+/// What follows from an answer beside what this process now knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Effects {
+    /// Counters to raise.
+    pub counts: Vec<Count>,
+    /// Events to publish.
+    pub events: Vec<EventNote>,
+    /// Lines to log.
+    pub log: Vec<LogLine>,
+    /// The object is gone: nothing is decided about it any more.
+    pub is_gone: bool,
+}
+
+/// A counter to raise by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A key was issued and stored, for that reason.
+    Issued(&'static str),
+    /// A key was revoked, for that reason.
+    Revoked(&'static str),
+    /// The same, for a stray.
+    StrayRevoked,
+    /// An attempt to issue or store a key failed, for that reason.
+    IssueFailed(&'static str),
+    /// A call to the API server failed.
+    StepFailed,
+}
+
+/// Whether an event is news or trouble, and how loud its log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+pub enum EventKind {
+    /// As it should be.
+    Normal,
+    /// Worth a look.
+    Warning,
+}
+
+/// An event about the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventNote {
+    /// News or trouble.
+    pub kind: EventKind,
+    /// One word, in camel case.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub note: String,
+}
+
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// News or trouble.
+    pub kind: EventKind,
+    /// What happened.
+    pub message: &'static str,
+    /// The key that it is about.
+    pub key_id: Option<String>,
+    /// The reason, or the words of whoever refused.
+    pub detail: String,
+}
+
+impl Effects {
+    pub(super) fn event(&mut self, kind: EventKind, reason: &'static str, note: String) {
+        self.events.push(EventNote { kind, reason, note });
+    }
+
+    pub(super) fn log(
+        &mut self,
+        kind: EventKind,
+        message: &'static str,
+        key_id: Option<&str>,
+        detail: impl Into<String>,
+    ) {
+        let key_id = key_id.map(str::to_owned);
+        self.log.push(LogLine { kind, message, key_id, detail: detail.into() });
+    }
+}
+
+/// The events that a change of status is worth: a new reason for not being ready or for being stalled, and the end of
+/// one.
+pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec<EventNote> {
+    let find = |status: &BoltzApiKeyStatus, kind: &str| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+        found.map(|condition| {
+            (condition.status == "True", condition.reason.clone(), condition.message.clone())
+        })
+    };
+    let (ready_before, ready) = (find(before, "Ready"), find(after, "Ready"));
+    let (stalled_before, stalled) = (find(before, "Stalled"), find(after, "Stalled"));
+    let is_new = ready_before.as_ref().map(|(is, reason, _)| (*is, reason))
+        != ready.as_ref().map(|(is, reason, _)| (*is, reason));
+    let warning = |reason, note| Some(EventNote { kind: EventKind::Warning, reason, note });
+    let of_ready = match &ready {
+        Some((false, reason, message)) if is_new && reason != "Deleting" && reason != "Pending" => {
+            warning("NotReady", format!("{reason}: {message}"))
+        }
+        Some((true, reason, message)) if is_new && reason == "RevocationBlocked" => {
+            warning("RevocationBlocked", message.clone())
+        }
+        Some((true, ..)) if ready_before.is_some_and(|(was_ready, ..)| !was_ready) => Some(EventNote {
+            kind: EventKind::Normal,
+            reason: "Ready",
+            note: "A working key is in the Secret.".to_owned(),
+        }),
+        _ => None,
+    };
+    let of_stalled = || {
+        let was_stalled = stalled_before.is_some_and(|(is, ..)| is);
+        let (_, reason, message) = stalled.filter(|(is, ..)| *is && !was_stalled)?;
+        let is_ready = ready.as_ref().is_some_and(|(is, ..)| *is);
+        is_ready.then(|| warning("Stalled", format!("{reason}: {message}")))?
+    };
+    of_ready.or_else(of_stalled).into_iter().collect()
+}

@@ -1,0 +1,151 @@
+//! What this process learns from facts: which keys were stored, what people ask for now, what it may forget.
+
+use super::{
+    attempt::Progress,
+    block::{Block, Reason},
+    facts::{Facts, SecretFacts, Settings},
+    memory::{ProcessMemory, Request, Trouble},
+    patience::{Failure, patience},
+    step::Slot,
+    time::{Monotonic, Now},
+};
+use std::collections::BTreeSet;
+
+impl ProcessMemory {
+    /// Takes in what the facts show: a key in hand that record or status names has been stored (rule 9), a new request
+    /// lifts what was held against the old one, and what is seen for the first time is seen now.
+    pub fn learn(&mut self, facts: &mut Facts, settings: &Settings, now: Now) {
+        self.forget_what_is_over(facts);
+        for name in facts.ids_and_attempts() {
+            self.first_seen.entry(name).or_insert(now.monotonic);
+        }
+        let request = Request {
+            generation: facts.object.generation,
+            annotations: [&facts.object.rotate, &facts.object.rotate_now, &facts.object.retry]
+                .map(Clone::clone),
+        };
+        if self.request.as_ref() != Some(&request) {
+            self.request = Some(request);
+            self.troubles.clear();
+            self.done.clear();
+        }
+        self.must_read &= !facts.live;
+        self.learn_whose_secret(facts, settings, now.monotonic);
+        self.learn_what_is_stored(facts);
+        self.learn_what_is_gone(facts, settings, now);
+    }
+
+    /// Keeps what something still names or shows, so that a long life does not fill the memory.
+    fn forget_what_is_over(&mut self, facts: &Facts) {
+        let Self { attempts, revoked_ids, not_found, first_seen, troubles, .. } = self;
+        attempts.retain(|attempt, known| {
+            facts.object.ledger.contains(attempt)
+                || match &known.progress {
+                    Progress::InHand { .. } => true,
+                    Progress::Stored { key, .. } => !revoked_ids.contains(&key.id),
+                    Progress::Written | Progress::Sent | Progress::Ended => false,
+                }
+        });
+        let named: BTreeSet<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
+        let is_shown = |id: &String| {
+            facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
+        };
+        revoked_ids.retain(|id| named.contains(id) || is_shown(id));
+        let is_in_hand = |id: &String| {
+            attempts
+                .values()
+                .any(|known| matches!(&known.progress, Progress::InHand { key, .. } if key.id == *id))
+        };
+        let is_open =
+            |id: &String| !revoked_ids.contains(id) && (named.contains(id) || is_shown(id) || is_in_hand(id));
+        not_found.retain(|id, _| is_open(id));
+        troubles.retain(|slot, _| match slot {
+            Slot::Revoke(id) => is_open(id),
+            _ => true,
+        });
+        let to_remember = facts.ids_and_attempts();
+        first_seen.retain(|name, _| to_remember.contains(name));
+    }
+
+    /// A Secret of something else has no label of ours, so no cache shows it: what a live read found stays true until
+    /// the next one.
+    fn learn_whose_secret(&mut self, facts: &mut Facts, settings: &Settings, now: Monotonic) {
+        let name = facts.object.secret_name().to_owned();
+        match &facts.secret {
+            SecretFacts::Foreign(whose) => {
+                let is_known = self.foreign_secret.as_ref().is_some_and(|(known, _)| *known == name);
+                let trouble = self.troubles.get(&Slot::Preflight);
+                if !is_known || (facts.live && trouble.is_none_or(|trouble| !trouble.block.holds(now))) {
+                    let failures = trouble.filter(|_| is_known).map_or(1, |trouble| trouble.failures + 1);
+                    let wait = patience(&Slot::Preflight, Failure::Refused, settings).after(failures);
+                    let block = Block {
+                        reason: Reason::SecretConflict,
+                        message: whose.clone(),
+                        until: Some(now.plus(wait)),
+                    };
+                    self.troubles.insert(Slot::Preflight, Trouble { failures, block, is_told: true });
+                }
+                self.foreign_secret = Some((name, whose.clone()));
+            }
+            SecretFacts::Absent if !facts.live => {
+                if let Some((known, whose)) = &self.foreign_secret
+                    && *known == name
+                {
+                    facts.secret = SecretFacts::Foreign(whose.clone());
+                }
+            }
+            SecretFacts::Absent | SecretFacts::Ours(_) => {
+                if self.foreign_secret.take().is_some() {
+                    self.lift_secret_troubles();
+                }
+            }
+        }
+    }
+
+    fn learn_what_is_stored(&mut self, facts: &Facts) {
+        let others = facts.other_secrets.iter().filter_map(|secret| secret.record.as_ref());
+        let records = facts.record().into_iter().chain(others);
+        let is_recorded = |id: &str| records.clone().any(|record| record.names(id));
+        for known in self.attempts.values_mut() {
+            let (Progress::InHand { key, .. } | Progress::Stored { key, .. }) = &known.progress else {
+                continue;
+            };
+            let is_reported = facts.object.status.names(&key.id)
+                || matches!(known.progress, Progress::Stored { is_reported: true, .. });
+            if is_reported || is_recorded(&key.id) {
+                known.progress = Progress::Stored { key: key.clone(), is_reported };
+            }
+        }
+    }
+
+    /// A 404 to a revocation proves nothing by itself: a gateway may have said it. The key is gone when a pass begun
+    /// after it, which could not miss the key, shows no active one.
+    fn learn_what_is_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
+        let Some(pass) = facts.passes.first() else { return };
+        let is_gone = |id: &String, at: &Monotonic| {
+            let seen = self.first_seen.get(id).copied().or_else(|| {
+                self.minted(id).and_then(|(attempt, _)| self.attempts.get(attempt)).map(|known| known.written)
+            });
+            let expected_from = seen.unwrap_or(*at).plus(settings.settle_time);
+            let is_active = pass.keys.iter().any(|key| key.id == *id && key.is_active_at(now.wall));
+            pass.started > *at && pass.started >= expected_from && !is_active
+        };
+        let gone: Vec<String> =
+            self.not_found.iter().filter(|(id, at)| is_gone(id, at)).map(|(id, _)| id.clone()).collect();
+        for id in gone {
+            self.mark_revoked(&id);
+        }
+    }
+
+    /// The key is revoked, or known to be gone.
+    pub fn mark_revoked(&mut self, key_id: &str) {
+        self.revoked_ids.insert(key_id.to_owned());
+        self.not_found.remove(key_id);
+        self.troubles.remove(&Slot::Revoke(key_id.to_owned()));
+        for known in self.attempts.values_mut() {
+            if matches!(&known.progress, Progress::InHand { key, .. } if key.id == key_id) {
+                known.progress = Progress::Ended;
+            }
+        }
+    }
+}

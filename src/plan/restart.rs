@@ -1,0 +1,34 @@
+//! Which workloads are restarted, because they read the key from their environment.
+
+use super::{Decision, facts::Facts, step::Step};
+use crate::api::RolloutRestartTarget;
+
+impl Facts {
+    /// The workloads that still run with an older key, and the key that they are to read. Status knows which those are:
+    /// all of them as long as it names the older key, then those that it lists as pending.
+    pub fn pending_restarts(&self) -> Vec<(RolloutRestartTarget, String)> {
+        let (Some(record), Some(reported), Ok(spec)) =
+            (self.record(), &self.object.status.key_id, &self.object.spec)
+        else {
+            return Vec::new();
+        };
+        let is_new = *reported != record.key_id;
+        let targets = spec.rollout_restart_targets.iter();
+        targets
+            .filter(|target| is_new || self.object.status.pending_restarts.contains(target))
+            .filter(|target| self.memory.restarted.get(&target.to_string()) != Some(&record.key_id))
+            .map(|target| (target.clone(), record.key_id.clone()))
+            .collect()
+    }
+}
+
+impl Decision<'_> {
+    /// One restart. Workloads that cannot be restarted now stay in the status, and keep nothing else waiting.
+    pub(super) fn restart_workloads(&mut self) -> Option<Step> {
+        self.facts.trusted_record(self.settings, self.now)?;
+        let pending = self.facts.pending_restarts();
+        pending
+            .into_iter()
+            .find_map(|(target, key_id)| self.attempt(Step::RestartWorkload { target, key_id }))
+    }
+}
