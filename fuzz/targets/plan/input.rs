@@ -1,7 +1,7 @@
 //! The input of the target `plan`: lines, each a word and what it stands for. What cannot be read counts as absent, so
 //! that one broken line leaves the others their meaning.
 
-use crate::world::UID;
+use plan_world::UID;
 use boltz_operator::{
     api::{
         BoltzApiKeySpec, DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION,

@@ -1,9 +1,6 @@
 //! An hour of an object that nobody touches any more, decided and carried out without faults.
 
-use crate::{
-    input::{Input, start},
-    world::{HOUR, Key, Process, Secret, World},
-};
+use crate::input::{Input, start};
 use boltz_operator::{
     api::BoltzApiKeySpec,
     config::parse_duration,
@@ -11,6 +8,7 @@ use boltz_operator::{
     plan::ObjectFacts,
     record::Record,
 };
+use plan_world::{HOUR, Key, Process, Secret, World};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
