@@ -24,14 +24,14 @@ image: ## Builds static binaries and images of operator and emulator into dist/.
 
 e2e: ## From helm install to a workload with a working key, on a node made on the spot (as root), or KUBECONFIG= IMAGE= EMULATOR_IMAGE=
 	@[ -n "$${E2E_KUBECONFIG:-$$KUBECONFIG}" ] || $(MAKE) --no-print-directory image
-	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test e2e -- --nocapture
+	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test node e2e -- --nocapture
 
 test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
 	@tests/run
 
 test-all: test ## The same and what takes longer: deeper models, the whole matrix, a short soak, each defence switched off.
-	cargo test --quiet --profile checking --test plan model -- --ignored --nocapture --test-threads 1
-	cargo test --quiet --test crash_matrix -- --ignored --nocapture
+	cargo test --quiet --test pure model -- --ignored --nocapture --test-threads 1
+	cargo test --quiet --test cluster crash_matrix -- --ignored --nocapture
 	$(MAKE) soak MINUTES=2
 	fuzz/run 30
 	cargo test --quiet --test negative_controls -- --ignored --nocapture
@@ -47,12 +47,12 @@ crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, w
 	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
 	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
 
-chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/chart/golden/ for what a reviewer should see.
+chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/cluster/chart/golden/ for what a reviewer should see.
 	@helm=$$(tests/control-plane/build helm)/helm && chart="boltz-operator charts/boltz-operator --namespace boltz-system" && \
 		$$helm template $$chart --no-hooks > deploy/boltz-operator.yaml.new && \
-		$$helm template $$chart --show-only templates/tests.yaml > tests/chart/golden/hooks.yaml.new && \
-		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/chart/golden/NOTES.txt.new && \
-		for file in deploy/boltz-operator.yaml tests/chart/golden/hooks.yaml tests/chart/golden/NOTES.txt; do mv $$file.new $$file; done
+		$$helm template $$chart --show-only templates/tests.yaml > tests/cluster/chart/golden/hooks.yaml.new && \
+		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/cluster/chart/golden/NOTES.txt.new && \
+		for file in deploy/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.
 	cargo clean

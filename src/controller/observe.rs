@@ -52,8 +52,16 @@ pub async fn live(
     state.latest = Some(read);
     let mut secrets = Vec::new();
     for name in secret_names(context, &object) {
-        if let Some((metadata, hash)) = read_secret(context, &object.namespace, &name).await? {
-            secrets.push((name, (metadata, Value::Read(hash))));
+        match read_secret(context, &object.namespace, &name).await {
+            Ok(Some((metadata, hash))) => secrets.push((name, (metadata, Value::Read(hash)))),
+            Ok(None) => {}
+            // A deletion revokes whatever ledger, status and Boltz's list lead to: the Secret has no say in it any more.
+            Err(_) if object.deleting && object.owns_its_secret() => {
+                if let Some((metadata, _)) = context.secrets.get(&object.namespace, &name) {
+                    secrets.push((name, (metadata, Value::Read(None))));
+                }
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(Some(assemble(context, state, object, secrets, true)))

@@ -188,6 +188,7 @@ impl Decision<'_> {
         let keep = self.entries_to_keep();
         let reusable = self.reusable_attempt();
         if reusable.is_none() && keep.len() >= MAX_ENTRIES {
+            self.ledger_is_full = true;
             for entry in &keep {
                 let settled_at = self.facts.settled_at(self.settings, self.now, &entry.attempt);
                 self.waits.pass_since(self.facts, settled_at);
@@ -325,8 +326,12 @@ impl Decision<'_> {
         if living.len() <= MAX_PREVIOUS {
             return None;
         }
+        // Those whose Secrets were taken away have no end yet: the oldest attempt goes first.
+        let ledger = &self.facts.object.ledger;
+        let position = |key: &NamedKey| key.attempt.as_ref().and_then(|attempt| ledger.position(attempt));
         let oldest =
-            living.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after)?;
+            living.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
+        let oldest = oldest.or_else(|| living.iter().min_by_key(|key| position(key)))?;
         if reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
                 self.waits.wake_at(self.now.monotonic_at(revoke_after));

@@ -89,7 +89,8 @@ impl Waits {
 pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
     let waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
     let findings = Findings::default();
-    let mut decision = Decision { facts, settings, now, waits, findings, key_in_hand_waits: false };
+    let mut decision =
+        Decision { facts, settings, now, waits, findings, key_in_hand_waits: false, ledger_is_full: false };
     let step = decision.next_step();
     let Decision { waits, findings, .. } = decision;
     Plan { step, wake_at: waits.wake_at, pass_since: waits.pass_since, findings }
@@ -104,6 +105,8 @@ struct Decision<'a> {
     findings: Findings,
     /// A key is in hand and its Secret cannot be written now: no other key is issued.
     key_in_hand_waits: bool,
+    /// No key can be issued before attempts have left the ledger, and those may need their strays revoked first.
+    ledger_is_full: bool,
 }
 
 impl Decision<'_> {

@@ -71,6 +71,7 @@ impl Decision<'_> {
     fn strays(&mut self) -> Option<Step> {
         let issued_first =
             self.facts.trusted_record(self.settings, self.now).is_some()
+                || self.ledger_is_full
                 || self.facts.object.spec.as_ref().map_or(true, |spec| spec.suspend)
                 || self.findings.blocked.as_ref().is_some_and(|block| {
                     block.reason.is_stalled() && block.reason != Reason::BoltzUnauthorized

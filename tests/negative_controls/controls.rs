@@ -43,14 +43,14 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "a live read before every revocation",
-        file: "tests/plan/world.rs",
+        file: "tests/plan-world/src/process.rs",
         with: "Step::Revoke { .. } if !facts.live => Ok(Next::ReadAgain),",
         without: "Step::Revoke { .. } if false => Ok(Next::ReadAgain),",
         red: &[Plan("trace_1"), Plan("trace_11")],
     },
     Control {
         defence: "writes of the object under its resourceVersion",
-        file: "tests/plan/world.rs",
+        file: "tests/plan-world/src/api_server.rs",
         with: "&& object.resource_version == facts.object.resource_version",
         without: "",
         red: &[Plan("trace_20"), Plan("spaces::two_operators")],

@@ -64,9 +64,9 @@ impl Tree {
     fn passes(&self, red: Red) -> Result<bool, String> {
         let (suite, filter, cell): (&[&str], _, _) = match red {
             Red::Unit(name) => (&["--lib"], name, ""),
-            Red::Plan(name) => (&["--test", "plan"], name, ""),
-            Red::Simulation(name) => (&["--test", "simulation"], name, ""),
-            Red::CrashMatrix(cell) => (&["--test", "crash_matrix"], "every_call", cell),
+            Red::Plan(name) => (&["--test", "pure"], name, ""),
+            Red::Simulation(name) => (&["--test", "simulated"], name, ""),
+            Red::CrashMatrix(cell) => (&["--test", "cluster"], "crash_matrix::every_call", cell),
         };
         let Output { stdout, stderr, status } = Command::new(env!("CARGO"))
             .args(["test", "--quiet"])

@@ -1,4 +1,4 @@
-{{/* The rights in the namespaces that are watched. tests/chart/rbac.rs shows that none is missing and none too much. */}}
+{{/* The rights in the namespaces that are watched. tests/cluster/chart/rbac.rs shows that none is missing and none too much. */}}
 {{- define "boltz-operator.rules" -}}
 - apiGroups: [boltz.bio]
   resources: [boltzapikeys]

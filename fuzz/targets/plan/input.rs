@@ -1,7 +1,7 @@
 //! The input of the target `plan`: lines, each a word and what it stands for. What cannot be read counts as absent, so
 //! that one broken line leaves the others their meaning.
 
-use crate::world::UID;
+use plan_world::UID;
 use boltz_operator::{api::{annotations::{DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION}, BoltzApiKeySpec, WatchedApiKey}, boltz::{snapshot::{ClusterNames, Snapshot}, KeyDetails}, controller::object_facts, duration::parse_duration, kubernetes::secret_index::{Ownership, SecretMetadata}, plan::{Facts, Intent, Memory, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings}, protocol::{marker::ObjectMark, record::{value_sha256, IssueReason}}};
 use jiff::Timestamp;
 use serde_json::{Value, json};

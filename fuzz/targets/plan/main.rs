@@ -3,9 +3,6 @@
 
 mod input;
 mod life;
-#[allow(dead_code)]
-#[path = "../../../tests/plan/world.rs"]
-mod world;
 
 use boltz_operator::plan::{later, plan, AccountFacts, Block, Facts, Monotonic, Now, Reason, Step};
 use input::Input;

@@ -8,6 +8,7 @@ mod control_plane;
 mod kubeconfig;
 mod node;
 mod operator;
+pub mod owner;
 mod ports;
 pub mod process;
 mod proxy;

@@ -1,0 +1,209 @@
+//! The inventory: whole passes over the emulator's list, in virtual time, and what a pass says about an object.
+
+use axum::body::{Body, to_bytes};
+use boltz_emulator::{
+    Clock as EmulatorClock, Effect, Emulator, Fault, LoggedRequest, Operation, Options, Outcome, Settings,
+};
+use boltz_operator::{
+    boltz::{
+        BoltzClient, BoltzClientOptions, SendError,
+        account::Account,
+        inventory::Inventory,
+        snapshot::{ClusterNames, Snapshot},
+    },
+    clock::Clock,
+    observability::metrics::Metrics,
+    protocol::marker::{AttemptId, Marker, ObjectMark},
+};
+use secrecy::SecretString;
+use serde_json::json;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tower::ServiceExt;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const UID: &str = "550e8400-e29b-41d4-a716-446655440000";
+const ANOTHER_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+
+/// What the key of an object's attempt is called in that cluster.
+fn name(cluster: &str, uid: &str, attempt: u64) -> String {
+    let attempt = AttemptId::from_random(attempt);
+    Marker { cluster: cluster.parse().unwrap(), object: ObjectMark::from_uid(uid), attempt }.name_with("")
+}
+
+/// An inventory of the clusters `mine` and, formerly, `old`, at work over an emulator's list: a pass each hour.
+struct Bed {
+    emulator: Arc<Emulator>,
+    inventory: Arc<Inventory>,
+    clock: Clock,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Bed {
+    fn with(settings: Settings, prepare: impl FnOnce(&Emulator)) -> Self {
+        let start = "2026-11-24T00:00:00Z".parse().unwrap();
+        let options = Options { settings, ..Options::default() };
+        let emulator = Arc::new(Emulator::in_memory(options, EmulatorClock::starting_at(start)));
+        prepare(&emulator);
+        let metrics = Arc::new(Metrics::new());
+        let names = ClusterNames { current: "mine".parse().unwrap(), former: vec!["old".parse().unwrap()] };
+        let client = client(&emulator, &metrics);
+        let account = Account::new(client, 600, Arc::clone(&metrics));
+        let inventory = Arc::new(Inventory::new(names));
+        let clock = Clock::simulated(start);
+        let task = tokio::spawn({
+            let inventory = Arc::clone(&inventory);
+            async move { inventory.run(&account, HOUR, clock, &metrics).await }
+        });
+        Self { emulator, inventory, clock, task }
+    }
+
+    /// The newest pass, once there have been so many.
+    async fn pass(&self, number: u64) -> Arc<Snapshot> {
+        let mut completions = self.inventory.completions();
+        let wait = completions.wait_for(|count| *count >= number);
+        tokio::time::timeout(2 * HOUR, wait).await.expect("it makes that many passes").unwrap();
+        assert!(self.inventory.snapshots().len() <= 2);
+        Arc::clone(&self.inventory.snapshots()[0])
+    }
+
+    /// When the list was asked for, in whole seconds after the start.
+    fn asked_at(&self) -> Vec<i64> {
+        let requests = self.emulator.requests();
+        let first = requests[0].at;
+        let seconds = |request: &LoggedRequest| request.at.as_second() - first.as_second();
+        requests.iter().map(seconds).collect()
+    }
+}
+
+fn client(emulator: &Arc<Emulator>, metrics: &Arc<Metrics>) -> BoltzClient {
+    boltz_harness::install_tls_provider();
+    let (_, key) = watch::channel(Some(SecretString::from(emulator.admin_key())));
+    let base_url = "http://boltz.example".to_owned();
+    let options = BoltzClientOptions { base_url, extra_roots_pem: None, request_timeout: 10 * SECOND };
+    let emulator = Arc::clone(emulator);
+    BoltzClient::new(options, key, Arc::clone(metrics)).unwrap().through(tower::service_fn(
+        move |request: reqwest::Request| {
+            let routes = emulator.routes();
+            async move {
+                let request: http::Request<reqwest::Body> = request.try_into().unwrap();
+                let (head, body) = routes.oneshot(request.map(Body::new)).await.unwrap().into_parts();
+                let body = to_bytes(body, usize::MAX).await.unwrap();
+                Ok::<_, SendError>(http::Response::from_parts(head, body).into())
+            }
+        },
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_shows_each_object_its_own_keys() {
+    let bed = Bed::with(Settings::default(), |emulator| {
+        for name in [
+            name("mine", UID, 1),
+            name("old", UID, 2),
+            name("another", UID, 3),
+            name("mine", ANOTHER_UID, 4),
+            "somebody's".to_owned(),
+        ] {
+            emulator.create_foreign(&name).unwrap();
+        }
+    });
+    let pass = bed.pass(1).await;
+    assert_eq!((pass.len(), pass.is_empty()), (5, false));
+    let ids: Vec<String> = bed.emulator.keys().into_iter().map(|key| key.id).collect();
+    let named = ids.iter().map(String::as_str).chain(["not-listed"]);
+    let view = pass.view(&ObjectMark::from_uid(UID), named);
+    let keys: BTreeSet<(&str, &AttemptId)> =
+        view.keys.iter().map(|key| (key.id.as_str(), &key.attempt)).collect();
+    let attempts = [1, 2].map(AttemptId::from_random);
+    assert_eq!(keys, BTreeSet::from([(ids[0].as_str(), &attempts[0]), (ids[1].as_str(), &attempts[1])]));
+    assert_eq!(view.under_other_names, ids[2..].iter().cloned().collect());
+    assert!(bed.inventory.names().include(&"old".parse().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_is_a_pass_too() {
+    let bed = Bed::with(Settings::default(), |_| {});
+    let pass = bed.pass(1).await;
+    assert_eq!((pass.len(), pass.is_empty()), (0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_reads_every_page_and_no_page_twice() {
+    let bed = Bed::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
+        for attempt in 0..30 {
+            emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
+        }
+    });
+    assert_eq!(bed.pass(1).await.len(), 30);
+    assert_eq!(bed.emulator.count(Operation::List), 3, "the third page says that it is the last");
+}
+
+/// A list that says for ever that there is more.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_brings_nothing_new_ends_the_pass() {
+    let row = json!({"id": "key_1", "name": name("mine", UID, 1), "is_active": true});
+    let page = json!({"data": [row], "has_more": true, "first_id": "key_1", "last_id": "key_1"}).to_string();
+    let bed = Bed::with(Settings::default(), |emulator| {
+        emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::Foreign(page)).times(9));
+    });
+    assert_eq!(bed.pass(1).await.len(), 1);
+    assert_eq!(bed.emulator.count(Operation::List), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_comes_each_hour_and_sooner_when_something_newer_is_wanted() {
+    let bed = Bed::with(Settings::default(), |_| {});
+    let first = bed.pass(1).await;
+    assert_eq!(bed.pass(2).await.started, first.started.plus(HOUR), "by itself");
+    let inventory = &bed.inventory;
+    for number in 3..5 {
+        sleep(10 * SECOND).await;
+        inventory.want_pass_since(bed.clock.now().monotonic);
+        if number == 4 {
+            // Nobody's older wish takes the newer one back.
+            inventory.want_pass_since(first.started);
+        }
+        let wanted = bed.clock.now();
+        let pass = bed.pass(number).await;
+        assert_eq!((pass.started, pass.started_at), (wanted.monotonic, wanted.wall));
+    }
+    let last = bed.clock.now().monotonic;
+    assert_eq!(bed.pass(5).await.started, last.plus(HOUR), "the wishes are fulfilled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_at_nearly_the_same_time_become_one_pass() {
+    let bed = Bed::with(Settings::default(), |_| {});
+    bed.pass(1).await;
+    for _ in 0..20 {
+        bed.inventory.want_pass_since(bed.clock.now().monotonic);
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(60 * SECOND).await;
+    assert_eq!(bed.emulator.count(Operation::List), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_read_is_asked_for_ever_more_seldom() {
+    for status in [500, 400] {
+        let bed = Bed::with(Settings::default(), |emulator| {
+            emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::status(status)).times(7));
+        });
+        bed.pass(1).await;
+        let asked = bed.asked_at();
+        assert_eq!(asked.len(), 8);
+        let waits: Vec<i64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(
+            waits[0] <= 2 && waits[6] >= 29,
+            "{status}: half a minute at least after the last: {waits:?}"
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! What speaks to Boltz and to the API server, without an operator around it: the client of Boltz's API against the
+//! emulator, and inventory and leader election in virtual time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod boltz_client;
+mod inventory;
+mod lease;

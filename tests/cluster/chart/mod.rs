@@ -1,0 +1,10 @@
+//! The Helm chart: what it renders and refuses, with both versions of Helm that are in use, against a real API server;
+//! and that its Roles hold what the operator needs and nothing more.
+
+mod gitops;
+mod helm;
+mod install;
+mod policies;
+mod rbac;
+mod rendering;
+mod values;

@@ -1,0 +1,294 @@
+//! The chart's Roles are what the operator needs: with them its whole life goes well and nothing is refused; without any
+//! single one of their rights, something does not.
+
+use super::helm::{as_list, of_kind, template};
+use crate::test_env::{Bed, Make, owned, run_rows};
+use boltz_harness::{AuditEvent, ControlPlane, eventually};
+use futures::FutureExt;
+use k8s_openapi::api::{coordination::v1::Lease, events::v1::Event};
+use kube::{
+    Api,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
+};
+use serde_json::{Value as Json, json};
+use std::{
+    collections::BTreeSet,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+/// One verb on one resource, as a rule grants it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    verb: String,
+    /// With the subresource, if it is one: `boltzapikeys/status`.
+    resource: String,
+}
+
+/// What the chart renders for the operator's rights, for the release of that name: Roles and their bindings.
+fn roles(name: &str, values: &Json) -> Vec<Json> {
+    let mut values = values.clone();
+    values["fullnameOverride"] = json!(name);
+    values["crds"] = json!({"install": false});
+    let manifests = template(&values);
+    let kinds = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+    kinds.iter().flat_map(|kind| of_kind(&manifests, kind)).cloned().collect()
+}
+
+/// The rules of those Roles, each cut into rules for one right.
+fn cut(roles: &mut [Json], keep: impl Fn(&Right) -> bool) -> BTreeSet<Right> {
+    let mut rights = BTreeSet::new();
+    for role in roles {
+        let Some(rules) = role["rules"].as_array() else { continue };
+        let mut single = Vec::new();
+        for rule in rules {
+            for resource in rule["resources"].as_array().unwrap() {
+                for verb in rule["verbs"].as_array().unwrap() {
+                    let text = |value: &Json| value.as_str().unwrap().to_owned();
+                    let right = Right { verb: text(verb), resource: text(resource) };
+                    if keep(&right) {
+                        let mut rule = rule.clone();
+                        rule["resources"] = json!([resource]);
+                        rule["verbs"] = json!([verb]);
+                        single.push(rule);
+                    }
+                    rights.insert(right);
+                }
+            }
+        }
+        role["rules"] = json!(single);
+    }
+    rights
+}
+
+/// The ServiceAccount of the release of that name.
+fn user(name: &str) -> String {
+    format!("system:serviceaccount:boltz-system:{name}")
+}
+
+/// An operator with all of the chart's flags that touch its rights: a lease, all namespaces, the cluster's name by
+/// default. Its own objects, among those of the other operators, carry its name.
+async fn bed(control_plane: &'static ControlPlane, name: &'static str) -> Bed {
+    let selector = format!("operator={name}");
+    let flags = ["--leader-elect", "true", "--lease-name", name, "--lease-namespace", "boltz-system"];
+    Bed::make(Make {
+        arguments: owned(&[&flags[..], &["--label-selector", &selector]].concat()),
+        without: vec!["--cluster-name", "--watch-namespaces"],
+        kubeconfig: Some(Box::new(move |_| {
+            control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
+        })),
+        ..Make::default()
+    })
+    .await
+}
+
+/// The operator's whole life: a key is issued, used from another Secret, rotated with workloads restarted, issued again
+/// when its Secret is lost, and revoked. It panics at what does not come about.
+async fn live(mut bed: Bed, name: &str, lease: bool) {
+    let client = bed.client.clone();
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
+    let workloads = kinds.map(|kind| {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+        Api::<DynamicObject>::namespaced_with(client.clone(), &bed.namespace, &resource)
+    });
+    for (kind, api) in kinds.iter().zip(&workloads) {
+        let workload = json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "x"}},
+                "template": {
+                    "metadata": {"labels": {"app": "x"}},
+                    "spec": {"containers": [{"name": "x", "image": "x"}]},
+                },
+            },
+        });
+        api.create(&Default::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
+    }
+
+    let targets = kinds.map(|kind| json!({"kind": kind, "name": "x"}));
+    bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await;
+    bed.patch("key", json!({"metadata": {"labels": {"operator": name}}})).await;
+    let first = bed.id_of("key").await;
+    bed.annotate("key", "boltz.bio/rotate", "1").await;
+    let rotated = bed
+        .until("key", "rotated, and the overlap over", |object| {
+            object.status.as_ref().is_some_and(|status| {
+                status.key_id.as_ref() != Some(&first) && status.previous_keys.is_empty()
+            })
+        })
+        .await;
+    let second = rotated.status.unwrap().key_id.unwrap();
+    bed.until_active(1).await;
+    for api in &workloads {
+        eventually(crate::test_env::PATIENCE, "the workload is restarted", async || {
+            let workload = api.get("x").await.unwrap().data;
+            let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
+            let restarted = annotations["boltz.bio/restarted-for"] == json!(second);
+            if restarted { Ok(()) } else { Err(annotations.to_string()) }
+        })
+        .await
+        .unwrap();
+    }
+
+    bed.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await;
+    eventually(crate::test_env::PATIENCE, "the Secret has moved", async || {
+        let both = (bed.secrets().get_opt("key").await, bed.secrets().get_opt("moved").await);
+        if matches!(both, (Ok(None), Ok(Some(_)))) { Ok(()) } else { Err("not yet") }
+    })
+    .await
+    .unwrap();
+    bed.secrets().delete("moved", &DeleteParams::default()).await.unwrap();
+    bed.until("key", "issued again", |object| {
+        object.status.as_ref().is_some_and(|status| status.key_id.as_ref() != Some(&second))
+    })
+    .await;
+    bed.judge("key").await;
+
+    let events: Api<Event> = Api::namespaced(client.clone(), &bed.namespace);
+    eventually(crate::test_env::PATIENCE, "events", async || {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        let reasons: BTreeSet<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
+        let wanted = ["Rotated", "Restarted", "Revoked"];
+        if wanted.iter().all(|reason| reasons.contains(*reason)) {
+            Ok(())
+        } else {
+            Err(format!("{reasons:?}"))
+        }
+    })
+    .await
+    .unwrap();
+    bed.delete("key").await;
+    bed.gone("key").await;
+    bed.until_active(0).await;
+    assert_eq!(bed.operator.terminate(), Some(0));
+    if lease {
+        let leases: Api<Lease> = Api::namespaced(client, "boltz-system");
+        assert_eq!(leases.get(name).await.unwrap().spec.unwrap().holder_identity, None, "it is released");
+    }
+}
+
+/// What that user asked for, and whether it was refused.
+fn asked<'a>(events: &'a [AuditEvent], user: &str) -> impl Iterator<Item = (Right, bool)> + use<'a> {
+    let user = user.to_owned();
+    events.iter().filter(move |event| event.user.username == user).map(|event| {
+        let object = &event.object_ref;
+        let resource = if object.subresource.is_empty() {
+            object.resource.clone()
+        } else {
+            format!("{}/{}", object.resource, object.subresource)
+        };
+        (Right { verb: event.verb.clone(), resource }, event.response_status.code == 403)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_suffice_and_each_is_needed() {
+    let control_plane = crate::test_env::control_plane().await;
+
+    // With all of them.
+    let mut whole = roles("whole", &json!({}));
+    let rights = cut(&mut whole, |_| true);
+    control_plane.apply(&as_list(&whole)).unwrap();
+    let started = Instant::now();
+    live(bed(control_plane, "whole").await, "whole", true).await;
+    let usual = started.elapsed();
+    let events = control_plane.audit_events();
+    let mut used = BTreeSet::new();
+    for (right, refused) in asked(&events, &user("whole")) {
+        assert!(!refused, "{right:?} is missing in the chart's Roles");
+        used.insert(right);
+    }
+    assert_eq!(used, rights, "what is used, and what is granted");
+
+    // Without one of them, each in turn; and beside them once more with all, so that what fails for the others does not
+    // fail because the machine is busy.
+    let mut manifests = Vec::new();
+    let mut variants: Vec<(&'static str, Option<Right>)> = Vec::new();
+    for (index, missing) in rights.into_iter().map(Some).chain([None]).enumerate() {
+        let name: &'static str = Box::leak(format!("variant-{index}").into_boxed_str());
+        // As `roles` would render them, without asking helm for each.
+        let text = json!(whole).to_string().replace("\"whole", &format!("\"{name}"));
+        let mut roles: Vec<Json> = serde_json::from_str(&text).unwrap();
+        cut(&mut roles, |known| Some(known) != missing.as_ref());
+        manifests.extend(roles);
+        variants.push((name, missing));
+    }
+    assert!(variants.len() > 15, "{variants:?}");
+    control_plane.apply(&as_list(&manifests)).unwrap();
+    let rows = variants.iter().map(|(name, missing)| {
+        let row = async move {
+            // What has to fail is not waited for as long as what has to go well.
+            let patience = usual * 2 + Duration::from_secs(if missing.is_none() { 60 } else { 5 });
+            let whole_life = async { live(bed(control_plane, name).await, name, true).await };
+            let lived = tokio::time::timeout(patience, AssertUnwindSafe(whole_life).catch_unwind()).await;
+            let went_well = matches!(lived, Ok(Ok(())));
+            assert_eq!(went_well, missing.is_none(), "whether all goes well without {missing:?}");
+        };
+        (*name, row)
+    });
+    run_rows(variants.len(), rows).await;
+    let events = control_plane.audit_events();
+    for (name, missing) in &variants {
+        let refused: BTreeSet<Right> =
+            asked(&events, &user(name)).filter_map(|(right, refused)| refused.then_some(right)).collect();
+        assert_eq!(
+            refused,
+            BTreeSet::from_iter(missing.clone()),
+            "{name} is refused what it lacks, and nothing else"
+        );
+    }
+}
+
+/// An operator that watches its namespace only, with the rights that the chart gives to the release of that name.
+async fn namespaced(control_plane: &'static ControlPlane, name: &'static str, restarts: bool) -> Bed {
+    let kubeconfig = move |namespace: &str| {
+        let values = json!({
+            "watchNamespaces": [namespace],
+            "clusterName": namespace,
+            "config": {"leaderElect": false},
+            "rolloutRestart": {"enabled": restarts},
+        });
+        control_plane.apply(&as_list(&roles(name, &values))).unwrap();
+        control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
+    };
+    Bed::make(Make { kubeconfig: Some(Box::new(kubeconfig)), ..Make::default() }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_in_the_watched_namespaces_suffice() {
+    let control_plane = crate::test_env::control_plane().await;
+    live(namespaced(control_plane, "namespaced", true).await, "namespaced", false).await;
+    let events = control_plane.audit_events();
+    for (right, refused) in asked(&events, &user("namespaced")) {
+        assert!(!refused, "{right:?} is missing in the chart's Roles");
+    }
+}
+
+/// A user's mistake must not hurt more than the restart: the key rotates all the same, and an event says why.
+#[tokio::test]
+async fn without_the_right_to_restart_a_rotation_goes_on_and_an_event_tells() {
+    let bed = namespaced(crate::test_env::control_plane().await, "no-restarts", false).await;
+    let target = json!({"kind": "Deployment", "name": "x"});
+    bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": [target]})).await;
+    let first = bed.id_of("key").await;
+    bed.annotate("key", "boltz.bio/rotate", "1").await;
+    bed.until("key", "rotated, and the overlap over", |object| {
+        object
+            .status
+            .as_ref()
+            .is_some_and(|status| status.key_id.as_ref() != Some(&first) && status.previous_keys.is_empty())
+    })
+    .await;
+    bed.judge("key").await;
+    let events: Api<Event> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    eventually(crate::test_env::PATIENCE, "an event", async || {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        let notes = |event: &Event| {
+            event.reason.as_deref() == Some("RestartFailed")
+                && event.note.as_deref().is_some_and(|note| note.contains("forbidden"))
+        };
+        if events.items.iter().any(notes) { Ok(()) } else { Err("none") }
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,116 @@
+//! Every call that the operator makes, crossed with every way in which a call can end, on a real API server.
+//!
+//! Each cell has its own namespace, emulator, operator and proxy in front of the API server. The matrix is printed as a
+//! table, with the count; no cell is left out.
+
+mod cell;
+mod outcome;
+mod scenario;
+mod user;
+
+use outcome::Outcome;
+use scenario::{Call, Scenario};
+use std::{collections::HashMap, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinSet, LocalSet},
+};
+use user::User;
+
+/// Cells that run side by side: they mostly wait.
+static SIDE_BY_SIDE: Semaphore = Semaphore::const_new(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_crossed_with_every_outcome() {
+    let columns = outcome::ALL.map(|outcome| (outcome.name().to_owned(), outcome, User::Waits));
+    judge(&LocalSet::new().run_until(matrix(|_| true, &columns)).await);
+}
+
+/// What `make test` crosses with users: a lost key, and an effect that nobody expects any more, in what happens daily.
+const HARDEST: [Outcome; 2] = [Outcome::LostAndKilled, Outcome::Late];
+
+fn is_daily(call: &Call) -> bool {
+    matches!(call.scenario, Scenario::Create | Scenario::Rotate | Scenario::EndOfOverlap)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hardest_outcomes_crossed_with_what_users_do_meanwhile() {
+    judge(&crossed_with_users(&HARDEST, is_daily).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a quarter of an hour: make test-all runs it"]
+async fn everything_else_crossed_with_what_users_do_meanwhile() {
+    let others: Vec<Outcome> =
+        outcome::ALL.into_iter().filter(|outcome| !HARDEST.contains(outcome)).collect();
+    let mut failures = crossed_with_users(&HARDEST, |call| !is_daily(call)).await;
+    failures.extend(crossed_with_users(&others, |_| true).await);
+    judge(&failures);
+}
+
+fn judge(failures: &[String]) {
+    assert!(failures.is_empty(), "{} cells failed:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Answers what failed.
+async fn crossed_with_users(outcomes: &[Outcome], rows: impl Fn(&Call) -> bool) -> Vec<String> {
+    let mut failures = Vec::new();
+    for outcome in outcomes {
+        let columns = user::ALL.map(|user| (user.name().to_owned(), *outcome, user));
+        eprintln!("{}, and meanwhile the user:", outcome.name());
+        failures.extend(LocalSet::new().run_until(matrix(&rows, &columns)).await);
+    }
+    failures
+}
+
+/// Runs the cells side by side, prints the table, and answers what failed.
+async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)]) -> Vec<String> {
+    // `MATRIX="R3"` or `MATRIX="R3 Secret/answer lost"` runs a part of it.
+    let wanted = std::env::var("MATRIX").unwrap_or_default();
+    let rows: Vec<&'static Call> = scenario::CALLS.iter().filter(|call| rows(call)).collect();
+    let started = Instant::now();
+    let mut cells = JoinSet::new();
+    let mut places = HashMap::new();
+    for (row, call) in rows.iter().copied().enumerate() {
+        for (column, (name, outcome, user)) in columns.iter().enumerate() {
+            if !format!("{}/{name}", call.name).starts_with(&wanted) {
+                continue;
+            }
+            let (outcome, user) = (*outcome, *user);
+            let task = cells.spawn_local(async move {
+                let _permit = SIDE_BY_SIDE.acquire().await.unwrap();
+                cell::run(call, outcome, user).await
+            });
+            places.insert(task.id(), (row, column));
+        }
+    }
+    let mut table = vec![vec!["-".to_owned(); columns.len()]; rows.len()];
+    let (all, mut count, mut failures) = (cells.len(), 0, Vec::new());
+    while let Some(done) = cells.join_next_with_id().await {
+        // What panics is a cell that failed, like any other.
+        let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(error.to_string())));
+        let (row, column) = places[&task];
+        count += 1;
+        if count % 25 == 0 {
+            eprintln!("{count} of {all} cells after {} s", started.elapsed().as_secs());
+        }
+        table[row][column] = match result {
+            Ok(posts) => posts.to_string(),
+            Err(why) => {
+                failures.push(format!("{}/{}: {why}", rows[row].name, columns[column].0));
+                "FAIL".to_owned()
+            }
+        };
+    }
+    let line = |name: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>17}")).collect();
+        eprintln!("{name:<28}{cells}");
+    };
+    line("POSTs", &columns.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>());
+    for (call, cells) in rows.iter().zip(&table) {
+        line(call.name, cells);
+    }
+    eprintln!("{count} cells in {} s, {} failed", started.elapsed().as_secs(), failures.len());
+    assert!(count > 0 || !wanted.is_empty(), "no cell");
+    failures
+}

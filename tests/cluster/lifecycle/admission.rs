@@ -1,0 +1,96 @@
+//! What the API server refuses before the operator sees it, by the CRD's own rules.
+
+use crate::test_env::Bed;
+use boltz_operator::api::BoltzApiKey;
+use kube::{
+    api::{DynamicObject, PostParams},
+    core::ApiResource,
+};
+use serde_json::{Value as Json, json};
+
+#[test]
+fn the_committed_crd_is_the_generated_one() {
+    let committed = include_str!("../../../crds/boltzapikeys.yaml");
+    let in_the_chart = include_str!("../../../charts/boltz-operator/files/crds/boltzapikeys.yaml");
+    let generated = serde_saphyr::to_string(&boltz_operator::api::crd::crd()).unwrap();
+    assert!(committed == generated && in_the_chart == generated, "the CRD has drifted: run `make crd`");
+}
+
+#[tokio::test]
+async fn invalid_specs_are_refused_with_field_and_reason() {
+    let bed = Bed::new().await;
+    let resource = ApiResource::erase::<BoltzApiKey>(&());
+    let api: kube::Api<DynamicObject> =
+        kube::Api::namespaced_with(bed.client.clone(), &bed.namespace, &resource);
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let create = async |spec: &Json| {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "boltz.bio/v1alpha1", "kind": "BoltzApiKey", "metadata": {"name": "tried"}, "spec": spec,
+        }))
+        .unwrap();
+        api.create(&dry_run, &object).await.map(drop).map_err(|error| error.to_string())
+    };
+    for good in [
+        json!({}),
+        json!({"allowedIPs": ["192.0.2.1", "2001:db8::1"], "expiresInDays": 1}),
+        json!({"rotation": {"renewBefore": "23h59m", "overlap": "0s", "interval": "1.5h"}, "expiresInDays": 1}),
+        json!({"rotation": {"renewBeforePercentage": 99}}),
+        json!({"secret": {"name": "a.b-c", "key": "TOKEN_1", "template": {"labels": {"a": "b"}}}}),
+        json!({"rolloutRestartTargets": [{"kind": "DaemonSet", "name": "d"}]}),
+    ] {
+        assert_eq!(create(&good).await, Ok(()), "{good}");
+    }
+    for (bad, field, reason) in [
+        (json!({"allowedIPs": ["10.0.0.0/8"]}), "spec.allowedIPs", "IPv4 or IPv6"),
+        (json!({"allowedIPs": vec!["192.0.2.1"; 257]}), "spec.allowedIPs", "256"),
+        (json!({"expiresInDays": 0}), "spec.expiresInDays", "greater than or equal to 1"),
+        (json!({"expiresInDays": 36501}), "spec.expiresInDays", "less than or equal to 36500"),
+        (json!({"mode": "production"}), "spec.mode", "Unsupported value"),
+        (json!({"workspaceID": "a b"}), "spec.workspaceID", "should match"),
+        (json!({"displayName": "x".repeat(65)}), "spec.displayName", "64"),
+        (json!({"rotation": {"overlap": "1 day"}}), "spec.rotation.overlap", "must be a duration"),
+        (json!({"rotation": {"overlap": "-1h"}}), "spec.rotation.overlap", "must be a duration"),
+        (json!({"rotation": {"overlap": ""}}), "spec.rotation.overlap", "must be a duration"),
+        (json!({"rotation": {"interval": "90"}}), "spec.rotation.interval", "must be a duration"),
+        (
+            json!({"rotation": {"renewBefore": "5d"}, "expiresInDays": 30}),
+            "spec.rotation.renewBefore",
+            "positive duration",
+        ),
+        (json!({"rotation": {"renewBefore": "0s"}}), "spec.rotation.renewBefore", "positive duration"),
+        (
+            json!({"rotation": {"renewBefore": "24h"}, "expiresInDays": 1}),
+            "spec.rotation.renewBefore",
+            "shorter than the life",
+        ),
+        (
+            json!({"rotation": {"renewBefore": "1h", "renewBeforePercentage": 5}}),
+            "spec.rotation",
+            "exclude each other",
+        ),
+        (json!({"rotation": {"renewBeforePercentage": 100}}), "spec.rotation.renewBeforePercentage", "99"),
+        (json!({"rotation": {"overlapPolicy": "Never"}}), "spec.rotation.overlapPolicy", "Unsupported value"),
+        (json!({"secret": {"name": "Not_DNS"}}), "spec.secret.name", "DNS-1123"),
+        (json!({"secret": {"key": "a/b"}}), "spec.secret.key", "should match"),
+        (
+            json!({"secret": {"template": {"labels": {"boltz.bio/owner-uid": "x"}}}}),
+            "spec.secret.template.labels",
+            "operator's own",
+        ),
+        (
+            json!({"rolloutRestartTargets": [{"kind": "Job", "name": "x"}]}),
+            "spec.rolloutRestartTargets[0].kind",
+            "Unsupported value",
+        ),
+        (
+            json!({"rolloutRestartTargets": [{"kind": "Deployment", "name": "X"}]}),
+            "spec.rolloutRestartTargets[0].name",
+            "DNS-1123",
+        ),
+        (json!({"deletionPolicy": "Keep"}), "spec.deletionPolicy", "Unsupported value"),
+    ] {
+        let error = create(&bad).await.expect_err(&bad.to_string());
+        assert!(error.contains(field) && error.contains(reason), "{bad}: {error}");
+        assert!(!error.contains("type conversion"), "one reason is enough: {error}");
+    }
+}

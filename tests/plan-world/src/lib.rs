@@ -1,0 +1,131 @@
+//! A world without a network: the API server's object and Secrets, Boltz's keys, and processes that observe, plan and
+//! execute against them by the operator's own pure functions, in virtual time and with faults where a test wants them.
+//!
+//! `api_server.rs` and `boltz.rs` stand in for the two servers, `process.rs` for the operator's controller, `executor.rs`
+//! for its executor; `faults.rs` has what can go wrong, `promises.rs` what must hold.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod api_server;
+mod boltz;
+mod executor;
+mod faults;
+mod process;
+mod promises;
+mod words;
+
+pub use api_server::Secret;
+pub use boltz::{Key, key_id, key_value};
+pub use faults::{Crashed, Fault};
+pub use process::{Next, Process};
+pub use words::{is_mint, is_store, plain, words};
+
+use boltz_operator::plan::{ObjectFacts, Settings, later};
+use faults::Late;
+use jiff::Timestamp;
+use std::{collections::BTreeMap, time::Duration};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const UID: &str = "550e8400-e29b-41d4-a716-446655440000";
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    pub posts: usize,
+    pub object_writes: usize,
+    pub secret_writes: usize,
+    pub status_writes: usize,
+    pub passes: usize,
+    /// Calls to the API server, reads included.
+    pub api_calls: usize,
+    /// POSTs and revocations.
+    pub boltz_calls: usize,
+}
+
+/// The API server and Boltz.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub settings: Settings,
+    pub elapsed: Duration,
+    /// How far the operator's calendar is from the true one, in seconds.
+    pub clock_error: i64,
+    pub object: Option<ObjectFacts>,
+    pub secrets: BTreeMap<String, Secret>,
+    pub keys: Vec<Key>,
+    pub counts: Counts,
+    /// A new key is not listed for this long.
+    pub list_lag: Duration,
+    /// Between two passes that nothing asked for.
+    pub inventory_interval: Duration,
+    /// What must never be, and was.
+    pub violation: Option<String>,
+    late: Vec<(Duration, Late)>,
+    versions: u64,
+}
+
+impl World {
+    /// A world in which one object asks for a key.
+    pub fn with(spec: serde_json::Value) -> Self {
+        let mut world = Self {
+            settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },
+            elapsed: Duration::ZERO,
+            clock_error: 0,
+            object: None,
+            secrets: BTreeMap::new(),
+            keys: Vec::new(),
+            counts: Counts::default(),
+            list_lag: Duration::ZERO,
+            inventory_interval: 10 * MINUTE,
+            violation: None,
+            late: Vec::new(),
+            versions: 0,
+        };
+        world.create(UID, spec);
+        world
+    }
+
+    /// A world with a Ready object, and the process that made it so.
+    pub fn ready(spec: serde_json::Value) -> (Self, Process) {
+        let mut world = Self::with(spec);
+        let mut process = Process::start(&world);
+        process.rest(&mut world);
+        assert_eq!(world.ready_reason(), "Issued");
+        (world, process)
+    }
+
+    /// The same, rotated once: `key-1` is in its overlap.
+    pub fn rotated(spec: serde_json::Value) -> (Self, Process) {
+        let (mut world, mut process) = Self::ready(spec);
+        world.edit(|object| object.rotate = Some("1".to_owned()));
+        process.rest(&mut world);
+        assert_eq!(world.record().key_id, "key-2");
+        (world, process)
+    }
+
+    pub(crate) fn next_version(&mut self) -> u64 {
+        self.versions += 1;
+        self.versions
+    }
+
+    /// Grows with everything that happens.
+    pub fn changes(&self) -> u64 {
+        self.versions
+    }
+
+    /// Something happened that has no version of its own.
+    pub fn changed(&mut self) {
+        self.versions += 1;
+    }
+
+    /// The true time.
+    pub fn true_time(&self) -> Timestamp {
+        later("2026-11-24T00:00:00Z".parse().unwrap(), self.elapsed)
+    }
+
+    /// The operator's calendar.
+    pub(crate) fn wall(&self) -> Timestamp {
+        self.true_time().checked_add(jiff::SignedDuration::from_secs(self.clock_error)).unwrap()
+    }
+}

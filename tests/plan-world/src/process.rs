@@ -1,0 +1,315 @@
+//! One process of the operator: what it sees, what it decides, and when it wakes up.
+
+use crate::{Crashed, Fault, Key, MINUTE, SECOND, World, api_server::own_secret};
+use boltz_operator::{
+    plan::{
+        AccountFacts, Answer, Block, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
+        RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
+    },
+    protocol::marker::{AttemptId, ObjectMark},
+};
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+/// More rounds than a process needs between two periodic passes: one that comes here spins.
+const MOST_ROUNDS: u32 = 400;
+/// More steps than any chain of decisions has.
+const MOST_STEPS: usize = 64;
+
+/// What follows a decision that has been carried out.
+pub enum Next {
+    /// There is nothing to do now.
+    Rest(Box<Plan>),
+    /// Another decision, by what the answer showed.
+    Decide,
+    /// The object is gone.
+    Gone,
+}
+
+/// What a process sees of Boltz: one pass over the list.
+#[derive(Clone, Debug)]
+struct Listing {
+    started: Duration,
+    started_at: Timestamp,
+    keys: Vec<Key>,
+}
+
+/// One process of the operator.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub started: Duration,
+    /// Makes its attempts' ids differ from another's.
+    pub(crate) seed: u64,
+    pub(crate) attempts: u64,
+    pub memory: ProcessMemory,
+    pub account: AccountFacts,
+    listings: VecDeque<Listing>,
+    pub(crate) values: BTreeMap<AttemptId, String>,
+    /// What its caches show, when they lag behind.
+    pub stale: Option<Box<World>>,
+}
+
+impl Process {
+    pub fn start(world: &World) -> Self {
+        Self::start_other(world, world.elapsed.as_secs() + 1)
+    }
+
+    pub fn start_other(world: &World, seed: u64) -> Self {
+        Self {
+            started: world.elapsed,
+            seed,
+            attempts: 0,
+            memory: ProcessMemory::default(),
+            account: AccountFacts::default(),
+            listings: VecDeque::new(),
+            values: BTreeMap::new(),
+            stale: None,
+        }
+    }
+
+    pub fn now(&self, world: &World) -> Now {
+        Now { wall: world.wall(), monotonic: Monotonic(world.elapsed - self.started) }
+    }
+
+    /// One complete pass over Boltz's list.
+    pub fn take_pass(&mut self, world: &mut World) {
+        world.counts.passes += 1;
+        let listed_until = world.true_time();
+        let lag = world.list_lag;
+        let keys =
+            world.keys.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
+        self.listings.push_front(Listing { started: world.elapsed, started_at: world.wall(), keys });
+        self.listings.truncate(2);
+    }
+
+    /// What the process knows: by its caches, or `live` from the API server itself.
+    pub fn facts(&mut self, world: &World, live: bool) -> Option<Facts> {
+        let seen = if live { world } else { self.stale.as_deref().unwrap_or(world) };
+        let object = seen.object.clone()?;
+        let mut secret = SecretFacts::Absent;
+        let mut other_secrets = Vec::new();
+        for (name, stored) in &seen.secrets {
+            let is_ours = stored.owner.as_deref() == Some(&object.uid);
+            let own = own_secret(name, stored, &object.uid);
+            match (name == object.secret_name(), is_ours) {
+                (true, true) => secret = SecretFacts::Ours(Box::new(own)),
+                (true, false) => {
+                    secret = SecretFacts::Foreign("The Secret belongs to somebody else.".to_owned())
+                }
+                (false, true) if own.record.is_some() => other_secrets.push(own),
+                (false, _) => {}
+            }
+        }
+        let mut facts = Facts {
+            object,
+            secret,
+            other_secrets,
+            live,
+            preflight_passed: false,
+            passes: Vec::new(),
+            memory: ProcessMemory::default(),
+            account: AccountFacts::default(),
+        };
+        self.refresh(world, &mut facts);
+        Some(facts)
+    }
+
+    /// When its newest pass was begun.
+    pub fn last_pass(&self) -> Option<Duration> {
+        self.listings.front().map(|listing| listing.started)
+    }
+
+    /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
+    pub fn told(&self) -> String {
+        let Self { started, seed: _, attempts: _, memory, account: _, listings: _, values, stale: _ } = self;
+        format!("{started:?} {memory:?} {:?} ", values.keys())
+    }
+
+    /// Its lists of keys, and when it began to read them.
+    pub fn lists(&self) -> impl Iterator<Item = (Duration, &[Key])> {
+        self.listings.iter().map(|listing| (listing.started, listing.keys.as_slice()))
+    }
+
+    fn refresh(&mut self, world: &World, facts: &mut Facts) {
+        facts.memory = self.memory.clone();
+        facts.account = self.account.clone();
+        let mark = ObjectMark::from_uid(&facts.object.uid);
+        let named: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
+        facts.passes = self
+            .listings
+            .iter()
+            .map(|listing| Pass {
+                started: Monotonic(listing.started - self.started),
+                started_at: listing.started_at,
+                keys: listing
+                    .keys
+                    .iter()
+                    .filter(|key| key.object == mark)
+                    .map(|key| ListedKey {
+                        id: key.id.clone(),
+                        attempt: key.attempt.clone(),
+                        prefix: String::new(),
+                        is_active: !key.revoked,
+                        expires_at: key.expires_at,
+                        last_used_at: key.last_used_at,
+                    })
+                    .collect(),
+                under_other_names: listing
+                    .keys
+                    .iter()
+                    .filter(|key| key.object != mark && named.contains(&key.id))
+                    .map(|key| key.id.clone())
+                    .collect(),
+            })
+            .collect();
+        self.memory.learn(facts, &world.settings, self.now(world));
+        facts.memory = self.memory.clone();
+    }
+
+    /// The decision now, by what the caches show.
+    pub fn decide(&mut self, world: &World) -> Plan {
+        let facts = self.facts(world, false).unwrap();
+        plan(&facts, &world.settings, self.now(world))
+    }
+
+    /// The decision now, after a live read.
+    pub fn decide_live(&mut self, world: &World) -> Plan {
+        let facts = self.facts(world, true).unwrap();
+        plan(&facts, &world.settings, self.now(world))
+    }
+
+    /// The decision now, by these facts and what the process has learnt meanwhile.
+    pub fn decide_on(&mut self, world: &World, facts: &mut Facts) -> Plan {
+        self.refresh(world, facts);
+        plan(facts, &world.settings, self.now(world))
+    }
+
+    /// Observes, decides and executes until there is nothing to do now.
+    pub fn reconcile(&mut self, world: &mut World) -> Option<Plan> {
+        self.reconcile_with(world, &mut |_| None).unwrap()
+    }
+
+    /// The same, with a fault for each step that should have one. `None`: the object is gone.
+    pub fn reconcile_with(
+        &mut self,
+        world: &mut World,
+        fault: &mut dyn FnMut(&Step) -> Option<Fault>,
+    ) -> Result<Option<Plan>, Crashed> {
+        let Some(mut facts) = self.facts(world, false) else { return Ok(self.on_object_missing(world)) };
+        for _ in 0..MOST_STEPS {
+            let next = self.step(world, &mut facts, fault)?;
+            if let Next::Rest(decision) = next {
+                return Ok(Some(*decision));
+            }
+            world.assert_the_delivered_key_lives();
+            if let Next::Gone = next {
+                return Ok(self.on_object_gone(world, &facts));
+            }
+        }
+        panic!("a chain of decisions without end");
+    }
+
+    /// Decides, and carries out one step.
+    pub fn step(
+        &mut self,
+        world: &mut World,
+        facts: &mut Facts,
+        fault: &mut dyn FnMut(&Step) -> Option<Fault>,
+    ) -> Result<Next, Crashed> {
+        let decision = self.decide_on(world, facts);
+        if decision.step == Step::Wait {
+            return Ok(Next::Rest(Box::new(decision)));
+        }
+        let fault = fault(&decision.step);
+        let before = facts.clone();
+        let answer = self.execute(world, facts, &decision.step, fault)?;
+        let now = self.now(world);
+        let effects = self.memory.apply(&decision.step, answer, &before, now, &world.settings, 0.0);
+        let in_hand: Vec<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
+        self.values.retain(|attempt, _| in_hand.contains(&attempt));
+        Ok(if effects.is_gone { Next::Gone } else { Next::Decide })
+    }
+
+    /// Something went wrong in that slot, and it waits.
+    pub fn block(&mut self, slot: Slot, block: Block) {
+        self.memory.troubles.insert(slot, Trouble { failures: 1, block, is_told: true });
+    }
+
+    /// The object is gone: the keys that only this process knows of are revoked.
+    pub fn on_object_gone(&mut self, world: &mut World, facts: &Facts) -> Option<Plan> {
+        for key_id in self.memory.left_behind(!facts.object.owns_its_secret()) {
+            world.key(&key_id).revoked = true;
+            world.changed();
+            let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
+            let now = self.now(world);
+            self.memory.apply(&step, Answer::Done, facts, now, &world.settings, 0.0);
+        }
+        None
+    }
+
+    /// The same, when no cache shows the object any more.
+    pub fn on_object_missing(&mut self, world: &mut World) -> Option<Plan> {
+        for key_id in self.memory.left_behind(false) {
+            world.key(&key_id).revoked = true;
+            world.changed();
+            self.memory.mark_revoked(&key_id);
+        }
+        None
+    }
+
+    /// Lives until nothing is left to happen before that time: wakes up as decided, and takes passes as wanted.
+    pub fn live_until(&mut self, world: &mut World, until: Duration) {
+        self.live_with(world, until, &mut |_| None).unwrap();
+    }
+
+    pub fn live_with(
+        &mut self,
+        world: &mut World,
+        until: Duration,
+        fault: &mut dyn FnMut(&Step) -> Option<Fault>,
+    ) -> Result<(), Crashed> {
+        if self.listings.is_empty() {
+            self.take_pass(world);
+        }
+        let interval = world.inventory_interval;
+        let periods = (until.saturating_sub(world.elapsed).as_secs() / interval.as_secs()) as u32;
+        for _ in 0..MOST_ROUNDS * (periods + 1) {
+            let decision = self.reconcile_with(world, fault)?;
+            if world.elapsed >= until {
+                return Ok(());
+            }
+            let last_pass = self.listings.front().map_or(self.started, |listing| listing.started);
+            let mut next = last_pass + interval;
+            if let Some(index) = world.next_late() {
+                next = next.min(world.late[index].0);
+            }
+            if let Some(decision) = &decision {
+                if decision.pass_since.is_some() {
+                    // As the inventory does it: wishes at nearly the same time become one pass.
+                    next = next.min((last_pass + SECOND / 2).max(world.elapsed));
+                }
+                if let Some(at) = decision.wake_at {
+                    let at = self.started + at.0;
+                    assert!(at > world.elapsed, "a wake-up that is no later than now");
+                    next = next.min(at);
+                }
+            }
+            world.advance_to(next.min(until));
+            let wanted = decision.is_some_and(|decision| decision.pass_since.is_some());
+            let due = world.elapsed >= last_pass + if wanted { SECOND / 2 } else { interval };
+            if due {
+                self.take_pass(world);
+            }
+        }
+        panic!("it spins at {:?}", world.elapsed);
+    }
+
+    /// Lives for long enough that everything is settled, and shorter than any overlap.
+    pub fn rest(&mut self, world: &mut World) {
+        let until = world.elapsed + 20 * MINUTE;
+        self.live_until(world, until);
+    }
+}

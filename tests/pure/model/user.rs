@@ -1,0 +1,134 @@
+//! What users do to the model's world.
+
+use super::State;
+use boltz_operator::{
+    plan::ObjectFacts,
+    protocol::{
+        ledger::LedgerEntry,
+        marker::{AttemptId, ObjectMark},
+        record::PreviousKey,
+    },
+};
+use plan_world::{Key, SECOND, UID, World};
+
+const SECOND_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+const ANOTHER_UID: &str = "11111111-2222-4333-8444-555555555555";
+/// A key of another object, whose id a tenant may write where it likes.
+const ANOTHER_KEY: &str = "key-of-another";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum User {
+    Deletes,
+    Recreates,
+    Rotates,
+    RotatesNow,
+    DeletesTheSecret,
+    EditsTheValue,
+    StripsTheFinalizer,
+    TakesABackup,
+    RestoresIt,
+    ForgesTheStatus,
+    ForgesTheRecord,
+    ForgesTheLedger,
+}
+
+pub fn mark_of(object: &ObjectFacts) -> ObjectMark {
+    ObjectMark::from_uid(&object.uid)
+}
+
+/// Neither of the object nor of the one that is created under its name.
+pub fn is_of_another(key: &Key) -> bool {
+    [UID, SECOND_UID].iter().all(|uid| key.object != ObjectMark::from_uid(uid))
+}
+
+pub fn add_foreign_keys(world: &mut World) {
+    let key = world.make_key(ANOTHER_UID, &AttemptId::from_random(7), None);
+    world.key(&key.id).id = ANOTHER_KEY.to_owned();
+}
+
+impl User {
+    pub fn can_act(self, state: &State) -> bool {
+        let object = state.world.object.as_ref();
+        let lives = object.is_some_and(|object| !object.deleting);
+        match self {
+            Self::Recreates => object.is_none(),
+            Self::DeletesTheSecret | Self::EditsTheValue | Self::ForgesTheRecord => {
+                lives && state.world.secrets.contains_key("key")
+            }
+            Self::RestoresIt => state.backup.is_some(),
+            Self::StripsTheFinalizer => lives && object.is_some_and(|object| object.has_finalizer),
+            _ => lives,
+        }
+    }
+
+    pub fn act(self, state: &mut State, spec: &serde_json::Value) {
+        let world = &mut state.world;
+        match self {
+            Self::Deletes => {
+                if !world.object().has_finalizer {
+                    // Documented: stripped and deleted at once, its keys are orphans.
+                    state.orphaned.extend(attempts_of(world));
+                }
+                world.delete();
+            }
+            Self::Recreates => world.create(SECOND_UID, spec.clone()),
+            Self::Rotates => world.edit(|object| object.rotate = next(object.rotate.as_ref())),
+            Self::RotatesNow => world.edit(|object| object.rotate_now = next(object.rotate_now.as_ref())),
+            Self::DeletesTheSecret => {
+                world.secrets.remove("key");
+                world.changed();
+            }
+            Self::EditsTheValue => world.secret().value = Some("edited".to_owned()),
+            Self::StripsTheFinalizer => world.edit(|object| object.finalizers.clear()),
+            Self::TakesABackup => state.backup = Some(Box::new(world.clone())),
+            Self::RestoresIt => {
+                let Some(backup) = state.backup.take() else { return };
+                let mut lost = attempts_of(world);
+                world.restore(*backup);
+                // Documented: keys that the backup does not know are orphans.
+                let known = attempts_of(world);
+                lost.retain(|attempt| !known.contains(attempt));
+                state.orphaned.extend(lost);
+                // etcd is restored while nothing runs.
+                for index in 0..state.actors.len() {
+                    state.actors[index] = state.life();
+                }
+            }
+            Self::ForgesTheStatus => world.edit(|object| object.status.key_id = Some(ANOTHER_KEY.to_owned())),
+            Self::ForgesTheRecord => {
+                let revoke_after = world.true_time() - SECOND;
+                if let Some(record) = &mut world.secret().record {
+                    record.previous.push(PreviousKey {
+                        key_id: ANOTHER_KEY.to_owned(),
+                        key_prefix: None,
+                        attempt: None,
+                        revoke_after,
+                        expires_at: None,
+                        even_if_used: true,
+                    });
+                }
+            }
+            Self::ForgesTheLedger => {
+                let written_at = world.true_time() - 7200 * SECOND;
+                world.edit(|object| {
+                    object
+                        .ledger
+                        .entries
+                        .push(LedgerEntry { attempt: AttemptId::from_random(7), written_at });
+                });
+            }
+        }
+    }
+}
+
+/// Those that the ledger and the records name.
+fn attempts_of(world: &World) -> Vec<AttemptId> {
+    let ledger =
+        world.object.iter().flat_map(|object| &object.ledger.entries).map(|entry| entry.attempt.clone());
+    let records = world.secrets.values().filter_map(|secret| secret.record.as_ref());
+    ledger.chain(records.map(|record| record.attempt.clone())).collect()
+}
+
+fn next(value: Option<&String>) -> Option<String> {
+    Some(format!("{}1", value.map_or("", String::as_str)))
+}

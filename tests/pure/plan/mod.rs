@@ -1,0 +1,9 @@
+//! Every decision, in tables: what starts an issuance, what blocks it, what is revoked and what never.
+
+mod deletion;
+mod issuance;
+mod particulars;
+mod revocation;
+mod schedule;
+mod standing_faults;
+mod status;

@@ -1,0 +1,242 @@
+//! Which keys of a living object are revoked, when, and which never.
+
+use boltz_operator::{
+    api::BoltzApiKeyStatus,
+    plan::{AccountFacts, Block, Reason, RevokeReason, Step},
+    protocol::marker::ObjectMark,
+};
+use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
+use serde_json::json;
+
+/// Lives on for that long.
+fn live(process: &mut Process, world: &mut World, by: std::time::Duration) {
+    let until = world.elapsed + by;
+    process.live_until(world, until);
+}
+
+#[test]
+fn the_old_key_lives_through_its_overlap_and_no_longer() {
+    let (mut world, mut process) = World::rotated(plain());
+    live(&mut process, &mut world, DAY - 21 * MINUTE);
+    assert_eq!(world.active(), ["key-1", "key-2"]);
+    live(&mut process, &mut world, 2 * MINUTE);
+    assert_eq!(world.active(), ["key-2"]);
+    assert_eq!(world.key("key-1").reason, Some(RevokeReason::OverlapOver));
+    assert!(world.object().status.previous_keys.is_empty());
+    world.assert_good();
+}
+
+#[test]
+fn what_keeps_an_old_key_alive() {
+    type Change = fn(&mut World, &mut Process);
+    let rows: &[(&str, Change)] = &[
+        ("the new key is not in the Secret any more", |world, _| world.secret().value = Some("x".into())),
+        ("the object is suspended, and the Secret gone", |world, _| {
+            world.edit_spec(json!({"suspend": true}));
+            world.secrets.clear();
+        }),
+        ("Boltz must not be called", |_, process| {
+            let reason = Reason::BoltzUnavailable;
+            let block = Block { reason, message: String::new(), until: None };
+            process.account = AccountFacts { calls_blocked: Some(block), mints_blocked: None };
+        }),
+        ("the list shows it under another object's name", |world, process| {
+            world.key("key-1").object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+            process.take_pass(world);
+        }),
+    ];
+    for (what, change) in rows {
+        let (mut world, mut process) = World::rotated(plain());
+        let until = world.elapsed + DAY;
+        world.advance_to(until);
+        change(&mut world, &mut process);
+        let never = &mut |step: &Step| {
+            let revokes = matches!(step, Step::Revoke { key_id, .. } if key_id == "key-1");
+            assert!(!revokes, "{what}");
+            // Nothing is issued here, so that it stays so.
+            matches!(step, Step::Mint(_)).then_some(Fault::Cut)
+        };
+        process.reconcile_with(&mut world, never).unwrap();
+        assert!(!world.key("key-1").revoked, "{what}");
+    }
+}
+
+#[test]
+fn until_idle_waits_for_the_last_use_and_says_so() {
+    let (mut world, mut process) = World::rotated(json!({"rotation": {"overlapPolicy": "UntilIdle"}}));
+    for _ in 0..36 {
+        live(&mut process, &mut world, 50 * MINUTE);
+        world.key("key-1").last_used_at = Some(world.true_time());
+    }
+    live(&mut process, &mut world, 30 * MINUTE);
+    assert_eq!(world.active(), ["key-1", "key-2"]);
+    assert_eq!(world.ready_reason(), "RevocationBlocked");
+    live(&mut process, &mut world, 45 * MINUTE);
+    assert_eq!(world.active(), ["key-2"], "unused for an hour");
+    assert_eq!(world.ready_reason(), "Issued");
+}
+
+#[test]
+fn until_idle_without_an_overlap_does_not_ask_for_passes_without_end() {
+    let (mut world, mut process) =
+        World::ready(json!({"rotation": {"overlapPolicy": "UntilIdle", "overlap": "0s"}}));
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    let before = world.counts.passes;
+    process.rest(&mut world);
+    assert_eq!(world.active(), ["key-2"]);
+    assert!(world.counts.passes - before <= 8, "{} passes", world.counts.passes - before);
+}
+
+#[test]
+fn strict_revokes_a_key_that_is_still_used() {
+    let (mut world, mut process) = World::rotated(plain());
+    world.key("key-1").last_used_at = Some(world.true_time());
+    live(&mut process, &mut world, DAY);
+    assert_eq!(world.active(), ["key-2"]);
+}
+
+#[test]
+fn a_short_overlap_waits_until_the_old_attempt_is_settled() {
+    let mut world = World::with(json!({"rotation": {"overlap": "1s"}}));
+    let mut process = Process::start(&world);
+    process.reconcile(&mut world);
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    live(&mut process, &mut world, 179 * SECOND);
+    assert_eq!(world.active(), ["key-1", "key-2"]);
+    live(&mut process, &mut world, SECOND);
+    assert_eq!(world.active(), ["key-2"], "a window and a settle time after it was written");
+}
+
+#[test]
+fn an_old_key_whose_attempt_has_left_the_ledger_is_revoked_too() {
+    let (mut world, mut process) = World::rotated(plain());
+    world.edit(|object| object.ledger.entries.clear());
+    for process in [&mut process, &mut Process::start_other(&world, 2)] {
+        let mut world = world.clone();
+        live(process, &mut world, DAY + HOUR);
+        assert_eq!(world.active(), ["key-2"]);
+    }
+}
+
+#[test]
+fn a_stray_is_revoked_once_settled_by_a_process_that_did_not_write_it() {
+    let mut world = World::with(plain());
+    let crash = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::CrashAfter);
+    Process::start(&world).reconcile_with(&mut world, crash).unwrap_err();
+    let mut next = Process::start_other(&world, 2);
+    next.live_until(&mut world, 179 * SECOND);
+    assert_eq!(world.active(), ["key-1", "key-2"], "its writer may be about to store it");
+    assert_eq!(world.record().key_id, "key-2", "and blocks nobody meanwhile");
+    next.live_until(&mut world, 185 * SECOND);
+    assert_eq!(world.active(), ["key-2"]);
+    assert_eq!(world.key("key-1").reason, Some(RevokeReason::Stray));
+}
+
+#[test]
+fn an_attempt_written_a_day_ago_is_settled_for_a_process_that_sees_it_only_now() {
+    let mut world = World::with(plain());
+    let crash = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::CrashAfter);
+    Process::start(&world).reconcile_with(&mut world, crash).unwrap_err();
+    world.advance_to(DAY);
+    let mut next = Process::start_other(&world, 2);
+    next.live_until(&mut world, DAY + 2 * SECOND);
+    assert_eq!(world.active(), ["key-2"]);
+}
+
+#[test]
+fn strays_wait_for_a_key_where_one_can_be_issued_and_not_where_none_can() {
+    let stray_world = || {
+        let mut world = World::with(plain());
+        let crash = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::CrashAfter);
+        Process::start(&world).reconcile_with(&mut world, crash).unwrap_err();
+        world.advance_to(DAY);
+        let mut process = Process::start_other(&world, 2);
+        process.take_pass(&mut world);
+        (world, process)
+    };
+    let (world, mut process) = stray_world();
+    assert_eq!(words(&process.decide(&world)), "issue: Initial");
+    let (mut world, mut process) = stray_world();
+    world.edit_spec(json!({"suspend": true}));
+    assert_eq!(words(&process.decide(&world)), "read", "rule 8");
+    assert_eq!(words(&process.decide_live(&world)), "revoke key-1: Stray");
+    let (mut world, mut process) = stray_world();
+    world.edit(|object| object.spec = Err("bad".to_owned()));
+    assert_eq!(words(&process.decide_live(&world)), "revoke key-1: Stray");
+}
+
+#[test]
+fn what_is_no_stray() {
+    type Change = fn(&mut World);
+    let rows: &[(&str, Change)] = &[
+        ("status names it", |world| {
+            world.edit(|object| object.status.key_id = Some("key-1".to_owned()));
+        }),
+        ("its attempt is not in the ledger", |world| {
+            world.edit(|object| object.ledger.entries.clear());
+        }),
+        ("its name has another object's marker", |world| {
+            world.key("key-1").object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+        }),
+    ];
+    for (what, change) in rows {
+        let mut world = World::with(plain());
+        let crash = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::CrashAfter);
+        Process::start(&world).reconcile_with(&mut world, crash).unwrap_err();
+        world.edit_spec(json!({"suspend": true}));
+        change(&mut world);
+        world.advance_to(DAY);
+        let mut process = Process::start_other(&world, 2);
+        process.take_pass(&mut world);
+        process.reconcile(&mut world);
+        assert!(!world.key("key-1").revoked, "{what}");
+    }
+}
+
+#[test]
+fn a_revocation_is_decided_again_on_what_was_read() {
+    let (mut world, mut process) = World::rotated(plain());
+    process.stale = Some(Box::new(world.clone()));
+    let until = world.elapsed + DAY;
+    world.advance_to(until);
+    // Since the cache's view, somebody has deleted the Secret with the new key.
+    world.secrets.clear();
+    let cut = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::Cut);
+    process.reconcile_with(&mut world, cut).unwrap();
+    assert_eq!(world.active()[..2], ["key-1", "key-2"]);
+}
+
+#[test]
+fn a_revocation_whose_answer_is_lost_is_made_again() {
+    for fault in [Fault::Cut, Fault::Lost, Fault::Refused] {
+        let (mut world, mut process) = World::rotated(plain());
+        let until = world.elapsed + DAY;
+        world.advance_to(until);
+        let mut failures = 0;
+        let fail = &mut |step: &Step| {
+            let fails = matches!(step, Step::Revoke { .. }) && failures < 3;
+            failures += usize::from(fails);
+            fails.then_some(fault)
+        };
+        process.live_with(&mut world, until + MINUTE, fail).unwrap();
+        assert_eq!(world.active(), ["key-2"], "{fault:?}");
+        world.assert_good();
+    }
+}
+
+#[test]
+fn a_key_that_only_status_names_is_recorded_before_status_forgets_it() {
+    let (mut world, mut process) = World::ready(plain());
+    let status = world.object().status.clone();
+    world.secrets.clear();
+    world.edit(|object| object.status = BoltzApiKeyStatus::default());
+    let mut other = Process::start_other(&world, 2);
+    other.reconcile(&mut world);
+    // A status that came late names the key that was in the deleted Secret.
+    world.edit(|object| object.status = status);
+    assert_eq!(words(&other.decide(&world)), "record previous key-1");
+    other.reconcile(&mut world);
+    process.rest(&mut world);
+    assert_eq!(world.active(), ["key-1", "key-2"]);
+    world.assert_good();
+}

@@ -1,0 +1,51 @@
+//! When a key is due.
+
+use boltz_operator::plan::{RotationSchedule, elapsed};
+use plan_world::{DAY, HOUR, World};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long before its expiry a key of 90 days renews under this `rotation`.
+fn before_expiry(rotation: Value) -> Duration {
+    let (world, _) = World::ready(json!({"expiresInDays": 90, "rotation": rotation}));
+    let schedule = RotationSchedule::read(world.object().spec.as_ref().unwrap()).unwrap();
+    let record = world.record();
+    elapsed(schedule.renewal_time(record).unwrap(), record.expires_at.unwrap())
+}
+
+#[test]
+fn a_key_renews_as_long_before_its_expiry_as_asked_and_up_to_a_tenth_of_that_earlier() {
+    for (rotation, asked) in [
+        (json!({}), 30 * DAY),
+        (json!({"renewBefore": "720h"}), 30 * DAY),
+        (json!({"renewBefore": "36h"}), 36 * HOUR),
+        (json!({"renewBeforePercentage": 10}), 9 * DAY),
+        (json!({"renewBeforePercentage": 50}), 45 * DAY),
+        // Longer than the life: the default third, or the key would renew at once, for ever.
+        (json!({"renewBefore": "2160h"}), 30 * DAY),
+        // The sooner of the two.
+        (json!({"interval": "240h", "renewBefore": "24h"}), 80 * DAY),
+    ] {
+        let before = before_expiry(rotation.clone());
+        let room = if rotation.get("interval").is_some() { DAY } else { asked / 10 };
+        assert!((asked..=asked + room).contains(&before), "{rotation}: {before:?}");
+    }
+    assert!(
+        before_expiry(json!({"renewBeforePercentage": 99})) <= 81 * DAY,
+        "never in the first tenth of the life"
+    );
+}
+
+#[test]
+fn a_rotation_that_cannot_be_read_names_its_field() {
+    for (rotation, words) in [
+        (json!({"overlap": "soon"}), "spec.rotation.overlap"),
+        (json!({"interval": "-1h"}), "spec.rotation.interval"),
+        (json!({"renewBefore": ""}), "spec.rotation.renewBefore"),
+        (json!({"renewBefore": "1h", "renewBeforePercentage": 5}), "exclude each other"),
+    ] {
+        let world = World::with(json!({"rotation": rotation}));
+        let error = RotationSchedule::read(world.object().spec.as_ref().unwrap()).unwrap_err();
+        assert!(error.contains(words), "{rotation}: {error}");
+    }
+}

@@ -1,0 +1,217 @@
+//! The defences of the shell, a story each: what is decided rightly has to be carried out under its guards.
+//! `tests/negative_controls/` takes them out one by one, and the story has to turn red.
+
+use crate::{
+    fault_injection::{Fault, lock},
+    process::Process,
+    world::{MINUTE, SECOND, World},
+};
+use boltz_emulator::{Operation, Settings};
+use boltz_operator::api::annotations::ROTATE_ANNOTATION;
+use serde_json::json;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep};
+
+const C2: &str = "Boltz POST /compute/v1/admin/api-keys";
+const C3: &str = "POST /api/v1/namespaces/team/secrets";
+const C4: &str = "PATCH /apis/boltz.bio/v1alpha1/namespaces/team/boltzapikeys/key/status";
+const R0: &str = "PATCH /api/v1/namespaces/team/secrets/key dry";
+const R3: &str = "PATCH /api/v1/namespaces/team/secrets/key";
+const DELETE: &str = "DELETE /api/v1/namespaces/team/secrets/key";
+
+/// A world whose object has its key, and the process that made it so.
+async fn ready(overlap: &str) -> (Arc<World>, Process) {
+    let world = World::new(Settings::default());
+    let process = Process::start(&world, 1);
+    world.create(&json!({"rotation": {"overlap": overlap}}));
+    world.good("ready").await;
+    (world, process)
+}
+
+/// A world in which a process waits for an object.
+fn empty() -> (Arc<World>, Process) {
+    let world = World::new(Settings::default());
+    let process = Process::start(&world, 1);
+    (world, process)
+}
+
+fn posts(world: &World) -> usize {
+    world.emulator.count(Operation::Create)
+}
+
+fn current(world: &World) -> String {
+    world.record().unwrap().key_id
+}
+
+/// The object goes, whatever its finalizers.
+fn remove(world: &Arc<World>) {
+    world.edit(json!({"metadata": {"finalizers": null}}));
+    world.delete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_on_the_object_before_its_post() {
+    let (world, _process) = empty();
+    world.just_before(1, C2, |_| Some(Fault::CrashAfter));
+    world.create(&json!({}));
+    world.good("the key of a process that crashed").await;
+    assert_eq!(posts(&world), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_doubtful_answer_of_boltz_another_attempt_follows() {
+    for status in [429, 503] {
+        let (world, _process) = empty();
+        world.just_before(1, C2, move |_| Some(Fault::RefusedThoughDone(status)));
+        world.create(&json!({}));
+        world.good("refused though done").await;
+        assert_eq!(posts(&world), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_refused_and_done_all_the_same_is_waited_for() {
+    for fault in [Fault::RefusedThoughDone(429), Fault::RefusedThenDone(30 * SECOND)] {
+        let (world, _process) = empty();
+        world.just_before(1, C3, move |_| Some(fault));
+        world.create(&json!({}));
+        world.good("refused, and done").await;
+        assert_eq!(posts(&world), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_decided_again_on_a_live_read() {
+    let (world, process) = ready("10m").await;
+    let backup = world.secret("key").unwrap();
+    let first = current(&world);
+    world.annotate(ROTATE_ANNOTATION, "1");
+    sleep(5 * MINUTE).await;
+    assert_ne!(current(&world), first, "rotated");
+    process.freeze_watches(Instant::now() + 60 * MINUTE);
+    world.restore_secret(&backup);
+    // By the caches, the overlap of the first key ends now. What is read asks for another rotation, and its overlap.
+    sleep(6 * MINUTE).await;
+    assert_eq!(world.judge().err(), None);
+    assert!(world.emulator.key(&first).unwrap().revoked_at.is_none(), "the Secret held it again");
+    world.good("rotated again").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_is_written_only_as_it_was_read() {
+    let (world, _one) = ready("1h").await;
+    let two = Arc::new(Process::start(&world, 2));
+    world.good("two").await;
+    // The second is held up before its attempt, and does not see that the first has lost the answer of one meanwhile.
+    let sleeper = Arc::clone(&two);
+    let (mut is_held_up, mut is_lost) = (false, false);
+    world.faults(move |met| match (met.process, met.what.as_str()) {
+        (2, R0) if !is_held_up => {
+            is_held_up = true;
+            sleeper.freeze_watches(Instant::now() + 2 * MINUTE);
+            Some(Fault::Silent)
+        }
+        (1, C2) if !is_lost => {
+            is_lost = true;
+            Some(Fault::Lost)
+        }
+        (1, C2) => Some(Fault::Unreachable),
+        _ => None,
+    });
+    world.annotate(ROTATE_ANNOTATION, "1");
+    sleep(MINUTE).await;
+    world.faults(|_| None);
+    world.good("the lost key").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_an_object_that_was_made_anew() {
+    let (world, _process) = empty();
+    world.just_before(1, C4, |world| {
+        remove(world);
+        world.create(&json!({}));
+        None
+    });
+    world.create(&json!({}));
+    world.good("made anew").await;
+    assert_eq!(posts(&world), 2);
+    let first = &world.emulator.keys()[0].id;
+    let second = world.object().unwrap()["metadata"]["uid"].clone();
+    let server = lock(&world.server);
+    let mut states = server.history.iter().map(|change| &change.after);
+    assert!(
+        !states
+            .any(|object| object["metadata"]["uid"] == second && object["status"]["keyID"] == json!(first)),
+        "the status of the one that is gone"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_written_only_as_it_was_read() {
+    let (world, _one) = ready("1h").await;
+    let first = current(&world);
+    // The update comes when another process has stored a key of its own.
+    world.just_before(1, R3, |_| Some(Fault::CrashLate(MINUTE)));
+    world.annotate(ROTATE_ANNOTATION, "1");
+    sleep(SECOND / 2).await;
+    let _two = Process::start(&world, 2);
+    sleep(30 * SECOND).await;
+    let second = current(&world);
+    assert_ne!(second, first, "the other process has rotated");
+    sleep(MINUTE).await;
+    assert_eq!(current(&world), second, "and the late update has no effect");
+    world.good("rotated").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_goes_just_before_its_update_is_made_anew() {
+    let (world, _process) = ready("1h").await;
+    let first = current(&world);
+    world.just_before(1, R3, |world| {
+        world.delete_secret();
+        None
+    });
+    world.annotate(ROTATE_ANNOTATION, "1");
+    world.good("rotated").await;
+    assert_eq!(posts(&world), 2, "with the key in hand");
+    assert_eq!(world.record().unwrap().previous[0].key_id, first, "whose predecessor has its overlap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_key_is_issued_for_a_name_that_is_taken() {
+    let (world, _process) = empty();
+    world.create_foreign_secret();
+    let theirs = world.secret("key");
+    world.create(&json!({}));
+    sleep(30 * MINUTE).await;
+    assert_eq!(world.secret("key"), theirs);
+    assert_eq!(posts(&world), 0, "the dry run tells");
+    world.delete_secret();
+    world.good("the name is free").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_secret_that_was_replaced_is_deleted() {
+    let (world, _process) = ready("1h").await;
+    world.just_before(1, DELETE, |world| {
+        world.delete_secret();
+        world.create_foreign_secret();
+        None
+    });
+    world.edit(json!({"spec": {"secret": {"name": "moved"}}}));
+    sleep(10 * MINUTE).await;
+    assert!(world.secret("moved").is_some());
+    assert!(world.secret("key").is_some(), "somebody else's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_object_is_gone_is_revoked_by_its_writer() {
+    let (world, _process) = empty();
+    world.just_before(1, C3, |world| {
+        remove(world);
+        None
+    });
+    world.create(&json!({}));
+    world.good("gone").await;
+    assert_eq!(posts(&world), 1);
+}

@@ -1,0 +1,138 @@
+//! An operator process: one life after the other, each with nothing but what the servers tell it.
+
+use crate::{
+    fault_injection::{Life, lock},
+    watch_stream::Line,
+    world::{MINUTE, SECOND, World},
+};
+use boltz_operator::{
+    boltz::{
+        BoltzClient, BoltzClientOptions, account::Account, inventory::Inventory, snapshot::ClusterNames,
+    },
+    cli::OrphanPolicy,
+    clock::Clock,
+    controller::{self, Context, Limits, OrphanHandling, Scope},
+    kubernetes::{client::Kubernetes, events::Events},
+    observability::metrics::Metrics,
+    plan::Settings,
+    protocol::marker::ClusterName,
+};
+use secrecy::SecretString;
+use std::sync::{Arc, LazyLock, Mutex};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+/// What every life of every process can share; building a client of its own for each would take most of the time.
+struct Shared {
+    client: BoltzClient,
+    metrics: Arc<Metrics>,
+    admin_key: watch::Sender<Option<SecretString>>,
+}
+
+static SHARED: LazyLock<Shared> = LazyLock::new(|| {
+    // The first provider that is installed stays, whichever test comes first.
+    boltz_harness::install_tls_provider();
+    let (admin_key, changes) = watch::channel(Some(SecretString::from("sk_bc_admin_live_emulated")));
+    let metrics = Arc::new(Metrics::new());
+    let options = BoltzClientOptions {
+        base_url: "http://boltz.invalid".to_owned(),
+        extra_roots_pem: None,
+        request_timeout: 10 * SECOND,
+    };
+    let client = BoltzClient::new(options, changes, Arc::clone(&metrics)).unwrap();
+    Shared { client, metrics, admin_key }
+});
+
+/// A process, which is started again whenever it crashes.
+pub struct Process {
+    world: Arc<World>,
+    number: usize,
+    line: Arc<Mutex<Line>>,
+    task: JoinHandle<()>,
+}
+
+impl Process {
+    pub fn start(world: &Arc<World>, number: usize) -> Self {
+        let line = Arc::default();
+        let task = tokio::spawn(live_again_and_again(Arc::clone(world), number, Arc::clone(&line)));
+        Self { world: Arc::clone(world), number, line, task }
+    }
+
+    /// As if the node went down and the process came up elsewhere.
+    pub fn restart(&mut self) {
+        self.task.abort();
+        let world = Arc::clone(&self.world);
+        self.task = tokio::spawn(live_again_and_again(world, self.number, Arc::clone(&self.line)));
+    }
+
+    pub fn change_line(&self, change: impl FnOnce(&mut Line)) {
+        change(&mut lock(&self.line));
+        self.world.shifted.notify_waiters();
+    }
+
+    pub fn freeze_watches(&self, until: Instant) {
+        self.change_line(|line| line.frozen_until = Some(until));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex<Line>>) {
+    loop {
+        let crash = Arc::new(Notify::new());
+        let life =
+            Life { world: Arc::clone(&world), process, crash: Arc::clone(&crash), line: Arc::clone(&line) };
+        world.tell(format!("process {process} starts"));
+        tokio::select! {
+            biased;
+            () = crash.notified() => world.tell(format!("process {process} has crashed")),
+            () = live(life) => {}
+        }
+        sleep(SECOND).await;
+    }
+}
+
+/// As `main` puts it together, without lease, signals and metrics server.
+async fn live(life: Life) {
+    let clock = Clock::simulated(life.world.now());
+    let for_boltz = life.clone();
+    let boltz = SHARED.client.clone();
+    let boltz = boltz.through(tower::service_fn(move |request| for_boltz.clone().boltz(request)));
+    let service = tower::service_fn(move |request| life.clone().kubernetes(request));
+    let client = kube::Client::new(service, "default");
+    let names = ClusterNames {
+        current: ClusterName::from_kube_system_uid("aaaaaaaa-1111-4222-8333-444444444444"),
+        former: Vec::new(),
+    };
+    let metrics = Arc::clone(&SHARED.metrics);
+    let account = Account::new(boltz, 600, Arc::clone(&metrics));
+    let limits = Limits {
+        settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },
+        request_timeout: 10 * SECOND,
+        concurrency: 4,
+    };
+    let kubernetes = Kubernetes::new(client.clone());
+    let events = Events::new(client, "simulation".to_owned());
+    let context =
+        Arc::new(Context::new(kubernetes, account, Inventory::new(names), limits, clock, metrics, events));
+    let scope = Scope {
+        namespaces: Vec::new(),
+        label_selector: None,
+        concurrency: 4,
+        orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
+    };
+    let (_stop, stopped) = watch::channel(false);
+    let (ready, _is_ready) = watch::channel(false);
+    tokio::join!(
+        context.account.watch_admin_key(SHARED.admin_key.subscribe()),
+        context.inventory.run(&context.account, 10 * MINUTE, clock, &context.metrics),
+        controller::run(Arc::clone(&context), scope, ready, stopped),
+    );
+}
