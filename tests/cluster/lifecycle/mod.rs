@@ -11,6 +11,7 @@ mod clock;
 mod clone;
 mod cluster_trouble;
 mod delete;
+mod examples;
 mod issue;
 mod leader;
 mod orphans;

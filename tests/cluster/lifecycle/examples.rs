@@ -1,0 +1,45 @@
+//! Every manifest in `examples/` is taken by the API server as it is, and the operator issues its keys.
+
+use crate::bed::Bed;
+use std::{fs, path::PathBuf};
+
+#[tokio::test]
+async fn every_example_is_accepted_and_its_keys_are_issued() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let table = fs::read_to_string(folder.join("README.md")).unwrap();
+    let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| !path.ends_with("README.md")).collect();
+    files.sort();
+    assert!(!files.is_empty(), "there are examples");
+
+    let bed = Bed::new().await;
+    let mut names = Vec::new();
+    for file in files {
+        let file_name = file.file_name().unwrap().to_str().unwrap();
+        let manifest = fs::read_to_string(&file).unwrap();
+        assert!(manifest.starts_with("# "), "{file_name} says first what it shows");
+        assert!(table.contains(&format!("]({file_name})")), "{file_name} is in the table of the README");
+        let created = create(&bed, manifest).await;
+        let objects: Vec<String> = created
+            .lines()
+            .filter_map(|line| line.strip_prefix("boltzapikey.boltz.bio/"))
+            .map(str::to_owned)
+            .collect();
+        assert!(!objects.is_empty(), "{file_name} has a BoltzApiKey: {created}");
+        names.extend(objects);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bed.judge_all(&names, &[]).await;
+}
+
+/// Creates what the manifest has, with unknown fields refused. What kubectl printed.
+async fn create(bed: &Bed, manifest: String) -> String {
+    let (control_plane, namespace) = (bed.control_plane, bed.namespace.clone());
+    // The emulator goes on answering meanwhile.
+    let kubectl = tokio::task::spawn_blocking(move || {
+        let arguments =
+            ["create", "--namespace", &namespace, "--validate=strict", "--output=name", "--filename=-"];
+        control_plane.kubectl_with_input(&arguments, &manifest)
+    });
+    kubectl.await.unwrap().unwrap()
+}
