@@ -1,0 +1,911 @@
+//! The API server refuses, or fails at, what an object needs, and goes on doing so. `docs/testing.md` says what is asked:
+//! few calls, conditions that name cause and cure, every other duty on time, other objects undisturbed, and all well once
+//! the cause is gone.
+
+use crate::{
+    bed::{Bed, Make, PATIENCE, condition, is, record_of, run_rows},
+    causes::{
+        Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, calls, is_down, is_revoked, is_well, kinds,
+        neighbour, neighbour_is_served, quiet, says, silence, until_altered, until_refused, with_neighbour,
+    },
+};
+use boltz_emulator::{Operation, Settings, StandingFault};
+use boltz_harness::{OperatorProcess, eventually};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        core::v1::{ConfigMap, Namespace, Secret},
+        rbac::v1::{ClusterRole, Role, RoleBinding},
+    },
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value as Json, json};
+use std::{path::Path, time::Duration};
+
+/// The label by which the operator finds its Secrets.
+const LABEL: &str = "boltz.bio/owner-uid";
+/// How long the old key of a rotation lives.
+const OVERLAP: Duration = Duration::from_secs(12);
+
+/// Why the Secrets cannot be written.
+#[derive(Clone, Copy)]
+enum Cause {
+    /// What the change asks for is refused by itself.
+    TheChange,
+    /// A policy about the operator's writes of that kind: operations, expression, message.
+    Policy(&'static [&'static str], &'static str, &'static str),
+    /// A mutating policy takes the operator's label off.
+    LabelTakenOff,
+    /// No Secret more.
+    Quota,
+    /// Somebody made the Secrets immutable.
+    Immutable,
+    /// Somebody's annotations leave little room.
+    Crowded,
+    /// The RoleBinding for Secrets is gone.
+    NoRights,
+}
+
+/// Objects whose keys are issued, a cause, and a change that asks for a write which is refused from then on.
+struct Refusal {
+    name: &'static str,
+    cause: Cause,
+    /// A merge patch of each object.
+    change: Json,
+    /// What takes it back, with the cause.
+    back: Json,
+    /// The API server's words, which a condition repeats.
+    words: &'static str,
+    reasons: &'static [&'static str],
+    /// Somebody touches the objects once the cause is gone; else they are looked at by themselves.
+    touched: bool,
+}
+
+fn other_key() -> (Json, Json) {
+    (json!({"spec": {"secret": {"key": "TOKEN"}}}), json!({"spec": {"secret": {"key": "BOLTZ_API_KEY"}}}))
+}
+
+fn refusals() -> Vec<Refusal> {
+    let written = &["SecretWriteFailed"][..];
+    let denied = &["PolicyDenied"][..];
+    let template = |value: Json| json!({"spec": {"secret": {"template": value}}});
+    vec![
+        Refusal {
+            name: "a label that is none",
+            cause: Cause::TheChange,
+            change: template(json!({"labels": {"team": "Data Science"}})),
+            back: template(json!({"labels": null})),
+            words: "a valid label must be",
+            reasons: written,
+            touched: true,
+        },
+        Refusal {
+            name: "a forbidden label",
+            cause: Cause::Policy(
+                &["CREATE", "UPDATE"],
+                "!has(object.metadata.labels) || !('forbidden' in object.metadata.labels)",
+                "the label forbidden is forbidden",
+            ),
+            change: template(json!({"labels": {"forbidden": "yes"}})),
+            back: template(json!({"labels": null})),
+            words: "the label forbidden is forbidden",
+            reasons: denied,
+            touched: true,
+        },
+        Refusal {
+            name: "no room for annotations",
+            cause: Cause::Crowded,
+            change: template(json!({"annotations": {"one": "1".repeat(100 << 10)}})),
+            back: template(json!({"annotations": null})),
+            words: "may not be more than 262144 bytes",
+            reasons: written,
+            touched: true,
+        },
+        Refusal {
+            name: "an immutable Secret",
+            cause: Cause::Immutable,
+            change: other_key().0,
+            back: other_key().1,
+            words: "immutable",
+            reasons: written,
+            touched: true,
+        },
+        Refusal {
+            name: "our label is taken off",
+            cause: Cause::LabelTakenOff,
+            change: other_key().0,
+            back: json!({"metadata": {"annotations": {"boltz.bio/retry": "1"}}}),
+            words: LABEL,
+            reasons: &[],
+            touched: true,
+        },
+        Refusal {
+            name: "a full quota",
+            cause: Cause::Quota,
+            change: json!({"spec": {"secret": {"name": "PLACEHOLDER"}}}),
+            back: json!({"metadata": {"annotations": {"boltz.bio/retry": "1"}}}),
+            words: "exceeded quota",
+            reasons: written,
+            touched: true,
+        },
+        Refusal {
+            name: "a quota for updates, left alone",
+            cause: Cause::Policy(&["UPDATE"], "false", "exceeded the quota of updates"),
+            change: other_key().0,
+            back: json!({}),
+            words: "exceeded the quota of updates",
+            reasons: denied,
+            touched: false,
+        },
+        Refusal {
+            name: "no rights for Secrets",
+            cause: Cause::NoRights,
+            change: other_key().0,
+            back: json!({"metadata": {"annotations": {"boltz.bio/retry": "1"}}}),
+            words: "cannot",
+            reasons: written,
+            touched: true,
+        },
+    ]
+}
+
+/// `ROW="an immutable Secret" cargo test --test lifecycle a_refused_secret -- --ignored --nocapture` runs one row.
+#[tokio::test]
+#[ignore = "red until standing faults are mended"]
+async fn a_refused_secret_is_told_and_stops_nothing_else() {
+    run_rows(4, refusals().into_iter().map(|row| (row.name, refused(row)))).await;
+}
+
+async fn refused(row: Refusal) {
+    let mut verdict = Verdict::new(row.name);
+    let mut bed = Bed::new().await;
+    match row.cause {
+        Cause::NoRights => with_rights_of_its_own(&mut bed).await,
+        _ => with_neighbour(&mut bed).await,
+    }
+    let overlap = format!("{}s", OVERLAP.as_secs());
+    let names = ["main", "leaked", "doomed"];
+    for name in names {
+        bed.create(name, json!({"rotation": {"overlap": overlap}})).await;
+    }
+    let main_key = bed.id_of("main").await;
+    let leaked_key = bed.id_of("leaked").await;
+    let doomed_key = bed.id_of("doomed").await;
+    // The leaked key outlives its rotation, because Boltz is out of order for a moment.
+    bed.emulator.stand("leaked", StandingFault::status(Operation::Revoke, 503).about(&leaked_key));
+    bed.annotate("main", "boltz.bio/rotate", "1").await;
+    bed.annotate("leaked", "boltz.bio/rotate-now", "1").await;
+    for (name, old) in [("main", &main_key), ("leaked", &leaked_key)] {
+        stored_anew(&bed, name, old).await;
+    }
+    let rotated = Timestamp::now();
+
+    let obstacle = begin(&bed, row.cause, &names).await;
+    let since = Timestamp::now();
+    for name in names {
+        let change = row.change.to_string().replace("PLACEHOLDER", &format!("{name}-moved"));
+        let patch = Patch::Merge(serde_json::from_str::<Json>(&change).unwrap());
+        match bed.objects().patch(name, &PatchParams::default(), &patch).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                verdict.that("refused at admission", Ok(status.message.clone()));
+                return verdict.end();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    bed.emulator.lift("leaked");
+    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    verdict
+        .within(TOLD, "a condition says what and how to cure it", async || {
+            says(&bed.get("main").await, row.words, row.reasons)
+        })
+        .await;
+    let ready = bed.get("main").await;
+    let kept = if is(&ready, "Ready") { Ok(String::new()) } else { Err(format!("{:?}", ready.status)) };
+    verdict.that("Ready stays True: the key works", kept);
+    verdict
+        .within(Duration::from_secs(20), "the leaked key is revoked", async || is_revoked(&bed, &leaked_key))
+        .await;
+    let left = (rotated + OVERLAP + PROMPT).duration_since(Timestamp::now());
+    let left = Duration::try_from(left).unwrap_or_default().max(PROMPT);
+    verdict
+        .within(left, "the old key is revoked after its overlap", async || is_revoked(&bed, &main_key))
+        .await;
+    bed.delete("doomed").await;
+    verdict
+        .within(Duration::from_secs(10), "a deleted object is gone", async || {
+            match bed.objects().get_opt("doomed").await {
+                Ok(None) => is_revoked(&bed, &doomed_key),
+                other => Err(format!("{:?}", other.map(|object| object.and_then(|object| object.status)))),
+            }
+        })
+        .await;
+    quiet(&bed, &mut verdict, since, &["main", "leaked"], 2).await;
+
+    let wait = if row.touched { PROMPT } else { RECHECK };
+    end(&bed, row.cause, obstacle).await;
+    if row.touched {
+        for name in ["main", "leaked"] {
+            bed.patch(name, row.back.clone()).await;
+        }
+    }
+    for name in ["main", "leaked"] {
+        verdict.within(wait, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+    }
+    verdict
+        .within(PROMPT, "the Secrets are in shape", async || in_shape(&bed, &["main", "leaked"]).await)
+        .await;
+    verdict
+        .within(PROMPT, "the right keys live", async || {
+            right_keys_live(&bed, &["main", "leaked"], &beside).await
+        })
+        .await;
+    verdict.at_most("keys created", 6, bed.emulator.count(Operation::Create), "");
+    verdict.end();
+}
+
+/// Waits until the Secret, and status, name another key.
+async fn stored_anew(bed: &Bed, name: &str, old: &str) {
+    bed.until(name, "another key is in the Secret", |object| {
+        let key_id = object.status.as_ref().and_then(|status| status.key_id.clone());
+        key_id.is_some_and(|id| id != old)
+    })
+    .await;
+}
+
+/// Label, data key and template are as the spec wants them.
+async fn in_shape(bed: &Bed, names: &[&str]) -> Result<(), String> {
+    for name in names {
+        let object = bed.get(name).await;
+        let secret_name = object.spec.secret.name.clone().unwrap_or_else(|| (*name).to_owned());
+        let secret = bed.secrets().get(&secret_name).await.map_err(|error| error.to_string())?;
+        let data = secret.data.clone().unwrap_or_default();
+        let template = &object.spec.secret.template;
+        let labelled = secret.labels().get(LABEL) == object.metadata.uid.as_ref();
+        let shaped = template.labels.iter().all(|(key, value)| secret.labels().get(key) == Some(value))
+            && template.annotations.iter().all(|(key, value)| secret.annotations().get(key) == Some(value));
+        if !(labelled && shaped && data.contains_key(&object.spec.secret.key)) {
+            return Err(format!("{name}: labels {:?}, data {:?}", secret.labels(), data.keys()));
+        }
+    }
+    Ok(())
+}
+
+/// The objects' keys, and the neighbour's, and no other.
+async fn right_keys_live(bed: &Bed, names: &[&str], beside: &Option<String>) -> Result<(), String> {
+    let mut expected: std::collections::BTreeSet<String> = beside.iter().cloned().collect();
+    for name in names {
+        let status = bed.get(name).await.status.unwrap_or_default();
+        expected.extend(status.key_id);
+        expected.extend(status.previous_keys.into_iter().map(|previous| previous.key_id));
+    }
+    let active = bed.active_ids();
+    if active == expected {
+        Ok(())
+    } else {
+        Err(format!("active are {active:?}, accounted for {expected:?}"))
+    }
+}
+
+/// The cause stands when this is over.
+async fn begin(bed: &Bed, cause: Cause, names: &[&str]) -> Option<Obstacle> {
+    let secrets = ("", "secrets");
+    let patch_all = async |patch: Json| {
+        for name in names {
+            let patch = Patch::Merge(&patch);
+            bed.secrets().patch(name, &PatchParams::default(), &patch).await.unwrap();
+        }
+    };
+    match cause {
+        Cause::TheChange => None,
+        Cause::Policy(operations, expression, message) => {
+            let policy = Obstacle::policy(bed, secrets, operations, expression, message).await;
+            if operations == ["UPDATE"] {
+                until_refused(bed, "secrets", names[0], true).await;
+            } else {
+                forbidden(bed, "forbidden").await;
+            }
+            Some(policy)
+        }
+        Cause::LabelTakenOff => {
+            let mutation = label_taken_off(bed).await;
+            until_altered(bed, "secrets", names[0], |secret| secret["metadata"]["labels"][LABEL].is_null())
+                .await;
+            Some(mutation)
+        }
+        Cause::Quota => Some(Obstacle::quota(bed).await),
+        Cause::Immutable => {
+            patch_all(json!({"immutable": true})).await;
+            None
+        }
+        Cause::Crowded => {
+            patch_all(json!({"metadata": {"annotations": {"example.org/long": "x".repeat(200 << 10)}}}))
+                .await;
+            None
+        }
+        Cause::NoRights => {
+            rights_for_secrets(bed, &bed.namespace, false).await;
+            None
+        }
+    }
+}
+
+async fn end(bed: &Bed, cause: Cause, obstacle: Option<Obstacle>) {
+    match (obstacle, cause) {
+        (Some(obstacle), Cause::Quota) => obstacle.lift().await,
+        (Some(obstacle), Cause::LabelTakenOff) => {
+            obstacle.lift().await;
+            eventually(PATIENCE, "no label is taken off any more", async || {
+                let probe = serde_json::from_value(
+                    json!({"metadata": {"name": "probe", "labels": {LABEL: "probe"}}}),
+                );
+                let parameters = PostParams { dry_run: true, ..PostParams::default() };
+                let secrets: Api<Secret> =
+                    Api::namespaced(bed.control_plane.operator_client().await.unwrap(), &bed.namespace);
+                let secret =
+                    secrets.create(&parameters, &probe.unwrap()).await.map_err(|error| error.to_string())?;
+                if secret.labels().contains_key(LABEL) { Ok(()) } else { Err("taken off".to_owned()) }
+            })
+            .await
+            .unwrap();
+        }
+        (Some(obstacle), _) => {
+            obstacle.lift().await;
+            until_refused(bed, "secrets", "main", false).await;
+        }
+        (None, Cause::NoRights) => rights_for_secrets(bed, &bed.namespace, true).await,
+        (None, _) => {}
+    }
+}
+
+async fn label_taken_off(bed: &Bed) -> Obstacle {
+    Obstacle::mutation(
+        bed,
+        ("", "secrets"),
+        "has(object.metadata.labels) && 'boltz.bio/owner-uid' in object.metadata.labels",
+        r#"[JSONPatch{op: "remove", path: "/metadata/labels/" + jsonpatch.escapeKey("boltz.bio/owner-uid")}]"#,
+    )
+    .await
+}
+
+/// Waits until the operator may not create a Secret with that label.
+async fn forbidden(bed: &Bed, label: &str) {
+    let secrets: Api<Secret> =
+        Api::namespaced(bed.control_plane.operator_client().await.unwrap(), &bed.namespace);
+    eventually(PATIENCE, "the policy holds", async || {
+        let probe =
+            serde_json::from_value(json!({"metadata": {"name": "probe", "labels": {label: "yes"}}})).unwrap();
+        match secrets.create(&PostParams { dry_run: true, ..PostParams::default() }, &probe).await {
+            Ok(_) => Err("not yet"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Another operator in place of the bed's: a user who has the chart's rights by RoleBindings, those for Secrets apart.
+async fn with_rights_of_its_own(bed: &mut Bed) {
+    with_neighbour(bed).await;
+    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
+    let roles: Api<ClusterRole> = Api::all(bed.client.clone());
+    let rules = roles.get("boltz-operator").await.unwrap().rules.unwrap();
+    for namespace in [bed.namespace.clone(), neighbour(bed)] {
+        for (name, for_secrets) in [("secrets", true), ("others", false)] {
+            let rules: Vec<_> = rules
+                .iter()
+                .filter(|rule| {
+                    rule.resources.as_ref().is_some_and(|kinds| kinds.contains(&"secrets".to_owned()))
+                        == for_secrets
+                })
+                .filter(|rule| rule.resource_names.is_none())
+                .collect();
+            let role = json!({"metadata": {"name": name}, "rules": rules});
+            let roles: Api<Role> = Api::namespaced(bed.client.clone(), &namespace);
+            roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+            bind(bed, &namespace, name, &user).await;
+        }
+    }
+    let kubeconfig = bed.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
+    let mut arguments = bed.arguments.clone();
+    let watched = arguments.iter().position(|flag| flag == "--watch-namespaces").unwrap();
+    arguments[watched + 1] = format!("{},{}", bed.namespace, neighbour(bed));
+    bed.operator.kill();
+    let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
+    bed.operator = OperatorProcess::start(binary, &kubeconfig, &arguments, &[]).unwrap();
+    bed.operator.wait_ready().await.unwrap();
+}
+
+async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
+    let binding = json!({
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    });
+    let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+}
+
+/// Takes the operator's rights for Secrets in that namespace away, or gives them back.
+async fn rights_for_secrets(bed: &Bed, namespace: &str, given: bool) {
+    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
+    if given {
+        bind(bed, namespace, "secrets", &user).await;
+    } else {
+        let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
+        bindings.delete("secrets", &DeleteParams::default()).await.unwrap();
+    }
+    let kubeconfig = bed.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(kubeconfig, namespace);
+    eventually(PATIENCE, "RBAC has heard of it", async || {
+        let may = secrets.get_opt("main").await.is_ok();
+        if may == given { Ok(()) } else { Err("not yet") }
+    })
+    .await
+    .unwrap();
+}
+
+/// The API server fails, with 500 or by saying nothing, at every write of a Secret in the namespace.
+#[tokio::test]
+#[ignore = "red until standing faults are mended"]
+async fn while_secrets_cannot_be_written_nothing_claims_to_be_ready_that_is_not() {
+    let rows = [
+        ("a webhook that refuses connections", None, "failed calling webhook"),
+        ("a webhook whose Service is gone", Some(0), "failed calling webhook"),
+        ("a webhook that is silent for 2 s", Some(2), "failed calling webhook"),
+        // Longer than the operator waits for an answer.
+        ("a webhook that is silent for 30 s", Some(30), "no answer"),
+    ];
+    run_rows(4, rows.into_iter().map(|(name, seconds, words)| (name, failing(name, seconds, words)))).await;
+}
+
+async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
+    let mut verdict = Verdict::new(row);
+    // A day is 15 s: the key of `old` expires while the webhook is there.
+    let settings = Settings { day_milliseconds: 15_000, ..Settings::default() };
+    let mut bed = Bed::make(Make { settings, ..Make::default() }).await;
+    with_neighbour(&mut bed).await;
+    let expiring = json!({"expiresInDays": 1, "rotation": {"renewBefore": "1s", "overlap": "1s"}});
+    bed.create("old", expiring).await;
+    bed.create("going", json!({"rotation": {"overlap": "1s"}})).await;
+    let going = bed.id_of("going").await;
+    let old = bed.id_of("old").await;
+    let expires_at = bed.emulator.key(&old).unwrap().expires_at.unwrap();
+
+    let (_listener, address) = silence().await;
+    let backend = match seconds {
+        None => Backend::Refuses,
+        Some(0) => Backend::Missing,
+        Some(seconds) => Backend::Silent(address, seconds),
+    };
+    let webhook = Obstacle::webhook(&bed, &backend, "", "secrets").await;
+    // One that is silent for so long is not waited for more often than need be.
+    if seconds.unwrap_or_default() < 10 {
+        until_refused(&bed, "secrets", "old", true).await;
+    }
+    let since = Timestamp::now();
+    bed.create("new", json!({})).await;
+    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    verdict
+        .within(TOLD, "a new object says what stands in its way", async || {
+            is_down(&bed, "new").await?;
+            says(&bed.get("new").await, words, &[])
+        })
+        .await;
+    let left = Duration::try_from(expires_at.duration_since(Timestamp::now())).unwrap_or_default();
+    verdict
+        .within(left + Duration::from_secs(10), "the one whose key expires turns not Ready", async || {
+            if Timestamp::now() < expires_at {
+                Err("not yet expired".to_owned())
+            } else {
+                is_down(&bed, "old").await
+            }
+        })
+        .await;
+    verdict
+        .within(TOLD, "and says what stands in its way", async || says(&bed.get("old").await, words, &[]))
+        .await;
+    bed.delete("going").await;
+    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&bed, &going)).await;
+    quiet(&bed, &mut verdict, since, &["new", "old"], 2).await;
+    verdict.at_most("keys created", 3, bed.emulator.count(Operation::Create), "");
+
+    webhook.lift().await;
+    until_refused(&bed, "secrets", "old", false).await;
+    bed.annotate("new", "boltz.bio/retry", "1").await;
+    verdict.within(PROMPT, "new is well at once when touched", async || is_well(&bed.get("new").await)).await;
+    verdict.within(RECHECK, "old is well by itself", async || is_well(&bed.get("old").await)).await;
+    verdict.within(PROMPT, "the Secrets are in shape", async || in_shape(&bed, &["new"]).await).await;
+    drop(beside);
+    verdict.end();
+}
+
+/// What is done and undone again, without a word: the operator must not work against it without end.
+struct Undone {
+    name: &'static str,
+    by: Undoer,
+    /// The key in the Secret works all the same.
+    works: bool,
+    /// What the conditions are to mention; empty: nothing that could be seen.
+    words: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Undoer {
+    /// A mutating policy: resource, when, patches.
+    Mutation((&'static str, &'static str), &'static str, &'static str),
+    /// Somebody deletes the Secret as fast as it is written.
+    Deleter,
+    /// Somebody writes another value as fast as it is written.
+    Scribbler,
+}
+
+fn undone() -> Vec<Undone> {
+    let secrets = ("", "secrets");
+    let objects = ("boltz.bio", "boltzapikeys");
+    vec![
+        Undone {
+            name: "the record is taken off",
+            by: Undoer::Mutation(
+                secrets,
+                "has(object.metadata.annotations) && 'boltz.bio/record' in object.metadata.annotations",
+                r#"[JSONPatch{op: "remove", path: "/metadata/annotations/" + jsonpatch.escapeKey("boltz.bio/record")}]"#,
+            ),
+            works: false,
+            words: "boltz.bio/record",
+        },
+        Undone {
+            name: "the value is changed",
+            by: Undoer::Mutation(
+                secrets,
+                "has(object.data) && 'BOLTZ_API_KEY' in object.data",
+                r#"[JSONPatch{op: "replace", path: "/data/BOLTZ_API_KEY", value: "c2VhbGVk"}]"#,
+            ),
+            works: false,
+            words: "value",
+        },
+        Undone {
+            name: "the finalizer is taken off",
+            by: Undoer::Mutation(
+                objects,
+                "has(object.metadata.finalizers)",
+                r#"[JSONPatch{op: "remove", path: "/metadata/finalizers"}]"#,
+            ),
+            works: true,
+            words: "finalizer",
+        },
+        Undone {
+            name: "the ledger is taken off",
+            by: Undoer::Mutation(
+                objects,
+                "has(object.metadata.annotations) && 'boltz.bio/attempts' in object.metadata.annotations",
+                r#"[JSONPatch{op: "remove", path: "/metadata/annotations/" + jsonpatch.escapeKey("boltz.bio/attempts")}]"#,
+            ),
+            works: true,
+            words: "boltz.bio/attempts",
+        },
+        Undone {
+            name: "the status is changed",
+            by: Undoer::Mutation(
+                ("boltz.bio", "boltzapikeys/status"),
+                "has(object.status) && has(object.status.keyID)",
+                r#"[JSONPatch{op: "remove", path: "/status/keyID"}]"#,
+            ),
+            works: true,
+            words: "",
+        },
+        Undone { name: "the Secret is deleted", by: Undoer::Deleter, works: false, words: "" },
+        Undone { name: "the value is overwritten", by: Undoer::Scribbler, works: false, words: "" },
+    ]
+}
+
+#[tokio::test]
+#[ignore = "red until standing faults are mended"]
+async fn what_is_undone_again_and_again_is_not_done_without_end() {
+    run_rows(4, undone().into_iter().map(|row| (row.name, is_undone(row)))).await;
+}
+
+async fn is_undone(row: Undone) {
+    let mut verdict = Verdict::new(row.name);
+    let mut bed = Bed::new().await;
+    with_neighbour(&mut bed).await;
+    bed.create("main", json!({"rotation": {"overlap": "2s"}})).await;
+    bed.id_of("main").await;
+    let obstacle = match row.by {
+        Undoer::Mutation(on, when, patches) => Some(Obstacle::mutation(&bed, on, when, patches).await),
+        Undoer::Deleter | Undoer::Scribbler => None,
+    };
+    if let Undoer::Mutation((_, resource), ..) = row.by {
+        let gone = |seen: &Json| match row.name {
+            "the record is taken off" => seen["metadata"]["annotations"]["boltz.bio/record"].is_null(),
+            "the value is changed" => seen["data"]["BOLTZ_API_KEY"] == "c2VhbGVk",
+            "the finalizer is taken off" => seen["metadata"]["finalizers"].is_null(),
+            "the ledger is taken off" => seen["metadata"]["annotations"]["boltz.bio/attempts"].is_null(),
+            _ => seen["status"]["keyID"].is_null(),
+        };
+        until_altered(&bed, resource, "main", gone).await;
+    }
+    let vandal = match row.by {
+        Undoer::Mutation(..) => None,
+        by => Some(tokio::spawn(vandalize(bed.secrets(), matches!(by, Undoer::Deleter)))),
+    };
+    let created = bed.emulator.count(Operation::Create);
+    let since = Timestamp::now();
+    bed.annotate("main", "boltz.bio/rotate", "1").await;
+    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    if !row.words.is_empty() {
+        verdict
+            .within(TOLD, "a condition says what and how to cure it", async || {
+                says(&bed.get("main").await, row.words, &[])
+            })
+            .await;
+    }
+    quiet(&bed, &mut verdict, since, &["main"], 1).await;
+    let object = bed.get("main").await;
+    let honest = match (row.works, is(&object, "Ready")) {
+        (true, true) | (false, false) => Ok(String::new()),
+        _ => Err(format!("{:?}", condition(&object, "Ready"))),
+    };
+    // A Secret that comes and goes may be there when one looks.
+    if obstacle.is_some() {
+        verdict.that("Ready says whether the key in the Secret works", honest);
+    }
+    // With waits from 1 s, doubling: 1, 2, 4, 8, 16.
+    verdict.at_most("keys created in 40 s", 8, bed.emulator.count(Operation::Create) - created, "");
+    verdict.at_most("keys alive", 7, bed.active_ids().len(), "");
+
+    if let Some(vandal) = vandal {
+        vandal.abort();
+        let _ = vandal.await;
+    }
+    if let Some(obstacle) = obstacle {
+        obstacle.lift().await;
+        if let Undoer::Mutation((_, resource), ..) = row.by {
+            // As long as the API server's own cache of policies may be behind.
+            until_refused(&bed, resource, "main", false).await;
+        }
+    }
+    bed.annotate("main", "boltz.bio/retry", "1").await;
+    verdict.within(Duration::from_secs(20), "all is well", async || is_well(&bed.get("main").await)).await;
+    verdict
+        .within(Duration::from_secs(20), "the right keys live", async || {
+            right_keys_live(&bed, &["main"], &beside).await
+        })
+        .await;
+    let secret = bed.secrets().get("main").await.unwrap();
+    let works = secret.annotations().contains_key("boltz.bio/record")
+        && bed.emulator.authenticate(&bed.value("main").await) == Some(record_of(&secret).key_id);
+    verdict.that("the Secret's value works", if works { Ok(String::new()) } else { Err(String::new()) });
+    verdict.end();
+}
+
+/// Deletes the Secret, or writes something else into it, every time it is as the operator wants it.
+async fn vandalize(secrets: Api<Secret>, delete: bool) {
+    loop {
+        if let Ok(Some(secret)) = secrets.get_opt("main").await {
+            if delete {
+                let _ = secrets.delete("main", &DeleteParams::default()).await;
+            } else if secret.data.is_some_and(|data| data["BOLTZ_API_KEY"].0 != b"scribbled") {
+                let patch = json!({"data": {"BOLTZ_API_KEY": ByteString(b"scribbled".to_vec())}});
+                let _ = secrets.patch("main", &PatchParams::default(), &Patch::Merge(patch)).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Writes of the objects themselves, or of their status, that are refused or fail.
+#[tokio::test]
+#[ignore = "red until standing faults are mended"]
+async fn while_objects_cannot_be_written_the_rest_goes_on() {
+    let objects = ("boltz.bio", "boltzapikeys");
+    let status = ("boltz.bio", "boltzapikeys/status");
+    let rows = [
+        ("status: a webhook that refuses connections", status, None),
+        ("status: a policy", status, Some("no status here")),
+        ("object: a webhook that refuses connections", objects, None),
+        ("object: a policy against our annotations", objects, Some("no annotations of boltz.bio here")),
+    ];
+    run_rows(4, rows.into_iter().map(|(name, on, denied)| (name, object_refused(name, on, denied)))).await;
+}
+
+async fn object_refused(row: &'static str, on: (&'static str, &'static str), denied: Option<&'static str>) {
+    let mut verdict = Verdict::new(row);
+    let is_status = on.1.ends_with("status");
+    let mut bed = Bed::new().await;
+    with_neighbour(&mut bed).await;
+    let overlap = json!({"rotation": {"overlap": "8s"}});
+    for name in ["main", "doomed"] {
+        bed.create(name, overlap.clone()).await;
+    }
+    let old = bed.id_of("main").await;
+    let doomed = bed.id_of("doomed").await;
+    bed.annotate("main", "boltz.bio/rotate", "1").await;
+    stored_anew(&bed, "main", &old).await;
+    let rotated = Timestamp::now();
+    let obstacle = match denied {
+        None => Obstacle::webhook(&bed, &Backend::Refuses, on.0, on.1).await,
+        Some(message) => {
+            let expression = match is_status {
+                true => "false",
+                false => {
+                    "!has(object.metadata.annotations) || \
+                     !object.metadata.annotations.exists(name, name.startsWith('boltz.bio/attempts'))"
+                }
+            };
+            Obstacle::policy(&bed, on, &["CREATE", "UPDATE"], expression, message).await
+        }
+    };
+    until_refused(&bed, on.1, "main", true).await;
+    let since = Timestamp::now();
+    bed.create("new", overlap).await;
+    bed.delete("doomed").await;
+    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    let words = denied.unwrap_or("failed calling webhook");
+    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&bed, &doomed)).await;
+    let left =
+        Duration::try_from((rotated + Duration::from_secs(8) + PROMPT).duration_since(Timestamp::now()));
+    verdict
+        .within(
+            left.unwrap_or_default().max(PROMPT),
+            "the old key is revoked after its overlap",
+            async || is_revoked(&bed, &old),
+        )
+        .await;
+    if is_status {
+        verdict
+            .within(PROMPT, "a new object gets its key", async || {
+                let secret = bed.secrets().get("new").await.map_err(|error| error.to_string())?;
+                let id = bed.emulator.authenticate(&crate::bed::value_of(&secret, "BOLTZ_API_KEY"));
+                if id == Some(record_of(&secret).key_id) { Ok(()) } else { Err(format!("{id:?}")) }
+            })
+            .await;
+        let line = format!(r#"boltz_apikey_ready{{namespace="{}",name="new"}} 1"#, bed.namespace);
+        verdict
+            .within(PROMPT, "the metrics say so", async || {
+                let metrics = bed.operator.get("/metrics").await?;
+                if metrics.contains(&line) { Ok(()) } else { Err("no such line".to_owned()) }
+            })
+            .await;
+        verdict
+            .within(PROMPT, "a deleted object is gone", async || {
+                match bed.objects().get_opt("doomed").await {
+                    Ok(None) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+    } else {
+        verdict
+            .within(TOLD, "a new object says what stands in its way", async || {
+                is_down(&bed, "new").await?;
+                says(&bed.get("new").await, words, &[])
+            })
+            .await;
+        verdict
+            .within(TOLD, "so does one that is being deleted", async || {
+                match bed.objects().get_opt("doomed").await {
+                    Ok(Some(object)) => says(&object, words, &[]),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+        verdict.at_most("keys created", 4, bed.emulator.count(Operation::Create), "");
+    }
+    quiet(&bed, &mut verdict, since, &["main", "new", "doomed"], 1).await;
+    obstacle.lift().await;
+    until_refused(&bed, on.1, "main", false).await;
+    for name in ["main", "new"] {
+        bed.annotate(name, "boltz.bio/retry", "1").await;
+        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+    }
+    // Nobody touches this one.
+    verdict
+        .within(RECHECK, "the deleted object is gone", async || match bed.objects().get_opt("doomed").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    verdict
+        .within(PROMPT, "the right keys live", async || {
+            right_keys_live(&bed, &["main", "new"], &beside).await
+        })
+        .await;
+    verdict.end();
+}
+
+/// A namespace that is being deleted, and is held up by what is not ours.
+#[tokio::test]
+#[ignore = "red until standing faults are mended"]
+async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
+    let mut verdict = Verdict::new("a terminating namespace");
+    let mut bed = Bed::new().await;
+    with_neighbour(&mut bed).await;
+    let hold = ConfigMap {
+        metadata: kube::core::ObjectMeta {
+            name: Some("hold".to_owned()),
+            finalizers: Some(vec!["example.org/hold".to_owned()]),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let config_maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    config_maps.create(&PostParams::default(), &hold).await.unwrap();
+    for name in ["main", "held", "rotating"] {
+        bed.create(name, json!({"rotation": {"overlap": "30s"}})).await;
+        bed.ready(name).await;
+    }
+    // Held up by somebody else's finalizer too.
+    bed.patch("held", json!({"metadata": {"finalizers": ["boltz.bio/revoke-keys", "example.org/hold"]}}))
+        .await;
+    // In the middle of an issuance: its answer comes when the namespace is going.
+    bed.emulator.inject(boltz_emulator::Fault {
+        operation: Some(Operation::Create),
+        effect: boltz_emulator::Effect::Before,
+        outcome: boltz_emulator::Outcome::Answer,
+        latency_milliseconds: 600,
+        times: 1,
+    });
+    bed.annotate("rotating", "boltz.bio/rotate", "1").await;
+    bed.until_active(4).await;
+    let since = Timestamp::now();
+    let namespaces: Api<Namespace> = Api::all(bed.client.clone());
+    namespaces.delete(&bed.namespace, &DeleteParams::default()).await.unwrap();
+    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    verdict
+        .within(Duration::from_secs(15), "all keys are revoked", async || {
+            let mut active = bed.active_ids();
+            active.retain(|id| Some(id) != beside.as_ref());
+            if active.is_empty() { Ok(()) } else { Err(format!("{active:?}")) }
+        })
+        .await;
+    quiet(&bed, &mut verdict, since, &["main", "held", "rotating"], 3).await;
+    verdict
+        .within(PROMPT, "our finalizer is gone", async || match bed.objects().get_opt("held").await {
+            Ok(Some(object)) if object.finalizers() == ["example.org/hold"] => Ok(()),
+            other => {
+                Err(format!("{:?}", other.map(|object| object.map(|object| object.metadata.finalizers))))
+            }
+        })
+        .await;
+    bed.patch("held", json!({"metadata": {"finalizers": null}})).await;
+    let patch = json!({"metadata": {"finalizers": null}});
+    config_maps.patch("hold", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    verdict
+        .within(Duration::from_secs(90), "the namespace is gone", async || {
+            match namespaces.get_opt(&bed.namespace).await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{:?}", other.map(|namespace| namespace.map(|n| n.status)))),
+            }
+        })
+        .await;
+    verdict.end();
+}
+
+/// An hour of a standing fault is tried in virtual time; these are its first minutes on a real API server.
+#[tokio::test]
+#[ignore = "red until standing faults are mended; takes 4 minutes"]
+async fn a_refusal_that_stays_is_looked_at_ever_more_seldom() {
+    let mut verdict = Verdict::new("four minutes of a refusal");
+    let bed = Bed::new().await;
+    bed.create("main", json!({})).await;
+    bed.ready("main").await;
+    let policy =
+        Obstacle::policy(&bed, ("", "secrets"), &["CREATE", "UPDATE"], "false", "no Secrets here").await;
+    until_refused(&bed, "secrets", "main", true).await;
+    let since = Timestamp::now();
+    bed.patch("main", other_key().0).await;
+    tokio::time::sleep(Duration::from_secs(240)).await;
+    let seen = calls(&bed, since, Timestamp::now());
+    verdict.at_most("calls in 4 minutes", 16, seen.len(), &kinds(&seen));
+    policy.lift().await;
+    verdict
+        .within(Duration::from_secs(310), "all is well by itself", async || is_well(&bed.get("main").await))
+        .await;
+    verdict.end();
+}
