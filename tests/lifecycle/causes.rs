@@ -131,13 +131,16 @@ pub fn calls(bed: &Bed, from: Timestamp, to: Timestamp) -> Vec<AuditEvent> {
     bed.control_plane.audit_events().into_iter().filter(is_ours).collect()
 }
 
+/// How long it is until then, and no less than a moment.
+pub fn time_to(time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default().max(Duration::from_secs(1))
+}
+
 /// Waits for the end of the quiet time after `since`, then counts the calls about each object. A create does not say its
 /// name in the log: it counts for each of the `waiting` objects alike.
 pub async fn quiet(bed: &Bed, verdict: &mut Verdict, since: Timestamp, names: &[&str], waiting: usize) {
     let end = since + QUIET_UNTIL;
-    if let Ok(left) = Duration::try_from(end.duration_since(Timestamp::now())) {
-        tokio::time::sleep(left).await;
-    }
+    tokio::time::sleep(time_to(end)).await;
     let calls = calls(bed, since + QUIET_FROM, end);
     let unnamed = calls.iter().filter(|call| call.object_ref.name.is_empty()).count();
     for name in names {
@@ -232,8 +235,14 @@ pub async fn is_down(bed: &Bed, name: &str) -> Result<(), String> {
 
 /// The key authenticates no more.
 pub fn is_revoked(bed: &Bed, id: &str) -> Result<(), String> {
+    is_revoked_by(bed, id, Timestamp::MAX)
+}
+
+/// The same, since that time at the latest.
+pub fn is_revoked_by(bed: &Bed, id: &str, latest: Timestamp) -> Result<(), String> {
     match bed.emulator.key(id).and_then(|key| key.revoked_at) {
-        Some(_) => Ok(()),
+        Some(at) if at <= latest => Ok(()),
+        Some(at) => Err(format!("{id} was revoked {:.1} late", at.duration_since(latest))),
         None => Err(format!("{id} lives")),
     }
 }

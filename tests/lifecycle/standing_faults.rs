@@ -5,8 +5,9 @@
 use crate::{
     bed::{Bed, Make, PATIENCE, condition, is, record_of, run_rows},
     causes::{
-        Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, calls, is_down, is_revoked, is_well, kinds,
-        neighbour, neighbour_is_served, quiet, says, silence, until_altered, until_refused, with_neighbour,
+        Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, calls, is_down, is_revoked, is_revoked_by,
+        is_well, kinds, neighbour, neighbour_is_served, quiet, says, silence, time_to, until_altered,
+        until_refused, with_neighbour,
     },
 };
 use boltz_emulator::{Operation, Settings, StandingFault};
@@ -199,6 +200,7 @@ async fn refused(row: Refusal) {
         }
     }
     bed.emulator.lift("leaked");
+    let lifted = Timestamp::now();
     let beside = neighbour_is_served(&bed, &mut verdict).await;
     verdict
         .within(TOLD, "a condition says what and how to cure it", async || {
@@ -208,13 +210,17 @@ async fn refused(row: Refusal) {
     let ready = bed.get("main").await;
     let kept = if is(&ready, "Ready") { Ok(String::new()) } else { Err(format!("{:?}", ready.status)) };
     verdict.that("Ready stays True: the key works", kept);
+    let latest = lifted + Duration::from_secs(20);
     verdict
-        .within(Duration::from_secs(20), "the leaked key is revoked", async || is_revoked(&bed, &leaked_key))
+        .within(time_to(latest), "the leaked key is revoked", async || {
+            is_revoked_by(&bed, &leaked_key, latest)
+        })
         .await;
-    let left = (rotated + OVERLAP + PROMPT).duration_since(Timestamp::now());
-    let left = Duration::try_from(left).unwrap_or_default().max(PROMPT);
+    let latest = rotated + OVERLAP + PROMPT;
     verdict
-        .within(left, "the old key is revoked after its overlap", async || is_revoked(&bed, &main_key))
+        .within(time_to(latest), "the old key is revoked after its overlap", async || {
+            is_revoked_by(&bed, &main_key, latest)
+        })
         .await;
     bed.delete("doomed").await;
     verdict
@@ -497,15 +503,17 @@ async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
             says(&bed.get("new").await, words, &[])
         })
         .await;
-    let left = Duration::try_from(expires_at.duration_since(Timestamp::now())).unwrap_or_default();
     verdict
-        .within(left + Duration::from_secs(10), "the one whose key expires turns not Ready", async || {
-            if Timestamp::now() < expires_at {
-                Err("not yet expired".to_owned())
-            } else {
+        .within(
+            time_to(expires_at) + Duration::from_secs(10),
+            "the one whose key expires turns not Ready",
+            async || {
+                if Timestamp::now() < expires_at {
+                    return Err("not yet expired".to_owned());
+                }
                 is_down(&bed, "old").await
-            }
-        })
+            },
+        )
         .await;
     verdict
         .within(TOLD, "and says what stands in its way", async || says(&bed.get("old").await, words, &[]))
@@ -748,14 +756,11 @@ async fn object_refused(row: &'static str, on: (&'static str, &'static str), den
     let beside = neighbour_is_served(&bed, &mut verdict).await;
     let words = denied.unwrap_or("failed calling webhook");
     verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&bed, &doomed)).await;
-    let left =
-        Duration::try_from((rotated + Duration::from_secs(8) + PROMPT).duration_since(Timestamp::now()));
+    let latest = rotated + Duration::from_secs(8) + PROMPT;
     verdict
-        .within(
-            left.unwrap_or_default().max(PROMPT),
-            "the old key is revoked after its overlap",
-            async || is_revoked(&bed, &old),
-        )
+        .within(time_to(latest), "the old key is revoked after its overlap", async || {
+            is_revoked_by(&bed, &old, latest)
+        })
         .await;
     if is_status {
         verdict
