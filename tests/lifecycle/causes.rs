@@ -1,16 +1,25 @@
 //! Real causes of faults that stay, and what is asked of the operator while they do.
 
-use crate::bed::{Bed, condition, create_namespace, is, observed};
-use boltz_harness::{AuditEvent, eventually};
+use crate::bed::{Bed, PATIENCE, condition, create_namespace, is, observed};
+use boltz_harness::{AuditEvent, OperatorProcess, eventually};
 use boltz_operator::api::BoltzApiKey;
 use jiff::Timestamp;
+use k8s_openapi::api::{
+    core::v1::Secret,
+    rbac::v1::{ClusterRole, Role, RoleBinding},
+};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value as Json, json};
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
+/// The label by which the operator finds its Secrets.
+pub const LABEL: &str = "boltz.bio/owner-uid";
 /// The time in which another object gets its key, whatever stands in somebody's way.
 pub const PROMPT: Duration = Duration::from_secs(5);
 /// The time in which the conditions name what stands in the way.
@@ -350,7 +359,7 @@ impl Obstacle {
         });
         let object = create(&bed.client, quota).await;
         // It holds once its status is there.
-        eventually(crate::bed::PATIENCE, "the quota counts", async || {
+        eventually(PATIENCE, "the quota counts", async || {
             let quota = object.0.get("full").await.unwrap();
             if quota.data["status"]["used"].is_object() { Ok(()) } else { Err("not yet") }
         })
@@ -391,7 +400,7 @@ pub async fn silence() -> (tokio::net::TcpListener, std::net::SocketAddr) {
 /// Waits until a dry run of the operator's own write is refused, or is not any more.
 pub async fn until_refused(bed: &Bed, resource: &str, name: &str, refused: bool) {
     let client = bed.control_plane.operator_client().await.unwrap();
-    eventually(crate::bed::PATIENCE, "the obstacle stands, or is gone", async || {
+    eventually(PATIENCE, "the obstacle stands, or is gone", async || {
         let seen = probe(&client, &bed.namespace, resource, name).await;
         if seen.is_err() == refused { Ok(()) } else { Err(format!("{seen:?}")) }
     })
@@ -426,7 +435,7 @@ async fn probe(client: &Client, namespace: &str, resource: &str, name: &str) -> 
 /// Waits until what the operator writes comes back as the question wants it.
 pub async fn until_altered(bed: &Bed, resource: &str, name: &str, is_so: impl Fn(&Json) -> bool) {
     let client = bed.control_plane.operator_client().await.unwrap();
-    eventually(crate::bed::PATIENCE, "the mutation works", async || {
+    eventually(PATIENCE, "the mutation works", async || {
         let seen = probe(&client, &bed.namespace, resource, name).await?;
         if is_so(&seen) { Ok(()) } else { Err(seen.to_string()) }
     })
@@ -468,4 +477,117 @@ async fn create(client: &Client, object: Json) -> (Api<DynamicObject>, String) {
     let name = text(&object["metadata"]["name"]);
     api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
     (api, name)
+}
+
+/// Waits until the Secret, and status, name another key.
+pub async fn stored_anew(bed: &Bed, name: &str, old: &str) {
+    bed.until(name, "another key is in the Secret", |object| {
+        let key_id = object.status.as_ref().and_then(|status| status.key_id.clone());
+        key_id.is_some_and(|id| id != old)
+    })
+    .await;
+}
+
+/// Label, data key and template are as the spec wants them.
+pub async fn in_shape(bed: &Bed, names: &[&str]) -> Result<(), String> {
+    for name in names {
+        let object = bed.get(name).await;
+        let secret_name = object.spec.secret.name.clone().unwrap_or_else(|| (*name).to_owned());
+        let secret = bed.secrets().get(&secret_name).await.map_err(|error| error.to_string())?;
+        let data = secret.data.clone().unwrap_or_default();
+        let template = &object.spec.secret.template;
+        let labelled = secret.labels().get(LABEL) == object.metadata.uid.as_ref();
+        let shaped = template.labels.iter().all(|(key, value)| secret.labels().get(key) == Some(value))
+            && template.annotations.iter().all(|(key, value)| secret.annotations().get(key) == Some(value));
+        if !(labelled && shaped && data.contains_key(&object.spec.secret.key)) {
+            return Err(format!("{name}: labels {:?}, data {:?}", secret.labels(), data.keys()));
+        }
+    }
+    Ok(())
+}
+
+/// The objects' keys, and the neighbour's, and no other.
+pub async fn right_keys_live(bed: &Bed, names: &[&str], beside: &Option<String>) -> Result<(), String> {
+    let mut expected: std::collections::BTreeSet<String> = beside.iter().cloned().collect();
+    for name in names {
+        let status = bed.get(name).await.status.unwrap_or_default();
+        expected.extend(status.key_id);
+        expected.extend(status.previous_keys.into_iter().map(|previous| previous.key_id));
+    }
+    let active = bed.active_ids();
+    if active == expected {
+        Ok(())
+    } else {
+        Err(format!("active are {active:?}, accounted for {expected:?}"))
+    }
+}
+
+/// Another operator in place of the bed's: a user who has the chart's rights by RoleBindings, those for Secrets apart.
+pub async fn with_rights_of_its_own(bed: &mut Bed) {
+    with_neighbour(bed).await;
+    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
+    let roles: Api<ClusterRole> = Api::all(bed.client.clone());
+    let rules = roles.get("boltz-operator").await.unwrap().rules.unwrap();
+    for namespace in [bed.namespace.clone(), neighbour(bed)] {
+        for (name, for_secrets) in [("secrets", true), ("others", false)] {
+            let rules: Vec<_> = rules
+                .iter()
+                .filter(|rule| {
+                    rule.resources.as_ref().is_some_and(|kinds| kinds.contains(&"secrets".to_owned()))
+                        == for_secrets
+                })
+                .filter(|rule| rule.resource_names.is_none())
+                .collect();
+            let role = json!({"metadata": {"name": name}, "rules": rules});
+            let roles: Api<Role> = Api::namespaced(bed.client.clone(), &namespace);
+            roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+            bind(bed, &namespace, name, &user).await;
+        }
+    }
+    let kubeconfig = bed.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
+    let mut arguments = bed.arguments.clone();
+    let watched = arguments.iter().position(|flag| flag == "--watch-namespaces").unwrap();
+    arguments[watched + 1] = format!("{},{}", bed.namespace, neighbour(bed));
+    bed.operator.kill();
+    let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
+    bed.operator = OperatorProcess::start(binary, &kubeconfig, &arguments, &[]).unwrap();
+    bed.operator.wait_ready().await.unwrap();
+}
+
+pub async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
+    let binding = json!({
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    });
+    let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+}
+
+/// Takes the operator's rights for Secrets in that namespace away, or gives them back.
+pub async fn rights_for_secrets(bed: &Bed, namespace: &str, given: bool) {
+    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
+    if given {
+        bind(bed, namespace, "secrets", &user).await;
+    } else {
+        let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
+        bindings.delete("secrets", &DeleteParams::default()).await.unwrap();
+    }
+    let kubeconfig = bed.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(kubeconfig, namespace);
+    eventually(PATIENCE, "RBAC has heard of it", async || {
+        let may = secrets.get_opt("main").await.is_ok();
+        if may == given { Ok(()) } else { Err("not yet") }
+    })
+    .await
+    .unwrap();
+}
+
+/// An event in the bed's namespace says these words.
+pub async fn event_says(bed: &Bed, words: &str) -> Result<(), String> {
+    let events: Api<k8s_openapi::api::events::v1::Event> =
+        Api::namespaced(bed.client.clone(), &bed.namespace);
+    let events = events.list(&Default::default()).await.map_err(|error| error.to_string())?;
+    let notes: Vec<String> = events.items.into_iter().filter_map(|event| event.note).collect();
+    if notes.iter().any(|note| note.contains(words)) { Ok(()) } else { Err(format!("{notes:?}")) }
 }

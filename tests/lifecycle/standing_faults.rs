@@ -5,30 +5,25 @@
 use crate::{
     bed::{Bed, Make, PATIENCE, condition, is, record_of, run_rows},
     causes::{
-        Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, calls, is_down, is_revoked, is_revoked_by,
-        is_well, kinds, neighbour, neighbour_is_served, quiet, says, silence, time_to, until_altered,
-        until_refused, with_neighbour,
+        Backend, LABEL, Obstacle, PROMPT, RECHECK, TOLD, Verdict, calls, in_shape, is_down, is_revoked,
+        is_revoked_by, is_well, kinds, neighbour_is_served, quiet, right_keys_live, rights_for_secrets, says,
+        silence, stored_anew, time_to, until_altered, until_refused, with_neighbour, with_rights_of_its_own,
     },
 };
 use boltz_emulator::{Operation, Settings, StandingFault};
-use boltz_harness::{OperatorProcess, eventually};
+use boltz_harness::eventually;
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
-    api::{
-        core::v1::{ConfigMap, Namespace, Secret},
-        rbac::v1::{ClusterRole, Role, RoleBinding},
-    },
+    api::core::v1::{ConfigMap, Namespace, Secret},
 };
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value as Json, json};
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-/// The label by which the operator finds its Secrets.
-const LABEL: &str = "boltz.bio/owner-uid";
 /// How long the old key of a rotation lives.
 const OVERLAP: Duration = Duration::from_secs(12);
 
@@ -255,49 +250,6 @@ async fn refused(row: Refusal) {
     verdict.end();
 }
 
-/// Waits until the Secret, and status, name another key.
-async fn stored_anew(bed: &Bed, name: &str, old: &str) {
-    bed.until(name, "another key is in the Secret", |object| {
-        let key_id = object.status.as_ref().and_then(|status| status.key_id.clone());
-        key_id.is_some_and(|id| id != old)
-    })
-    .await;
-}
-
-/// Label, data key and template are as the spec wants them.
-async fn in_shape(bed: &Bed, names: &[&str]) -> Result<(), String> {
-    for name in names {
-        let object = bed.get(name).await;
-        let secret_name = object.spec.secret.name.clone().unwrap_or_else(|| (*name).to_owned());
-        let secret = bed.secrets().get(&secret_name).await.map_err(|error| error.to_string())?;
-        let data = secret.data.clone().unwrap_or_default();
-        let template = &object.spec.secret.template;
-        let labelled = secret.labels().get(LABEL) == object.metadata.uid.as_ref();
-        let shaped = template.labels.iter().all(|(key, value)| secret.labels().get(key) == Some(value))
-            && template.annotations.iter().all(|(key, value)| secret.annotations().get(key) == Some(value));
-        if !(labelled && shaped && data.contains_key(&object.spec.secret.key)) {
-            return Err(format!("{name}: labels {:?}, data {:?}", secret.labels(), data.keys()));
-        }
-    }
-    Ok(())
-}
-
-/// The objects' keys, and the neighbour's, and no other.
-async fn right_keys_live(bed: &Bed, names: &[&str], beside: &Option<String>) -> Result<(), String> {
-    let mut expected: std::collections::BTreeSet<String> = beside.iter().cloned().collect();
-    for name in names {
-        let status = bed.get(name).await.status.unwrap_or_default();
-        expected.extend(status.key_id);
-        expected.extend(status.previous_keys.into_iter().map(|previous| previous.key_id));
-    }
-    let active = bed.active_ids();
-    if active == expected {
-        Ok(())
-    } else {
-        Err(format!("active are {active:?}, accounted for {expected:?}"))
-    }
-}
-
 /// The cause stands when this is over.
 async fn begin(bed: &Bed, cause: Cause, names: &[&str]) -> Option<Obstacle> {
     let secrets = ("", "secrets");
@@ -390,67 +342,6 @@ async fn forbidden(bed: &Bed, label: &str) {
             Ok(_) => Err("not yet"),
             Err(_) => Ok(()),
         }
-    })
-    .await
-    .unwrap();
-}
-
-/// Another operator in place of the bed's: a user who has the chart's rights by RoleBindings, those for Secrets apart.
-async fn with_rights_of_its_own(bed: &mut Bed) {
-    with_neighbour(bed).await;
-    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
-    let roles: Api<ClusterRole> = Api::all(bed.client.clone());
-    let rules = roles.get("boltz-operator").await.unwrap().rules.unwrap();
-    for namespace in [bed.namespace.clone(), neighbour(bed)] {
-        for (name, for_secrets) in [("secrets", true), ("others", false)] {
-            let rules: Vec<_> = rules
-                .iter()
-                .filter(|rule| {
-                    rule.resources.as_ref().is_some_and(|kinds| kinds.contains(&"secrets".to_owned()))
-                        == for_secrets
-                })
-                .filter(|rule| rule.resource_names.is_none())
-                .collect();
-            let role = json!({"metadata": {"name": name}, "rules": rules});
-            let roles: Api<Role> = Api::namespaced(bed.client.clone(), &namespace);
-            roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-            bind(bed, &namespace, name, &user).await;
-        }
-    }
-    let kubeconfig = bed.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
-    let mut arguments = bed.arguments.clone();
-    let watched = arguments.iter().position(|flag| flag == "--watch-namespaces").unwrap();
-    arguments[watched + 1] = format!("{},{}", bed.namespace, neighbour(bed));
-    bed.operator.kill();
-    let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
-    bed.operator = OperatorProcess::start(binary, &kubeconfig, &arguments, &[]).unwrap();
-    bed.operator.wait_ready().await.unwrap();
-}
-
-async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
-    let binding = json!({
-        "metadata": {"name": role},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
-    });
-    let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
-}
-
-/// Takes the operator's rights for Secrets in that namespace away, or gives them back.
-async fn rights_for_secrets(bed: &Bed, namespace: &str, given: bool) {
-    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
-    if given {
-        bind(bed, namespace, "secrets", &user).await;
-    } else {
-        let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
-        bindings.delete("secrets", &DeleteParams::default()).await.unwrap();
-    }
-    let kubeconfig = bed.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap();
-    let secrets: Api<Secret> = Api::namespaced(kubeconfig, namespace);
-    eventually(PATIENCE, "RBAC has heard of it", async || {
-        let may = secrets.get_opt("main").await.is_ok();
-        if may == given { Ok(()) } else { Err("not yet") }
     })
     .await
     .unwrap();
