@@ -554,7 +554,7 @@ pub async fn with_rights_of_its_own(bed: &mut Bed) {
     bed.operator.wait_ready().await.unwrap();
 }
 
-pub async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
+async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
     let binding = json!({
         "metadata": {"name": role},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
@@ -566,19 +566,38 @@ pub async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
 
 /// Takes the operator's rights for Secrets in that namespace away, or gives them back.
 pub async fn rights_for_secrets(bed: &Bed, namespace: &str, given: bool) {
+    let client = binding(bed, namespace, "secrets", given).await;
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    until_heard(given, async || secrets.get_opt("main").await.is_ok()).await;
+}
+
+/// The same for its other rights there.
+pub async fn rights_for_the_rest(bed: &Bed, namespace: &str, given: bool) {
+    let client = binding(bed, namespace, "others", given).await;
+    let objects: Api<BoltzApiKey> = Api::namespaced(client, namespace);
+    until_heard(given, async || objects.get_opt("main").await.is_ok()).await;
+}
+
+/// Binds the operator to the Role, or does not any more. Answers a client with its rights.
+async fn binding(bed: &Bed, namespace: &str, role: &str, given: bool) -> Client {
     let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
     if given {
-        bind(bed, namespace, "secrets", &user).await;
+        bind(bed, namespace, role, &user).await;
     } else {
         let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
-        bindings.delete("secrets", &DeleteParams::default()).await.unwrap();
+        bindings.delete(role, &DeleteParams::default()).await.unwrap();
     }
-    let kubeconfig = bed.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap();
-    let secrets: Api<Secret> = Api::namespaced(kubeconfig, namespace);
-    eventually(PATIENCE, "RBAC has heard of it", async || {
-        let may = secrets.get_opt("main").await.is_ok();
-        if may == given { Ok(()) } else { Err("not yet") }
-    })
+    bed.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap()
+}
+
+async fn until_heard(given: bool, may: impl AsyncFn() -> bool) {
+    eventually(
+        PATIENCE,
+        "RBAC has heard of it",
+        async || {
+            if may().await == given { Ok(()) } else { Err("not yet") }
+        },
+    )
     .await
     .unwrap();
 }

@@ -17,6 +17,7 @@ mod clock;
 mod clone;
 mod cluster_trouble;
 mod delete;
+mod hand_over;
 mod issue;
 mod leader;
 mod orphans;
