@@ -154,7 +154,10 @@ async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
         obstacle.lift().await;
         until_refused(&bed, "deployments", "leaked", false).await;
         bed.annotate("leaked", "boltz.bio/retry", "1").await;
-        for (name, wait) in [("leaked", PROMPT), ("rotated", RECHECK)] {
+        // A call that is still on its way is waited for as long as every other.
+        let hanging = matches!(trouble, Trouble::Webhook(Some(10..)));
+        let touched = if hanging { PROMPT + Duration::from_secs(15) } else { PROMPT };
+        for (name, wait) in [("leaked", touched), ("rotated", RECHECK)] {
             verdict
                 .within(wait, &format!("the Deployment of {name} is restarted"), async || {
                     is_restarted(&bed, "Deployment", name, name).await
