@@ -211,7 +211,7 @@ pub fn says(object: &BoltzApiKey, words: &str, reasons: &[&str]) -> Result<(), S
             object.metadata.generation,
             shown()
         )),
-        Some(told) if CURES.iter().any(|cure| told.message.contains(cure)) => Ok(()),
+        Some(told) if CURES.iter().any(|cure| told.message.to_lowercase().contains(cure)) => Ok(()),
         Some(told) => Err(format!("no word about a cure in {:?}", told.message)),
     }
 }
