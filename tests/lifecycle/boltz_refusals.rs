@@ -3,8 +3,8 @@
 use crate::{
     bed::{Bed, is, run_rows},
     causes::{
-        PROMPT, TOLD, Verdict, event_says, is_revoked, is_well, neighbour_is_served, quiet, right_keys_live,
-        says, with_neighbour,
+        PROMPT, TOLD, Verdict, is_revoked, is_well, neighbour_is_served, quiet, right_keys_live, says,
+        warning_says, with_neighbour,
     },
 };
 use boltz_emulator::{Effect, Fault, Operation, Outcome, StandingFault};
@@ -232,7 +232,9 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
             if metrics.lines().any(|line| line == gauge) { Ok(()) } else { Err("no such line".to_owned()) }
         })
         .await;
-    verdict.within(PROMPT, "an event says it", async || event_says(&bed, &old[0]).await).await;
+    verdict
+        .within(PROMPT, "a warning among the events says it", async || warning_says(&bed, &old[0]).await)
+        .await;
     let leaked = bed.get("leaked").await;
     verdict.that(
         "the new key is Ready",

@@ -602,11 +602,12 @@ async fn until_heard(given: bool, may: impl AsyncFn() -> bool) {
     .unwrap();
 }
 
-/// An event in the bed's namespace says these words.
-pub async fn event_says(bed: &Bed, words: &str) -> Result<(), String> {
+/// A warning among the events of the bed's namespace says these words.
+pub async fn warning_says(bed: &Bed, words: &str) -> Result<(), String> {
     let events: Api<k8s_openapi::api::events::v1::Event> =
         Api::namespaced(bed.client.clone(), &bed.namespace);
     let events = events.list(&Default::default()).await.map_err(|error| error.to_string())?;
-    let notes: Vec<String> = events.items.into_iter().filter_map(|event| event.note).collect();
+    let warnings = events.items.into_iter().filter(|event| event.type_.as_deref() == Some("Warning"));
+    let notes: Vec<String> = warnings.filter_map(|event| event.note).collect();
     if notes.iter().any(|note| note.contains(words)) { Ok(()) } else { Err(format!("{notes:?}")) }
 }

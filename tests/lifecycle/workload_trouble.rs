@@ -3,8 +3,8 @@
 use crate::{
     bed::{Bed, run_rows},
     causes::{
-        Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, event_says, is_revoked, is_revoked_by, is_well,
-        neighbour_is_served, quiet, says, silence, time_to, until_refused, with_neighbour,
+        Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, is_revoked, is_revoked_by, is_well,
+        neighbour_is_served, quiet, says, silence, time_to, until_refused, warning_says, with_neighbour,
     },
 };
 use jiff::Timestamp;
@@ -144,7 +144,7 @@ async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
         .within(TOLD, "an event or a condition says which workload waits, and why", async || {
             match says(&bed.get("leaked").await, words, &[]) {
                 Ok(()) => Ok(()),
-                Err(_) => event_says(&bed, words).await,
+                Err(_) => warning_says(&bed, words).await,
             }
         })
         .await;
