@@ -25,6 +25,7 @@ pub async fn answer<H>(
     connection: Connection,
     operation: Operation,
     subject: String,
+    workspace: Option<String>,
     handler: H,
 ) -> Response
 where
@@ -33,14 +34,15 @@ where
     let (entry, taken) = {
         let mut state = lock(&state);
         let at = state.clock.now();
-        state.requests.push(LoggedRequest { operation, at, subject, status: None });
-        let entry = (state.epoch, state.requests.len() - 1);
         let taken = state.limit(at).map(|()| {
-            let mut fault = state.take_fault(operation).unwrap_or_else(Fault::none);
+            let fault = state.take_fault(operation, &subject, workspace.as_deref());
+            let mut fault = fault.unwrap_or_else(Fault::none);
             fault.latency_milliseconds =
                 fault.latency_milliseconds.saturating_add(state.settings.latency_milliseconds);
             fault
         });
+        state.requests.push(LoggedRequest { operation, at, subject, status: None });
+        let entry = (state.epoch, state.requests.len() - 1);
         (entry, taken)
     };
     let response = match taken {

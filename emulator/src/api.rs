@@ -40,13 +40,14 @@ async fn create(
     let parsed = serde_json::from_slice::<Map<String, Json>>(&body)
         .and_then(|object| serde_json::from_value::<CreateRequest>(object.into()));
     let subject = parsed.as_ref().ok().and_then(|request| request.name.clone()).unwrap_or_default();
+    let workspace = parsed.as_ref().ok().and_then(|request| request.workspace_id.clone());
     let handler = move |state: &mut State, now| {
         authorize_admin(state, &headers, now)?;
         let request = parsed.map_err(|_| bad_request("the body is not what it should be"))?;
         let key = state.create(&request, now)?;
         Ok(json!({"key": key.plaintext, "key_details": details(state, Row::Workspace(&key), now)}))
     };
-    answer(state, connection, Operation::Create, subject, handler).await
+    answer(state, connection, Operation::Create, subject, workspace, handler).await
 }
 
 #[derive(Deserialize)]
@@ -63,12 +64,13 @@ async fn list(
     headers: HeaderMap,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Response {
+    let workspace = query.as_ref().ok().and_then(|query| query.workspace_id.clone());
     let handler = move |state: &mut State, now| {
         authorize_admin(state, &headers, now)?;
         let Query(query) = query.map_err(|_| bad_request("the query is not what it should be"))?;
         page(state, &query, now)
     };
-    answer(state, connection, Operation::List, String::new(), handler).await
+    answer(state, connection, Operation::List, String::new(), workspace, handler).await
 }
 
 fn page(state: &State, query: &ListQuery, now: Timestamp) -> Answer {
@@ -104,7 +106,7 @@ async fn revoke(
         let key = state.revoke(&id, now)?;
         Ok(details(state, Row::Workspace(&key), now))
     };
-    answer(state, connection, Operation::Revoke, subject, handler).await
+    answer(state, connection, Operation::Revoke, subject, None, handler).await
 }
 
 async fn auth_me(
@@ -119,7 +121,7 @@ async fn auth_me(
         let principal = authorize(state, &headers, now)?;
         Ok(state.who_is(principal, now))
     };
-    answer(state, connection, Operation::AuthMe, String::new(), handler).await
+    answer(state, connection, Operation::AuthMe, String::new(), None, handler).await
 }
 
 fn bad_request(message: &str) -> Refusal {

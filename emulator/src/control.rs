@@ -1,7 +1,7 @@
 //! The control routes, under `/_emulator`: ground truth and faults. No authentication: for loopback use only.
 
 use crate::{
-    fault::Fault,
+    fault::{Fault, StandingFault},
     key::{AdminKey, Key},
     settings::Settings,
     state::{CreateRequest, LoggedRequest, SharedState, lock},
@@ -10,7 +10,7 @@ use axum::{
     Json, Router,
     extract::{Path, State as Shared},
     http::StatusCode,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ pub fn routes() -> Router<SharedState> {
         .route("/_emulator/requests", get(requests))
         .route("/_emulator/settings", get(settings).put(change_settings))
         .route("/_emulator/faults", get(faults).post(add_fault).delete(clear_faults))
+        .route("/_emulator/standing-faults", get(standing))
+        .route("/_emulator/standing-faults/{name}", put(stand).delete(lift))
         .route("/_emulator/release", post(release))
         .route("/_emulator/admin-keys", get(admin_keys).put(set_admin_keys))
         .route("/_emulator/keys", post(create_foreign))
@@ -87,6 +89,28 @@ async fn add_fault(Shared(state): Shared<SharedState>, Json(fault): Json<Fault>)
 async fn clear_faults(Shared(state): Shared<SharedState>) -> StatusCode {
     lock(&state).faults.clear();
     StatusCode::NO_CONTENT
+}
+
+/// The faults that stay, by their names.
+async fn standing(Shared(state): Shared<SharedState>) -> Json<Value> {
+    Json(json!(lock(&state).standing))
+}
+
+/// A fault that stays until it is lifted by its name.
+async fn stand(
+    Shared(state): Shared<SharedState>,
+    Path(name): Path<String>,
+    Json(fault): Json<StandingFault>,
+) -> StatusCode {
+    lock(&state).standing.insert(name, fault);
+    StatusCode::NO_CONTENT
+}
+
+async fn lift(Shared(state): Shared<SharedState>, Path(name): Path<String>) -> StatusCode {
+    match lock(&state).standing.remove(&name) {
+        Some(_) => StatusCode::NO_CONTENT,
+        None => StatusCode::NOT_FOUND,
+    }
 }
 
 async fn release(Shared(state): Shared<SharedState>) -> StatusCode {

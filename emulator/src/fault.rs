@@ -125,3 +125,46 @@ impl Fault {
         }
     }
 }
+
+/// A fault that stays until it is lifted. One that counts its requests comes first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandingFault {
+    /// What it does, and to which operation. How many times counts for nothing here.
+    pub fault: Fault,
+    /// Only requests about this: a part of the key's name for a create, the key's id for a revocation.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// Only requests about this workspace: the one that a create asks for, or that a key to be revoked is in.
+    #[serde(default)]
+    pub workspace: Option<String>,
+}
+
+impl StandingFault {
+    /// All requests of that kind get that status, and have no effect.
+    pub fn status(operation: Operation, status: u16) -> Self {
+        Self::of(Fault::once(operation, Effect::None, Outcome::status(status)))
+    }
+
+    /// That fault, for ever.
+    pub fn of(fault: Fault) -> Self {
+        Self { fault, subject: None, workspace: None }
+    }
+
+    /// The same for one key only: a part of its name, or its id.
+    pub fn about(self, subject: &str) -> Self {
+        Self { subject: Some(subject.to_owned()), ..self }
+    }
+
+    /// The same for one workspace only.
+    pub fn in_workspace(self, workspace: &str) -> Self {
+        Self { workspace: Some(workspace.to_owned()), ..self }
+    }
+
+    /// Whether the request meets it.
+    pub(crate) fn fits(&self, operation: Operation, subject: &str, workspace: Option<&str>) -> bool {
+        self.fault.operation.is_none_or(|wanted| wanted == operation)
+            && self.subject.as_ref().is_none_or(|wanted| subject.contains(wanted))
+            && self.workspace.as_deref().is_none_or(|wanted| workspace == Some(wanted))
+    }
+}

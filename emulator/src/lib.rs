@@ -26,7 +26,7 @@ mod settings;
 mod state;
 
 pub use clock::Clock;
-pub use fault::{Effect, Fault, Operation, Outcome};
+pub use fault::{Effect, Fault, Operation, Outcome, StandingFault};
 pub use key::{AdminKey, Key};
 pub use server::{Emulator, EmulatorError, Options};
 pub use settings::Settings;

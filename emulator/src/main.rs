@@ -11,7 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// A stateful emulator of the Boltz admin API.
 ///
 /// Keys live in memory. Faults and the ground truth are under /_emulator, without authentication: GET /_emulator/state
-/// shows every key, POST /_emulator/faults makes requests fail, PUT /_emulator/settings changes how it behaves.
+/// shows every key, POST /_emulator/faults makes requests fail, PUT /_emulator/standing-faults/{name} until DELETE of
+/// the same, PUT /_emulator/settings changes how it behaves.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {

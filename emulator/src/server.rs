@@ -5,7 +5,7 @@ use crate::{
     clock::Clock,
     connection::{self, Connection},
     control,
-    fault::{Fault, Operation},
+    fault::{Fault, Operation, StandingFault},
     key::{AdminKey, Key},
     settings::Settings,
     state::{CreateRequest, LoggedRequest, Principal, SharedState, State, lock},
@@ -138,6 +138,16 @@ impl Emulator {
     /// No more faults.
     pub fn clear_faults(&self) {
         lock(&self.state).faults.clear();
+    }
+
+    /// A fault that stays until it is lifted. Another one of that name is replaced.
+    pub fn stand(&self, name: &str, fault: StandingFault) {
+        lock(&self.state).standing.insert(name.to_owned(), fault);
+    }
+
+    /// The fault of that name stands no longer.
+    pub fn lift(&self, name: &str) {
+        lock(&self.state).standing.remove(name);
     }
 
     /// How many requests the faults that wait are for.

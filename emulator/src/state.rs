@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Clock,
-    fault::{Fault, Operation},
+    fault::{Fault, Operation, StandingFault},
     key::{AdminKey, Key, random_text},
     rate::TokenBucket,
     settings::Settings,
@@ -141,6 +141,8 @@ pub struct State {
     pub keys: Vec<Key>,
     /// Faults that wait for their requests.
     pub faults: VecDeque<Fault>,
+    /// Faults that stay until they are lifted, by their names.
+    pub standing: BTreeMap<String, StandingFault>,
     /// Every request.
     pub requests: Vec<LoggedRequest>,
     /// Wakes the held requests.
@@ -171,10 +173,26 @@ impl State {
         };
     }
 
-    /// The first fault for the operation, one time less.
-    pub fn take_fault(&mut self, operation: Operation) -> Option<Fault> {
-        let index =
-            self.faults.iter().position(|fault| fault.operation.is_none_or(|wanted| wanted == operation))?;
+    /// The first fault for the operation, one time less; else the first that stands.
+    pub fn take_fault(
+        &mut self,
+        operation: Operation,
+        subject: &str,
+        workspace: Option<&str>,
+    ) -> Option<Fault> {
+        let counted =
+            self.faults.iter().position(|fault| fault.operation.is_none_or(|wanted| wanted == operation));
+        let Some(index) = counted else {
+            let workspace = match operation {
+                Operation::Create => Some(workspace.unwrap_or(DEFAULT_WORKSPACE)),
+                Operation::Revoke => self.key(subject).map(|key| key.workspace_id.as_str()),
+                Operation::List | Operation::AuthMe => workspace,
+            };
+            let mut standing = self.standing.values();
+            return standing
+                .find(|standing| standing.fits(operation, subject, workspace))
+                .map(|standing| standing.fault.clone());
+        };
         let fault = self.faults.get_mut(index)?;
         let taken = fault.clone();
         fault.times = fault.times.saturating_sub(1);

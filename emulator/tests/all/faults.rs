@@ -1,7 +1,7 @@
 //! Faults on demand.
 
 use crate::client::{Bed, KEYS, eventually, ok, refused, send, text};
-use boltz_emulator::{Effect, Fault, Operation, Outcome, Settings};
+use boltz_emulator::{Effect, Fault, Operation, Outcome, Settings, StandingFault};
 use reqwest::{Method, header::RETRY_AFTER};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -249,4 +249,58 @@ async fn an_effect_from_before_a_reset_does_not_show_after_it() {
     assert_eq!((key.name.as_str(), &key.id), ("new", &id));
     assert_eq!(bed.emulator.requests().len(), 1);
     assert_eq!(text(&bed.list("").await["data"][0]["name"]), "new");
+}
+
+#[tokio::test]
+async fn a_fault_that_stands_stays_until_it_is_lifted_and_meets_nobody_else() {
+    let bed = Bed::new().await;
+    let (_, id) = bed.created(json!({"name": "team/one bo.x", "workspace_id": "ws_a"})).await;
+    let (_, other) = bed.created(json!({"name": "team/two bo.x", "workspace_id": "ws_b"})).await;
+    let create = |name: &str, workspace: &str| json!({"name": name, "workspace_id": workspace});
+    let status =
+        async |name: &str, workspace: &str| send(bed.create(create(name, workspace))).await.status().as_u16();
+
+    bed.emulator.stand("one", StandingFault::status(Operation::Create, 402).about("team/one"));
+    bed.emulator.stand("ws_b", StandingFault::status(Operation::Create, 409).in_workspace("ws_b"));
+    for _ in 0..3 {
+        assert_eq!(status("team/one bo.x", "ws_a").await, 402);
+        assert_eq!(status("team/two bo.x", "ws_b").await, 409);
+        assert_eq!(status("team/two bo.x", "ws_a").await, 200);
+    }
+    // One that counts its requests comes first.
+    bed.emulator.inject(Fault::once(Operation::Create, Effect::None, Outcome::status(503)));
+    assert_eq!(status("team/one bo.x", "ws_a").await, 503);
+    assert_eq!(status("team/one bo.x", "ws_a").await, 402);
+    bed.emulator.lift("one");
+    assert_eq!(status("team/one bo.x", "ws_a").await, 200);
+    assert_eq!(status("team/two bo.x", "ws_b").await, 409);
+
+    // A key to be revoked is known by its id and its workspace.
+    bed.emulator.stand("id", StandingFault::status(Operation::Revoke, 404).about(&id));
+    assert_eq!(send(bed.revoke(&id)).await.status(), 404);
+    assert!(bed.emulator.key(&id).unwrap().revoked_at.is_none(), "without effect");
+    bed.emulator.stand("ws_b", StandingFault::status(Operation::Revoke, 403).in_workspace("ws_b"));
+    assert_eq!(send(bed.revoke(&other)).await.status(), 403);
+    bed.emulator.lift("id");
+    bed.emulator.lift("ws_b");
+    ok(bed.revoke(&id)).await;
+    ok(bed.revoke(&other)).await;
+
+    // As JSON.
+    let fault = json!({
+        "fault": {"operation": "list", "outcome": {"status": {"status": 404}}},
+        "workspace": "ws_a",
+    });
+    let stood = bed.control(Method::PUT, "standing-faults/list", fault).await;
+    assert_eq!(stood.status(), 204);
+    let standing = bed.control(Method::GET, "standing-faults", json!(null)).await;
+    assert_eq!(standing.json::<serde_json::Value>().await.unwrap()["list"]["workspace"], "ws_a");
+    let list =
+        async |query: &str| send(bed.request(Method::GET, &format!("{KEYS}{query}"))).await.status().as_u16();
+    assert_eq!((list("?workspace_id=ws_a").await, list("").await), (404, 200));
+    for expected in [204, 404] {
+        let lifted = bed.control(Method::DELETE, "standing-faults/list", json!(null)).await;
+        assert_eq!(lifted.status(), expected);
+    }
+    assert_eq!(list("?workspace_id=ws_a").await, 200);
 }

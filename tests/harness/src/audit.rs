@@ -20,6 +20,9 @@ pub struct AuditEvent {
     /// What was answered.
     #[serde(default)]
     pub response_status: AuditStatus,
+    /// When it came.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: jiff::Timestamp,
     stage: String,
 }
 
