@@ -105,6 +105,13 @@ pub struct BoltzApiKeySpec {
     pub suspend: bool,
 }
 
+impl BoltzApiKeySpec {
+    /// The name of the Secret that it asks for: by default that of the object.
+    pub fn secret_name<'a>(&'a self, object_name: &'a str) -> &'a str {
+        self.secret.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(object_name)
+    }
+}
+
 /// Live or test mode of a key, in Boltz's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

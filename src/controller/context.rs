@@ -37,6 +37,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The events.
     pub events: Events,
+    /// The UIDs of objects whose Secret's name may have become free.
+    freed: Mutex<HashSet<String>>,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>>,
     pub(super) permits: Semaphore,
 }
@@ -51,8 +53,6 @@ pub struct ObjectState {
     pub(super) values: HashMap<AttemptId, SecretString>,
     /// The newest version of the object that a read or an own write showed.
     pub(super) latest: Option<WatchedApiKey>,
-    /// Something happened that may cure what stands against the Secret's name.
-    pub(super) secret_may_be_free: bool,
 }
 
 impl ObjectState {
@@ -98,6 +98,7 @@ impl Context {
             clock,
             metrics,
             events,
+            freed: Mutex::default(),
             states: Mutex::default(),
             permits: Semaphore::new(usize::from(limits.concurrency)),
         }
@@ -125,6 +126,16 @@ impl Context {
         for event in &effects.events {
             self.events.publish(object, event.clone());
         }
+    }
+
+    /// The Secret that may stand in the object's way is gone.
+    pub(super) fn mark_freed(&self, uid: String) {
+        self.freed.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+    }
+
+    /// Whether that was said of the object since it was last asked.
+    pub(super) fn take_freed(&self, uid: &str) -> bool {
+        self.freed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }
 
     pub(super) fn states(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>> {

@@ -28,7 +28,7 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Act
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
-    if std::mem::take(&mut state.secret_may_be_free) {
+    if cached.metadata.uid.as_deref().is_some_and(|uid| context.take_freed(uid)) {
         state.memory.lift_secret_troubles();
     }
     let mut facts = observe::from_caches(context, &mut state, cached);

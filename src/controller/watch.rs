@@ -215,6 +215,18 @@ async fn watch_secrets(
             let _ = trigger.send(object);
         }
     };
+    // Whoever waits for the name of a Secret that has gone tries at once.
+    let free_name = |metadata: &SecretMetadata| {
+        let waits = |object: &Arc<WatchedApiKey>| {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            let wanted = object.spec.as_ref().map_or(name, |spec| spec.secret_name(name));
+            object.metadata.namespace.as_ref() == Some(&metadata.namespace) && wanted == metadata.name
+        };
+        for object in store.state().into_iter().filter(waits) {
+            context.mark_freed(object.metadata.uid.clone().unwrap_or_default());
+            let _ = trigger.send(ObjectRef::from_obj(object.as_ref()));
+        }
+    };
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => relist = context.secrets.begin_relist(),
@@ -228,6 +240,7 @@ async fn watch_secrets(
             Ok(Event::InitDone) => {
                 for metadata in context.secrets.end_relist(relist, namespace.as_deref()) {
                     look_at(&metadata);
+                    free_name(&metadata);
                 }
             }
             Ok(Event::Delete(secret)) => {
@@ -235,6 +248,7 @@ async fn watch_secrets(
                     let version = Some(metadata.resource_version.as_str());
                     context.secrets.remove(&metadata.namespace, &metadata.name, version);
                     look_at(&metadata);
+                    free_name(&metadata);
                 }
             }
             Err(error) => {

@@ -99,8 +99,7 @@ impl ObjectFacts {
 
     /// The name of the Secret that the spec asks for; the object's own by default.
     pub fn secret_name(&self) -> &str {
-        let asked = self.spec.as_ref().ok().and_then(|spec| spec.secret.name.as_deref());
-        asked.filter(|name| !name.is_empty()).unwrap_or(&self.name)
+        self.spec.as_ref().map_or(&self.name, |spec| spec.secret_name(&self.name))
     }
 }
 

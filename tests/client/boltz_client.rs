@@ -3,14 +3,16 @@
 use boltz_emulator::{AdminKey, Effect as When, Emulator, Fault, Operation, Options, Outcome, Settings};
 use boltz_harness::eventually;
 use boltz_operator::{
-    boltz::{
-        BoltzClient, BoltzClientOptions, BoltzError, BoltzErrorKind, CreateKeyRequest, CreatedKey, Effect,
-        KeyMode, Revocation,
-    },
+    boltz::{BoltzClient, BoltzClientOptions, BoltzError, CreateKeyRequest, CreatedKey, KeyMode, Revocation},
     observability::metrics::Metrics,
+    plan::{BoltzErrorKind, Effect},
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -134,8 +136,8 @@ async fn revoked_is_revoked_however_boltz_says_it() {
         };
         assert!(!details.is_active && bed.emulator.active_keys().is_empty());
         let again = bed.client.revoke_key(&id).await.unwrap();
-        assert_eq!(matches!(again, Revocation::AlreadyGone), revoking_twice_fails);
-        assert_eq!(bed.client.revoke_key("key_unknown").await.unwrap(), Revocation::AlreadyGone);
+        assert_eq!(matches!(again, Revocation::AlreadyRevoked), revoking_twice_fails);
+        assert_eq!(bed.client.revoke_key("key_unknown").await.unwrap(), Revocation::NotFound);
     }
 }
 
@@ -154,6 +156,20 @@ async fn a_revocation_that_leaves_the_key_active_is_none() {
     assert_eq!(bed.emulator.active_keys().len(), 1);
 }
 
+/// RFC 3986, section 2.3: what needs no encoding is sent as it is, for gateways that compare text.
+#[tokio::test]
+async fn unreserved_characters_of_an_id_are_sent_as_they_are() {
+    let bed = Bed::new().await;
+    let paths = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&paths);
+    let client = bed.client.clone().through(tower::service_fn(move |request: reqwest::Request| {
+        seen.lock().unwrap().push(request.url().path().to_owned());
+        async { Err(SendError::Timeout) }
+    }));
+    client.revoke_key("key_a-B.9~").await.unwrap_err();
+    assert_eq!(*paths.lock().unwrap(), ["/compute/v1/admin/api-keys/key_a-B.9~/revoke"]);
+}
+
 #[tokio::test]
 async fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
     let bed = Bed::new().await;
@@ -166,11 +182,11 @@ async fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
         format!("{victim}#"),
         "a b\u{e9}\u{0}".to_owned(),
     ] {
-        assert_eq!(bed.client.revoke_key(&id).await.unwrap(), Revocation::AlreadyGone, "{id}");
+        assert_eq!(bed.client.revoke_key(&id).await.unwrap(), Revocation::NotFound, "{id}");
     }
     for id in ["", ".", ".."] {
         let error = bed.client.revoke_key(id).await.unwrap_err();
-        assert_eq!((error.effect(), error.kind()), (Effect::None, BoltzErrorKind::Rejected));
+        assert_eq!((error.effect(), error.kind()), (Effect::None, BoltzErrorKind::Invalid));
     }
     assert_eq!(bed.emulator.active_keys().len(), 1, "nothing else was revoked");
 }
@@ -197,16 +213,16 @@ async fn a_server_without_auth_me_is_no_error() {
 
 #[tokio::test]
 async fn every_status_is_sorted_by_its_meaning_and_by_what_it_may_have_done() {
-    use BoltzErrorKind::{RateLimited, Rejected, Unauthorized, Unavailable};
+    use BoltzErrorKind::{Invalid, RateLimited, Refused, Unauthorized, Unavailable};
     let bed = Bed::new().await;
     for (status, kind, effect) in [
-        (400, Rejected, Effect::None),
+        (400, Invalid, Effect::None),
         (401, Unauthorized, Effect::None),
         (403, Unauthorized, Effect::None),
-        (404, Rejected, Effect::None),
+        (404, Refused, Effect::None),
         (408, Unavailable, Effect::Unknown),
         (409, Unavailable, Effect::Unknown),
-        (422, Rejected, Effect::None),
+        (422, Invalid, Effect::None),
         (429, RateLimited, Effect::Unknown),
         (500, Unavailable, Effect::Unknown),
         (503, Unavailable, Effect::Unknown),

@@ -1,11 +1,11 @@
 //! Boltz refuses, for once or for a while. Somebody cures it there, and nobody tells the operator.
 
 use crate::{
-    bed::{Bed, is, run_rows},
-    causes::{
+    lifecycle::causes::{
         PROMPT, TOLD, Verdict, is_revoked, is_well, neighbour_is_served, quiet, right_keys_live, says,
         warning_says, with_neighbour,
     },
+    test_env::{Bed, is, run_rows},
 };
 use boltz_emulator::{Effect, Fault, Operation, Outcome, StandingFault};
 use jiff::Timestamp;

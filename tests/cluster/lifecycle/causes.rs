@@ -1,6 +1,6 @@
 //! Real causes of faults that stay, and what is asked of the operator while they do.
 
-use crate::bed::{Bed, PATIENCE, condition, create_namespace, is, observed};
+use crate::test_env::{Bed, PATIENCE, condition, create_namespace, is, observed};
 use boltz_harness::{AuditEvent, OperatorProcess, eventually};
 use boltz_operator::api::BoltzApiKey;
 use jiff::Timestamp;

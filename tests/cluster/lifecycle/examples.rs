@@ -1,6 +1,6 @@
 //! Every manifest in `examples/` is taken by the API server as it is, and the operator issues its keys.
 
-use crate::bed::Bed;
+use crate::test_env::Bed;
 use std::{fs, path::PathBuf};
 
 #[tokio::test]

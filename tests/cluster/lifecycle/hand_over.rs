@@ -1,12 +1,12 @@
 //! What stays when an object goes, and who is served when a name is free again.
 
 use crate::{
-    bed::{Bed, Make, PATIENCE, condition, is, owned, run_rows, value_of},
-    causes::{
+    lifecycle::causes::{
         PROMPT, RECHECK, TOLD, Verdict, in_shape, is_revoked, is_revoked_by, is_well, neighbour_is_served,
         quiet, right_keys_live, rights_for_secrets, rights_for_the_rest, says, stored_anew, time_to,
         with_neighbour, with_rights_of_its_own,
     },
+    test_env::{Bed, Make, PATIENCE, condition, is, owned, run_rows, value_of},
 };
 use boltz_emulator::Operation;
 use boltz_harness::eventually;

@@ -1,12 +1,12 @@
 //! The API server refuses, or fails at, the operator's writes of the objects themselves, or of their status.
 
 use crate::{
-    bed::{Bed, record_of, run_rows},
-    causes::{
+    lifecycle::causes::{
         Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, is_down, is_revoked, is_revoked_by, is_well,
         neighbour_is_served, quiet, right_keys_live, says, stored_anew, time_to, until_refused,
         with_neighbour,
     },
+    test_env::{Bed, record_of, run_rows},
 };
 use boltz_emulator::Operation;
 use jiff::Timestamp;
@@ -72,7 +72,7 @@ async fn object_refused(row: &'static str, on: (&'static str, &'static str), den
         verdict
             .within(PROMPT, "a new object gets its key", async || {
                 let secret = bed.secrets().get("new").await.map_err(|error| error.to_string())?;
-                let id = bed.emulator.authenticate(&crate::bed::value_of(&secret, "BOLTZ_API_KEY"));
+                let id = bed.emulator.authenticate(&crate::test_env::value_of(&secret, "BOLTZ_API_KEY"));
                 if id == Some(record_of(&secret).key_id) { Ok(()) } else { Err(format!("{id:?}")) }
             })
             .await;

@@ -3,12 +3,12 @@
 //! the cause is gone.
 
 use crate::{
-    bed::{Bed, Make, PATIENCE, is, run_rows},
-    causes::{
+    lifecycle::causes::{
         Backend, LABEL, Obstacle, PROMPT, RECHECK, TOLD, Verdict, calls, in_shape, is_down, is_revoked,
         is_revoked_by, is_well, kinds, neighbour_is_served, quiet, right_keys_live, rights_for_secrets, says,
         silence, stored_anew, time_to, until_altered, until_refused, with_neighbour, with_rights_of_its_own,
     },
+    test_env::{Bed, Make, PATIENCE, is, run_rows},
 };
 use boltz_emulator::{Operation, Settings, StandingFault};
 use boltz_harness::eventually;

@@ -1,11 +1,11 @@
 //! What the operator writes is taken, and undone again: by an admission policy, or by somebody who is as fast.
 
 use crate::{
-    bed::{Bed, condition, is, record_of, run_rows},
-    causes::{
+    lifecycle::causes::{
         Obstacle, RECHECK, TOLD, Verdict, is_well, neighbour_is_served, quiet, right_keys_live, says,
         until_altered, until_refused, with_neighbour,
     },
+    test_env::{Bed, condition, is, record_of, run_rows},
 };
 use boltz_emulator::Operation;
 use jiff::Timestamp;

@@ -1,11 +1,11 @@
 //! Workloads that cannot be restarted: what is more important does not wait for them.
 
 use crate::{
-    bed::{Bed, run_rows},
-    causes::{
+    lifecycle::causes::{
         Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, is_revoked, is_revoked_by, is_well,
         neighbour_is_served, quiet, says, silence, time_to, until_refused, warning_says, with_neighbour,
     },
+    test_env::{Bed, run_rows},
 };
 use jiff::Timestamp;
 use kube::{
