@@ -3,7 +3,10 @@
 use boltz_emulator::{AdminKey, Effect as When, Emulator, Fault, Operation, Options, Outcome, Settings};
 use boltz_harness::eventually;
 use boltz_operator::{
-    boltz::{BoltzClient, BoltzClientOptions, BoltzError, CreateKeyRequest, CreatedKey, KeyMode, Revocation},
+    boltz::{
+        BoltzClient, BoltzClientOptions, BoltzError, CreateKeyRequest, CreatedKey, KeyMode, Revocation,
+        SendError,
+    },
     observability::metrics::Metrics,
     plan::{BoltzErrorKind, Effect},
 };
