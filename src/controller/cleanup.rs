@@ -3,7 +3,7 @@
 use super::{Context, ObjectState, execute::revoke_key, observe};
 use crate::{
     api::{Mode, WatchedApiKey},
-    plan::{Effects, Facts, RevokeReason, Slot, Step},
+    plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
 };
 use kube::{
     ResourceExt,
@@ -61,10 +61,25 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
             .collect();
         for (uid, shared) in gone {
             let mut state = shared.lock().await;
-            let read = context.kubernetes.get_object(&state.namespace, &state.name).await;
-            let is_gone = read.is_ok_and(|read| read.and_then(|object| object.uid()).as_ref() != Some(&uid));
-            let Some(latest) = state.latest.clone().map(Arc::new).filter(|_| is_gone) else { continue };
+            let Some(latest) = state.latest.clone().map(Arc::new) else { continue };
             let facts = observe::from_caches(context, &mut state, &latest);
+            let now = context.clock.now().monotonic;
+            let waits = |slot| state.memory.trouble(&slot, now).is_some();
+            let left_behind = state.memory.left_behind(!facts.object.owns_its_secret());
+            let all_wait = !left_behind.is_empty() && left_behind.into_iter().map(Slot::Revoke).all(waits);
+            if all_wait || waits(Slot::Read) {
+                continue;
+            }
+            let step = Step::ReadLive;
+            let answer = match context.kubernetes.get_object(&state.namespace, &state.name).await {
+                Ok(read) if read.as_ref().and_then(ResourceExt::uid).as_ref() == Some(&uid) => Answer::Stale,
+                Ok(_) => Answer::Gone,
+                Err(error) => Answer::ApiFailed(error.failure()),
+            };
+            let effects = state.apply(&step, answer, &facts, context);
+            if !effects.is_gone {
+                continue;
+            }
             if revoke_left_behind(context, &mut state, &facts).await {
                 context.states().remove(&uid);
                 let recreated = stores.iter().flat_map(Store::state).any(|object| {

@@ -328,7 +328,7 @@ impl Failing<'_> {
                     let at_once = Block { reason, message: told, until: Some(self.now.monotonic) };
                     self.set(1, at_once, false);
                 } else {
-                    self.failed(Failure::Passing, reason, told, None, false);
+                    self.failed(Failure::Conflict, reason, told, None, false);
                 }
             }
             Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {

@@ -6,8 +6,10 @@ use std::time::Duration;
 /// The kinds of failure, by who can cure them and how soon a new try is worth its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It may pass by itself at any moment: no answer, an overload, a newer version.
+    /// It may pass by itself at any moment: no answer, an overload.
     Passing,
+    /// Again and again another version is there, or something that no read shows. Each try costs a read, too.
+    Conflict,
     /// Somebody has to change something first.
     Refused,
     /// The request itself cannot be right: 400 and 422 of Boltz.
@@ -21,6 +23,7 @@ pub enum Failure {
 pub fn patience(slot: &Slot, failure: Failure, settings: &Settings) -> Backoff {
     let recheck = settings.recheck;
     match (slot, failure) {
+        (_, Failure::Conflict) => Backoff::from_secs(1, 600),
         (Slot::Preflight, Failure::Refused) => Backoff { first: recheck, longest: recheck * 5 },
         (Slot::Preflight, _) => Backoff::from_secs(1, 300),
         // Each of these tries costs a key that is minted and revoked.

@@ -89,10 +89,11 @@ pub fn desired_status(
     let overlap = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
     let end = later(now.wall, overlap.map_or(LAST_USED_COARSENESS, |rotation| rotation.overlap));
     for key in facts.named_keys().into_iter().filter(|key| status.key_id.as_ref() != Some(&key.id)) {
-        // One without an end was current until now, and the record could not be written to say so.
-        let revoke_after = key.revoke_after.unwrap_or(end);
         if facts.may_live(settings, now, &key) {
             let before = old.previous_keys.iter().find(|previous| previous.key_id == key.id);
+            // One without an end was current until now, and the record could not be written to say so.
+            let reported = before.map_or(end, |previous| previous.revoke_after.0);
+            let revoke_after = key.revoke_after.unwrap_or(reported);
             status.previous_keys.push(PreviousKeyStatus {
                 last_used_at: coarse(
                     before.and_then(|previous| previous.last_used_at.as_ref()),

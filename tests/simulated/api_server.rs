@@ -61,6 +61,8 @@ pub struct ApiServer {
     pub changed: watch::Sender<u64>,
     /// Writes by the operator that changed something or were dry runs, in words.
     pub writes: Vec<String>,
+    /// An admission webhook takes the operator's marks out of writes of that resource.
+    pub stripped: Option<Resource>,
 }
 
 impl ApiServer {
@@ -73,6 +75,7 @@ impl ApiServer {
             history: Vec::new(),
             changed: watch::Sender::new(100),
             writes: Vec::new(),
+            stripped: None,
         }
     }
 
@@ -106,8 +109,10 @@ impl ApiServer {
                 Some(object) => (StatusCode::OK, Json::clone(object)),
                 None => not_found(name),
             },
-            (&Method::POST, None) => self.create(&target, &call.body, dry_run),
-            (&Method::PATCH, Some(name)) => self.patch(&target, name, &call.body, dry_run),
+            (&Method::POST, None) => self.create(&target, &self.admit(&target, &call.body), dry_run),
+            (&Method::PATCH, Some(name)) => {
+                self.patch(&target, name, &self.admit(&target, &call.body), dry_run)
+            }
             (&Method::DELETE, Some(name)) => self.delete(&target, name, &call.body),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "no such method"),
         };
@@ -118,6 +123,15 @@ impl ApiServer {
         }
         let answer = if call.wants_metadata && status.is_success() { metadata_of(&answer) } else { answer };
         (status, answer)
+    }
+
+    /// What the admission webhook makes of a write.
+    fn admit(&self, target: &Target, body: &Json) -> Json {
+        let mut body = body.clone();
+        if self.stripped == Some(target.resource) && !target.is_status {
+            take_marks_off(&mut body);
+        }
+        body
     }
 
     fn find(&self, target: &Target, name: &str) -> Option<&Arc<Json>> {
@@ -350,6 +364,19 @@ pub fn text(value: &Json) -> &str {
 
 fn whole_seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Takes our labels, annotations and finalizers off.
+fn take_marks_off(object: &mut Json) {
+    let metadata = &mut object["metadata"];
+    for field in ["labels", "annotations"] {
+        if let Some(map) = metadata[field].as_object_mut() {
+            map.retain(|name, _| !name.starts_with("boltz.bio/"));
+        }
+    }
+    if let Some(finalizers) = metadata["finalizers"].as_array_mut() {
+        finalizers.retain(|finalizer| !text(finalizer).starts_with("boltz.bio/"));
+    }
 }
 
 pub fn failure(code: StatusCode, reason: &str, message: &str) -> Answer {

@@ -34,6 +34,8 @@ pub enum Fault {
     Late(Duration),
     /// A 503 without effect.
     Refused,
+    /// It is answered with that status, without effect.
+    Status(u16),
     /// It takes effect, and is answered with a 429 or 503.
     RefusedThoughDone(u16),
     /// It is answered with a 503, and takes effect that much later: a gateway gave up.
@@ -112,6 +114,7 @@ impl Life {
                 Err(Failure::Broken)
             }
             Some(Fault::Refused) => Ok(refusal(503)),
+            Some(Fault::Status(status)) => Ok(refusal(status)),
             Some(Fault::RefusedThoughDone(status)) => {
                 effect().await;
                 Ok(refusal(status))
@@ -151,6 +154,9 @@ impl Life {
         let world = Arc::clone(&self.world);
         let dry = if call.query.contains_key("dryRun") { " dry" } else { "" };
         let what = format!("{} {}{dry}", call.method, call.path);
+        if what.ends_with("/status") {
+            world.tell(format!("  {}: {}", self.process, call.body["status"]));
+        }
         let (status, body) = self
             .meet(what, move || async move {
                 let (status, answer) = world.call(&call);
@@ -202,7 +208,15 @@ fn response<T>(status: StatusCode, body: T) -> Response<T> {
 
 fn refusal(status: u16) -> Whole {
     let code = StatusCode::from_u16(status).unwrap();
-    let (code, answer) = api_server::failure(code, "ServiceUnavailable", "a fault of the simulation");
+    let reason = match status {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "ServiceUnavailable",
+    };
+    let (code, answer) = api_server::failure(code, reason, "a fault of the simulation");
     (code, answer.to_string().into_bytes())
 }
 

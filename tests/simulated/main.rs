@@ -10,6 +10,7 @@ mod fault_injection;
 mod fault_pairs;
 mod process;
 mod random_faults;
+mod standing_faults;
 mod threads;
 mod watch_stream;
 mod world;

@@ -1,0 +1,194 @@
+//! Faults that stay, under the real controller and executor: every call of a key's story answered in one way for three
+//! hours of virtual time. The operator makes few calls, and all is well after the cure.
+
+use crate::{
+    api_server::Resource,
+    fault_injection::{Fault, Met, lock},
+    process::Process,
+    threads::play_all,
+    world::{MINUTE, SECOND, World},
+};
+use boltz_emulator::Settings;
+use boltz_operator::api::annotations::{ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::time::sleep;
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// The calls that a story makes, in the order of methods and paths.
+const CALLS: [&str; 12] = [
+    "POST /api/v1/namespaces/team/secrets dry",
+    "PATCH /api/v1/namespaces/team/secrets/key dry",
+    "POST /api/v1/namespaces/team/secrets",
+    "PATCH /api/v1/namespaces/team/secrets/key",
+    "GET /api/v1/namespaces/team/secrets/key",
+    "DELETE /api/v1/namespaces/team/secrets/key",
+    "PATCH /apis/boltz.bio/v1alpha1/namespaces/team/boltzapikeys/key",
+    "PATCH /apis/boltz.bio/v1alpha1/namespaces/team/boltzapikeys/key/status",
+    "GET /apis/boltz.bio/v1alpha1/namespaces/team/boltzapikeys/key",
+    "PATCH /apis/apps/v1/namespaces/team/deployments/worker",
+    "Boltz POST /compute/v1/admin/api-keys",
+    "Boltz POST /compute/v1/admin/api-keys/*/revoke",
+];
+const FAULTS: [Fault; 8] = [
+    Fault::Status(403),
+    Fault::Status(404),
+    Fault::Status(409),
+    Fault::Status(422),
+    Fault::Status(429),
+    Fault::Status(500),
+    Fault::Silent,
+    Fault::Cut,
+];
+
+type Story = fn(&Arc<World>);
+
+/// What happens once the fault stands. The object is there and has its key, but in the first.
+const STORIES: [(&str, Story); 6] = [
+    ("a first key", |_| {}),
+    ("a rotation", |world| world.annotate(ROTATE_ANNOTATION, "1")),
+    ("a leak", |world| world.annotate(ROTATE_NOW_ANNOTATION, "1")),
+    ("another data key", |world| world.edit(json!({"spec": {"secret": {"key": "OTHER"}}}))),
+    ("a Secret that is taken away", |world| world.delete_secret()),
+    ("a deletion", |world| world.delete()),
+];
+
+fn kind(met: &Met) -> String {
+    match met.what.strip_suffix("/revoke").and_then(|path| path.rsplit_once('/')) {
+        Some((path, _)) => format!("{path}/*/revoke"),
+        None => met.what.clone(),
+    }
+}
+
+/// Calls about the object; passes, events and the check of the admin key are the account's.
+fn is_counted(what: &str) -> bool {
+    !what.ends_with("/events")
+        && !what.ends_with("/auth/me")
+        && what != "Boltz GET /compute/v1/admin/api-keys"
+}
+
+#[derive(Default)]
+struct Counts {
+    api: AtomicUsize,
+    boltz: AtomicUsize,
+    struck: AtomicUsize,
+}
+
+/// Plays a story under a fault that stays for three hours. Answers how often it struck.
+async fn play(story: (&'static str, Story), call: &'static str, fault: Fault) -> usize {
+    let world = World::new(Settings::default());
+    let process = Process::start(&world, 1);
+    sleep(SECOND).await;
+    let what = format!("{}, {call}: {fault:?}", story.0);
+    let targets = json!([{"kind": "Deployment", "name": "worker"}]);
+    let create = || world.create(&json!({"rotation": {"overlap": "10m"}, "rolloutRestartTargets": targets}));
+    let is_first = story.0 == STORIES[0].0;
+    if !is_first {
+        create();
+        world.good(&format!("{what}: before")).await;
+    }
+    let counts = Arc::new(Counts::default());
+    let counted = Arc::clone(&counts);
+    world.faults(move |met| {
+        let kind = kind(met);
+        if is_counted(&met.what) {
+            let counter = if kind.starts_with("Boltz") { &counted.boltz } else { &counted.api };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        (kind == call).then(|| {
+            counted.struck.fetch_add(1, Ordering::Relaxed);
+            fault
+        })
+    });
+    if is_first {
+        create();
+    }
+    story.1(&world);
+    for hour in 1..=3 {
+        sleep(HOUR).await;
+        let (api, boltz) = (counts.api.load(Ordering::Relaxed), counts.boltz.load(Ordering::Relaxed));
+        let (most_api, most_boltz) = (120 + 30 * (hour - 1), 40 + 12 * (hour - 1));
+        assert!(
+            api <= most_api && boltz <= most_boltz,
+            "{what}: {api} calls to the API server and {boltz} to Boltz in {hour} h\n{}",
+            world.transcript()
+        );
+    }
+    world.faults(|_| None);
+    // The longest wait after a refusal, and what then has to settle.
+    sleep(62 * MINUTE).await;
+    world.good(&what).await;
+    drop(process);
+    counts.struck.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_may_fail_in_every_way_for_hours() {
+    let mut cases = Vec::new();
+    for story in STORIES {
+        for call in CALLS {
+            // The API server's own word that the object is gone is believed.
+            let is_no_fault = |fault: &Fault| call.starts_with("GET /apis") && *fault == Fault::Status(404);
+            cases.extend(
+                FAULTS.into_iter().filter(|fault| !is_no_fault(fault)).map(|fault| (story, call, fault)),
+            );
+        }
+    }
+    let struck = std::sync::Mutex::new(BTreeMap::<&str, usize>::new());
+    let cells = AtomicUsize::new(0);
+    play_all("standing faults", &cases, async |(story, call, fault)| {
+        let times = play(story, call, fault).await;
+        cells.fetch_add(usize::from(times > 0), Ordering::Relaxed);
+        *lock(&struck).entry(call).or_default() += times;
+    });
+    let cells = cells.load(Ordering::Relaxed);
+    println!("{cells} cells in which the fault struck");
+    assert!(cells >= 200, "only {cells}");
+}
+
+/// An admission webhook that takes the operator's marks out of what it writes.
+#[tokio::test(start_paused = true)]
+async fn what_a_webhook_undoes_is_not_done_again_and_again() {
+    for resource in [Resource::Secrets, Resource::ApiKeys] {
+        for story in STORIES {
+            let world = World::new(Settings::default());
+            let _process = Process::start(&world, 1);
+            sleep(SECOND).await;
+            let create = || world.create(&json!({"rotation": {"overlap": "10m"}}));
+            let is_first = story.0 == STORIES[0].0;
+            if !is_first {
+                create();
+                world.good("before").await;
+            }
+            lock(&world.server).stripped = Some(resource);
+            let counts = Arc::new(Counts::default());
+            let counted = Arc::clone(&counts);
+            world.faults(move |met| {
+                if is_counted(&met.what) {
+                    let is_boltz = met.what.starts_with("Boltz");
+                    let counter = if is_boltz { &counted.boltz } else { &counted.api };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+                None
+            });
+            if is_first {
+                create();
+            }
+            story.1(&world);
+            sleep(HOUR).await;
+            let (api, boltz) = (counts.api.load(Ordering::Relaxed), counts.boltz.load(Ordering::Relaxed));
+            let what = format!("{}: {resource:?}", story.0);
+            assert!(api <= 120 && boltz <= 40, "{what}: {api}, {boltz}\n{}", world.transcript());
+            lock(&world.server).stripped = None;
+            sleep(62 * MINUTE).await;
+            world.good(&what).await;
+        }
+    }
+}
