@@ -317,9 +317,13 @@ impl Failing<'_> {
 
     fn api_failed(&mut self, step: &Step, failure: &ApiFailure, effects: &mut Effects) {
         let reason = if failure.by_policy { Reason::PolicyDenied } else { self.reason() };
-        let told = format!("{}: {}", self.what(), failure.message);
+        let told = format!("{}: {} The operator tries again.", self.what(), as_sentence(&failure.message));
         effects.counts.push(Count::StepFailed);
-        effects.log(EventKind::Warning, "a call to the API server failed", None, told.as_str());
+        let message = match step {
+            Step::Store { .. } => "a key was not stored",
+            _ => "a call to the API server failed",
+        };
+        effects.log(EventKind::Warning, message, None, told.as_str());
         match failure.verdict {
             Verdict::Conflict => {
                 self.memory.must_read = true;
@@ -392,6 +396,12 @@ impl Failing<'_> {
         };
         effects.log(EventKind::Warning, message, key_id, failure.message.as_str());
     }
+}
+
+/// The API server's words as a sentence of their own.
+fn as_sentence(words: &str) -> String {
+    let words = words.trim_end();
+    if words.ends_with(['.', '!', '?']) { words.to_owned() } else { format!("{words}.") }
 }
 
 /// What the event of a rotation says. A key that is revoked at once needs no word about until when it works.

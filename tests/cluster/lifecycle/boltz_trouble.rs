@@ -78,27 +78,25 @@ async fn a_server_without_auth_me_will_do() {
 }
 
 #[tokio::test]
-async fn refused_parameters_are_not_tried_again_until_the_spec_changes() {
+async fn refused_parameters_are_tried_again_when_the_spec_changes_and_once_after_a_restart() {
     let mut bed = Bed::new().await;
-    bed.emulator.inject(Fault::once(
-        Operation::Create,
-        Effect::None,
-        Outcome::Status {
-            status: 422,
-            headers: Default::default(),
-            body: Some(r#"{"code":"VALIDATION_ERROR","message":"no such workspace"}"#.to_owned()),
-        },
-    ));
+    let outcome = Outcome::Status {
+        status: 422,
+        headers: Default::default(),
+        body: Some(r#"{"code":"VALIDATION_ERROR","message":"no such workspace"}"#.to_owned()),
+    };
+    bed.emulator.inject(Fault { times: 2, ..Fault::once(Operation::Create, Effect::None, outcome) });
     bed.create("refused", json!({"workspaceID": "ws_wrong"})).await;
     let object = bed.not_ready("refused", "BoltzRejected").await;
     assert!(is(&object, "Stalled"));
     assert!(condition(&object, "Ready").unwrap().message.contains("no such workspace"));
     bed.passes(2).await;
+    assert_eq!(bed.emulator.count(Operation::Create), 1, "the next try comes after a minute");
     bed.operator.terminate();
     bed.operator.restart().unwrap();
     bed.operator.wait_ready().await.unwrap();
     bed.passes(2).await;
-    assert_eq!(bed.emulator.count(Operation::Create), 1, "not even over a restart");
+    assert_eq!(bed.emulator.count(Operation::Create), 2, "a restart forgets the wait, and tries once");
     bed.patch("refused", json!({"spec": {"workspaceID": "ws_right"}})).await;
     bed.judge("refused").await;
 }

@@ -35,7 +35,7 @@ struct Retained {
 }
 
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn retain_survives_every_kind_of_deletion() {
     use PropagationPolicy::{Background, Foreground, Orphan};
     let retain = json!({"deletionPolicy": "Retain"});
@@ -143,7 +143,7 @@ async fn is_retained(row: Retained) {
 
 /// Who gave up `Retain` again has a Secret that goes with the object.
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn a_secret_has_an_owner_again_when_it_is_not_retained_any_more() {
     let bed = Bed::new().await;
     let owned = async |wanted: bool| {
@@ -190,7 +190,7 @@ enum Holder {
 }
 
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn who_waits_for_a_name_has_it_as_soon_as_it_is_free() {
     let rows = [
         ("the other object is deleted", Holder::Deleted),
@@ -301,7 +301,7 @@ async fn foreign(bed: &Bed, name: &str) {
 
 /// The object is to use a name that is taken: its key goes on working where it is, and every other duty is done.
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn an_object_whose_secret_may_not_move_goes_on() {
     let mut verdict = Verdict::new("a move to a taken name");
     let mut bed = Bed::new().await;
@@ -354,7 +354,7 @@ async fn an_object_whose_secret_may_not_move_goes_on() {
 
 /// All rights in one of two namespaces go, and come back.
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn a_namespace_that_loses_all_rights_is_served_again_when_it_has_them() {
     let mut verdict = Verdict::new("no rights at all");
     let mut bed = Bed::new().await;

@@ -148,7 +148,7 @@ fn refusals() -> Vec<Refusal> {
 
 /// `ROW="an immutable Secret" cargo test --test lifecycle a_refused_secret -- --ignored --nocapture` runs one row.
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn a_refused_secret_is_told_and_stops_nothing_else() {
     run_rows(4, refusals().into_iter().map(|row| (row.name, refused(row)))).await;
 }
@@ -346,7 +346,7 @@ async fn forbidden(bed: &Bed, label: &str) {
 
 /// The way out of an immutable Secret that the message names: it is deleted, and made anew as it should be.
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn an_immutable_secret_that_is_deleted_is_made_anew() {
     let mut verdict = Verdict::new("an immutable Secret is deleted");
     let bed = Bed::new().await;
@@ -371,7 +371,7 @@ async fn an_immutable_secret_that_is_deleted_is_made_anew() {
 
 /// The API server fails, with 500 or by saying nothing, at every write of a Secret in the namespace.
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn while_secrets_cannot_be_written_nothing_claims_to_be_ready_that_is_not() {
     let rows = [
         ("a webhook that refuses connections", None, "failed calling webhook"),
@@ -517,7 +517,7 @@ async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
 
 /// An hour of a standing fault is tried in virtual time; these are its first minutes on a real API server.
 #[tokio::test]
-#[ignore = "red until standing faults are mended; takes 4 minutes"]
+#[ignore = "takes 4 minutes: make test-all runs it"]
 async fn a_refusal_that_stays_is_looked_at_ever_more_seldom() {
     let mut verdict = Verdict::new("four minutes of a refusal");
     let bed = Bed::new().await;

@@ -60,7 +60,7 @@ async fn is_restarted(bed: &Bed, kind: &str, name: &str, object: &str) -> Result
 }
 
 #[tokio::test]
-#[ignore = "red until standing faults are mended"]
+
 async fn a_workload_that_cannot_be_restarted_delays_nothing() {
     let rows = [
         ("a webhook that refuses connections", Trouble::Webhook(None), "failed calling webhook"),

@@ -1,9 +1,9 @@
 //! One process of the model: what it holds between two of its calls.
 
 use super::{SPACING, faults_of};
-use boltz_operator::plan::{Facts, Monotonic, Plan, Step};
+use boltz_operator::plan::{Facts, Monotonic, Plan, Slot, Step};
 use plan_world::{Crashed, Fault, Next, Process, World, words};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 #[derive(Clone, Debug)]
 pub struct Actor {
@@ -18,6 +18,8 @@ pub struct Actor {
     seen: Option<u64>,
     /// A pass has ended, or the time has come that it waited for.
     is_due: bool,
+    /// How often it made each call since time has passed or a user did something.
+    calls: BTreeMap<Slot, u8>,
 }
 
 /// Where it is in a reconciliation.
@@ -32,7 +34,16 @@ pub enum Phase {
 impl Actor {
     pub fn new(process: Process) -> Self {
         let phase = Phase::Idle { wake_at: None, pass_since: Some(Monotonic::default()) };
-        Self { process, phase, paused: false, naps: 0, listed: None, seen: None, is_due: true }
+        Self {
+            process,
+            phase,
+            paused: false,
+            naps: 0,
+            listed: None,
+            seen: None,
+            is_due: true,
+            calls: BTreeMap::new(),
+        }
     }
 
     /// It has done nothing yet.
@@ -67,6 +78,7 @@ impl Actor {
     }
 
     pub fn take_pass(&mut self, world: &mut World) {
+        self.forget_calls();
         self.listed = Some(world.changes());
         self.process.take_pass(world);
         if let Phase::Idle { pass_since, .. } = &mut self.phase {
@@ -75,8 +87,19 @@ impl Actor {
         }
     }
 
+    /// The most often that it made one call without time passing. Reads aside: each revocation has its own.
+    pub fn repeats(&self) -> u8 {
+        self.calls.values().copied().max().unwrap_or_default()
+    }
+
+    /// Something new happened, which may ask for the same calls again.
+    pub fn forget_calls(&mut self) {
+        self.calls.clear();
+    }
+
     /// Time has passed.
     pub fn slept(&mut self, world: &World) {
+        self.forget_calls();
         if self.paused {
             self.naps += 1;
         } else if let Phase::Idle { wake_at, pass_since } = &mut self.phase {
@@ -121,11 +144,13 @@ impl Actor {
         &mut self,
         world: &mut World,
         fault: Option<Fault>,
+        standing: Option<&(Slot, Fault)>,
         can_be_disturbed: bool,
     ) -> Result<(), Crashed> {
-        self.take_one(world, fault)?;
+        let standing = standing.cloned();
+        self.take_one(world, fault, standing.clone())?;
         while !can_be_disturbed && self.goes_on_by_itself(world) {
-            self.take_one(world, None)?;
+            self.take_one(world, None, standing.clone())?;
         }
         Ok(())
     }
@@ -135,7 +160,12 @@ impl Actor {
         self.decision(world).is_some_and(|Plan { step, .. }| step == Step::Wait)
     }
 
-    fn take_one(&mut self, world: &mut World, fault: Option<Fault>) -> Result<(), Crashed> {
+    fn take_one(
+        &mut self,
+        world: &mut World,
+        fault: Option<Fault>,
+        standing: Option<(Slot, Fault)>,
+    ) -> Result<(), Crashed> {
         let idle = Phase::Idle { wake_at: None, pass_since: None };
         self.phase = match std::mem::replace(&mut self.phase, idle) {
             Phase::Idle { .. } => {
@@ -146,7 +176,19 @@ impl Actor {
                     None => self.object_missing(world),
                 }
             }
-            Phase::Observed(mut facts) => match self.process.step(world, &mut facts, &mut |_| fault)? {
+            Phase::Observed(mut facts) => match self.process.step(world, &mut facts, &mut |step| {
+                let slot = step.slot().filter(|slot| *slot != Slot::Read);
+                if let Some(slot) = slot {
+                    let calls = self.calls.entry(slot).or_default();
+                    *calls = calls.saturating_add(1);
+                }
+                fault.or_else(|| {
+                    standing
+                        .clone()
+                        .filter(|(slot, _)| step.slot().as_ref() == Some(slot))
+                        .map(|(_, fault)| fault)
+                })
+            })? {
                 Next::Rest(decision) => Phase::Idle {
                     wake_at: decision.wake_at.map(|at| self.process.started + at.0),
                     pass_since: decision.pass_since,

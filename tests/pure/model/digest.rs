@@ -141,7 +141,8 @@ fn told(actor: &Actor, world: &World) -> String {
     }
     let (paused, naps) = (actor.paused, actor.naps);
     let (can_pass, is_due) = (actor.can_pass(world), actor.is_due(world));
-    text + &format!("{paused} {naps} {can_pass} {is_due} {}", actor.process.told())
+    let repeats = actor.repeats();
+    text + &format!("{paused} {naps} {can_pass} {is_due} {repeats} {}", actor.process.told())
 }
 
 /// The text with a number in the place of each name: names are numbered as they first appear.

@@ -10,7 +10,7 @@ mod user;
 
 use actor::{Actor, Phase};
 use boltz_operator::{
-    plan::Step,
+    plan::{Slot, Step},
     protocol::{ledger::MAX_ENTRIES, marker::AttemptId, record::MAX_PREVIOUS},
 };
 use plan_world::{Fault, Key, Process, SECOND, World};
@@ -26,6 +26,10 @@ const NAP: Duration = Duration::from_secs(100);
 const LONGEST_FREEZE: Duration = Duration::from_secs(15 * 60);
 /// More writes to the API server than any walk needs.
 const MOST_WRITES: usize = 60;
+/// A call is made once, once more after a conflict, and once more when two things ask for it.
+const MOST_REPEATS: u8 = 3;
+/// How long a fault stands.
+const STANDING: Duration = Duration::from_secs(2 * 3600);
 /// Nothing takes longer to come to rest than this.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
 
@@ -46,6 +50,8 @@ pub struct Protocol {
     pub passes: u8,
     pub users: Vec<User>,
     pub list_lag: Duration,
+    /// Calls of that slot always go wrong so.
+    pub standing: Option<(Slot, Fault)>,
 }
 
 impl Default for Protocol {
@@ -60,6 +66,7 @@ impl Default for Protocol {
             passes: 0,
             users: Vec::new(),
             list_lag: Duration::ZERO,
+            standing: None,
         }
     }
 }
@@ -299,7 +306,7 @@ impl Model for Protocol {
                 }
                 let State { world, actors, pauses, passes, .. } = &mut state;
                 let can_be_disturbed = *pauses + *passes > 0;
-                if actors[index].step(world, fault, can_be_disturbed).is_err() {
+                if actors[index].step(world, fault, self.standing.as_ref(), can_be_disturbed).is_err() {
                     state.actors[index] = state.life();
                 }
             }
@@ -338,9 +345,14 @@ impl Model for Protocol {
                 let index = state.users.iter().position(|known| *known == user)?;
                 state.users.remove(index);
                 user.act(&mut state, &self.spec);
+                state.actors.iter_mut().for_each(Actor::forget_calls);
             }
         }
         Some(state)
+    }
+
+    fn within_boundary(&self, state: &State) -> bool {
+        self.standing.is_none() || state.world.elapsed < STANDING
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -358,7 +370,12 @@ impl Model for Protocol {
             Property::always("at rest all is good", |_, state: &State| {
                 !state.is_quiescent() || state.what_is_wrong().is_none()
             }),
-            Property::always("it comes to rest", |_, state: &State| state.world.elapsed < LONGEST),
+            Property::always("it comes to rest", |model: &Protocol, state: &State| {
+                model.standing.is_some() || state.world.elapsed < LONGEST
+            }),
+            Property::always("no call is repeated without time passing", |_, state: &State| {
+                state.actors.iter().all(|actor| actor.repeats() <= MOST_REPEATS)
+            }),
             Property::always("writes are bounded", |_, state: &State| {
                 let counts = &state.world.counts;
                 counts.object_writes + counts.status_writes + counts.secret_writes <= MOST_WRITES
@@ -366,7 +383,8 @@ impl Model for Protocol {
             Property::always("no mint loop", |model: &Protocol, state: &State| {
                 let asked = model.users.len() + 1;
                 let trouble = usize::from(model.faults + model.pauses + model.freezes);
-                state.world.counts.posts <= (asked + trouble) * model.operators
+                let standing = if model.standing.is_some() { 20 } else { 0 };
+                state.world.counts.posts <= (asked + trouble) * model.operators + standing
             }),
         ]
     }

@@ -1,6 +1,8 @@
 //! The spaces that are explored, each to its end.
 
 use super::{Protocol, State, user::User};
+use boltz_operator::plan::{BoltzErrorKind, Slot};
+use plan_world::Fault;
 use stateright::{Checker, HasDiscoveries, Model};
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,28 @@ fn one_operator_and_users() {
         let protocol =
             Protocol { is_ready: true, passes: 1, freezes: 1, users: users.to_vec(), ..Protocol::default() };
         explore(&format!("one operator, a stale cache, {users:?}"), protocol);
+    }
+}
+
+#[test]
+fn one_operator_and_a_fault_that_stays() {
+    let api = [Fault::Refused, Fault::Conflict, Fault::Cut, Fault::Undone];
+    let slots = [Slot::Preflight, Slot::Ledger, Slot::Store, Slot::Status, Slot::Finalizer, Slot::Read];
+    let boltz = [Fault::NotFound, Fault::Cut, Fault::Boltz(BoltzErrorKind::RateLimited)];
+    let of_api = slots.into_iter().flat_map(|slot| api.map(|fault| (slot.clone(), fault)));
+    let of_boltz = boltz.map(|fault| (Slot::Mint, fault));
+    for (slot, fault) in of_api.chain(of_boltz) {
+        let is_impossible = slot == Slot::Read && matches!(fault, Fault::Conflict | Fault::Undone);
+        for (is_ready, users) in
+            [(false, vec![]), (true, vec![User::RotatesNow]), (true, vec![User::Deletes])]
+        {
+            if is_impossible {
+                continue;
+            }
+            let name = format!("{slot:?} {fault:?} stays, {users:?}");
+            let standing = Some((slot.clone(), fault));
+            explore(&name, Protocol { is_ready, users, standing, ..Protocol::default() });
+        }
     }
 }
 

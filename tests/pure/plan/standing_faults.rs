@@ -288,3 +288,32 @@ fn an_object_whose_secret_cannot_be_written_turns_not_ready_when_its_key_expires
     process.live_until(&mut world, until);
     world.assert_good();
 }
+
+/// What is owed to a workload outlasts the fault, and the process.
+#[test]
+fn a_restart_that_was_refused_follows_even_after_a_crash() {
+    let targets = json!([{"kind": "Deployment", "name": "worker"}, {"kind": "DaemonSet", "name": "agent"}]);
+    let (mut world, mut process) = World::ready(json!({"rolloutRestartTargets": targets}));
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    let is_worker =
+        |step: &Step| matches!(step, Step::RestartWorkload { target, .. } if target.name == "worker");
+    process.reconcile_with(&mut world, &mut |step| is_worker(step).then_some(Fault::Refused)).unwrap();
+    let status = &world.object().status;
+    assert_eq!(status.key_id.as_deref(), Some("key-2"), "status does not wait");
+    let pending: Vec<String> = status.pending_restarts.iter().map(ToString::to_string).collect();
+    assert_eq!(pending, ["Deployment worker"]);
+    for mut process in [process, Process::start_other(&world, 9)] {
+        let mut world = world.clone();
+        let mut restarted = Vec::new();
+        let count = &mut |step: &Step| {
+            if let Step::RestartWorkload { target, .. } = step {
+                restarted.push(target.name.clone());
+            }
+            None
+        };
+        let until = world.elapsed + MINUTE;
+        process.live_with(&mut world, until, count).unwrap();
+        assert_eq!(restarted, ["worker"]);
+        assert!(world.object().status.pending_restarts.is_empty());
+    }
+}
