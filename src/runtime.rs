@@ -37,27 +37,29 @@ const SHUTDOWN: Duration = Duration::from_secs(9);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what it means")]
 pub enum StartError {
-    #[error("core dumps could not be forbidden: {0}")]
+    #[error("failed to disable core dumps: {0}")]
     CoreDumps(#[source] std::io::Error),
-    #[error("the TLS library could not be set up")]
+    #[error("failed to initialize TLS")]
     CryptoProvider,
-    #[error("the runtime could not be started: {0}")]
+    #[error("failed to start the async runtime: {0}")]
     Runtime(#[source] std::io::Error),
-    #[error("--boltz-ca-file: wants a readable file: {0}")]
+    #[error("--boltz-ca-file: cannot read the file: {0}")]
     CaFile(#[source] std::io::Error),
     #[error("{0}")]
     BoltzClient(#[from] BoltzClientError),
-    #[error("no cluster found: neither in-cluster nor through KUBECONFIG: {0}")]
+    #[error("no Kubernetes configuration found, neither in-cluster nor in KUBECONFIG: {0}")]
     KubeConfig(#[source] kube::config::InferConfigError),
-    #[error("the client for the API server could not be made: {0}")]
+    #[error("failed to create the Kubernetes client: {0}")]
     KubeClient(#[source] kube::Error),
-    #[error("--cluster-name: the default needs the right to get the namespace kube-system: {0}")]
+    #[error(
+        "--cluster-name: not set, and the default needs permission to get the namespace kube-system: {0}"
+    )]
     KubeSystem(#[source] kube::Error),
-    #[error("--cluster-name: the namespace kube-system has no UID; give a name")]
+    #[error("--cluster-name: not set, and the namespace kube-system has no UID")]
     NoKubeSystemUid,
     #[error("--listen: {0}")]
     Listen(#[source] std::io::Error),
-    #[error("signals could not be set up: {0}")]
+    #[error("failed to install signal handlers: {0}")]
     Signals(#[source] std::io::Error),
 }
 
@@ -84,8 +86,8 @@ async fn operate(config: Config) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let told_to_stop = async move {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = terminate.recv() => tracing::info!("received SIGTERM, shutting down"),
+            _ = interrupt.recv() => tracing::info!("received SIGINT, shutting down"),
         }
     };
     tokio::pin!(told_to_stop);
@@ -118,7 +120,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
         },
         former: config.former_cluster_names.clone(),
     };
-    tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "boltz-operator starts");
+    tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
 
     let inventory = Inventory::new(names);
     let account = Account::new(boltz, config.max_mints_per_minute, Arc::clone(&metrics));
@@ -146,7 +148,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
                 context.account.watch_admin_key(admin_key_changes),
                 async {
                     if let Err(error) = server::serve(listener, metrics, is_ready).await {
-                        tracing::error!(%error, "the server of the metrics has ended");
+                        tracing::error!(%error, "the metrics server stopped");
                     }
                 },
             )
@@ -161,7 +163,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
     }
     stop.send_replace(true);
     if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
-        tracing::warn!("stopped with work in flight, which the next process picks up");
+        tracing::warn!("shut down before all reconciliations finished; the next process continues them");
     }
     Ok(())
 }
@@ -217,7 +219,7 @@ async fn work(
             tokio::select! {
                 () = lead() => {}
                 _ = lost.wait_for(|leading| !*leading) => {
-                    tracing::warn!("leadership is lost: what was in flight is dropped");
+                    tracing::warn!("lost the lease; cancelled all reconciliations");
                 }
             }
             if *stop.borrow() {

@@ -85,7 +85,7 @@ impl Account {
         };
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
             reason: Reason::BoltzUnauthorized,
-            message: "The operator's admin key is in test mode; live keys need a live one.".to_owned(),
+            message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
             until: None,
         });
         AccountFacts { calls_blocked, mints_blocked }
@@ -95,8 +95,7 @@ impl Account {
     pub fn take_mint(&self, now: Monotonic) -> Result<(), Block> {
         self.lock().budget.take(now).map_err(|until| Block {
             reason: Reason::MintBudgetExceeded,
-            message: "The operator's limit of new keys per minute (--max-mints-per-minute) is reached."
-                .to_owned(),
+            message: "The limit of new keys per minute (--max-mints-per-minute) is reached.".to_owned(),
             until: Some(until),
         })
     }
@@ -120,7 +119,7 @@ impl Account {
                 // A 403 may concern one object's workspace only: the check of the key itself tells.
                 if error.status() == Some(401) {
                     state.admin_key =
-                        AdminKey::Refused(format!("Boltz refuses the operator's admin key: {error}."));
+                        AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}."));
                     self.metrics.set_admin_key_valid(false);
                 }
                 drop(state);
@@ -131,11 +130,11 @@ impl Account {
                 let until = now.plus(backoff::delay(state.failures, error.retry_after()));
                 let (reason, message) = match kind {
                     BoltzErrorKind::RateLimited => {
-                        (Reason::RateLimited, "Boltz asks to slow down".to_owned())
+                        (Reason::RateLimited, "Boltz limits the request rate".to_owned())
                     }
-                    _ => (Reason::BoltzUnavailable, format!("Boltz does not answer as it should: {error}")),
+                    _ => (Reason::BoltzUnavailable, format!("Calls to Boltz fail: {error}")),
                 };
-                let message = format!("{message}. The operator tries again.");
+                let message = format!("{message}. The operator will retry.");
                 state.paused = Some(Block { reason, message, until: Some(until) });
             }
         }
@@ -168,7 +167,8 @@ impl Account {
                 self.check_admin_key().await
             } else {
                 Ok(AdminKey::Refused(
-                    "The operator has no admin key: its file is missing or empty.".to_owned(),
+                    "The operator has no admin key: the file of --admin-key-file is missing or empty."
+                        .to_owned(),
                 ))
             };
             let retry = match verdict {
@@ -179,10 +179,7 @@ impl Account {
                 }
                 // Whether the key is good is not known; the calls themselves will tell.
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the admin key could not be checked"
-                    );
+                    tracing::warn!(error = &error as &dyn std::error::Error, "failed to check the admin key");
                     Some(backoff::delay(5, error.retry_after()))
                 }
             };
@@ -212,7 +209,7 @@ impl Account {
         };
         match answer {
             Err(error) if error.kind() == BoltzErrorKind::Unauthorized => {
-                Ok(AdminKey::Refused(format!("Boltz refuses the operator's admin key: {error}.")))
+                Ok(AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}.")))
             }
             other => other,
         }
@@ -227,12 +224,14 @@ impl Account {
             return;
         }
         match &admin_key {
-            AdminKey::Usable => tracing::info!("Boltz takes the admin key"),
+            AdminKey::Usable => tracing::info!("Boltz accepted the admin key"),
             AdminKey::TestMode => {
-                tracing::warn!("the admin key is in test mode: objects that ask for live keys get none");
+                tracing::warn!("the admin key is a test-mode key; no live keys can be created");
             }
             AdminKey::Refused(message) => {
-                tracing::error!("{message} Nothing is issued or revoked until it is mended.")
+                tracing::error!(
+                    "{message} No keys are issued or revoked until a valid admin key is provided."
+                )
             }
         }
         self.recovered.send_modify(|count| *count += 1);
@@ -246,7 +245,7 @@ impl Account {
 fn judge(me: &AuthMe) -> AdminKey {
     if me.key_type != "admin" {
         AdminKey::Refused(format!(
-            "The operator's key is a {} key of Boltz; it needs an admin key, which alone can create and revoke keys.",
+            "The operator's admin key is a key of type {}. Only a key of type admin can create and revoke keys.",
             me.key_type
         ))
     } else if me.mode.as_deref() == Some("test") {

@@ -23,7 +23,7 @@ impl AdminKeySource {
             Self::File(path) => match tokio::fs::read_to_string(path).await {
                 Ok(text) => text,
                 Err(error) => {
-                    tracing::debug!(file = %path.display(), %error, "the admin key's file could not be read");
+                    tracing::debug!(file = %path.display(), %error, "failed to read the admin key file");
                     return None;
                 }
             },
@@ -31,7 +31,9 @@ impl AdminKeySource {
         };
         let key = text.trim();
         if http::HeaderValue::from_str(key).is_err() {
-            tracing::error!("the admin key holds characters that no key has: is it the right file?");
+            tracing::error!(
+                "the admin key contains characters that are not allowed in an HTTP header; check the admin key file"
+            );
             return None;
         }
         (!key.is_empty()).then(|| SecretString::from(key))
@@ -41,7 +43,7 @@ impl AdminKeySource {
     pub async fn publish(self, key: watch::Sender<Option<SecretString>>) {
         let Self::File(path) = &self else { return std::future::pending().await };
         let missing = || {
-            tracing::error!(file = %path.display(), "there is no admin key: its file is missing or empty");
+            tracing::error!(file = %path.display(), "the admin key file is missing or empty");
         };
         if key.borrow().is_none() {
             missing();
@@ -58,7 +60,7 @@ impl AdminKeySource {
                 differs
             });
             match (changed, read.is_some()) {
-                (true, true) => tracing::info!("the admin key has changed"),
+                (true, true) => tracing::info!("loaded a new admin key"),
                 (true, false) => missing(),
                 (false, _) => {}
             }

@@ -43,10 +43,10 @@ pub struct BoltzClientOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum BoltzClientError {
     /// The file with further roots is not PEM, or holds no certificate.
-    #[error("--boltz-ca-file: wants certificates in PEM format")]
+    #[error("--boltz-ca-file: must contain certificates in PEM format")]
     Roots(#[source] reqwest::Error),
     /// TLS or proxy settings do not work.
-    #[error("the client for Boltz could not be made: {0}")]
+    #[error("failed to create the Boltz client: {0}")]
     Build(#[source] reqwest::Error),
 }
 
@@ -121,9 +121,9 @@ impl BoltzClient {
     ) -> Result<CreatedKey, BoltzError> {
         let call = self.request(Method::POST, KEYS).json(request);
         let timeout = timeout.min(self.request_timeout);
-        let created: CreatedKey = self.send_within("create a key", "create", call, timeout).await?;
+        let created: CreatedKey = self.send_within("create", call, timeout).await?;
         if created.key.expose_secret().is_empty() || created.details.id.is_empty() {
-            return Err(BoltzError::Unreadable { operation: "create a key" });
+            return Err(BoltzError::Unreadable);
         }
         Ok(created)
     }
@@ -134,7 +134,7 @@ impl BoltzClient {
         if let Some(after_id) = after_id {
             call = call.query(&[("after_id", after_id)]);
         }
-        self.send("list the keys", "list", call).await
+        self.send("list", call).await
     }
 
     /// Revokes a key. That it was revoked before is no failure; that Boltz does not know it is for the caller to judge.
@@ -142,13 +142,13 @@ impl BoltzClient {
         // The form of Boltz's ids is not known, and one can come from an annotation: it is one segment of the path,
         // whatever it holds. `.` and `..` cannot be one.
         if matches!(id, "" | "." | "..") {
-            return Err(BoltzError::InvalidId { operation: "revoke a key" });
+            return Err(BoltzError::InvalidId);
         }
         let id = utf8_percent_encode(id, RESERVED);
         let call = self.request(Method::POST, &format!("{KEYS}/{id}/revoke"));
-        match self.send::<KeyDetails>("revoke a key", "revoke", call).await {
+        match self.send::<KeyDetails>("revoke", call).await {
             // Whatever its status says: a key that is still active is not revoked.
-            Ok(details) if details.is_active => Err(BoltzError::Unreadable { operation: "revoke a key" }),
+            Ok(details) if details.is_active => Err(BoltzError::Unreadable),
             Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
             Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::NotFound),
             Err(BoltzError::Status { status: 400 | 409 | 422, code, message, .. })
@@ -162,7 +162,7 @@ impl BoltzClient {
 
     /// Who the admin key belongs to; `None` when the server has no such call.
     pub async fn auth_me(&self) -> Result<Option<AuthMe>, BoltzError> {
-        match self.send("check the admin key", "auth_me", self.request(Method::GET, AUTH_ME)).await {
+        match self.send("auth_me", self.request(Method::GET, AUTH_ME)).await {
             Ok(me) => Ok(Some(me)),
             Err(BoltzError::Status { status: 404 | 405, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -186,33 +186,31 @@ impl BoltzClient {
 
     async fn send<T: DeserializeOwned>(
         &self,
-        operation: &'static str,
         metric: &'static str,
         request: RequestBuilder,
     ) -> Result<T, BoltzError> {
-        self.send_within(operation, metric, request, self.request_timeout).await
+        self.send_within(metric, request, self.request_timeout).await
     }
 
     async fn send_within<T: DeserializeOwned>(
         &self,
-        operation: &'static str,
         metric: &'static str,
         request: RequestBuilder,
         timeout: Duration,
     ) -> Result<T, BoltzError> {
         let started = Instant::now();
-        let result = exchange(operation, self.transport.clone(), request, timeout).await;
+        let result = exchange(self.transport.clone(), request, timeout).await;
         let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
         self.metrics.boltz_call(metric, &code, started.elapsed());
         let (_, body) = result?;
-        read_answer(operation, &body)
+        read_answer(&body)
     }
 }
 
 /// What the body of a 2xx answer says.
-pub fn read_answer<T: DeserializeOwned>(operation: &'static str, body: &[u8]) -> Result<T, BoltzError> {
+pub fn read_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, BoltzError> {
     // serde_json's errors quote values: they are dropped.
-    serde_json::from_slice(body).map_err(|_| BoltzError::Unreadable { operation })
+    serde_json::from_slice(body).map_err(|_| BoltzError::Unreadable)
 }
 
 fn says_already(text: &str) -> bool {
@@ -223,17 +221,16 @@ fn says_already(text: &str) -> bool {
 /// Sends one request and reads the whole answer: the status and body of a 2xx, or an error. The time is kept here, so
 /// that it is bounded whatever the request goes through.
 async fn exchange(
-    operation: &'static str,
     transport: Transport,
     request: RequestBuilder,
     timeout: Duration,
 ) -> Result<(u16, Vec<u8>), BoltzError> {
     let failed = |error: SendError| match error {
-        SendError::Connect(source) => BoltzError::Connect { operation, source },
-        SendError::Timeout => BoltzError::Timeout { operation },
-        SendError::Broken(source) => BoltzError::Transport { operation, source },
+        SendError::Connect(source) => BoltzError::Connect(source),
+        SendError::Timeout => BoltzError::Timeout,
+        SendError::Broken(source) => BoltzError::Transport(source),
     };
-    let too_late = |_| BoltzError::Timeout { operation };
+    let too_late = |_| BoltzError::Timeout;
     let deadline = tokio::time::Instant::now() + timeout;
     let request = request.build().map_err(|error| failed(error.into()))?;
     let answer = timeout_at(deadline, transport.oneshot(request)).await.map_err(too_late)?;
@@ -248,35 +245,30 @@ async fn exchange(
         };
         match chunk {
             Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => {
-                return Err(BoltzError::Unreadable { operation });
+                return Err(BoltzError::Unreadable);
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
             // The status of an error is known even if its body is not.
             Err(_) if !status.is_success() => break,
             // A connection that broke while answering had been made: never "not sent".
-            Err(SendError::Timeout) => return Err(BoltzError::Timeout { operation }),
+            Err(SendError::Timeout) => return Err(BoltzError::Timeout),
             Err(SendError::Connect(source) | SendError::Broken(source)) => {
-                return Err(BoltzError::Transport { operation, source });
+                return Err(BoltzError::Transport(source));
             }
         }
     }
     if status.is_success() {
         return Ok((status.as_u16(), body));
     }
-    Err(read_refusal(operation, status.as_u16(), retry_after, &body))
+    Err(read_refusal(status.as_u16(), retry_after, &body))
 }
 
 /// What an answer that is no 2xx says. Its body need not be Boltz's: proxies answer too.
-pub fn read_refusal(
-    operation: &'static str,
-    status: u16,
-    retry_after: Option<Duration>,
-    body: &[u8],
-) -> BoltzError {
+pub fn read_refusal(status: u16, retry_after: Option<Duration>, body: &[u8]) -> BoltzError {
     let told = serde_json::from_slice::<Told>(body).unwrap_or_default();
     let (code, message) = (printable(&told.code), printable(&told.message));
-    BoltzError::Status { operation, status, code, message, retry_after }
+    BoltzError::Status { status, code, message, retry_after }
 }
 
 /// Boltz's error body; not guaranteed, field by field.
@@ -355,8 +347,8 @@ mod tests {
 
     #[test]
     fn a_refusal_repeats_words_and_no_fields() {
-        let told = |body: &str| read_refusal("create a key", 500, None, body.as_bytes()).to_string();
-        let answered = "create a key: Boltz answered 500";
+        let told = |body: &str| read_refusal(500, None, body.as_bytes()).to_string();
+        let answered = "Boltz responded with 500";
         for (body, words) in [
             (r#"{"code":"INTERNAL","message":"Try\nagain"}"#, " (INTERNAL: Tryagain)"),
             (r#"{"code":17,"message":true,"key":"sk"}"#, " (17: true)"),

@@ -84,7 +84,7 @@ impl Inventory {
                     account.failed(&error, clock.now().monotonic);
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the list of keys could not be read"
+                        "failed to list the keys at Boltz"
                     );
                     tokio::time::sleep(backoff::delay(failures, None)).await;
                     continue;

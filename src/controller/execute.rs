@@ -181,11 +181,11 @@ impl Execution<'_> {
             "finalizers": finalizers,
             "annotations": {LEDGER_ANNOTATION: ledger.to_annotation()},
         });
-        let (answer, object) = self.patch_object("write the attempt", metadata).await;
+        let (answer, object) = self.patch_object(metadata).await;
         let Some(object) = object else { return (answer, Shown::Nothing) };
         let shown = observe::object_facts(&object);
         let answer = if !shown.ledger.contains(&attempt) {
-            Answer::Undone(format!("the annotation {LEDGER_ANNOTATION} lacks the new attempt"))
+            Answer::Undone(format!("the new attempt is missing in the annotation {LEDGER_ANNOTATION}"))
         } else if !shown.has_finalizer {
             Answer::Undone(format!("the finalizer {FINALIZER} is missing"))
         } else {
@@ -275,8 +275,7 @@ impl Execution<'_> {
 
     async fn add_finalizer(&mut self) -> (Answer, Shown) {
         let finalizers = with_finalizer(&self.facts.object.finalizers);
-        let (answer, object) =
-            self.patch_object("add the finalizer", json!({"finalizers": finalizers})).await;
+        let (answer, object) = self.patch_object(json!({"finalizers": finalizers})).await;
         let Some(object) = object else { return (answer, Shown::Nothing) };
         let answer = if observe::object_facts(&object).has_finalizer {
             answer
@@ -390,9 +389,9 @@ impl Execution<'_> {
     async fn drop_finalizer(&mut self) -> Answer {
         let left: Vec<&String> =
             self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        match self.patch_object("drop the finalizer", json!({"finalizers": left})).await {
+        match self.patch_object(json!({"finalizers": left})).await {
             (_, Some(object)) if observe::object_facts(&object).has_finalizer => {
-                Answer::Undone(format!("the finalizer {FINALIZER} is still there"))
+                Answer::Undone(format!("the finalizer {FINALIZER} was not removed"))
             }
             (_, Some(_)) => Answer::Gone,
             (Answer::ApiFailed(ApiFailure { verdict: Verdict::NotFound, .. }), None) => Answer::Gone,
@@ -400,18 +399,14 @@ impl Execution<'_> {
         }
     }
 
-    async fn patch_object(
-        &self,
-        operation: &'static str,
-        metadata: Json,
-    ) -> (Answer, Option<Box<WatchedApiKey>>) {
+    async fn patch_object(&self, metadata: Json) -> (Answer, Option<Box<WatchedApiKey>>) {
         let object = &self.facts.object;
         let mut guarded = self.guard();
         if let (Json::Object(guarded), Json::Object(metadata)) = (&mut guarded, metadata) {
             guarded.extend(metadata);
         }
         let patch = json!({"metadata": guarded});
-        match self.context.kubernetes.patch_object(operation, &object.namespace, &object.name, &patch).await {
+        match self.context.kubernetes.patch_object(&object.namespace, &object.name, &patch).await {
             Ok(read) => (Answer::Done, Some(Box::new(read))),
             Err(error) => (Answer::ApiFailed(error.failure()), None),
         }

@@ -68,7 +68,7 @@ impl Orphans {
             if *passes == 2 {
                 tracing::warn!(
                     key_id = id,
-                    "an orphaned key: it carries this cluster's marker, and no object or Secret accounts for it"
+                    "found an orphaned key: its name has this cluster's marker, but no BoltzApiKey and no Secret refers to it"
                 );
             }
         }
@@ -86,7 +86,7 @@ impl Orphans {
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "orphaned keys were not revoked"
+                        "failed to read the objects and Secrets; no orphaned keys were revoked"
                     );
                 }
             }
@@ -124,12 +124,15 @@ impl Orphans {
                 Answer::Done | Answer::AlreadyRevoked => {
                     self.since.remove(&id);
                     context.metrics.revoked(RevokeReason::Orphan.as_str());
-                    tracing::warn!(key_id = id, "an orphaned key was revoked");
+                    tracing::warn!(key_id = id, "revoked an orphaned key");
                 }
                 Answer::BoltzFailed(failure) => {
-                    tracing::warn!(key_id = id, error = failure.message, "an orphaned key was not revoked");
+                    tracing::warn!(key_id = id, error = failure.message, "failed to revoke an orphaned key");
                 }
-                _ => tracing::warn!(key_id = id, "Boltz does not know an orphaned key that its list shows"),
+                _ => tracing::warn!(
+                    key_id = id,
+                    "failed to revoke an orphaned key: Boltz lists it, but responded with 404"
+                ),
             }
         }
         Ok(())

@@ -51,7 +51,7 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Act
     tracing::warn!(
         namespace = facts.object.namespace,
         name = facts.object.name,
-        "a reconciliation had too many steps"
+        "the reconciliation had too many steps; it will be continued"
     );
     Action::requeue(Duration::from_secs(10))
 }

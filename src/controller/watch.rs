@@ -189,7 +189,7 @@ async fn read_secrets(context: &Context, namespace: Option<&str>) {
                 page = None;
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the operator's Secrets could not be listed"
+                    "failed to list the operator's Secrets"
                 );
                 tokio::time::sleep(backoff::delay(failures, None)).await;
             }
@@ -254,7 +254,7 @@ async fn watch_secrets(
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the watch of the Secrets was interrupted"
+                    "the watch on Secrets was interrupted"
                 );
             }
         }

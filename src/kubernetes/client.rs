@@ -64,13 +64,10 @@ impl Kubernetes {
 
     async fn request<T: DeserializeOwned>(
         &self,
-        operation: &'static str,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, KubernetesError> {
-        let request = request
-            .map_err(kube::Error::BuildRequest)
-            .map_err(|error| KubernetesError::new(operation, error))?;
-        bounded(operation, self.client.request::<T>(request)).await
+        let request = request.map_err(kube::Error::BuildRequest).map_err(KubernetesError::new)?;
+        bounded(self.client.request::<T>(request)).await
     }
 
     /// The object, read from the API server itself.
@@ -79,19 +76,17 @@ impl Kubernetes {
         namespace: &str,
         name: &str,
     ) -> Result<Option<WatchedApiKey>, KubernetesError> {
-        bounded("get the BoltzApiKey", self.objects(namespace).get_opt(name)).await
+        bounded(self.objects(namespace).get_opt(name)).await
     }
 
     /// A merge patch of the object, under the resourceVersion that it holds.
     pub async fn patch_object(
         &self,
-        operation: &'static str,
         namespace: &str,
         name: &str,
         patch: &serde_json::Value,
     ) -> Result<WatchedApiKey, KubernetesError> {
-        bounded(operation, self.objects(namespace).patch(name, &parameters(false), &Patch::Merge(patch)))
-            .await
+        bounded(self.objects(namespace).patch(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
     /// The same for its status.
@@ -102,8 +97,7 @@ impl Kubernetes {
         patch: &serde_json::Value,
     ) -> Result<WatchedApiKey, KubernetesError> {
         let objects = self.objects(namespace);
-        bounded("patch the status", objects.patch_status(name, &parameters(false), &Patch::Merge(patch)))
-            .await
+        bounded(objects.patch_status(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
     /// A Secret with its values.
@@ -113,7 +107,7 @@ impl Kubernetes {
         name: &str,
     ) -> Result<Option<SecretWithData>, KubernetesError> {
         let request = secrets(namespace).get(name, &kube::api::GetParams::default());
-        match self.request("get the Secret", request).await {
+        match self.request(request).await {
             Ok(secret) => Ok(Some(secret)),
             Err(error) if error.verdict() == Verdict::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -127,10 +121,9 @@ impl Kubernetes {
         body: Vec<u8>,
         dry_run: bool,
     ) -> Result<SecretMetadata, KubernetesError> {
-        let operation = if dry_run { "create the Secret (dry run)" } else { "create the Secret" };
         let parameters = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
         let request = secrets(namespace).create(&parameters, body);
-        self.metadata_of(operation, request, dry_run).await
+        self.metadata_of(request, dry_run).await
     }
 
     /// A merge patch of a Secret, under the UID and resourceVersion that it holds.
@@ -141,14 +134,12 @@ impl Kubernetes {
         patch: &serde_json::Value,
         dry_run: bool,
     ) -> Result<SecretMetadata, KubernetesError> {
-        let operation = if dry_run { "update the Secret (dry run)" } else { "update the Secret" };
         let request = secrets(namespace).patch(name, &parameters(dry_run), &Patch::Merge(patch));
-        self.metadata_of(operation, request, dry_run).await
+        self.metadata_of(request, dry_run).await
     }
 
     async fn metadata_of(
         &self,
-        operation: &'static str,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
         dry_run: bool,
     ) -> Result<SecretMetadata, KubernetesError> {
@@ -156,13 +147,13 @@ impl Kubernetes {
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
             request
         });
-        let mut answer: PartialObjectMeta<Secret> = self.request(operation, request).await?;
+        let mut answer: PartialObjectMeta<Secret> = self.request(request).await?;
         if dry_run {
             // A dry run of a creation answers neither.
             answer.metadata.uid.get_or_insert_default();
             answer.metadata.resource_version.get_or_insert_default();
         }
-        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata { operation })
+        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata)
     }
 
     /// Deletes the Secret with that UID. One that is gone or has another UID counts as deleted.
@@ -172,7 +163,7 @@ impl Kubernetes {
             ..DeleteParams::default()
         };
         let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), namespace);
-        match bounded("delete the old Secret", api.delete(name, &parameters)).await {
+        match bounded(api.delete(name, &parameters)).await {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.verdict(), Verdict::NotFound | Verdict::Conflict) => Ok(()),
             Err(error) => Err(error),
@@ -198,7 +189,7 @@ impl Kubernetes {
             ..kube::api::ListParams::default()
         };
         let request = Request::new(Secret::url_path(&(), namespace)).list(&parameters);
-        let page: Page = self.request("list the operator's Secrets", request).await?;
+        let page: Page = self.request(request).await?;
         Ok((page.items, page.metadata.continue_.filter(|token| !token.is_empty())))
     }
 
@@ -217,13 +208,13 @@ impl Kubernetes {
             crate::api::WorkloadKind::DaemonSet => DaemonSet::url_path(&(), Some(namespace)),
         };
         let request = Request::new(path).patch_metadata(name, &parameters(false), &Patch::Merge(patch));
-        self.request::<PartialObjectMeta>("restart a workload", request).await.map(drop)
+        self.request::<PartialObjectMeta>(request).await.map(drop)
     }
 
     /// Every object, read from the API server itself.
     pub async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
         let api: Api<WatchedApiKey> = Api::all(self.client.clone());
-        let list = bounded("list the BoltzApiKeys", api.list(&kube::api::ListParams::default())).await?;
+        let list = bounded(api.list(&kube::api::ListParams::default())).await?;
         Ok(list.items)
     }
 }
@@ -263,13 +254,10 @@ fn in_time(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-async fn bounded<T>(
-    operation: &'static str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, KubernetesError> {
+async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KubernetesError> {
     match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(|error| KubernetesError::new(operation, error)),
-        Err(_) => Err(KubernetesError::Timeout { operation }),
+        Ok(answer) => answer.map_err(KubernetesError::new),
+        Err(_) => Err(KubernetesError::Timeout),
     }
 }
 

@@ -8,10 +8,8 @@ use kube::core::Status;
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
     /// The API server answered with a status that is no success.
-    #[error("{operation}: the API server refused it with {code} {reason}: {message}")]
+    #[error("{message} ({code} {reason})")]
     ApiStatus {
-        /// What was tried.
-        operation: &'static str,
         /// The HTTP status.
         code: u16,
         /// The machine-readable reason.
@@ -19,43 +17,32 @@ pub enum KubernetesError {
         /// The API server's words.
         message: String,
     },
-    /// No answer in time.
-    #[error("{operation}: no answer from the API server within {} s", TIMEOUT.as_secs())]
-    Timeout {
-        /// What was tried.
-        operation: &'static str,
-    },
-    /// The answer is a success, and lacks what every object has.
-    #[error("{operation}: the API server answered an object without metadata")]
-    NoMetadata {
-        /// What was tried.
-        operation: &'static str,
-    },
-    /// The request could not be sent or the answer not be read.
-    #[error("{operation}: {source}")]
-    Transport {
-        /// What was tried.
-        operation: &'static str,
-        /// What went wrong.
-        source: Box<kube::Error>,
-    },
+    /// No response in time.
+    #[error("no response from the API server within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// A success whose body lacks what every object has.
+    #[error("the API server's response has no metadata")]
+    NoMetadata,
+    /// The request could not be sent, or the response could not be read.
+    #[error("{0}")]
+    Transport(Box<kube::Error>),
 }
 
 impl KubernetesError {
-    pub(super) fn new(operation: &'static str, error: kube::Error) -> Self {
+    pub(super) fn new(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => {
                 let Status { code, reason, message, .. } = *status;
-                Self::ApiStatus { operation, code, reason, message }
+                Self::ApiStatus { code, reason, message }
             }
-            other => Self::Transport { operation, source: Box::new(other) },
+            other => Self::Transport(Box::new(other)),
         }
     }
 
     /// What it means.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => Verdict::Unknown,
+            Self::Timeout | Self::Transport(_) | Self::NoMetadata => Verdict::Unknown,
             Self::ApiStatus { code, reason, .. } => match code {
                 404 => Verdict::NotFound,
                 409 => Verdict::Conflict,
@@ -76,7 +63,7 @@ impl KubernetesError {
     pub fn failure(&self) -> ApiFailure {
         let message = match self {
             Self::ApiStatus { message, .. } => message.clone(),
-            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => self.to_string(),
+            Self::Timeout | Self::Transport(_) | Self::NoMetadata => self.to_string(),
         };
         ApiFailure { verdict: self.verdict(), by_policy: self.is_policy(), message }
     }
@@ -98,7 +85,7 @@ impl KubernetesError {
     pub fn message(&self) -> &str {
         match self {
             Self::ApiStatus { message, .. } => message,
-            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => "",
+            Self::Timeout | Self::Transport(_) | Self::NoMetadata => "",
         }
     }
 }
@@ -108,12 +95,7 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, reason: &str, message: &str) -> KubernetesError {
-        KubernetesError::ApiStatus {
-            operation: "write",
-            code,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        }
+        KubernetesError::ApiStatus { code, reason: reason.to_owned(), message: message.to_owned() }
     }
 
     #[test]
@@ -132,7 +114,7 @@ mod tests {
         ] {
             assert_eq!(refused(code, reason, message).verdict(), verdict, "{code} {reason} {message}");
         }
-        assert_eq!(KubernetesError::Timeout { operation: "write" }.verdict(), Verdict::Unknown);
+        assert_eq!(KubernetesError::Timeout.verdict(), Verdict::Unknown);
     }
 
     /// Trace 13 of the design. The words are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands

@@ -67,10 +67,10 @@ impl Events {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         reason,
-                        "an event was not published"
+                        "failed to publish an event"
                     );
                 }
-                Err(_) => tracing::debug!(reason, "an event was not published in time"),
+                Err(_) => tracing::debug!(reason, "timed out publishing an event"),
             }
         });
     }

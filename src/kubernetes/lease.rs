@@ -92,7 +92,7 @@ pub async fn hold(
         let changed = leading.send_if_modified(|known| std::mem::replace(known, is_leading) != is_leading);
         if changed {
             metrics.set_leader(is_leading);
-            tracing::info!(leading = is_leading, "leadership has changed");
+            tracing::info!(leading = is_leading, "leadership changed");
         }
     };
     loop {
@@ -148,12 +148,9 @@ impl Election {
             Ok(Ok(true)) => self.held_until = Some(sent + DURATION - MARGIN),
             Ok(Ok(false)) => self.held_until = None,
             Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the lease could not be read or written"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to read or write the lease");
             }
-            Err(_) => tracing::warn!("no answer about the lease in time"),
+            Err(_) => tracing::warn!("timed out reading or writing the lease"),
         }
     }
 
@@ -179,7 +176,7 @@ impl Election {
             && !holder.is_empty()
             && *holder != self.options.identity
         {
-            tracing::info!(holder, "another process leads: standing by");
+            tracing::info!(holder, "another process holds the lease");
         }
         self.observed = Some(Observed { spec: spec.clone(), since });
         match next_move(&spec, since.elapsed(), &self.options.identity, now) {
@@ -204,11 +201,11 @@ impl Election {
             Ok::<(), kube::Error>(())
         };
         match timeout(CALL_TIMEOUT, release).await {
-            Ok(Ok(())) => tracing::info!("the lease is released"),
+            Ok(Ok(())) => tracing::info!("released the lease"),
             Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not released");
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the lease");
             }
-            Err(_) => tracing::warn!("the lease was not released in time"),
+            Err(_) => tracing::warn!("timed out releasing the lease"),
         }
     }
 }

@@ -62,13 +62,13 @@ impl SecretMetadata {
             // Nobody owns it any more and it was made for a key: a restored backup, or an orphaning deletion.
             Some(_) | None if labelled && self.owner_references.is_empty() => Ownership::Ours,
             Some(record) if self.owner_references.is_empty() => Ownership::Foreign(format!(
-                "The Secret {} holds the key of another BoltzApiKey, with the UID {}, which is gone or let it stay. \
-                 Delete the Secret, or choose another name with spec.secret.name.",
+                "Secret {} contains a key of another BoltzApiKey (UID {}) that was deleted or has deletionPolicy \
+                 Retain. Delete the Secret, or set spec.secret.name to another name.",
                 self.name, record.owner_uid
             )),
             _ => Ownership::Foreign(format!(
-                "A Secret named {} exists and does not belong to this object. Delete or rename it, or choose another \
-                 name with spec.secret.name.",
+                "Secret {} already exists and does not belong to this BoltzApiKey. Delete the Secret, or set \
+                 spec.secret.name to another name.",
                 self.name
             )),
         }

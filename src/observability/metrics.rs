@@ -134,83 +134,87 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "apikey_ready",
-            "Whether a working key is in the Secret; absent if suspended before the first",
+            "Whether the Secret contains a valid key; absent if the object was suspended before its first key",
             self.ready.clone(),
         );
-        registry.register("apikey_active", "Whether Boltz takes the current key", self.active.clone());
+        registry.register("apikey_active", "Whether Boltz accepts the current key", self.active.clone());
         registry.register(
             "apikey_expiration_timestamp_seconds",
-            "When the current key expires, seconds since 1970; absent if never",
+            "Expiry of the current key, in seconds since 1970; absent if it never expires",
             self.expiration.clone(),
         );
         registry.register(
             "apikey_renewal_timestamp_seconds",
-            "When the current key will be replaced, seconds since 1970; absent if never",
+            "Planned replacement of the current key, in seconds since 1970; absent if none is planned",
             self.renewal.clone(),
         );
         registry.register(
             "apikey_last_used_timestamp_seconds",
-            "When the current key was last used, to about a day, seconds since 1970; absent if never",
+            "Last use of the current key, in seconds since 1970, updated at most once a day; absent if never used",
             self.last_used.clone(),
         );
-        registry.register("apikey_previous_keys", "Older keys that still work", self.previous_keys.clone());
+        registry.register(
+            "apikey_previous_keys",
+            "Previous keys that are still valid",
+            self.previous_keys.clone(),
+        );
         registry.register(
             "apikey_revocation_blocked",
-            "Whether an older key is still used although its overlap is over",
+            "Whether a previous key is still in use after the end of its overlap",
             self.revocation_blocked.clone(),
         );
         registry.register("apikey_issued", "Keys issued and stored", self.issued.clone());
         registry.register("apikey_revoked", "Keys revoked", self.revoked.clone());
         registry.register(
             "apikey_issue_failures",
-            "Attempts to issue or store a key that failed",
+            "Failed attempts to issue or store a key",
             self.issue_failures.clone(),
         );
         registry.register(
             "strays_revoked",
-            "Keys revoked because their secret was lost with an answer or a process",
+            "Keys revoked because their value was lost before it was stored",
             self.strays_revoked.clone(),
         );
         registry.register(
             "orphaned_keys",
-            "Active keys with this cluster's marker that no object and no Secret accounts for",
+            "Active keys with this cluster's marker that no BoltzApiKey and no Secret refers to",
             self.orphaned_keys.clone(),
         );
         registry.register(
             "inventory_keys",
-            "Keys in Boltz's list, of all clusters and people",
+            "Keys in Boltz's list, including keys that the operator does not manage",
             self.inventory_keys.clone(),
         );
         registry.register(
             "inventory_age_seconds",
-            "Age of the newest complete pass over Boltz's list",
+            "Age of the newest complete read of Boltz's list of keys",
             self.inventory_age.clone(),
         );
         registry.register("api_requests", "Calls to Boltz", self.requests.clone());
         registry.register(
             "api_request_duration_seconds",
-            "How long calls to Boltz took",
+            "Duration of calls to Boltz",
             self.request_duration.clone(),
         );
         registry.register(
             "admin_key_valid",
-            "Whether Boltz takes the operator's admin key, for live keys too",
+            "Whether Boltz accepts the operator's admin key for live keys",
             self.admin_key_valid.clone(),
         );
-        registry.register("leader", "Whether this process does the work", self.leader.clone());
+        registry.register("leader", "Whether this process is the leader", self.leader.clone());
         registry.register(
             "reconcile_duration_seconds",
-            "How long reconciliations took",
+            "Duration of reconciliations",
             self.reconcile_duration.clone(),
         );
         registry.register(
             "reconcile_errors",
-            "Calls to the API server that failed in a reconciliation, conflicts included",
+            "Failed calls to the API server in reconciliations, including conflicts",
             self.reconcile_errors.clone(),
         );
         registry.register(
             "reconciles_in_progress",
-            "Reconciliations under way; at --concurrency, others wait",
+            "Reconciliations in progress; at most --concurrency",
             self.reconciles_in_progress.clone(),
         );
     }

@@ -20,8 +20,8 @@ impl Decision<'_> {
             Ok(policy) => policy,
             Err(error) => {
                 let message = format!(
-                    "The spec cannot be read ({error}), so the operator does not know whether to revoke or retain the \
-                     keys. Set the annotation boltz.bio/deletion-policy to Revoke or Retain."
+                    "The spec is invalid ({error}), so the deletion policy is unknown. Set the annotation \
+                     boltz.bio/deletion-policy to Revoke or Retain."
                 );
                 self.findings.blocked = Some(Block { reason: Reason::InvalidSpec, message, until: None });
                 return self.status().unwrap_or(Step::Wait);
@@ -48,13 +48,15 @@ impl Decision<'_> {
             self.findings.blocked = Some(Block {
                 reason: Reason::Deleting,
                 message: format!(
-                    "Waiting to learn the fate of {waiting_for}: their keys are revoked when Boltz's list shows them."
+                    "Waiting for Boltz's list of keys to show whether these keys exist: {waiting_for}. Keys that exist \
+                     are then revoked."
                 ),
                 until: None,
             });
         } else if let Some(block) = &mut self.findings.blocked {
             block.message = format!(
-                "{} To give up on revoking {waiting_for}, annotate the object with boltz.bio/deletion-policy=Retain.",
+                "{} To delete the object without revoking {waiting_for}, set the annotation \
+                 boltz.bio/deletion-policy=Retain.",
                 block.message
             );
         }
@@ -99,7 +101,7 @@ impl Decision<'_> {
                     return Some(step);
                 }
             } else if !self.is_ended(&attempt) {
-                waiting_for.insert(format!("attempt {attempt}"));
+                waiting_for.insert(format!("the key of attempt {attempt}"));
                 let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
                 self.waits.pass_since(self.facts, settled_at);
             }

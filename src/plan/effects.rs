@@ -104,7 +104,7 @@ pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec
         Some((true, ..)) if ready_before.is_some_and(|(was_ready, ..)| !was_ready) => Some(EventNote {
             kind: EventKind::Normal,
             reason: "Ready",
-            note: "A working key is in the Secret.".to_owned(),
+            note: "The Secret contains a valid key.".to_owned(),
         }),
         _ => None,
     };

@@ -196,7 +196,8 @@ impl Decision<'_> {
             self.findings.blocked = Some(Block {
                 reason: Reason::Pending,
                 message: format!(
-                    "The fate of {MAX_ENTRIES} attempts is not known yet; the next one waits for it."
+                    "{MAX_ENTRIES} requests for a key have an unknown result. No new request is sent until Boltz's \
+                     list of keys shows the results."
                 ),
                 until: None,
             });
@@ -309,7 +310,7 @@ impl Decision<'_> {
         let waited = elapsed(last.written_at, self.now.wall).max(self.now.monotonic.since(seen));
         (waited < wait).then(|| Block {
             reason: Reason::Pending,
-            message: "An earlier attempt had no usable answer; the next one follows.".to_owned(),
+            message: "An earlier request for a key failed. Waiting before the next request.".to_owned(),
             until: Some(self.now.monotonic.plus(wait - waited)),
         })
     }

@@ -41,9 +41,7 @@ impl RotationSchedule {
             (None, Some(percentage)) => Renewal::Percentage(percentage.clamp(1, 99)),
             (None, None) => Renewal::Default,
             (Some(_), Some(_)) => {
-                return Err(
-                    "spec.rotation: renewBefore and renewBeforePercentage exclude each other".to_owned()
-                );
+                return Err("spec.rotation: set only one of renewBefore and renewBeforePercentage".to_owned());
             }
         };
         let interval = read("interval", &rotation.interval)?;

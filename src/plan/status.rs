@@ -156,27 +156,31 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     let blocked = findings.blocked.as_ref();
     let (ready, reason, message) = if facts.object.deleting {
         let message =
-            blocked.map_or("Revoking the keys of the object.".to_owned(), |block| block.message.clone());
+            blocked.map_or("Revoking the keys of this object.".to_owned(), |block| block.message.clone());
         (false, Reason::Deleting, message)
     } else if works {
         if !findings.still_used.is_empty() {
             let message = format!(
-                "The key works, but previous keys are still used although their overlap is over: {}.",
+                "The key is valid, but these previous keys are still in use after the end of their overlap: {}.",
                 findings.still_used.join(", ")
             );
             (true, Reason::RevocationBlocked, message)
         } else if suspended {
-            (true, Reason::Suspended, "The key works. Issuing and rotating are suspended.".to_owned())
+            (
+                true,
+                Reason::Suspended,
+                "The key is valid. spec.suspend is true, so it is not rotated.".to_owned(),
+            )
         } else if let Some((issue, until)) = findings.postponed {
             let message = format!(
-                "A working key is in the Secret. A rotation ({}) waits: {MAX_PREVIOUS} previous keys live, the first of \
-                 them until {}.",
+                "The Secret contains a valid key. A rotation ({}) waits until {}: {MAX_PREVIOUS} previous keys are still \
+                 active, the maximum.",
                 issue.as_str(),
                 whole_seconds(until)
             );
             (true, Reason::Issued, message)
         } else {
-            (true, Reason::Issued, "A working key is in the Secret.".to_owned())
+            (true, Reason::Issued, "The Secret contains a valid key.".to_owned())
         }
     } else if facts.record().and_then(|record| record.expires_at).is_some_and(|expiry| expiry <= now.wall) {
         let why = blocked.map_or("It is being replaced.", |block| &block.message);
@@ -186,9 +190,9 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     } else if suspended {
         (false, Reason::Suspended, "No key is issued while spec.suspend is true.".to_owned())
     } else if facts.record().is_some() {
-        (false, Reason::Rotating, "The key does not work any more and is being replaced.".to_owned())
+        (false, Reason::Rotating, "The key is no longer valid and is being replaced.".to_owned())
     } else {
-        (false, Reason::Pending, "The key is being issued.".to_owned())
+        (false, Reason::Pending, "A key is being issued.".to_owned())
     };
     let also: Vec<&Block> = findings.also.iter().filter(|block| blocked != Some(block)).collect();
     let blocks: Vec<&Block> = blocked.into_iter().chain(also).collect();
@@ -198,7 +202,7 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     let told = told.join(" ");
     let (progress_reason, progress_message) = match blocks.first() {
         Some(block) => (block.reason.as_str(), told.as_str()),
-        None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of the object."),
+        None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of this object."),
         None => {
             findings.issue.map_or((reason.as_str(), ""), |issue| (issue.as_str(), "A key is being issued."))
         }

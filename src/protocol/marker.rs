@@ -21,7 +21,7 @@ pub struct ClusterName(String);
 
 /// The text is not a cluster name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a cluster name has 1 to 16 characters of a-z, 0-9 and '-'")]
+#[error("a cluster name must have 1 to 16 characters from a-z, 0-9 and '-'")]
 pub struct InvalidClusterName;
 
 impl ClusterName {
@@ -83,7 +83,7 @@ pub struct AttemptId(String);
 
 /// The text is not an attempt's id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an attempt's id has 12 characters of Crockford's base 32 in lower case")]
+#[error("an attempt id must have 12 characters of lower-case Crockford base 32")]
 pub struct InvalidAttemptId;
 
 impl AttemptId {
