@@ -1,4 +1,4 @@
-//! Flags and environment variables. Wrong ones end the process at once, with one line.
+//! Flags and environment variables. An invalid one ends the process with a message of one line.
 
 use crate::{duration::parse_positive_duration, protocol::marker::ClusterName};
 use clap::{Parser, ValueEnum};
@@ -156,16 +156,16 @@ pub enum LogFormat {
     Text,
 }
 
-/// The process has no configuration to run with.
+/// The configuration is invalid, or help was requested.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Help or the version was asked for.
+    /// Help or the version was requested.
     #[error("{0}")]
     Help(String),
-    /// clap does not take the flags; one line that names the flag.
+    /// clap rejected the flags. One line that names the flag.
     #[error("{0}")]
     Arguments(String),
-    /// Flags that do not go together, or a value that cannot be used.
+    /// Flags that cannot be combined, or an invalid value.
     #[error("{flag}: {problem}")]
     Flag {
         /// The flag to change.
@@ -176,7 +176,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Whether this is no failure: the text is the answer.
+    /// Whether the text is the help or the version, and no failure.
     pub fn is_help(&self) -> bool {
         matches!(self, Self::Help(_))
     }
@@ -186,7 +186,7 @@ impl ConfigError {
         if !error.use_stderr() {
             return Self::Help(text);
         }
-        // What is wrong and, where clap says it, what would be right: the first paragraph, as one line.
+        // The first paragraph, as one line.
         let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         Self::Arguments(lines.join(" ").trim_start_matches("error: ").to_owned())
     }
@@ -200,7 +200,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What no single flag can check.
+    /// Checks that involve more than one flag.
     fn check(&self) -> Result<(), ConfigError> {
         let error = |flag, problem: &str| Err(ConfigError::Flag { flag, problem: problem.to_owned() });
         self.check_base_url()?;

@@ -1,4 +1,4 @@
-//! The process: configuration in, controller up, orderly end.
+//! Starts the operator from its configuration, and shuts it down.
 
 use crate::{
     boltz::{
@@ -28,14 +28,14 @@ use tokio::{
     sync::watch,
 };
 
-/// How soon a refused or conflicting Secret is looked at again.
+/// The first wait before a rejected write is retried.
 const RECHECK: Duration = Duration::from_secs(60);
-/// The end comes no later than this after SIGTERM.
+/// Maximum time from SIGTERM to exit.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
-/// The process cannot start. Nothing that Boltz answers is among these.
+/// Why the process cannot start. No response of Boltz is among these.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what it means")]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum StartError {
     #[error("failed to disable core dumps: {0}")]
     CoreDumps(#[source] std::io::Error),
@@ -63,25 +63,25 @@ pub enum StartError {
     Signals(#[source] std::io::Error),
 }
 
-/// No core dump of this process, and no debugger of the same user.
+/// Disables core dumps, and debuggers of the same user.
 pub fn forbid_core_dumps() -> Result<(), StartError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| StartError::CoreDumps(error.into()))
 }
 
-/// Runs until SIGTERM or SIGINT, then ends within 10 s.
+/// Runs until SIGTERM or SIGINT, then returns within 10 s.
 pub fn run(config: Config) -> Result<(), StartError> {
-    // Two crates bring TLS; both take the one provider that is installed first.
+    // Two crates use TLS; both use the provider that is installed first.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| StartError::CryptoProvider)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Runtime)?;
     let result = runtime.block_on(operate(config));
-    // What is still in flight is dropped: every step is safe to be cut off.
+    // Cancels what is still running; every step is safe to cancel.
     runtime.shutdown_background();
     result
 }
 
 async fn operate(config: Config) -> Result<(), StartError> {
-    // First: in a container this is process 1, for which the kernel drops a signal that has no handler.
+    // First: for process 1 of a container, the kernel drops signals without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let told_to_stop = async move {
@@ -168,7 +168,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Works while it leads, and drops its work when it does not lead any more.
+/// Runs the controller while this process is the leader.
 async fn work(
     context: Arc<Context>,
     config: Config,
@@ -185,7 +185,7 @@ async fn work(
     };
     let metrics = Arc::clone(&context.metrics);
     let lead = || async {
-        // Until the caches are filled; the controller says when.
+        // Not ready until the caches are synced.
         ready.send_replace(false);
         let inventory = context.inventory.run(
             &context.account,
@@ -209,7 +209,7 @@ async fn work(
     let follow = async {
         let mut stopped = stop.clone();
         loop {
-            // A standby is ready too: to take over.
+            // A standby is ready to take over.
             ready.send_replace(true);
             tokio::select! {
                 changed = is_leading.wait_for(|leading| *leading) => if changed.is_err() { break },
@@ -226,7 +226,7 @@ async fn work(
                 break;
             }
         }
-        // Only when the work has ended may another take over.
+        // Another process may lead only after the controller has stopped.
         release.send_replace(true);
     };
     tokio::join!(follow, lease::hold(client, options, leading, released, metrics));
@@ -234,7 +234,7 @@ async fn work(
 
 async fn kubernetes_client() -> Result<Client, StartError> {
     let mut config = kube::Config::infer().await.map_err(StartError::KubeConfig)?;
-    // A retried POST or PATCH would take the decision about it out of our hands.
+    // The plan decides about retries, not the client.
     config.default_retry = false;
     Client::try_from(config).map_err(StartError::KubeClient)
 }

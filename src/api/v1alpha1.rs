@@ -2,7 +2,7 @@
 //!
 //! The doc comments of the fields become `kubectl explain`, so they are written for the person who applies manifests.
 
-// kube's printed columns share their parameters' names, as they must.
+// The printed columns repeat parameter names.
 #![allow(clippy::duplicated_attributes)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -106,7 +106,7 @@ pub struct BoltzApiKeySpec {
 }
 
 impl BoltzApiKeySpec {
-    /// The name of the Secret that it asks for: by default that of the object.
+    /// The name of the Secret. Default: the name of the object.
     pub fn secret_name<'a>(&'a self, object_name: &'a str) -> &'a str {
         self.secret.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(object_name)
     }
@@ -366,7 +366,7 @@ pub struct BoltzApiKeyStatus {
 }
 
 impl BoltzApiKeyStatus {
-    /// What it says, whenever its conditions came to be so.
+    /// The status without the transition times of its conditions.
     #[must_use]
     pub fn without_transition_times(&self) -> Self {
         let mut status = self.clone();

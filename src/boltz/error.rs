@@ -1,21 +1,21 @@
-//! What can go wrong with a call, and what that means for the one who made it.
+//! Errors of calls to Boltz, and what they mean for the caller.
 
 use crate::plan::{BoltzErrorKind, BoltzFailure, Effect};
 use std::time::Duration;
 
-/// What went wrong beneath HTTP.
+/// Cause of a transport error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request could not be sent, or had no answer.
+/// A request could not be sent, or got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No connection: nothing was sent.
     #[error("connection failed")]
     Connect(#[source] BoxError),
-    /// No answer in time.
+    /// No response in time.
     #[error("timed out")]
     Timeout,
-    /// The connection broke.
+    /// The connection was closed.
     #[error("connection closed")]
     Broken(#[source] BoxError),
 }
@@ -75,8 +75,8 @@ fn describe(code: &str, message: &str) -> String {
 }
 
 impl BoltzError {
-    /// Whether a create that failed so may have made a key. Surely not only when it was not sent, or when the answer
-    /// is a 4xx that says what is wrong with it. A 429 may come although the call was executed.
+    /// Whether a create that failed with this error may have created a key. Certainly not if it was not sent, or if the
+    /// response is a 4xx that rejects it. A call answered with 429 may have been executed.
     pub fn effect(&self) -> Effect {
         match self {
             Self::Connect(_) | Self::InvalidId | Self::Status { status: 400..=407 | 410..=422, .. } => {
@@ -104,7 +104,7 @@ impl BoltzError {
         }
     }
 
-    /// What the plan has to know of it.
+    /// Converts to the input of the plan.
     pub fn failure(&self) -> BoltzFailure {
         BoltzFailure {
             kind: self.kind(),
@@ -124,7 +124,7 @@ impl BoltzError {
         }
     }
 
-    /// How long Boltz asks to wait; not capped.
+    /// How long Boltz asks to wait, without a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -134,7 +134,7 @@ impl BoltzError {
         }
     }
 
-    /// For the metric: the status, or one word.
+    /// The label of the metric: the status, or one word.
     pub(super) fn metric_code(&self) -> String {
         match self {
             Self::Connect(_) => "connect".to_owned(),

@@ -1,4 +1,4 @@
-//! Calls to the API server: bounded in time, never repeated by themselves, with errors that say what they mean.
+//! Calls to the API server, with timeouts, without retries, with typed errors.
 
 use super::error::KubernetesError;
 use crate::{
@@ -17,13 +17,13 @@ use kube::{
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long one call may take.
+/// Timeout of one call.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a watcher's list, or the beginning of its watch, may take; the API server itself ends a list at 60 s.
-const LONGEST_LIST: Duration = Duration::from_secs(65);
-/// Who wrote a field, in managedFields.
+/// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
+const LIST_TIMEOUT: Duration = Duration::from_secs(65);
+/// The name in managedFields.
 const FIELD_MANAGER: &str = "boltz-operator";
-/// An answer with the metadata only: a Secret's value must not come back in one that might be logged.
+/// Requests a response with the metadata only, without the value of the Secret.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// A Secret with its values. Deliberately without `Debug`.
@@ -41,16 +41,16 @@ impl SecretWithData {
     }
 }
 
-/// The calls that the operator makes, each one bounded.
+/// The calls that the operator makes. Each has a timeout.
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
 }
 
 impl Kubernetes {
-    /// Over a client that does not retry by itself.
+    /// Expects a client that does not retry.
     pub fn new(client: Client) -> Self {
-        Self { client: in_time(client) }
+        Self { client: with_timeouts(client) }
     }
 
     /// The client, for watches and leases.
@@ -70,7 +70,7 @@ impl Kubernetes {
         bounded(self.client.request::<T>(request)).await
     }
 
-    /// The object, read from the API server itself.
+    /// Reads the object from the API server.
     pub async fn get_object(
         &self,
         namespace: &str,
@@ -79,7 +79,7 @@ impl Kubernetes {
         bounded(self.objects(namespace).get_opt(name)).await
     }
 
-    /// A merge patch of the object, under the resourceVersion that it holds.
+    /// Sends a merge patch of the object. The patch contains the resourceVersion as precondition.
     pub async fn patch_object(
         &self,
         namespace: &str,
@@ -89,7 +89,7 @@ impl Kubernetes {
         bounded(self.objects(namespace).patch(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
-    /// The same for its status.
+    /// Sends a merge patch of the status.
     pub async fn patch_status(
         &self,
         namespace: &str,
@@ -100,7 +100,7 @@ impl Kubernetes {
         bounded(objects.patch_status(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
-    /// A Secret with its values.
+    /// Reads a Secret with its values.
     pub async fn get_secret(
         &self,
         namespace: &str,
@@ -126,7 +126,7 @@ impl Kubernetes {
         self.metadata_of(request, dry_run).await
     }
 
-    /// A merge patch of a Secret, under the UID and resourceVersion that it holds.
+    /// Sends a merge patch of a Secret. The patch contains UID and resourceVersion as preconditions.
     pub async fn patch_secret(
         &self,
         namespace: &str,
@@ -149,14 +149,14 @@ impl Kubernetes {
         });
         let mut answer: PartialObjectMeta<Secret> = self.request(request).await?;
         if dry_run {
-            // A dry run of a creation answers neither.
+            // The response to a dry run of a create has neither.
             answer.metadata.uid.get_or_insert_default();
             answer.metadata.resource_version.get_or_insert_default();
         }
         SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata)
     }
 
-    /// Deletes the Secret with that UID. One that is gone or has another UID counts as deleted.
+    /// Deletes the Secret with this UID. A missing Secret, or one with another UID, counts as deleted.
     pub async fn delete_secret(&self, namespace: &str, name: &str, uid: &str) -> Result<(), KubernetesError> {
         let parameters = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
@@ -170,7 +170,7 @@ impl Kubernetes {
         }
     }
 
-    /// One page of the operator's labelled Secrets, with their values, and the token of the next page.
+    /// One page of the Secrets with our label, with their values, and the token of the next page.
     pub async fn list_secrets(
         &self,
         namespace: Option<&str>,
@@ -211,7 +211,7 @@ impl Kubernetes {
         self.request::<PartialObjectMeta>(request).await.map(drop)
     }
 
-    /// Every object, read from the API server itself.
+    /// Reads all objects from the API server.
     pub async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
         let api: Api<WatchedApiKey> = Api::all(self.client.clone());
         let list = bounded(api.list(&kube::api::ListParams::default())).await?;
@@ -227,10 +227,9 @@ fn parameters(dry_run: bool) -> PatchParams {
     PatchParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// The same client, whose watches begin in time and whose other calls end in time. Watchers bound the silence of a watch
-/// that runs, but neither they nor kube's connections bound the wait for a list: one whose answer never comes would
-/// leave the controller blind for ever.
-fn in_time(client: Client) -> Client {
+/// Adds timeouts to the client: for the start of watches and for the whole of other calls. kube's watchers limit the
+/// silence of a running watch, but not the wait for a list: a list without a response would block the controller forever.
+fn with_timeouts(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let client = client.clone();
@@ -245,7 +244,7 @@ fn in_time(client: Client) -> Client {
                 let (head, body) = answer.into_parts();
                 Ok::<_, kube::Error>(Response::from_parts(head, Body::from(body.collect_bytes().await?)))
             };
-            match tokio::time::timeout(LONGEST_LIST, call).await {
+            match tokio::time::timeout(LIST_TIMEOUT, call).await {
                 Ok(answer) => answer,
                 Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
             }

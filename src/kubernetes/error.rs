@@ -1,20 +1,20 @@
-//! What can go wrong with a call to the API server, and what that means for the one who made it.
+//! Errors of calls to the API server, and what they mean for the caller.
 
 use super::client::TIMEOUT;
 use crate::plan::{ApiFailure, Verdict};
 use kube::core::Status;
 
-/// A call to the API server failed.
+/// Why a call to the API server failed; the caller says which call.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
-    /// The API server answered with a status that is no success.
+    /// The API server rejected the call.
     #[error("{message} ({code} {reason})")]
     ApiStatus {
         /// The HTTP status.
         code: u16,
         /// The machine-readable reason.
         reason: String,
-        /// The API server's words.
+        /// The API server's message.
         message: String,
     },
     /// No response in time.
@@ -39,14 +39,14 @@ impl KubernetesError {
         }
     }
 
-    /// What it means.
+    /// What it means for the caller.
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Timeout | Self::Transport(_) | Self::NoMetadata => Verdict::Unknown,
             Self::ApiStatus { code, reason, .. } => match code {
                 404 => Verdict::NotFound,
                 409 => Verdict::Conflict,
-                // A wrong UID in a patch, or a new finalizer on an object that is being deleted.
+                // Another UID in a patch, or a new finalizer on an object that is being deleted.
                 422 if reason == "Invalid"
                     && (self.message().contains("Precondition failed")
                         || self.message().contains("no new finalizers can be added")) =>
@@ -59,7 +59,7 @@ impl KubernetesError {
         }
     }
 
-    /// What the plan has to know of it.
+    /// Converts to the input of the plan.
     pub fn failure(&self) -> ApiFailure {
         let message = match self {
             Self::ApiStatus { message, .. } => message.clone(),
@@ -68,7 +68,7 @@ impl KubernetesError {
         ApiFailure { verdict: self.verdict(), by_policy: self.is_policy(), message }
     }
 
-    /// An admission webhook or policy said no, rather than the API server itself.
+    /// Denied by an admission webhook or policy.
     pub fn is_policy(&self) -> bool {
         self.verdict() == Verdict::Refused
             && self.message().contains("denied")
@@ -76,12 +76,12 @@ impl KubernetesError {
                 || self.message().contains("ValidatingAdmissionPolicy"))
     }
 
-    /// A webhook that cannot take part in dry runs.
+    /// A webhook does not support dry runs.
     pub fn is_lack_of_dry_run(&self) -> bool {
         matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")
     }
 
-    /// The API server's words, if it said any.
+    /// The API server's message, if there is one.
     pub fn message(&self) -> &str {
         match self {
             Self::ApiStatus { message, .. } => message,
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(KubernetesError::Timeout.verdict(), Verdict::Unknown);
     }
 
-    /// Trace 13 of the design. The words are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands
+    /// Trace 13 in docs/design/traces.md. The texts are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands
     /// webhooks without side effects, so a webhook that has some cannot be registered on 1.33 and later.
     #[test]
     fn a_webhook_without_dry_run_support_is_told_from_one_that_refuses() {

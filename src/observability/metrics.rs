@@ -1,4 +1,4 @@
-//! The metrics, prefix `boltz_`. No label holds a message or an id.
+//! The metrics, with the prefix `boltz_`. No label contains a message or a key id.
 
 use jiff::Timestamp;
 use prometheus_client::{
@@ -40,12 +40,12 @@ struct OperationLabels {
 
 type Durations<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// What is shown of one object.
+/// The metrics of one object.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ObjectGauges {
-    /// A working key is in the Secret. None: there is none, because it was suspended before its first.
+    /// The Secret contains a valid key. None: suspended before the first key.
     pub ready: Option<bool>,
-    /// Boltz takes the key.
+    /// Boltz accepts the key.
     pub active: bool,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
@@ -53,9 +53,9 @@ pub struct ObjectGauges {
     pub renewal_at: Option<Timestamp>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
-    /// How many older keys still work.
+    /// The number of previous keys that are still valid.
     pub previous_keys: usize,
-    /// An older key is still used although its overlap is over.
+    /// A previous key is still in use after the end of its overlap.
     pub revocation_blocked: bool,
 }
 
@@ -94,7 +94,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// All metrics at zero.
     pub fn new() -> Self {
         fn durations() -> Histogram {
             Histogram::new(exponential_buckets(0.005, 2.0, 14))
@@ -116,7 +116,7 @@ impl Metrics {
             orphaned_keys: Gauge::default(),
             inventory_keys: Gauge::default(),
             inventory_age: Gauge::default(),
-            // Before the first pass the age is that of the process.
+            // Before the first pass, the age is counted from the start of the process.
             inventory_at: AtomicI64::new(Timestamp::now().as_second()),
             requests: Family::default(),
             request_duration,
@@ -229,7 +229,7 @@ impl Metrics {
         text
     }
 
-    /// Shows one object.
+    /// Sets the metrics of one object.
     pub fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
         let labels = object(namespace, name);
         self.active.get_or_create(&labels).set(gauges.active.into());
@@ -255,7 +255,7 @@ impl Metrics {
         }
     }
 
-    /// The object is gone.
+    /// Removes the metrics of a deleted object.
     pub fn forget(&self, namespace: &str, name: &str) {
         let labels = object(namespace, name);
         for family in [
@@ -291,7 +291,7 @@ impl Metrics {
         self.strays_revoked.inc();
     }
 
-    /// How many orphans there are.
+    /// Sets the number of orphans.
     pub fn set_orphaned_keys(&self, count: usize) {
         self.orphaned_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -308,17 +308,17 @@ impl Metrics {
         self.request_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
-    /// Whether the admin key is good.
+    /// Sets whether the admin key is valid.
     pub fn set_admin_key_valid(&self, valid: bool) {
         self.admin_key_valid.set(valid.into());
     }
 
-    /// Whether this process leads.
+    /// Sets whether this process is the leader.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }
 
-    /// A reconciliation begins; it ends, or is dropped, with what this returns.
+    /// Counts a running reconciliation until the returned guard is dropped.
     pub fn reconciling(&self) -> InProgress<'_> {
         self.reconciles_in_progress.inc();
         InProgress(&self.reconciles_in_progress)
@@ -335,7 +335,7 @@ impl Metrics {
     }
 }
 
-/// Counts one reconciliation for as long as it lives.
+/// Counts one running reconciliation until it is dropped.
 pub struct InProgress<'a>(&'a Gauge);
 
 impl Drop for InProgress<'_> {

@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::watch};
 /// The content type of OpenMetrics text, as its specification names it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves for ever. `/readyz` answers 200 once `ready` is true.
+/// Serves until the listener fails. `/readyz` responds with 200 once `ready` is true.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,

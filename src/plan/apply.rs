@@ -1,5 +1,5 @@
-//! What an answer means: how it changes what this process knows, until when a step waits after a failure, and what is
-//! told of it. As pure as the decision itself.
+//! Applies a result: changes process memory, sets how long a step waits after a failure, and collects counters, events
+//! and log lines. Pure, like the decision.
 
 use super::{
     answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Verdict},
@@ -18,14 +18,14 @@ use crate::protocol::{
 };
 use std::time::Duration;
 
-/// The same call again within this time, after it was done, means that something undoes it.
+/// If the same call is needed again within this time, something undoes it.
 const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
-/// So many failures in a row are no passing trouble any more: status tells of it.
-const FAILURES_UNTOLD: u32 = 2;
+/// After more consecutive failures than this the status reports the failure.
+const FAILURES_UNREPORTED: u32 = 2;
 
 impl ProcessMemory {
-    /// Takes in the answer to a step that was decided on these facts, which do not hold the answer yet. `jitter`, from 0
-    /// to 1, spreads the waits of what failed together.
+    /// Applies the result of a step. `facts` are those on which the step was decided. `jitter`, from 0 to 1, spreads the
+    /// retries of objects that failed at the same time.
     pub fn apply(
         &mut self,
         step: &Step,
@@ -89,7 +89,7 @@ impl ProcessMemory {
         effects
     }
 
-    /// C2 and C3: whether the call may still take effect.
+    /// C2 and C3: updates whether the call may still take effect.
     fn settle_doubt(&mut self, step: &Step, answer: &Answer) {
         let attempt = match step {
             Step::Mint(attempt) | Step::Store { attempt, .. } => attempt,
@@ -109,7 +109,7 @@ impl ProcessMemory {
                 }
                 *is_refused |= matches!(failure.verdict, Verdict::Refused | Verdict::NotFound);
             }
-            // The Secret holds the key, but nothing that says so: a later pass would take it for altered.
+            // The Secret contains the key but no record of it, so the key would later count as altered.
             (Progress::InHand { calls_in_doubt, is_refused, .. }, Answer::Undone(_)) => {
                 *calls_in_doubt = calls_in_doubt.saturating_sub(1);
                 *is_refused = true;
@@ -155,7 +155,7 @@ impl ProcessMemory {
         }
     }
 
-    /// C1 was answered: the attempt may be POSTed.
+    /// C1 is confirmed: the POST of the attempt may be sent.
     pub fn mark_written(&mut self, attempt: &AttemptId) {
         if let Some(known) = self.attempts.get_mut(attempt) {
             known.progress = Progress::Written;
@@ -186,8 +186,8 @@ impl ProcessMemory {
         }
     }
 
-    /// What is told of a revocation. Whether Boltz saw the key used after its successor was issued matters: some
-    /// workload may not have picked up the new key.
+    /// Collects what to report about a revocation. If the key was used after its replacement was issued, a workload may
+    /// not have loaded the new key.
     fn tell_revoked(
         &self,
         key_id: &str,
@@ -226,7 +226,7 @@ impl ProcessMemory {
     }
 }
 
-/// A slot whose call was answered.
+/// A slot whose call has a result.
 struct Failing<'a> {
     memory: &'a mut ProcessMemory,
     slot: Slot,
@@ -257,7 +257,7 @@ impl Failing<'_> {
         self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_told });
     }
 
-    /// One more failure: the slot waits longer.
+    /// Counts one more failure and extends the wait of the slot.
     fn failed(
         &mut self,
         failure: Failure,
@@ -269,12 +269,12 @@ impl Failing<'_> {
         let failures = self.failures().saturating_add(1);
         let patience = patience(&self.slot, failure, self.settings);
         let until = self.now.monotonic.plus(patience.jittered(failures, self.jitter, retry_after));
-        let is_told = is_told || failures > FAILURES_UNTOLD;
+        let is_told = is_told || failures > FAILURES_UNREPORTED;
         self.set(failures, Block { reason, message, until: Some(until) }, is_told);
         until
     }
 
-    /// What a failure of the API server is called in conditions.
+    /// The condition reason for a failure of the API server.
     fn reason(&self) -> Reason {
         match self.slot {
             Slot::Preflight
@@ -291,7 +291,7 @@ impl Failing<'_> {
         }
     }
 
-    /// What could not be done, as the beginning of a sentence.
+    /// What failed, as the beginning of a sentence.
     fn what(&self) -> String {
         match &self.slot {
             Slot::Preflight | Slot::Store => "Failed to write the Secret".to_owned(),
@@ -309,7 +309,7 @@ impl Failing<'_> {
         }
     }
 
-    /// A failed attempt to issue or store a key counts.
+    /// Counts a failed attempt to issue or store a key.
     fn count_failure(&self, reason: Reason, effects: &mut Effects) {
         if matches!(self.slot, Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint) {
             effects.counts.push(Count::IssueFailed(reason.as_str()));
@@ -325,7 +325,7 @@ impl Failing<'_> {
         match failure.verdict {
             Verdict::Conflict => {
                 self.memory.must_read = true;
-                // The first conflict is usual, and the read that follows it tells.
+                // A first conflict is normal. The next read resolves it.
                 if self.failures() == 0 {
                     let at_once = Block { reason, message, until: Some(self.now.monotonic) };
                     self.set(1, at_once, false);
@@ -334,7 +334,7 @@ impl Failing<'_> {
                 }
             }
             Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {
-                // What does not exist runs with no old key.
+                // A workload that does not exist does not use the old key.
                 if let Step::RestartWorkload { target, key_id } = step {
                     self.memory.restarted.insert(target.to_string(), key_id.clone());
                 }
@@ -344,14 +344,14 @@ impl Failing<'_> {
                 if self.failures() == 0 && matches!(step, Step::RestartWorkload { .. }) {
                     effects.event(EventKind::Warning, "RestartFailed", message.clone());
                 }
-                // A Secret that was there, or a whole object, may have gone: a read tells.
+                // The Secret or the object may have been deleted: read.
                 self.memory.must_read |=
                     failure.verdict == Verdict::NotFound || matches!(step, Step::Store { .. });
                 self.count_failure(reason, effects);
                 self.failed(Failure::Refused, reason, message, None, true);
             }
             Verdict::Unknown => {
-                // Whether it took effect is not known: a read tells.
+                // The call may have taken effect: read.
                 self.memory.must_read |= *step != Step::ReadLive && *step != Step::Preflight;
                 self.count_failure(reason, effects);
                 self.failed(Failure::Passing, reason, message, None, false);
@@ -393,7 +393,7 @@ impl Failing<'_> {
     }
 }
 
-/// What the event of a rotation says. A key that is revoked at once needs no word about until when it works.
+/// The note of the event `Rotated`. A key that is revoked immediately has no overlap to mention.
 fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
     let note = format!("Issued key {key_id} ({reason}).");
     match replaced.filter(|key| !key.even_if_used) {

@@ -1,4 +1,4 @@
-//! What the object's status says: one pure view of the facts.
+//! The status of the object, derived from the facts.
 
 use super::{
     block::{Block, Reason},
@@ -15,21 +15,21 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::time::Duration;
 
-/// How far `lastUsedAt` may lag behind: it moves with every use, and status must not.
+/// `lastUsedAt` is updated at most this often, because it changes with every use of the key.
 const LAST_USED_COARSENESS: Duration = Duration::from_secs(24 * 3600);
 
-/// What the decision found, for the status to say.
+/// Results of the decision that the status reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
     /// Why a key is to be issued now.
     pub issue: Option<IssueReason>,
-    /// What stands in the way of the key that is wanted, or of the deletion.
+    /// Why no key can be issued, or why the deletion has to wait.
     pub blocked: Option<Block>,
-    /// What stands in the way of other duties.
+    /// Why other steps have to wait.
     pub also: Vec<Block>,
-    /// Ids of previous keys that are still used although their overlap is over.
+    /// Ids of previous keys that are still in use after the end of their overlap.
     pub still_used: Vec<String>,
-    /// A rotation that waits until a previous key's overlap is over, because no more may live.
+    /// A rotation that waits for the end of an overlap, because the maximum number of previous keys is active.
     pub postponed: Option<(IssueReason, Timestamp)>,
 }
 
@@ -72,7 +72,7 @@ pub fn desired_status(
         let before = old.last_used_at.as_ref().filter(|_| same_key);
         status.last_used_at = coarse(before, last_used(facts, &record.key_id));
     } else {
-        // The Secret is gone: what status says is then the only word about the keys that were in it.
+        // The Secret is missing. The status is then the only source for the keys that it contained.
         status.key_id = old.key_id.clone();
         status.key_prefix = old.key_prefix.clone();
         status.livemode = old.livemode;
@@ -89,7 +89,7 @@ pub fn desired_status(
     let overlap = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
     let end = later(now.wall, overlap.map_or(LAST_USED_COARSENESS, |rotation| rotation.overlap));
     for key in facts.named_keys().into_iter().filter(|key| status.key_id.as_ref() != Some(&key.id)) {
-        // One without an end was current until now, and the record could not be written to say so.
+        // A key without an end was the current one until now, and the record could not be updated yet.
         let revoke_after = key.revoke_after.unwrap_or(end);
         if facts.may_live(settings, now, &key) {
             let before = old.previous_keys.iter().find(|previous| previous.key_id == key.id);
@@ -130,7 +130,7 @@ fn coarse(before: Option<&Time>, after: Option<Timestamp>) -> Option<Time> {
     }
 }
 
-/// Kubernetes writes times in whole seconds; a finer one would never equal what is read back.
+/// Kubernetes writes times in whole seconds; a finer one would differ from the value that is read back.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
