@@ -1,9 +1,6 @@
-//! Flags and environment variables. Wrong ones end the process at once, with one line.
+//! Flags and environment variables. An invalid one ends the process with a message of one line.
 
-use crate::{
-    duration::{InvalidDuration, parse_duration},
-    protocol::marker::ClusterName,
-};
+use crate::{duration::parse_positive_duration, protocol::marker::ClusterName};
 use clap::{Parser, ValueEnum};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,13 +10,13 @@ use std::{
 
 /// Kubernetes operator that creates, stores, rotates and revokes API keys of the Boltz API.
 ///
-/// The admin key comes from --admin-key-file or from the environment variable BOLTZ_API_KEY, never from a flag. The
-/// cluster is found as kubectl finds it: in-cluster, else through KUBECONFIG. Durations are written as in Kubernetes:
-/// 90s, 30m, 720h.
+/// The admin key is read from --admin-key-file or from the environment variable BOLTZ_API_KEY. The operator connects to
+/// the cluster it runs in or, outside a cluster, to the one in KUBECONFIG. Durations are written as in Kubernetes: 90s,
+/// 30m, 720h.
 #[derive(Clone, Debug, Parser)]
 #[command(version, max_term_width = 110)]
 pub struct Config {
-    /// Where Boltz's API is. http:// only to loopback, or with --allow-insecure-http.
+    /// URL of the Boltz API. http:// is allowed for loopback addresses, or with --allow-insecure-http.
     #[arg(
         long,
         env = "BOLTZ_BASE_URL",
@@ -29,41 +26,42 @@ pub struct Config {
     )]
     pub boltz_base_url: String,
 
-    /// A PEM file with further root certificates for Boltz; Mozilla's are compiled in.
+    /// PEM file with root certificates to trust for Boltz, in addition to the built-in Mozilla roots.
     #[arg(long, env = "BOLTZ_OPERATOR_BOLTZ_CA_FILE", value_name = "FILE", help_heading = "Boltz")]
     pub boltz_ca_file: Option<PathBuf>,
 
-    /// Allows http:// to hosts other than loopback: the admin key and every new key then cross the network readable.
+    /// Allow http:// to hosts other than loopback. The admin key and all new keys are then sent unencrypted.
     #[arg(long, env = "BOLTZ_OPERATOR_ALLOW_INSECURE_HTTP", help_heading = "Boltz")]
     pub allow_insecure_http: bool,
 
-    /// The file with Boltz's admin key, read again when it changes. Default: the environment variable BOLTZ_API_KEY.
+    /// File with the Boltz admin key. It is reloaded when it changes. Default: the environment variable BOLTZ_API_KEY.
     #[arg(long, env = "BOLTZ_OPERATOR_ADMIN_KEY_FILE", value_name = "FILE", help_heading = "Boltz")]
     pub admin_key_file: Option<PathBuf>,
 
-    /// How long one call to Boltz may take.
-    #[arg(long, env = "BOLTZ_OPERATOR_REQUEST_TIMEOUT", default_value = "30s", value_parser = positive, value_name = "DURATION", help_heading = "Boltz")]
+    /// Timeout of one call to Boltz.
+    #[arg(long, env = "BOLTZ_OPERATOR_REQUEST_TIMEOUT", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION", help_heading = "Boltz")]
     pub request_timeout: Duration,
 
-    /// The time between full passes over Boltz's list of keys.
-    #[arg(long, env = "BOLTZ_OPERATOR_INVENTORY_INTERVAL", default_value = "10m", value_parser = positive, value_name = "DURATION", help_heading = "Boltz")]
+    /// How often the full list of keys is read from Boltz.
+    #[arg(long, env = "BOLTZ_OPERATOR_INVENTORY_INTERVAL", default_value = "10m", value_parser = parse_positive_duration, value_name = "DURATION", help_heading = "Boltz")]
     pub inventory_interval: Duration,
 
-    /// How long an unanswered request for a key may still take effect at Boltz. Half of it is the time in which a new
-    /// key must be stored.
-    #[arg(long, env = "BOLTZ_OPERATOR_SETTLE_TIME", default_value = "2m", value_parser = positive, value_name = "DURATION", help_heading = "Boltz")]
+    /// How long Boltz may still execute a request for a key that got no response. A new key must be stored within half
+    /// of this time.
+    #[arg(long, env = "BOLTZ_OPERATOR_SETTLE_TIME", default_value = "2m", value_parser = parse_positive_duration, value_name = "DURATION", help_heading = "Boltz")]
     pub settle_time: Duration,
 
-    /// At most this many new keys per minute, over all objects.
+    /// Maximum number of new keys per minute, for all objects together.
     #[arg(long, env = "BOLTZ_OPERATOR_MAX_MINTS_PER_MINUTE", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT", help_heading = "Boltz")]
     pub max_mints_per_minute: u32,
 
-    /// Part of the name of every key at Boltz, by which this cluster knows its own: 1 to 16 characters of a-z, 0-9
-    /// and '-'. Default: from the UID of the namespace kube-system, which a cloned cluster shares with its source.
+    /// Name of this cluster, 1 to 16 characters from a-z, 0-9 and '-'. It is part of every key's name at Boltz and
+    /// identifies the keys of this cluster. Default: derived from the UID of the namespace kube-system. A cloned
+    /// cluster has the same UID, so give it a name.
     #[arg(long, env = "BOLTZ_OPERATOR_CLUSTER_NAME", value_name = "NAME", help_heading = "Scope")]
     pub cluster_name: Option<ClusterName>,
 
-    /// Earlier names of this cluster, comma-separated: keys with these are ours too.
+    /// Earlier names of this cluster, comma-separated. Keys with these names are also managed.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_FORMER_CLUSTER_NAMES",
@@ -73,7 +71,8 @@ pub struct Config {
     )]
     pub former_cluster_names: Vec<ClusterName>,
 
-    /// Watches these namespaces only, comma-separated. Needs --cluster-name, another one for each installation.
+    /// Namespaces to watch, comma-separated. Default: all. Requires --cluster-name, with a different name for each
+    /// installation.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_WATCH_NAMESPACES",
@@ -83,28 +82,29 @@ pub struct Config {
     )]
     pub watch_namespaces: Vec<String>,
 
-    /// Watches only objects with these labels, for example shard=a.
+    /// Watch only BoltzApiKeys that match this label selector, for example shard=a.
     #[arg(long, env = "BOLTZ_OPERATOR_LABEL_SELECTOR", value_name = "SELECTOR", help_heading = "Scope")]
     pub label_selector: Option<String>,
 
-    /// How many objects are reconciled at once.
+    /// Maximum number of objects reconciled at the same time.
     #[arg(long, env = "BOLTZ_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT", help_heading = "Scope")]
     pub concurrency: u16,
 
-    /// What is done about active keys with this cluster's marker that no object and no Secret accounts for. `revoke`
-    /// is refused with --watch-namespaces and --label-selector: the keys of other installations would look orphaned.
+    /// What to do with orphaned keys: active keys of this cluster that no BoltzApiKey and no Secret refers to. `revoke`
+    /// cannot be combined with --watch-namespaces or --label-selector, because the keys of other installations would
+    /// look orphaned.
     #[arg(long, env = "BOLTZ_OPERATOR_ORPHAN_POLICY", value_enum, default_value_t = OrphanPolicy::Report, help_heading = "Scope")]
     pub orphan_policy: OrphanPolicy,
 
-    /// How long an orphaned key is left alone before it is revoked.
-    #[arg(long, env = "BOLTZ_OPERATOR_ORPHAN_GRACE", default_value = "1h", value_parser = positive, value_name = "DURATION", help_heading = "Scope")]
+    /// How long a key must be orphaned before it is revoked.
+    #[arg(long, env = "BOLTZ_OPERATOR_ORPHAN_GRACE", default_value = "1h", value_parser = parse_positive_duration, value_name = "DURATION", help_heading = "Scope")]
     pub orphan_grace: Duration,
 
-    /// Only the holder of a Lease works; others stand by. `false` for a single replica without rights on leases.
+    /// Use a Lease to elect one active replica. Set it to false only for a single replica.
     #[arg(long, env = "BOLTZ_OPERATOR_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Leader election")]
     pub leader_elect: bool,
 
-    /// The name of the Lease.
+    /// Name of the Lease.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_LEASE_NAME",
@@ -114,7 +114,7 @@ pub struct Config {
     )]
     pub lease_name: String,
 
-    /// The namespace of the Lease. Default: the operator's own.
+    /// Namespace of the Lease. Default: the namespace of the operator.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_LEASE_NAMESPACE",
@@ -123,7 +123,7 @@ pub struct Config {
     )]
     pub lease_namespace: Option<String>,
 
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Address that serves /metrics, /healthz and /readyz.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_LISTEN",
@@ -133,17 +133,17 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// The format of the log on standard error. RUST_LOG sets its level, for example RUST_LOG=debug.
+    /// Format of the log on standard error. Set the log level with RUST_LOG, for example RUST_LOG=debug.
     #[arg(long, env = "BOLTZ_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json, help_heading = "Observability")]
     pub log_format: LogFormat,
 }
 
-/// What is done about orphaned keys.
+/// What to do with orphaned keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OrphanPolicy {
-    /// They are counted and logged.
+    /// Count and log them.
     Report,
-    /// They are revoked after a grace.
+    /// Revoke them after --orphan-grace.
     Revoke,
 }
 
@@ -152,31 +152,31 @@ pub enum OrphanPolicy {
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// Readable text.
     Text,
 }
 
-/// The process has no configuration to run with.
+/// The configuration is invalid, or help was requested.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Help or the version was asked for.
+    /// Help or the version was requested.
     #[error("{0}")]
     Help(String),
-    /// clap does not take the flags; one line that names the flag.
+    /// clap rejected the flags. One line that names the flag.
     #[error("{0}")]
     Arguments(String),
-    /// Flags that do not go together, or a value that cannot be used.
-    #[error("{flag}: {wants}")]
+    /// Flags that cannot be combined, or an invalid value.
+    #[error("{flag}: {problem}")]
     Flag {
         /// The flag to change.
         flag: &'static str,
-        /// What it takes.
-        wants: String,
+        /// What is wrong with its value.
+        problem: String,
     },
 }
 
 impl ConfigError {
-    /// Whether this is no failure: the text is the answer.
+    /// Whether the text is the help or the version, and no failure.
     pub fn is_help(&self) -> bool {
         matches!(self, Self::Help(_))
     }
@@ -186,7 +186,7 @@ impl ConfigError {
         if !error.use_stderr() {
             return Self::Help(text);
         }
-        // What is wrong and, where clap says it, what would be right: the first paragraph, as one line.
+        // The first paragraph, as one line.
         let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         Self::Arguments(lines.join(" ").trim_start_matches("error: ").to_owned())
     }
@@ -200,14 +200,14 @@ impl Config {
         Ok(config)
     }
 
-    /// What no single flag can check.
+    /// Checks that involve more than one flag.
     fn check(&self) -> Result<(), ConfigError> {
-        let error = |flag, wants: &str| Err(ConfigError::Flag { flag, wants: wants.to_owned() });
+        let error = |flag, problem: &str| Err(ConfigError::Flag { flag, problem: problem.to_owned() });
         self.check_base_url()?;
         if !self.watch_namespaces.is_empty() && self.cluster_name.is_none() {
             return error(
                 "--cluster-name",
-                "must be given with --watch-namespaces, another one for each installation",
+                "required with --watch-namespaces; use a different name for each installation",
             );
         }
         if self.orphan_policy == OrphanPolicy::Revoke
@@ -215,24 +215,24 @@ impl Config {
         {
             return error(
                 "--orphan-policy",
-                "revoke cannot go with --watch-namespaces or --label-selector: the keys of other installations would \
-                 look orphaned",
+                "revoke cannot be combined with --watch-namespaces or --label-selector, because the keys of other \
+                 installations would look orphaned",
             );
         }
         if self.watch_namespaces.iter().any(String::is_empty) {
             return error(
                 "--watch-namespaces",
-                "wants names of namespaces, comma-separated, none of them empty",
+                "must be a comma-separated list of namespace names without empty entries",
             );
         }
         if self.label_selector.as_deref().is_some_and(|selector| selector.trim().is_empty()) {
-            return error("--label-selector", "wants a label selector such as shard=a");
+            return error("--label-selector", "must be a label selector such as shard=a");
         }
         if self.admin_key_file.is_none() && std::env::var_os("BOLTZ_API_KEY").is_none_or(|key| key.is_empty())
         {
             return error(
                 "--admin-key-file",
-                "wants the file with Boltz's admin key; or set the environment variable BOLTZ_API_KEY",
+                "required, unless the environment variable BOLTZ_API_KEY is set",
             );
         }
         Ok(())
@@ -240,13 +240,13 @@ impl Config {
 
     fn check_base_url(&self) -> Result<(), ConfigError> {
         let error =
-            |wants: &str| Err(ConfigError::Flag { flag: "--boltz-base-url", wants: wants.to_owned() });
+            |problem: &str| Err(ConfigError::Flag { flag: "--boltz-base-url", problem: problem.to_owned() });
         let Ok(uri) = self.boltz_base_url.parse::<http::Uri>() else {
-            return error("wants a URL such as https://api.boltz.bio");
+            return error("must be a URL such as https://api.boltz.bio");
         };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some()
         {
-            return error("wants a URL without user and query");
+            return error("must not contain a user or a query");
         }
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let is_loopback =
@@ -254,16 +254,12 @@ impl Config {
         match uri.scheme_str() {
             Some("https") if !host.is_empty() => Ok(()),
             Some("http") if is_loopback || (self.allow_insecure_http && !host.is_empty()) => Ok(()),
-            Some("http") => error("wants https://; http:// only to loopback or with --allow-insecure-http"),
-            _ => error("wants a URL such as https://api.boltz.bio"),
+            Some("http") => error(
+                "must start with https:// (http:// is allowed for loopback addresses, or with --allow-insecure-http)",
+            ),
+            _ => error("must be a URL such as https://api.boltz.bio"),
         }
     }
-}
-
-fn positive(text: &str) -> Result<Duration, InvalidDuration> {
-    parse_duration(text).and_then(|duration| {
-        if duration.is_zero() { Err(InvalidDuration(text.to_owned())) } else { Ok(duration) }
-    })
 }
 
 #[cfg(test)]

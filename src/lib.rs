@@ -1,15 +1,15 @@
-//! boltz-operator: API keys of Boltz as Kubernetes objects, every live key accounted for.
+//! boltz-operator manages API keys of Boltz as Kubernetes objects and accounts for every active key.
 //!
-//! Functional core, imperative shell:
+//! A pure decision core, and a controller that does all I/O:
 //!
 //! ```text
 //! watch events ─┐
 //! timers ───────┼─▶ controller ─▶ observe ─▶ plan (pure, sync, takes `now`) ─▶ execute ─▶ requeue at
-//! inventory ────┘                 (all reads)  one next step, or a wake-up      (all writes)
+//! inventory ────┘                 (all reads)  next step, or a wake-up          (all writes)
 //! ```
 //!
-//! Read [`plan`] first: it decides everything. The protocol that it keeps is written in `docs/protocol.md`, the
-//! architecture in `docs/architecture.md`.
+//! Read [`plan`] first: it decides everything. `docs/protocol.md` describes the protocol, `docs/architecture.md` the
+//! architecture.
 
 pub mod api;
 pub mod backoff;

@@ -1,10 +1,10 @@
-//! The process: flags in, exit code out. What happens in between is in [`boltz_operator::runtime`].
+//! Entry point. [`boltz_operator::runtime`] does the work.
 
 use boltz_operator::{cli::Config, observability::telemetry, runtime};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before anything secret is read: the memory of this process will hold the admin key and new keys.
+    // First: the memory of this process will contain the admin key and new keys.
     if let Err(error) = runtime::forbid_core_dumps() {
         return failed(&error, ExitCode::FAILURE);
     }

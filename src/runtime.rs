@@ -1,4 +1,4 @@
-//! The process: configuration in, controller up, orderly end.
+//! Starts the operator from its configuration, and shuts it down.
 
 use crate::{
     boltz::{
@@ -28,64 +28,66 @@ use tokio::{
     sync::watch,
 };
 
-/// How soon a refused or conflicting Secret is looked at again.
+/// The first wait before a rejected write is retried.
 const RECHECK: Duration = Duration::from_secs(60);
-/// The end comes no later than this after SIGTERM.
+/// Maximum time from SIGTERM to exit.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
-/// The process cannot start. Nothing that Boltz answers is among these.
+/// Why the process cannot start. No response of Boltz is among these.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what it means")]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum StartError {
-    #[error("core dumps could not be forbidden: {0}")]
+    #[error("failed to disable core dumps: {0}")]
     CoreDumps(#[source] std::io::Error),
-    #[error("the TLS library could not be set up")]
+    #[error("failed to initialize TLS")]
     CryptoProvider,
-    #[error("the runtime could not be started: {0}")]
+    #[error("failed to start the async runtime: {0}")]
     Runtime(#[source] std::io::Error),
-    #[error("--boltz-ca-file: wants a readable file: {0}")]
+    #[error("--boltz-ca-file: cannot read the file: {0}")]
     CaFile(#[source] std::io::Error),
     #[error("{0}")]
     BoltzClient(#[from] BoltzClientError),
-    #[error("no cluster found: neither in-cluster nor through KUBECONFIG: {0}")]
+    #[error("no Kubernetes configuration found, neither in-cluster nor in KUBECONFIG: {0}")]
     KubeConfig(#[source] kube::config::InferConfigError),
-    #[error("the client for the API server could not be made: {0}")]
+    #[error("failed to create the Kubernetes client: {0}")]
     KubeClient(#[source] kube::Error),
-    #[error("--cluster-name: the default needs the right to get the namespace kube-system: {0}")]
+    #[error(
+        "--cluster-name: not set, and the default needs permission to get the namespace kube-system: {0}"
+    )]
     KubeSystem(#[source] kube::Error),
-    #[error("--cluster-name: the namespace kube-system has no UID; give a name")]
+    #[error("--cluster-name: not set, and the namespace kube-system has no UID")]
     NoKubeSystemUid,
     #[error("--listen: {0}")]
     Listen(#[source] std::io::Error),
-    #[error("signals could not be set up: {0}")]
+    #[error("failed to install signal handlers: {0}")]
     Signals(#[source] std::io::Error),
 }
 
-/// No core dump of this process, and no debugger of the same user.
+/// Disables core dumps, and debuggers of the same user.
 pub fn forbid_core_dumps() -> Result<(), StartError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| StartError::CoreDumps(error.into()))
 }
 
-/// Runs until SIGTERM or SIGINT, then ends within 10 s.
+/// Runs until SIGTERM or SIGINT, then returns within 10 s.
 pub fn run(config: Config) -> Result<(), StartError> {
-    // Two crates bring TLS; both take the one provider that is installed first.
+    // Two crates use TLS; both use the provider that is installed first.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| StartError::CryptoProvider)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Runtime)?;
     let result = runtime.block_on(operate(config));
-    // What is still in flight is dropped: every step is safe to be cut off.
+    // Cancels what is still running; every step is safe to cancel.
     runtime.shutdown_background();
     result
 }
 
 async fn operate(config: Config) -> Result<(), StartError> {
-    // First: in a container this is process 1, for which the kernel drops a signal that has no handler.
+    // First: for process 1 of a container, the kernel drops signals without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let told_to_stop = async move {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = terminate.recv() => tracing::info!("received SIGTERM, shutting down"),
+            _ = interrupt.recv() => tracing::info!("received SIGINT, shutting down"),
         }
     };
     tokio::pin!(told_to_stop);
@@ -118,7 +120,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
         },
         former: config.former_cluster_names.clone(),
     };
-    tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "boltz-operator starts");
+    tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
 
     let inventory = Inventory::new(names);
     let account = Account::new(boltz, config.max_mints_per_minute, Arc::clone(&metrics));
@@ -146,7 +148,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
                 context.account.watch_admin_key(admin_key_changes),
                 async {
                     if let Err(error) = server::serve(listener, metrics, is_ready).await {
-                        tracing::error!(%error, "the server of the metrics has ended");
+                        tracing::error!(%error, "the metrics server stopped");
                     }
                 },
             )
@@ -161,12 +163,12 @@ async fn operate(config: Config) -> Result<(), StartError> {
     }
     stop.send_replace(true);
     if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
-        tracing::warn!("stopped with work in flight, which the next process picks up");
+        tracing::warn!("shut down before all reconciliations finished; the next process continues them");
     }
     Ok(())
 }
 
-/// Works while it leads, and drops its work when it does not lead any more.
+/// Runs the controller while this process is the leader.
 async fn work(
     context: Arc<Context>,
     config: Config,
@@ -183,7 +185,7 @@ async fn work(
     };
     let metrics = Arc::clone(&context.metrics);
     let lead = || async {
-        // Until the caches are filled; the controller says when.
+        // Not ready until the caches are synced.
         ready.send_replace(false);
         let inventory = context.inventory.run(
             &context.account,
@@ -207,7 +209,7 @@ async fn work(
     let follow = async {
         let mut stopped = stop.clone();
         loop {
-            // A standby is ready too: to take over.
+            // A standby is ready to take over.
             ready.send_replace(true);
             tokio::select! {
                 changed = is_leading.wait_for(|leading| *leading) => if changed.is_err() { break },
@@ -217,14 +219,14 @@ async fn work(
             tokio::select! {
                 () = lead() => {}
                 _ = lost.wait_for(|leading| !*leading) => {
-                    tracing::warn!("leadership is lost: what was in flight is dropped");
+                    tracing::warn!("lost the lease; cancelled all reconciliations");
                 }
             }
             if *stop.borrow() {
                 break;
             }
         }
-        // Only when the work has ended may another take over.
+        // Another process may lead only after the controller has stopped.
         release.send_replace(true);
     };
     tokio::join!(follow, lease::hold(client, options, leading, released, metrics));
@@ -232,7 +234,7 @@ async fn work(
 
 async fn kubernetes_client() -> Result<Client, StartError> {
     let mut config = kube::Config::infer().await.map_err(StartError::KubeConfig)?;
-    // A retried POST or PATCH would take the decision about it out of our hands.
+    // The plan decides about retries, not the client.
     config.default_retry = false;
     Client::try_from(config).map_err(StartError::KubeClient)
 }

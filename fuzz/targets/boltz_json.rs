@@ -29,15 +29,15 @@ fn read_every_way(body: &[u8]) -> Vec<String> {
         Ok(text) => told.push(text),
         Err(error) => told.extend(words(&error)),
     };
-    tell(read_answer::<KeyPage>("list the keys", body).map(debug));
-    tell(read_answer::<KeyDetails>("revoke a key", body).map(debug));
-    tell(read_answer::<AuthMe>("check the admin key", body).map(debug));
-    tell(read_answer::<CreatedKey>("create a key", body).map(|created| {
+    tell(read_answer::<KeyPage>(body).map(debug));
+    tell(read_answer::<KeyDetails>(body).map(debug));
+    tell(read_answer::<AuthMe>(body).map(debug));
+    tell(read_answer::<CreatedKey>(body).map(|created| {
         let CreatedKey { key, details } = created;
         format!("{key:?} {details:?}")
     }));
     for status in [200, 302, 400, 401, 429, 503] {
-        tell(Err(read_refusal("create a key", status, None, body)));
+        tell(Err(read_refusal(status, None, body)));
     }
     told
 }

@@ -3,7 +3,7 @@
 //! Input: a first line for the header `retry-after-ms`, the rest for `retry-after`; an empty one is not sent.
 #![no_main]
 
-use boltz_operator::{backoff::{delay, LONGEST_RETRY_AFTER}, boltz::retry_after};
+use boltz_operator::{backoff::delay, boltz::retry_after, plan::backoff::MAX_RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
@@ -21,9 +21,9 @@ fuzz_target!(|input: &[u8]| {
         let asked = retry_after(&headers, now);
         for failures in [0, 1, u32::MAX] {
             let wait = delay(failures, asked);
-            assert!(wait <= LONGEST_RETRY_AFTER, "{asked:?} makes it wait for {wait:?}");
+            assert!(wait <= MAX_RETRY_AFTER, "{asked:?} makes it wait for {wait:?}");
             assert!(
-                wait >= asked.unwrap_or_default().min(LONGEST_RETRY_AFTER),
+                wait >= asked.unwrap_or_default().min(MAX_RETRY_AFTER),
                 "{wait:?} is before {asked:?}"
             );
         }

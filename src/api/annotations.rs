@@ -4,19 +4,19 @@
 pub const GROUP: &str = "boltz.bio";
 /// Keeps an object until its keys are revoked.
 pub const FINALIZER: &str = "boltz.bio/revoke-keys";
-/// On the object: every attempt that may still have a live key ([`crate::protocol::ledger`]).
+/// On the object: the attempts that may still have an active key ([`crate::protocol::ledger`]).
 pub const LEDGER_ANNOTATION: &str = "boltz.bio/attempts";
-/// On the Secret: which keys it accounts for ([`crate::protocol::record`]).
+/// On the Secret: the current key and the previous keys ([`crate::protocol::record`]).
 pub const RECORD_ANNOTATION: &str = "boltz.bio/record";
 /// On the Secret: the UID of the object that it belongs to.
 pub const OWNER_LABEL: &str = "boltz.bio/owner-uid";
-/// A new value asks for a rotation with the usual overlap.
+/// A new value requests a rotation with the usual overlap.
 pub const ROTATE_ANNOTATION: &str = "boltz.bio/rotate";
-/// A new value asks for a rotation without overlap, for a key that has leaked.
+/// A new value requests a rotation without overlap, for a key that has leaked.
 pub const ROTATE_NOW_ANNOTATION: &str = "boltz.bio/rotate-now";
-/// A new value has everything that waits after a refusal tried again at once.
+/// A new value retries everything immediately that waits after a failure.
 pub const RETRY_ANNOTATION: &str = "boltz.bio/retry";
 /// Overrides `spec.deletionPolicy` while the object is being deleted.
 pub const DELETION_POLICY_ANNOTATION: &str = "boltz.bio/deletion-policy";
-/// On a restarted workload's pod template: the key that it was restarted for.
+/// On the pod template of a restarted workload: the key that it has to load.
 pub const RESTARTED_FOR_ANNOTATION: &str = "boltz.bio/restarted-for";

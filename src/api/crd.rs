@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-/// The definition of [`BoltzApiKey`], whose descriptions `kubectl explain` can wrap as it likes.
+/// The definition of [`BoltzApiKey`]. Its descriptions have no line breaks, so that `kubectl explain` can wrap them.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = BoltzApiKey::crd();
     for version in &mut crd.spec.versions {
@@ -17,7 +17,7 @@ pub fn crd() -> CustomResourceDefinition {
     crd
 }
 
-/// Doc comments break their lines for the source's sake; what separates paragraphs stays.
+/// Removes the line breaks of doc comments, except between paragraphs.
 fn join_lines(schema: &mut JSONSchemaProps) {
     if let Some(description) = &mut schema.description {
         let paragraphs = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));

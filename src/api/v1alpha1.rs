@@ -2,7 +2,7 @@
 //!
 //! The doc comments of the fields become `kubectl explain`, so they are written for the person who applies manifests.
 
-// kube's printed columns share their parameters' names, as they must.
+// The printed columns repeat parameter names.
 #![allow(clippy::duplicated_attributes)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
     namespaced,
     status = "BoltzApiKeyStatus",
     derive = "PartialEq",
-    doc = "A workspace key of the Boltz API: created through Boltz's admin API, stored in a Secret that workloads mount, rotated before it expires, revoked when the object is deleted.",
+    doc = "A workspace key of the Boltz API. The operator creates the key, stores it in a Secret, rotates it before it expires, and revokes it when the object is deleted.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -48,114 +48,114 @@ use std::collections::BTreeMap;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.expiresInDays) || !has(self.rotation) || !has(self.rotation.renewBefore) || !self.rotation.renewBefore.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') || duration(self.rotation.renewBefore).getSeconds() < self.expiresInDays * 86400").message("rotation.renewBefore must be shorter than the life of the key (expiresInDays)").field_path(".rotation.renewBefore")
+    validation = Rule::new("!has(self.expiresInDays) || !has(self.rotation) || !has(self.rotation.renewBefore) || !self.rotation.renewBefore.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') || duration(self.rotation.renewBefore).getSeconds() < self.expiresInDays * 86400").message("rotation.renewBefore must be shorter than the lifetime of the key (expiresInDays)").field_path(".rotation.renewBefore")
 )]
 pub struct BoltzApiKeySpec {
-    /// A name for the people who look at the keys in Boltz's console. The operator appends a marker by which it
-    /// recognises its keys, and cuts this text so that both fit in 64 characters. Changing it has an effect from the
-    /// next rotation on. Default: <namespace>/<name>.
+    /// Name of the key in Boltz's console. The operator appends a marker that identifies the key, and shortens this
+    /// text so that both fit in 64 characters. A change takes effect with the next rotation. Default:
+    /// <namespace>/<name>.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub display_name: Option<String>,
 
-    /// The Boltz workspace that the key belongs to. Default: the default workspace of the organization. A change
-    /// issues a new key.
+    /// The Boltz workspace of the key. Default: the default workspace of the organization. A change issues a new key.
     #[serde(default, rename = "workspaceID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), regex(pattern = r"^[!-~]*$"))]
     pub workspace_id: Option<String>,
 
-    /// `live` keys compute for money; `test` keys create test-mode resources with synthetic data at no cost.
-    /// A change issues a new key.
+    /// `live` keys run billed computations. `test` keys create test-mode resources with synthetic data, free of
+    /// charge. A change issues a new key.
     #[serde(default)]
     pub mode: Mode,
 
-    /// The IPv4 and IPv6 addresses from which the key may be used. Empty: from everywhere. A change of the set
-    /// issues a new key; the order does not matter.
+    /// IPv4 and IPv6 addresses from which the key can be used. Empty: any address. A change issues a new key; the
+    /// order does not matter.
     #[serde(default, rename = "allowedIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 45)))]
     #[x_kube(validation = Rule::new("self.all(address, isIP(address))").message("each entry must be an IPv4 or IPv6 address, without a prefix length"))]
     pub allowed_ips: Vec<String>,
 
-    /// How many days the key lives, from 1 to 36500. Absent: it never expires. A change issues a new key.
+    /// Lifetime of the key in days, from 1 to 36500. Absent: the key never expires. A change issues a new key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36500))]
     pub expires_in_days: Option<u32>,
 
-    /// When the key is replaced, and how long the old one lives on.
+    /// When the key is replaced, and how long the old key stays valid.
     #[serde(default)]
     pub rotation: RotationSpec,
 
-    /// The Secret that holds the key.
+    /// The Secret that contains the key.
     #[serde(default)]
     pub secret: SecretSpec,
 
-    /// Workloads in the same namespace that are restarted after a rotation, as `kubectl rollout restart` does it: for
-    /// those that read the key from an environment variable, which does not change under a running container.
+    /// Workloads in the same namespace to restart after each rotation, as `kubectl rollout restart` does. List
+    /// workloads that read the key from an environment variable: a running container does not see the new value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
 
-    /// `Revoke` revokes the keys when the object is deleted; `Retain` keeps key and Secret. The annotation
-    /// `boltz.bio/deletion-policy` overrides it: the way out when Boltz cannot be reached any more.
+    /// What happens when the object is deleted. `Revoke` revokes its keys. `Retain` keeps the keys and the Secret. The
+    /// annotation `boltz.bio/deletion-policy` overrides this field, for example when Boltz is no longer reachable.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Stops issuing and rotating. Deletion still works, and keys whose overlap is over are still revoked.
+    /// If true, no key is issued or rotated. Old keys are still revoked at the end of their overlap, and the object can
+    /// be deleted.
     #[serde(default)]
     pub suspend: bool,
 }
 
 impl BoltzApiKeySpec {
-    /// The name of the Secret that it asks for: by default that of the object.
+    /// The name of the Secret. Default: the name of the object.
     pub fn secret_name<'a>(&'a self, object_name: &'a str) -> &'a str {
         self.secret.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(object_name)
     }
 }
 
-/// Live or test mode of a key, in Boltz's words.
+/// Mode of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Computes for money.
+    /// Billed computations.
     #[default]
     Live,
-    /// Synthetic data at no cost.
+    /// Synthetic data, free of charge.
     Test,
 }
 
-/// When a key is replaced, and how long the old one lives on.
+/// When the key is replaced, and how long the old key stays valid.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))").message("renewBefore and renewBeforePercentage exclude each other: give one of them"))]
+#[x_kube(validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))").message("set only one of renewBefore and renewBeforePercentage"))]
 pub struct RotationSpec {
-    /// How long before its expiry a key is replaced, for example `720h`. Must be shorter than the life of the key.
-    /// Every object renews up to a tenth of this earlier, so that keys made together do not renew together.
+    /// How long before it expires the key is replaced, for example `720h`. Must be shorter than the lifetime of the
+    /// key. To spread load, each object renews up to 10% of this time earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') && duration(self) > duration('0s')").message("must be a positive duration such as 90s, 30m or 720h"))]
     pub renew_before: Option<String>,
 
-    /// The same as a percentage of the life of the key: 25 replaces a key of 40 days 10 days before it expires.
-    /// Default, when neither is given: a third of the life.
+    /// Like renewBefore, as a percentage of the lifetime: with 25, a key with a lifetime of 40 days is replaced 10 days
+    /// before it expires. If neither is set, the key is replaced after two thirds of its lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 99))]
     pub renew_before_percentage: Option<u8>,
 
-    /// Replaces the key this often even if it does not expire, for example `2160h`. `0s`: never.
+    /// Replaces the key at this interval even if it does not expire, for example `2160h`. `0s` turns this off.
     #[serde(default = "zero")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') && duration(self) >= duration('0s')").message("must be a duration such as 90s, 30m or 720h; 0s for never"))]
     pub interval: String,
 
-    /// How long the old key lives on after the new one is stored: the time in which every workload must have picked
-    /// up the new one.
+    /// How long the old key stays valid after the new key is stored. All workloads must load the new key within this
+    /// time.
     #[serde(default = "a_day")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') && duration(self) >= duration('0s')").message("must be a duration such as 90s, 30m or 24h"))]
     pub overlap: String,
 
-    /// `Strict` revokes the old key at the end of the overlap. `UntilIdle` waits for Boltz to report no more use of
-    /// it, at most until it expires.
+    /// `Strict` revokes the old key at the end of the overlap. `UntilIdle` waits until Boltz reports that the old key
+    /// is no longer used, or until it expires.
     #[serde(default)]
     pub overlap_policy: OverlapPolicy,
 }
@@ -180,33 +180,33 @@ impl Default for RotationSpec {
     }
 }
 
-/// What happens to an old key that is still used at the end of its overlap.
+/// What happens to an old key that is still in use at the end of its overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OverlapPolicy {
-    /// It is revoked all the same.
+    /// Revoke it.
     #[default]
     Strict,
-    /// It is revoked when it has fallen idle.
+    /// Revoke it when it is no longer used.
     UntilIdle,
 }
 
-/// The Secret that holds the key.
+/// The Secret that contains the key.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretSpec {
-    /// The name of the Secret. Default: the name of this object. The Secret must not exist yet; after a change the
-    /// same key moves to the new Secret and the old Secret is deleted.
+    /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet. A change moves
+    /// the key to the new Secret and deletes the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self == '' || !format.dns1123Subdomain().validate(self).hasValue()").message("must be a DNS-1123 subdomain: lower-case letters, digits, '-' and '.'"))]
     pub name: Option<String>,
 
-    /// The key within the Secret's data under which the API key is stored.
+    /// Key in the Secret's data that contains the API key.
     #[serde(default = "default_secret_key")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 
-    /// Labels and annotations for the Secret.
+    /// Labels and annotations of the Secret.
     #[serde(default, skip_serializing_if = "SecretTemplate::is_empty")]
     pub template: SecretTemplate,
 }
@@ -221,25 +221,25 @@ impl Default for SecretSpec {
     }
 }
 
-/// Labels and annotations that the Secret carries.
+/// Labels and annotations of the Secret.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
-    /// Labels for the Secret.
+    /// Labels of the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     #[x_kube(
-        validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("labels under boltz.bio/ are the operator's own"),
+        validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("labels with the prefix boltz.bio/ are reserved for the operator"),
         validation = Rule::new("self.all(name, !format.qualifiedName().validate(name).hasValue())").message("each name must be a qualified name, such as team or example.com/team"),
         validation = Rule::new("self.all(name, self[name].size() <= 63 && !format.labelValue().validate(self[name]).hasValue())").message("each value must be a label value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends")
     )]
     pub labels: BTreeMap<String, String>,
 
-    /// Annotations for the Secret.
+    /// Annotations of the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     #[x_kube(
-        validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("annotations under boltz.bio/ are the operator's own"),
+        validation = Rule::new("self.all(name, !name.startsWith('boltz.bio/'))").message("annotations with the prefix boltz.bio/ are reserved for the operator"),
         validation = Rule::new("self.all(name, !format.qualifiedName().validate(name.lowerAscii()).hasValue())").message("each name must be a qualified name, such as team or example.com/team")
     )]
     pub annotations: BTreeMap<String, String>,
@@ -251,14 +251,14 @@ impl SecretTemplate {
     }
 }
 
-/// A workload that is restarted after a rotation.
+/// A workload to restart after a rotation.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutRestartTarget {
-    /// The kind of the workload.
+    /// Kind of the workload.
     pub kind: WorkloadKind,
-    /// The name of the workload, in the namespace of this object.
+    /// Name of the workload, in the namespace of this object.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message("must be the name of a workload: a DNS-1123 subdomain"))]
+    #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message("must be a DNS-1123 subdomain"))]
     pub name: String,
 }
 
@@ -268,7 +268,7 @@ impl std::fmt::Display for RolloutRestartTarget {
     }
 }
 
-/// The kinds of workload that can be restarted.
+/// Kinds of workloads that can be restarted.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
 )]
@@ -284,43 +284,43 @@ pub enum WorkloadKind {
 /// What happens to the keys when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// They are revoked.
+    /// Revoke the keys.
     #[default]
     Revoke,
-    /// They stay, and so does the Secret.
+    /// Keep the keys and the Secret.
     Retain,
 }
 
-/// What the operator reports about the key. A view that can be rebuilt: the truth is the record on the Secret.
+/// Observed state of the key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BoltzApiKeyStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is True while a working key is in the Secret. `Reconciling` and `Stalled` are as kstatus wants them.
+    /// `Ready` is True while the Secret contains a valid key. `Reconciling` and `Stalled` follow the kstatus convention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The id of the key at Boltz.
+    /// Boltz's id of the key.
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
 
-    /// The first characters of the key. They may be the same for many keys: use keyID to tell keys apart.
+    /// First characters of the key. Different keys can have the same prefix; use keyID to identify a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
 
-    /// Whether Boltz takes the key.
+    /// Whether Boltz accepts the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_active: Option<bool>,
 
-    /// False for keys in test mode.
+    /// False for test-mode keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub livemode: Option<bool>,
 
-    /// The workspace of the key, as Boltz answered it.
+    /// The workspace of the key, as reported by Boltz.
     #[serde(default, rename = "workspaceID", skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
 
@@ -332,7 +332,7 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
 
-    /// When the key was last used, to about a day.
+    /// When the key was last used. Updated at most once a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Time>,
 
@@ -340,7 +340,7 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_time: Option<Time>,
 
-    /// The Secret that holds the key.
+    /// The Secret that contains the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
 
@@ -356,17 +356,17 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation_reason: Option<String>,
 
-    /// Older keys that still work, and until when.
+    /// Previous keys that are still valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous_keys: Vec<PreviousKeyStatus>,
 
-    /// Workloads of `rolloutRestartTargets` that are still to be restarted for the current key.
+    /// Workloads of `rolloutRestartTargets` that were not yet restarted for the current key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_restarts: Vec<RolloutRestartTarget>,
 }
 
 impl BoltzApiKeyStatus {
-    /// What it says, whenever its conditions came to be so.
+    /// The status without the transition times of its conditions.
     #[must_use]
     pub fn without_transition_times(&self) -> Self {
         let mut status = self.clone();
@@ -383,19 +383,19 @@ impl BoltzApiKeyStatus {
     }
 }
 
-/// An older key that still works.
+/// A previous key that is still valid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousKeyStatus {
-    /// The id of the key at Boltz.
+    /// Boltz's id of the key.
     #[serde(rename = "keyID")]
     pub key_id: String,
-    /// The first characters of the key.
+    /// First characters of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
-    /// When the overlap ends and the key is revoked.
+    /// When the overlap ends. The key is revoked then.
     pub revoke_after: Time,
-    /// When the key was last used, to about a day.
+    /// When the key was last used. Updated at most once a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Time>,
 }

@@ -1,4 +1,4 @@
-//! A `BoltzApiKey` as the operator watches it: small, and tolerant of what does not fit the types.
+//! A `BoltzApiKey` as the operator watches it: small, and tolerant of invalid objects.
 
 use super::v1alpha1::{BoltzApiKey, BoltzApiKeySpec, BoltzApiKeyStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 ///
 /// It differs from the derived root in two ways. `managedFields` are skipped while deserializing: they are most of the
 /// memory of a large cache. And a spec or status that does not fit the types is kept as an error, because one object
-/// that cannot be deserialized would fail the list of all.
+/// that cannot be deserialized would fail the whole list.
 #[derive(Resource, Clone, Debug, PartialEq, Deserialize)]
 #[resource(inherit = BoltzApiKey)]
 pub struct WatchedApiKey {
     /// Without `managedFields`.
     #[serde(deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
-    /// Or why it cannot be read.
+    /// The spec, or why it is invalid.
     #[serde(deserialize_with = "lenient")]
     pub spec: Result<BoltzApiKeySpec, String>,
-    /// Absent when it cannot be read: it is only a view.
+    /// Absent if it is invalid: it can be rebuilt.
     #[serde(default, deserialize_with = "lenient_status")]
     pub status: Option<BoltzApiKeyStatus>,
 }
@@ -50,7 +50,7 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         generation: slim.generation,
         creation_timestamp: slim.creation_timestamp,
         deletion_timestamp: slim.deletion_timestamp,
-        // kubectl's copy of the whole manifest is of no use here and large.
+        // kubectl's copy of the whole manifest is large and not needed.
         annotations: slim.annotations.map(|mut annotations| {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
             annotations

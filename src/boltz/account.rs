@@ -1,4 +1,4 @@
-//! Everything that belongs to one Boltz organization: client, inventory, health of the admin key, pauses, budget.
+//! The state of the Boltz organization: client, validity of the admin key, pauses, budget.
 
 use super::budget::Budget;
 use crate::{
@@ -22,9 +22,9 @@ pub struct Account {
     client: BoltzClient,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// Changes when calls become possible again: everything that waits is then worth another look.
+    /// Changes when calls are possible again. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
-    /// Asks for the admin key to be checked now.
+    /// Requests a check of the admin key.
     check: Notify,
 }
 
@@ -39,11 +39,11 @@ struct State {
 /// What is known about the admin key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum AdminKey {
-    /// Not checked yet, or nothing against it.
+    /// Valid, or not checked yet.
     Usable,
-    /// It can make test keys only.
+    /// Can create test-mode keys only.
     TestMode,
-    /// Boltz does not take it for what it is needed for.
+    /// Rejected by Boltz, or not an admin key.
     Refused(String),
 }
 
@@ -69,12 +69,12 @@ impl Account {
         &self.client
     }
 
-    /// Changes when calls become possible again.
+    /// Changes when calls are possible again.
     pub fn recoveries(&self) -> watch::Receiver<u64> {
         self.recovered.subscribe()
     }
 
-    /// What an object that wants keys of this mode has to know.
+    /// The facts for an object with keys of this mode.
     pub fn facts(&self, mode: Mode) -> AccountFacts {
         let state = self.lock();
         let calls_blocked = match &state.admin_key {
@@ -85,23 +85,22 @@ impl Account {
         };
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
             reason: Reason::BoltzUnauthorized,
-            message: "The operator's admin key is in test mode; live keys need a live one.".to_owned(),
+            message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
             until: None,
         });
         AccountFacts { calls_blocked, mints_blocked }
     }
 
-    /// Takes one mint from the budget, or says when there is one.
+    /// Takes one key from the budget. The error says when the next one is available.
     pub fn take_mint(&self, now: Monotonic) -> Result<(), Block> {
         self.lock().budget.take(now).map_err(|until| Block {
             reason: Reason::MintBudgetExceeded,
-            message: "The operator's limit of new keys per minute (--max-mints-per-minute) is reached."
-                .to_owned(),
+            message: "The limit of new keys per minute (--max-mints-per-minute) is reached.".to_owned(),
             until: Some(until),
         })
     }
 
-    /// A call was answered as it should be.
+    /// Call after a successful call.
     pub fn succeeded(&self) {
         let mut state = self.lock();
         state.failures = 0;
@@ -111,16 +110,17 @@ impl Account {
         }
     }
 
-    /// A call failed. What concerns every call pauses them all: one object after the other finding out would hammer.
+    /// Call after a failed call. Failures that affect all calls pause all calls; otherwise every object would repeat the
+    /// failure.
     pub fn failed(&self, error: &BoltzError, now: Monotonic) {
         let mut state = self.lock();
         match error.kind() {
             BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {}
             BoltzErrorKind::Unauthorized => {
-                // A 403 may concern one object's workspace only: the check of the key itself tells.
+                // A 403 may concern one workspace only. The check of the admin key decides.
                 if error.status() == Some(401) {
                     state.admin_key =
-                        AdminKey::Refused(format!("Boltz refuses the operator's admin key: {error}."));
+                        AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}."));
                     self.metrics.set_admin_key_valid(false);
                 }
                 drop(state);
@@ -131,11 +131,11 @@ impl Account {
                 let until = now.plus(backoff::delay(state.failures, error.retry_after()));
                 let (reason, message) = match kind {
                     BoltzErrorKind::RateLimited => {
-                        (Reason::RateLimited, "Boltz asks to slow down".to_owned())
+                        (Reason::RateLimited, "Boltz limits the request rate".to_owned())
                     }
-                    _ => (Reason::BoltzUnavailable, format!("Boltz does not answer as it should: {error}")),
+                    _ => (Reason::BoltzUnavailable, format!("Calls to Boltz fail: {error}")),
                 };
-                let message = format!("{message}. The operator tries again.");
+                let message = format!("{message}. The operator will retry.");
                 state.paused = Some(Block { reason, message, until: Some(until) });
             }
         }
@@ -168,7 +168,8 @@ impl Account {
                 self.check_admin_key().await
             } else {
                 Ok(AdminKey::Refused(
-                    "The operator has no admin key: its file is missing or empty.".to_owned(),
+                    "The operator has no admin key: the file of --admin-key-file is missing or empty."
+                        .to_owned(),
                 ))
             };
             let retry = match verdict {
@@ -177,12 +178,9 @@ impl Account {
                     self.set_admin_key(admin_key);
                     (refusals > 0).then(|| backoff::delay(refusals, None))
                 }
-                // Whether the key is good is not known; the calls themselves will tell.
+                // Not known whether the key is valid. Other calls will show it.
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the admin key could not be checked"
-                    );
+                    tracing::warn!(error = &error as &dyn std::error::Error, "failed to check the admin key");
                     Some(backoff::delay(5, error.retry_after()))
                 }
             };
@@ -202,17 +200,17 @@ impl Account {
         }
     }
 
-    /// `Err`: it could not be found out.
+    /// `Err`: the check failed, so the result is unknown.
     async fn check_admin_key(&self) -> Result<AdminKey, BoltzError> {
         let answer = match self.client.auth_me().await {
             Ok(Some(me)) => return Ok(judge(&me)),
-            // A server without auth/me: the list, which only an admin key may read, tells as much.
+            // A server without auth/me: only an admin key may list the keys.
             Ok(None) => self.client.list_keys(None).await.map(|_| AdminKey::Usable),
             Err(error) => Err(error),
         };
         match answer {
             Err(error) if error.kind() == BoltzErrorKind::Unauthorized => {
-                Ok(AdminKey::Refused(format!("Boltz refuses the operator's admin key: {error}.")))
+                Ok(AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}.")))
             }
             other => other,
         }
@@ -227,12 +225,14 @@ impl Account {
             return;
         }
         match &admin_key {
-            AdminKey::Usable => tracing::info!("Boltz takes the admin key"),
+            AdminKey::Usable => tracing::info!("Boltz accepted the admin key"),
             AdminKey::TestMode => {
-                tracing::warn!("the admin key is in test mode: objects that ask for live keys get none");
+                tracing::warn!("the admin key is a test-mode key; no live keys can be created");
             }
             AdminKey::Refused(message) => {
-                tracing::error!("{message} Nothing is issued or revoked until it is mended.")
+                tracing::error!(
+                    "{message} No keys are issued or revoked until a valid admin key is provided."
+                )
             }
         }
         self.recovered.send_modify(|count| *count += 1);
@@ -246,7 +246,7 @@ impl Account {
 fn judge(me: &AuthMe) -> AdminKey {
     if me.key_type != "admin" {
         AdminKey::Refused(format!(
-            "The operator's key is a {} key of Boltz; it needs an admin key, which alone can create and revoke keys.",
+            "The operator's admin key is a key of type {}. Only a key of type admin can create and revoke keys.",
             me.key_type
         ))
     } else if me.mode.as_deref() == Some("test") {

@@ -1,10 +1,10 @@
-//! Where the admin key comes from: a mounted file that is read again when it changes, or the environment.
+//! The source of the admin key: a mounted file that is reloaded when it changes, or the environment.
 
 use secrecy::{ExposeSecret, SecretString};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
-/// How often the file is looked at. Kubernetes changes it by swapping a link, so the content is what counts.
+/// How often the file is read. Kubernetes updates a mounted Secret by replacing a symlink, so the content is compared.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The source of the admin key.
@@ -17,13 +17,13 @@ pub enum AdminKeySource {
 }
 
 impl AdminKeySource {
-    /// The key as it is now; `None` when there is none.
+    /// The current key, if there is one.
     pub async fn read(&self) -> Option<SecretString> {
         let text = match self {
             Self::File(path) => match tokio::fs::read_to_string(path).await {
                 Ok(text) => text,
                 Err(error) => {
-                    tracing::debug!(file = %path.display(), %error, "the admin key's file could not be read");
+                    tracing::debug!(file = %path.display(), %error, "failed to read the admin key file");
                     return None;
                 }
             },
@@ -31,17 +31,19 @@ impl AdminKeySource {
         };
         let key = text.trim();
         if http::HeaderValue::from_str(key).is_err() {
-            tracing::error!("the admin key holds characters that no key has: is it the right file?");
+            tracing::error!(
+                "the admin key contains characters that are not allowed in an HTTP header; check the admin key file"
+            );
             return None;
         }
         (!key.is_empty()).then(|| SecretString::from(key))
     }
 
-    /// Publishes the key whenever it changes, for ever.
+    /// Publishes each change of the key. Does not end.
     pub async fn publish(self, key: watch::Sender<Option<SecretString>>) {
         let Self::File(path) = &self else { return std::future::pending().await };
         let missing = || {
-            tracing::error!(file = %path.display(), "there is no admin key: its file is missing or empty");
+            tracing::error!(file = %path.display(), "the admin key file is missing or empty");
         };
         if key.borrow().is_none() {
             missing();
@@ -58,7 +60,7 @@ impl AdminKeySource {
                 differs
             });
             match (changed, read.is_some()) {
-                (true, true) => tracing::info!("the admin key has changed"),
+                (true, true) => tracing::info!("loaded a new admin key"),
                 (true, false) => missing(),
                 (false, _) => {}
             }
@@ -74,7 +76,7 @@ mod tests {
     async fn a_changed_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
-        // Kubernetes changes a mounted Secret by swapping a link.
+        // Kubernetes updates a mounted Secret by replacing a symlink.
         let link = |name: &str, content: &str| {
             std::fs::write(folder.path().join(name), content).unwrap();
             let new = folder.path().join("new");

@@ -1,9 +1,9 @@
-//! The operator's own limit on new keys.
+//! The operator's limit of new keys.
 
 use crate::plan::Monotonic;
 use std::time::Duration;
 
-/// The global limit on new keys: a token bucket that holds a tenth of a minute's worth, at least one.
+/// The limit of new keys: a token bucket with room for 6 seconds of the rate, at least one.
 #[derive(Debug)]
 pub(super) struct Budget {
     spacing: Duration,
@@ -18,7 +18,7 @@ impl Budget {
         Self { spacing, full_at: Monotonic::default(), burst: spacing * (per_minute / 10).max(1) }
     }
 
-    /// Takes one, or says when there will be one.
+    /// Takes one token. The error says when the next one is available.
     pub(super) fn take(&mut self, now: Monotonic) -> Result<(), Monotonic> {
         let full_at = self.full_at.max(now).plus(self.spacing);
         if full_at.since(now) > self.burst {

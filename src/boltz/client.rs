@@ -1,4 +1,4 @@
-//! The client: one method per call, no retries, no redirects, bounded time and size.
+//! The client: one method per call, no retries, no redirects, limited time and size.
 
 use super::{
     error::{BoltzError, SendError},
@@ -23,30 +23,30 @@ const KEYS: &str = "/compute/v1/admin/api-keys";
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const AUTH_ME: &str = "/compute/v1/auth/me";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes. A full page of the list has some 50 KiB.
-const LARGEST_BODY: usize = 4 << 20;
-/// How much of Boltz's words is repeated.
-const LONGEST_MESSAGE: usize = 256;
+/// Maximum size of a response, in bytes. A full page of the list has about 50 KiB.
+const MAX_BODY_SIZE: usize = 4 << 20;
+/// Maximum length of Boltz's error message in our errors.
+const MAX_MESSAGE_LENGTH: usize = 256;
 
-/// What a client needs.
+/// The configuration of a client.
 #[derive(Clone, Debug)]
 pub struct BoltzClientOptions {
     /// For example `https://api.boltz.bio`.
     pub base_url: String,
-    /// Further root certificates, PEM.
+    /// Additional root certificates, PEM.
     pub extra_roots_pem: Option<Vec<u8>>,
-    /// How long one call may take.
+    /// Timeout of one call.
     pub request_timeout: Duration,
 }
 
-/// The client could not be made.
+/// The client could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BoltzClientError {
-    /// The file with further roots is not PEM, or holds no certificate.
-    #[error("--boltz-ca-file: wants certificates in PEM format")]
+    /// The additional root certificates are not PEM.
+    #[error("--boltz-ca-file: must contain certificates in PEM format")]
     Roots(#[source] reqwest::Error),
-    /// TLS or proxy settings do not work.
-    #[error("the client for Boltz could not be made: {0}")]
+    /// TLS or proxy settings are invalid.
+    #[error("failed to create the Boltz client: {0}")]
     Build(#[source] reqwest::Error),
 }
 
@@ -70,13 +70,13 @@ impl std::fmt::Debug for BoltzClient {
 }
 
 impl BoltzClient {
-    /// A client that takes the admin key of the moment for every call.
+    /// Uses the current admin key for each call.
     pub fn new(
         options: BoltzClientOptions,
         admin_key: watch::Receiver<Option<SecretString>>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BoltzClientError> {
-        // Compiled in, because an image from scratch has no roots, and reqwest then fails even for http.
+        // Built in, because an image from scratch has no root certificates, and reqwest then fails even for http.
         let mut roots: Vec<Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
             .iter()
             .map(|der| Certificate::from_der(der))
@@ -103,7 +103,7 @@ impl BoltzClient {
         })
     }
 
-    /// The same client, whose requests go through this service instead of the network.
+    /// Sends requests to this service instead of the network.
     #[must_use]
     pub fn through<S>(self, service: S) -> Self
     where
@@ -113,7 +113,7 @@ impl BoltzClient {
         Self { transport: Transport::new(service), ..self }
     }
 
-    /// Creates a key, shown only this once. Not idempotent: see [`BoltzError::effect`].
+    /// Creates a key. Its value is returned only here. Not idempotent: see [`BoltzError::effect`].
     pub async fn create_key(
         &self,
         request: &CreateKeyRequest,
@@ -121,34 +121,34 @@ impl BoltzClient {
     ) -> Result<CreatedKey, BoltzError> {
         let call = self.request(Method::POST, KEYS).json(request);
         let timeout = timeout.min(self.request_timeout);
-        let created: CreatedKey = self.send_within("create a key", "create", call, timeout).await?;
+        let created: CreatedKey = self.send_within("create", call, timeout).await?;
         if created.key.expose_secret().is_empty() || created.details.id.is_empty() {
-            return Err(BoltzError::Unreadable { operation: "create a key" });
+            return Err(BoltzError::Unreadable);
         }
         Ok(created)
     }
 
-    /// One page of the list of all workspaces' keys, after the key with that id.
+    /// One page of the list of keys of all workspaces, after the key with this id.
     pub async fn list_keys(&self, after_id: Option<&str>) -> Result<KeyPage, BoltzError> {
         let mut call = self.request(Method::GET, KEYS);
         if let Some(after_id) = after_id {
             call = call.query(&[("after_id", after_id)]);
         }
-        self.send("list the keys", "list", call).await
+        self.send("list", call).await
     }
 
-    /// Revokes a key. That it was revoked before is no failure; that Boltz does not know it is for the caller to judge.
+    /// Revokes a key. "Already revoked" and 404 are no errors: the caller decides what they mean.
     pub async fn revoke_key(&self, id: &str) -> Result<Revocation, BoltzError> {
-        // The form of Boltz's ids is not known, and one can come from an annotation: it is one segment of the path,
-        // whatever it holds. `.` and `..` cannot be one.
+        // The format of Boltz's ids is not known, and an id can come from an annotation: encode it as one segment of the
+        // path. `.` and `..` cannot be encoded.
         if matches!(id, "" | "." | "..") {
-            return Err(BoltzError::InvalidId { operation: "revoke a key" });
+            return Err(BoltzError::InvalidId);
         }
         let id = utf8_percent_encode(id, RESERVED);
         let call = self.request(Method::POST, &format!("{KEYS}/{id}/revoke"));
-        match self.send::<KeyDetails>("revoke a key", "revoke", call).await {
-            // Whatever its status says: a key that is still active is not revoked.
-            Ok(details) if details.is_active => Err(BoltzError::Unreadable { operation: "revoke a key" }),
+        match self.send::<KeyDetails>("revoke", call).await {
+            // A 2xx response with `is_active: true` is no revocation.
+            Ok(details) if details.is_active => Err(BoltzError::Unreadable),
             Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
             Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::NotFound),
             Err(BoltzError::Status { status: 400 | 409 | 422, code, message, .. })
@@ -160,9 +160,9 @@ impl BoltzClient {
         }
     }
 
-    /// Who the admin key belongs to; `None` when the server has no such call.
+    /// Type and mode of the admin key; `None` if the server does not have this call.
     pub async fn auth_me(&self) -> Result<Option<AuthMe>, BoltzError> {
-        match self.send("check the admin key", "auth_me", self.request(Method::GET, AUTH_ME)).await {
+        match self.send("auth_me", self.request(Method::GET, AUTH_ME)).await {
             Ok(me) => Ok(Some(me)),
             Err(BoltzError::Status { status: 404 | 405, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -172,47 +172,45 @@ impl BoltzClient {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base_url));
         let key = self.admin_key.borrow();
-        // AdminKeySource lets only keys through that a header can hold.
+        // AdminKeySource returns only keys that are valid header values.
         let header = key.as_ref().and_then(|key| HeaderValue::from_str(key.expose_secret()).ok());
         match header {
             Some(mut header) => {
                 header.set_sensitive(true);
                 request.header("x-api-key", header)
             }
-            // Without a key the answer is a 401, which is what the caller has to hear.
+            // Without a key the response is a 401, which the caller handles.
             None => request,
         }
     }
 
     async fn send<T: DeserializeOwned>(
         &self,
-        operation: &'static str,
         metric: &'static str,
         request: RequestBuilder,
     ) -> Result<T, BoltzError> {
-        self.send_within(operation, metric, request, self.request_timeout).await
+        self.send_within(metric, request, self.request_timeout).await
     }
 
     async fn send_within<T: DeserializeOwned>(
         &self,
-        operation: &'static str,
         metric: &'static str,
         request: RequestBuilder,
         timeout: Duration,
     ) -> Result<T, BoltzError> {
         let started = Instant::now();
-        let result = exchange(operation, self.transport.clone(), request, timeout).await;
+        let result = exchange(self.transport.clone(), request, timeout).await;
         let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
         self.metrics.boltz_call(metric, &code, started.elapsed());
         let (_, body) = result?;
-        read_answer(operation, &body)
+        read_answer(&body)
     }
 }
 
-/// What the body of a 2xx answer says.
-pub fn read_answer<T: DeserializeOwned>(operation: &'static str, body: &[u8]) -> Result<T, BoltzError> {
-    // serde_json's errors quote values: they are dropped.
-    serde_json::from_slice(body).map_err(|_| BoltzError::Unreadable { operation })
+/// Parses the body of a 2xx response.
+pub fn read_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, BoltzError> {
+    // The errors of serde_json quote values, so they are dropped.
+    serde_json::from_slice(body).map_err(|_| BoltzError::Unreadable)
 }
 
 fn says_already(text: &str) -> bool {
@@ -220,20 +218,19 @@ fn says_already(text: &str) -> bool {
     text.contains("already revoked") || text.contains("already been revoked")
 }
 
-/// Sends one request and reads the whole answer: the status and body of a 2xx, or an error. The time is kept here, so
-/// that it is bounded whatever the request goes through.
+/// Sends one request and reads the complete response: the status and body of a 2xx, or an error. The timeout is enforced
+/// here, so that it also covers a replaced transport (`through`).
 async fn exchange(
-    operation: &'static str,
     transport: Transport,
     request: RequestBuilder,
     timeout: Duration,
 ) -> Result<(u16, Vec<u8>), BoltzError> {
     let failed = |error: SendError| match error {
-        SendError::Connect(source) => BoltzError::Connect { operation, source },
-        SendError::Timeout => BoltzError::Timeout { operation },
-        SendError::Broken(source) => BoltzError::Transport { operation, source },
+        SendError::Connect(source) => BoltzError::Connect(source),
+        SendError::Timeout => BoltzError::Timeout,
+        SendError::Broken(source) => BoltzError::Transport(source),
     };
-    let too_late = |_| BoltzError::Timeout { operation };
+    let too_late = |_| BoltzError::Timeout;
     let deadline = tokio::time::Instant::now() + timeout;
     let request = request.build().map_err(|error| failed(error.into()))?;
     let answer = timeout_at(deadline, transport.oneshot(request)).await.map_err(too_late)?;
@@ -247,48 +244,43 @@ async fn exchange(
             Err(_) => Err(SendError::Timeout),
         };
         match chunk {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => {
-                return Err(BoltzError::Unreadable { operation });
+            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_SIZE => {
+                return Err(BoltzError::Unreadable);
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
-            // The status of an error is known even if its body is not.
+            // The status is known even if the body is incomplete.
             Err(_) if !status.is_success() => break,
-            // A connection that broke while answering had been made: never "not sent".
-            Err(SendError::Timeout) => return Err(BoltzError::Timeout { operation }),
+            // The request was sent, so this is never `Connect`.
+            Err(SendError::Timeout) => return Err(BoltzError::Timeout),
             Err(SendError::Connect(source) | SendError::Broken(source)) => {
-                return Err(BoltzError::Transport { operation, source });
+                return Err(BoltzError::Transport(source));
             }
         }
     }
     if status.is_success() {
         return Ok((status.as_u16(), body));
     }
-    Err(read_refusal(operation, status.as_u16(), retry_after, &body))
+    Err(read_refusal(status.as_u16(), retry_after, &body))
 }
 
-/// What an answer that is no 2xx says. Its body need not be Boltz's: proxies answer too.
-pub fn read_refusal(
-    operation: &'static str,
-    status: u16,
-    retry_after: Option<Duration>,
-    body: &[u8],
-) -> BoltzError {
-    let told = serde_json::from_slice::<Told>(body).unwrap_or_default();
-    let (code, message) = (printable(&told.code), printable(&told.message));
-    BoltzError::Status { operation, status, code, message, retry_after }
+/// Converts a response that is not 2xx. The body may come from a proxy.
+pub fn read_refusal(status: u16, retry_after: Option<Duration>, body: &[u8]) -> BoltzError {
+    let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default();
+    let (code, message) = (printable(&error.code), printable(&error.message));
+    BoltzError::Status { status, code, message, retry_after }
 }
 
-/// Boltz's error body; not guaranteed, field by field.
+/// The body of an error. Each field may be missing.
 #[derive(Default, Deserialize)]
-struct Told {
+struct ErrorBody {
     #[serde(default)]
     code: serde_json::Value,
     #[serde(default)]
     message: serde_json::Value,
 }
 
-/// Words, and not what is built of fields: one of them may hold a key.
+/// Only scalar values: an object or array may contain a key.
 fn printable(value: &serde_json::Value) -> String {
     use serde_json::Value;
     let text = match value {
@@ -296,10 +288,10 @@ fn printable(value: &serde_json::Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
-    text.chars().filter(|character| !character.is_control()).take(LONGEST_MESSAGE).collect()
+    text.chars().filter(|character| !character.is_control()).take(MAX_MESSAGE_LENGTH).collect()
 }
 
-/// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them.
+/// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them (`docs/boltz-api.md`).
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let number =
@@ -355,8 +347,8 @@ mod tests {
 
     #[test]
     fn a_refusal_repeats_words_and_no_fields() {
-        let told = |body: &str| read_refusal("create a key", 500, None, body.as_bytes()).to_string();
-        let answered = "create a key: Boltz answered 500";
+        let told = |body: &str| read_refusal(500, None, body.as_bytes()).to_string();
+        let answered = "Boltz responded with 500";
         for (body, words) in [
             (r#"{"code":"INTERNAL","message":"Try\nagain"}"#, " (INTERNAL: Tryagain)"),
             (r#"{"code":17,"message":true,"key":"sk"}"#, " (17: true)"),

@@ -1,22 +1,22 @@
-//! What can go wrong with a call, and what that means for the one who made it.
+//! Errors of calls to Boltz, and what they mean for the caller.
 
 use crate::plan::{BoltzErrorKind, BoltzFailure, Effect};
 use std::time::Duration;
 
-/// What went wrong beneath HTTP.
+/// Cause of a transport error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request could not be sent, or had no answer.
+/// A request could not be sent, or got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No connection: nothing was sent.
-    #[error("no connection")]
+    #[error("connection failed")]
     Connect(#[source] BoxError),
-    /// No answer in time.
-    #[error("no answer in time")]
+    /// No response in time.
+    #[error("timed out")]
     Timeout,
-    /// The connection broke.
-    #[error("the connection broke")]
+    /// The connection was closed.
+    #[error("connection closed")]
     Broken(#[source] BoxError),
 }
 
@@ -33,57 +33,37 @@ impl From<reqwest::Error> for SendError {
     }
 }
 
-/// A call to Boltz failed. Neither `Display` nor `Debug` ever shows a key, a header or the body of a 2xx answer.
+/// Why a call to Boltz failed; the caller says which call. Neither `Display` nor `Debug` ever shows a key, a header or
+/// the body of a 2xx response.
 #[derive(Debug, thiserror::Error)]
 pub enum BoltzError {
     /// No connection: nothing was sent.
-    #[error("{operation}: no connection to Boltz")]
-    Connect {
-        /// What was tried.
-        operation: &'static str,
-        /// Why not.
-        source: BoxError,
-    },
-    /// No answer in time.
-    #[error("{operation}: no answer from Boltz in time")]
-    Timeout {
-        /// What was tried.
-        operation: &'static str,
-    },
-    /// The connection broke before the whole answer was there.
-    #[error("{operation}: the connection to Boltz broke")]
-    Transport {
-        /// What was tried.
-        operation: &'static str,
-        /// How.
-        source: BoxError,
-    },
-    /// Boltz answered with an error.
-    #[error("{operation}: Boltz answered {status}{}", describe(.code, .message))]
+    #[error("cannot connect to Boltz")]
+    Connect(#[source] BoxError),
+    /// No response in time.
+    #[error("no response from Boltz in time")]
+    Timeout,
+    /// The connection was closed before the response was complete.
+    #[error("the connection to Boltz was closed before the response was complete")]
+    Transport(#[source] BoxError),
+    /// A response that is not 2xx.
+    #[error("Boltz responded with {status}{}", describe(.code, .message))]
     Status {
-        /// What was tried.
-        operation: &'static str,
         /// The HTTP status.
         status: u16,
         /// Boltz's machine-readable code, if there was one.
         code: String,
-        /// Boltz's words, if there were any.
+        /// Boltz's message, if there was one.
         message: String,
         /// How long Boltz asks to wait.
         retry_after: Option<Duration>,
     },
     /// The id cannot be one of Boltz's. Nothing was sent.
-    #[error("{operation}: not the id of a key")]
-    InvalidId {
-        /// What was tried.
-        operation: &'static str,
-    },
-    /// A 2xx answer that is not what it should be. Its content is not told: it may hold a key.
-    #[error("{operation}: Boltz's answer could not be read")]
-    Unreadable {
-        /// What was tried.
-        operation: &'static str,
-    },
+    #[error("invalid key id")]
+    InvalidId,
+    /// A 2xx response that is not what it should be. Its content is not shown: it may contain a key.
+    #[error("cannot read Boltz's response")]
+    Unreadable,
 }
 
 fn describe(code: &str, message: &str) -> String {
@@ -95,27 +75,24 @@ fn describe(code: &str, message: &str) -> String {
 }
 
 impl BoltzError {
-    /// Whether a create that failed so may have made a key. Surely not only when it was not sent, or when the answer
-    /// is a 4xx that says what is wrong with it. A 429 may come although the call was executed.
+    /// Whether a create that failed with this error may have created a key. Certainly not if it was not sent, or if the
+    /// response is a 4xx that rejects it. A call answered with 429 may have been executed.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Connect { .. }
-            | Self::InvalidId { .. }
-            | Self::Status { status: 400..=407 | 410..=422, .. } => Effect::None,
-            Self::Timeout { .. } | Self::Transport { .. } | Self::Status { .. } | Self::Unreadable { .. } => {
-                Effect::Unknown
+            Self::Connect(_) | Self::InvalidId | Self::Status { status: 400..=407 | 410..=422, .. } => {
+                Effect::None
             }
+            Self::Timeout | Self::Transport(_) | Self::Status { .. } | Self::Unreadable => Effect::Unknown,
         }
     }
 
     /// What to do about it.
     pub fn kind(&self) -> BoltzErrorKind {
         match self {
-            Self::Connect { .. }
-            | Self::Timeout { .. }
-            | Self::Transport { .. }
-            | Self::Unreadable { .. } => BoltzErrorKind::Unavailable,
-            Self::InvalidId { .. } => BoltzErrorKind::Invalid,
+            Self::Connect(_) | Self::Timeout | Self::Transport(_) | Self::Unreadable => {
+                BoltzErrorKind::Unavailable
+            }
+            Self::InvalidId => BoltzErrorKind::Invalid,
             Self::Status { status, .. } => match status {
                 401 | 403 => BoltzErrorKind::Unauthorized,
                 429 => BoltzErrorKind::RateLimited,
@@ -127,7 +104,7 @@ impl BoltzError {
         }
     }
 
-    /// What the plan has to know of it.
+    /// Converts to the input of the plan.
     pub fn failure(&self) -> BoltzFailure {
         BoltzFailure {
             kind: self.kind(),
@@ -141,32 +118,28 @@ impl BoltzError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Status { status, .. } => Some(*status),
-            Self::Connect { .. }
-            | Self::Timeout { .. }
-            | Self::Transport { .. }
-            | Self::InvalidId { .. }
-            | Self::Unreadable { .. } => None,
+            Self::Connect(_) | Self::Timeout | Self::Transport(_) | Self::InvalidId | Self::Unreadable => {
+                None
+            }
         }
     }
 
-    /// How long Boltz asks to wait; not capped.
+    /// How long Boltz asks to wait, without a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Connect { .. }
-            | Self::Timeout { .. }
-            | Self::Transport { .. }
-            | Self::InvalidId { .. }
-            | Self::Unreadable { .. } => None,
+            Self::Connect(_) | Self::Timeout | Self::Transport(_) | Self::InvalidId | Self::Unreadable => {
+                None
+            }
         }
     }
 
-    /// For the metric: the status, or one word.
+    /// The label of the metric: the status, or one word.
     pub(super) fn metric_code(&self) -> String {
         match self {
-            Self::Connect { .. } => "connect".to_owned(),
-            Self::Timeout { .. } => "timeout".to_owned(),
-            Self::Transport { .. } | Self::InvalidId { .. } | Self::Unreadable { .. } => "error".to_owned(),
+            Self::Connect(_) => "connect".to_owned(),
+            Self::Timeout => "timeout".to_owned(),
+            Self::Transport(_) | Self::InvalidId | Self::Unreadable => "error".to_owned(),
             Self::Status { status, .. } => status.to_string(),
         }
     }
@@ -196,19 +169,11 @@ mod tests {
             (503, Effect::Unknown, Unavailable),
             (302, Effect::Unknown, Unavailable),
         ] {
-            let error = BoltzError::Status {
-                operation: "create a key",
-                status,
-                code: String::new(),
-                message: String::new(),
-                retry_after: None,
-            };
+            let (code, message) = (String::new(), String::new());
+            let error = BoltzError::Status { status, code, message, retry_after: None };
             assert_eq!((error.effect(), error.kind()), (effect, kind), "{status}");
         }
-        for error in [
-            BoltzError::Timeout { operation: "create a key" },
-            BoltzError::Unreadable { operation: "create a key" },
-        ] {
+        for error in [BoltzError::Timeout, BoltzError::Unreadable] {
             assert_eq!((error.effect(), error.kind()), (Effect::Unknown, Unavailable));
         }
     }

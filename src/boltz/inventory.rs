@@ -1,6 +1,6 @@
-//! The inventory: one shared snapshot of Boltz's list of keys.
+//! The inventory: the newest passes over Boltz's list of keys, shared by all objects.
 //!
-//! One paginated pass serves every object that needs a view "not older than t", whatever their number.
+//! One paginated pass serves all objects that request a pass not older than a given time.
 
 use super::snapshot::{ClusterNames, Snapshot};
 use crate::{
@@ -17,10 +17,10 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Passes asked for by many objects at nearly the same time become one.
+/// Minimum time between passes, so that requests by many objects are served by one pass.
 const LEAST_SPACING: Duration = Duration::from_millis(500);
 
-/// The two newest complete passes, and the wish for a newer one.
+/// The two newest complete passes, and the request for a newer one.
 #[derive(Debug)]
 pub struct Inventory {
     names: ClusterNames,
@@ -40,7 +40,7 @@ impl Inventory {
         }
     }
 
-    /// The names under which keys are ours.
+    /// The cluster names of our keys.
     pub fn names(&self) -> &ClusterNames {
         &self.names
     }
@@ -50,7 +50,7 @@ impl Inventory {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Asks for a pass begun at that time or later. It need not be waited for: see [`Inventory::completions`].
+    /// Requests a pass that begins at this time or later. Does not wait for it: see [`Inventory::completions`].
     pub fn want_pass_since(&self, since: Monotonic) {
         self.wanted.send_if_modified(|wanted| {
             let newer = since > *wanted;
@@ -64,7 +64,7 @@ impl Inventory {
         self.completed.subscribe()
     }
 
-    /// Makes passes for ever: one at once, then one per interval and one whenever a newer view is wanted.
+    /// Makes passes: one immediately, then one per interval, and one for each request. Does not end.
     pub async fn run(&self, account: &Account, interval: Duration, clock: Clock, metrics: &Metrics) {
         let mut wanted = self.wanted.subscribe();
         let mut failures = 0;
@@ -84,7 +84,7 @@ impl Inventory {
                     account.failed(&error, clock.now().monotonic);
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the list of keys could not be read"
+                        "failed to list the keys at Boltz"
                     );
                     tokio::time::sleep(backoff::delay(failures, None)).await;
                     continue;
@@ -93,7 +93,7 @@ impl Inventory {
             tokio::time::sleep(LEAST_SPACING).await;
             let next = clock.instant(now.monotonic.plus(interval));
             let newer_wanted = wanted.wait_for(|since| *since > now.monotonic);
-            // The sender lives as long as this borrow of it, so only a wish or the time ends the wait.
+            // The sender cannot be dropped here: the wait ends with a request or at the deadline.
             let _ = tokio::time::timeout_at(next, newer_wanted).await;
         }
     }
@@ -108,7 +108,7 @@ impl Inventory {
     }
 }
 
-/// One complete pass. Rows may shift between pages, so an id counts once; a page that brings nothing new ends it.
+/// One complete pass. Rows may shift between pages, so each id counts once. A page without new ids ends the pass.
 async fn list_all(client: &BoltzClient) -> Result<Vec<KeyDetails>, BoltzError> {
     let mut keys: Vec<KeyDetails> = Vec::new();
     let mut seen: HashSet<String> = HashSet::new();

@@ -1,4 +1,4 @@
-//! Boltz: its admin API as far as the operator uses it, and what belongs to one organization.
+//! The admin API of Boltz, as far as the operator uses it, and the state of one organization.
 
 pub mod account;
 pub mod admin_key;

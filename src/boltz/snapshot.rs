@@ -1,4 +1,4 @@
-//! One complete pass over Boltz's list, sorted by the objects that the markers name.
+//! One complete pass over Boltz's list, grouped by the objects in the markers.
 
 use super::types::KeyDetails;
 use crate::{
@@ -8,17 +8,17 @@ use crate::{
 use jiff::Timestamp;
 use std::collections::HashMap;
 
-/// The names under which this installation knows its keys.
+/// The cluster names of this installation.
 #[derive(Clone, Debug)]
 pub struct ClusterNames {
-    /// The name that new keys carry.
+    /// The name in new keys.
     pub current: ClusterName,
-    /// Earlier names, whose keys are ours too.
+    /// Earlier names. Keys with these names are also managed.
     pub former: Vec<ClusterName>,
 }
 
 impl ClusterNames {
-    /// Whether a marker is of this cluster.
+    /// Whether the name is one of ours.
     pub fn include(&self, cluster: &ClusterName) -> bool {
         self.current == *cluster || self.former.contains(cluster)
     }
@@ -27,18 +27,18 @@ impl ClusterNames {
 /// One complete pass over the list.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// When the pass was begun.
+    /// When the pass began.
     pub started: Monotonic,
     /// The same by the wall clock.
     pub started_at: Timestamp,
     /// The keys with our marker, by object.
     pub ours: HashMap<ObjectMark, Vec<ListedKey>>,
-    /// Every listed id, with the object that its marker names if it is ours.
+    /// Every listed id, with the object in its marker if it is ours.
     owners: HashMap<String, Option<ObjectMark>>,
 }
 
 impl Snapshot {
-    /// The snapshot that these keys make.
+    /// A pass that returned these keys.
     pub fn new(
         started: Monotonic,
         started_at: Timestamp,
@@ -64,7 +64,7 @@ impl Snapshot {
         Self { started, started_at, ours, owners }
     }
 
-    /// What the pass says about one object, and about the ids that something names for it.
+    /// The pass reduced to one object and its named key ids.
     pub fn view<'a>(&self, object: &ObjectMark, named: impl Iterator<Item = &'a str>) -> Pass {
         Pass {
             started: self.started,
@@ -77,7 +77,7 @@ impl Snapshot {
         }
     }
 
-    /// How many keys the list holds, ours or not.
+    /// The number of listed keys, ours or not.
     pub fn len(&self) -> usize {
         self.owners.len()
     }

@@ -1,4 +1,4 @@
-//! What goes over the wire. Source: Boltz's public "API Keys" reference page and its official SDKs.
+//! Request and response bodies. Source: `docs/boltz-api.md`.
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 pub struct CreateKeyRequest {
     /// Display name and marker.
     pub name: String,
-    /// Empty: from everywhere.
+    /// Empty: any address.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_ips: Vec<String>,
     /// Absent: never expires.
@@ -22,28 +22,27 @@ pub struct CreateKeyRequest {
     pub workspace_id: Option<String>,
 }
 
-/// Live or test mode.
+/// Mode of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyMode {
-    /// Computes for money.
+    /// Billed computations.
     Live,
-    /// Synthetic data at no cost.
+    /// Synthetic data, free of charge.
     Test,
 }
 
-/// The answer to a create. Deliberately without `Debug`, `Clone` and `Serialize`.
+/// The response to a create. Deliberately without `Debug`, `Clone` and `Serialize`.
 #[derive(Deserialize)]
 pub struct CreatedKey {
-    /// The full key, shown only this once.
+    /// The value of the key. Boltz returns it only once.
     pub key: SecretString,
     /// Everything else about it.
     #[serde(rename = "key_details")]
     pub details: KeyDetails,
 }
 
-/// A key as Boltz lists it. Only what identifies a key has to be there: one row that cannot be read would hide every
-/// other one, because absence from a list counts.
+/// A key as Boltz lists it. Only the id is required. Otherwise one invalid row would make the whole pass fail.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyDetails {
     /// Its id.
@@ -54,19 +53,20 @@ pub struct KeyDetails {
     /// Absent: never.
     #[serde(default, deserialize_with = "lenient")]
     pub expires_at: Option<Timestamp>,
-    /// Whether Boltz takes it. Whether this turns false on expiry is not known. What cannot be read counts as active.
+    /// Whether Boltz accepts it. Whether this turns false on expiry is not known (`docs/boltz-api.md`). An invalid value
+    /// counts as active.
     #[serde(default = "yes", deserialize_with = "lenient_yes")]
     pub is_active: bool,
     /// Its first 12 characters; may be the same for every key.
     #[serde(default, deserialize_with = "lenient")]
     pub key_prefix: String,
-    /// False for test keys.
+    /// False for test-mode keys.
     #[serde(default = "yes", deserialize_with = "lenient_yes")]
     pub livemode: bool,
     /// When it was last used.
     #[serde(default, deserialize_with = "lenient")]
     pub last_used_at: Option<Timestamp>,
-    /// The only free text that a key carries.
+    /// Display name and marker: the only field that the operator can write.
     #[serde(default)]
     pub name: String,
     /// Admin keys have none.
@@ -78,7 +78,7 @@ fn yes() -> bool {
     true
 }
 
-/// The value, or its default when it cannot be read.
+/// The value, or the default if it is invalid.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
     Ok(T::deserialize(value).unwrap_or_default())
@@ -100,18 +100,18 @@ pub struct KeyPage {
     pub last_id: Option<String>,
 }
 
-/// What came of a revocation.
+/// Result of a revocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revocation {
-    /// Boltz revoked it now, or says again that it is revoked.
+    /// Boltz returned the key as inactive.
     Revoked(Box<KeyDetails>),
-    /// Boltz says that it had revoked it before.
+    /// Boltz reported that the key was already revoked.
     AlreadyRevoked,
-    /// 404. Boltz does not know the key, or a gateway did not find the way.
+    /// 404: Boltz does not know the key, or a gateway does not know the path.
     NotFound,
 }
 
-/// Who a key belongs to.
+/// Type and mode of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AuthMe {
     /// `admin` or `workspace`.

@@ -1,4 +1,4 @@
-//! What is left of objects that are gone: keys that nobody else knows of, memory, metrics.
+//! Cleanup after deleted objects: keys that only this process knows, process memory, metrics.
 
 use super::{Context, ObjectState, execute::revoke_key, observe};
 use crate::{
@@ -10,7 +10,8 @@ use kube::{
     runtime::{controller::Action, reflector::Store},
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
-/// How often what was remembered of objects that are gone is tidied away.
+
+/// How often the state of deleted objects is cleaned up.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 
 fn forget(context: &Context, facts: &Facts) {
@@ -18,7 +19,7 @@ fn forget(context: &Context, facts: &Facts) {
     context.metrics.forget(&facts.object.namespace, &facts.object.name);
 }
 
-/// The object is gone.
+/// Handles a deleted object.
 pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, facts: &Facts) -> Action {
     if revoke_left_behind(context, state, facts).await {
         forget(context, facts);
@@ -26,7 +27,7 @@ pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, f
     Action::await_change()
 }
 
-/// Rule 9: the object is gone, so the keys that nobody else knows of are revoked at once. Says whether none is left.
+/// Rule 9: revokes keys of a deleted object that only this process knows. Returns whether all are revoked.
 async fn revoke_left_behind(context: &Context, state: &mut ObjectState, facts: &Facts) -> bool {
     let mut facts = facts.clone();
     observe::refresh(context, state, &mut facts);
@@ -40,14 +41,14 @@ async fn revoke_left_behind(context: &Context, state: &mut ObjectState, facts: &
         let answer = revoke_key(context, &key_id, RevokeReason::NotStored).await;
         let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
         let effects = state.apply(&step, answer, &facts, context);
-        // Nobody can read an event about an object that is gone.
+        // An event about a deleted object is of no use.
         context.tell(&facts.object, &Effects { events: Vec::new(), ..effects });
         context.inventory.want_pass_since(now);
     }
     state.memory.left_behind(is_retained).is_empty()
 }
 
-/// Lets go of what was remembered of objects that are gone, once no key of theirs is left behind.
+/// Removes the state of deleted objects, once all their keys are revoked.
 pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedApiKey>]) {
     loop {
         tokio::time::sleep(CLEANUP_INTERVAL).await;

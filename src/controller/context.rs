@@ -1,4 +1,4 @@
-//! What reconciliations share, and what this process remembers of each object.
+//! What all reconciliations share, and the state of this process for each object.
 
 use crate::{
     api::WatchedApiKey,
@@ -18,17 +18,18 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Semaphore;
-/// What every reconciliation shares.
+
+/// Shared by all reconciliations.
 pub struct Context {
     /// The API server.
     pub kubernetes: Kubernetes,
     /// The Boltz organization.
     pub account: Account,
-    /// The shared snapshots of Boltz's list.
+    /// The newest passes over Boltz's list.
     pub inventory: Inventory,
     /// The operator's Secrets.
     pub secrets: SecretIndex,
-    /// What the plan needs of the configuration.
+    /// The settings of the plan.
     pub settings: Settings,
     pub(super) request_timeout: Duration,
     /// The clocks.
@@ -37,26 +38,26 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The events.
     pub events: Events,
-    /// The UIDs of objects whose Secret's name may have become free.
+    /// The UIDs of objects whose Secret's name may be free now.
     freed: Mutex<HashSet<String>>,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>>,
     pub(super) permits: Semaphore,
 }
 
-/// What this process remembers of one object.
+/// State of this process for one object.
 #[derive(Default)]
 pub struct ObjectState {
     pub(super) name: String,
     pub(super) namespace: String,
     pub(super) memory: ProcessMemory,
-    /// The values of keys in hand: from the POST's answer to the write of the Secret.
+    /// The values of keys in hand, from the response to the POST until the Secret is written.
     pub(super) values: HashMap<AttemptId, SecretString>,
-    /// The newest version of the object that a read or an own write showed.
+    /// The newest version of the object that a read or an own write returned.
     pub(super) latest: Option<WatchedApiKey>,
 }
 
 impl ObjectState {
-    /// Takes in an answer, keeps only the values of keys in hand, and says what is to be told.
+    /// Applies a result to process memory and drops the values of keys that are no longer in hand. Returns the effects.
     pub(super) fn apply(&mut self, step: &Step, answer: Answer, facts: &Facts, context: &Context) -> Effects {
         let jitter = rand::rng().random();
         let effects = self.memory.apply(step, answer, facts, context.clock.now(), &context.settings, jitter);
@@ -66,19 +67,19 @@ impl ObjectState {
     }
 }
 
-/// The configuration's times and numbers.
+/// Times and numbers from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// What the plan needs of it.
+    /// The settings of the plan.
     pub settings: Settings,
-    /// How long one call to Boltz may take.
+    /// Timeout of one call to Boltz.
     pub request_timeout: Duration,
-    /// Objects reconciled at once, over all namespaces.
+    /// Maximum number of objects reconciled at the same time, over all namespaces.
     pub concurrency: u16,
 }
 
 impl Context {
-    /// A context that knows nothing yet.
+    /// A context with empty caches.
     pub fn new(
         kubernetes: Kubernetes,
         account: Account,
@@ -104,7 +105,7 @@ impl Context {
         }
     }
 
-    /// Passes on what an answer is worth telling.
+    /// Publishes counters, log lines and events.
     pub(super) fn tell(&self, object: &ObjectFacts, effects: &Effects) {
         for count in &effects.counts {
             match *count {
@@ -128,12 +129,12 @@ impl Context {
         }
     }
 
-    /// The Secret that may stand in the object's way is gone.
+    /// Marks that the name of the object's Secret may be free now.
     pub(super) fn mark_freed(&self, uid: String) {
         self.freed.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
     }
 
-    /// Whether that was said of the object since it was last asked.
+    /// Returns and removes the mark.
     pub(super) fn take_freed(&self, uid: &str) -> bool {
         self.freed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }

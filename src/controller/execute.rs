@@ -1,5 +1,5 @@
-//! The only writer: one arm and one call per step. It decides nothing: an answer becomes an [`Answer`], and what the call
-//! showed of the cluster becomes [`Shown`].
+//! Executes steps: all writes, one call per step. It decides nothing: it returns the result of the call as [`Answer`], and
+//! what the call showed of the cluster as [`Shown`].
 
 use super::{Context, ObjectState, observe};
 use crate::{
@@ -29,28 +29,28 @@ use rand::RngExt;
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
-/// The bytes of a dry run, which no workload ever sees.
+/// The value in a dry run. No workload ever sees it.
 const DRY_RUN_VALUE: &[u8] = b"preflight";
 
-/// What a call showed of the cluster, to become a fact.
+/// What a call showed of the cluster. It becomes a fact.
 pub enum Shown {
     /// Nothing new.
     Nothing,
-    /// Object and Secrets, as the API server has them.
+    /// The object and its Secrets, read from the API server.
     Everything(Box<Facts>),
     /// The object.
     Object(Box<WatchedApiKey>),
-    /// The object, whose status is what was written, whatever form the API server gave it.
+    /// The object, and the status as it was written: the API server may have normalized it.
     Reported(Box<WatchedApiKey>, Box<BoltzApiKeyStatus>),
-    /// The wanted Secret, and the hash of its value.
+    /// The Secret with the name in the spec, and the hash of its value.
     Secret(Box<SecretMetadata>, Option<String>),
-    /// The Secret of that name is gone.
+    /// The Secret with this name does not exist any more.
     NoSecret(String),
     /// The dry run passed.
     Preflight,
 }
 
-/// Carries out one step.
+/// Executes one step.
 pub async fn execute(
     context: &Context,
     state: &mut ObjectState,
@@ -80,7 +80,7 @@ pub async fn execute(
     }
 }
 
-/// The one way in which the operator revokes a key. Whoever calls it has decided so on live facts (rule 8).
+/// Revokes a key. The only place that does so. Callers must have decided on live facts (rule 8).
 pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -> Answer {
     tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
     match context.account.client().revoke_key(key_id).await {
@@ -110,7 +110,7 @@ impl Execution<'_> {
         match observe::live(self.context, self.state, &self.facts.object).await {
             Ok(Some(facts)) => (Answer::Done, Shown::Everything(Box::new(facts))),
             Ok(None) => (Answer::Gone, Shown::Nothing),
-            // The newest version of the object is known all the same, if only the Secret could not be read.
+            // If only the Secret could not be read, the newest version of the object is known.
             Err(error) => {
                 let object = self.state.latest.clone().map(Box::new);
                 (Answer::ApiFailed(error.failure()), object.map_or(Shown::Nothing, Shown::Object))
@@ -118,8 +118,8 @@ impl Execution<'_> {
         }
     }
 
-    /// C0, R0: catches a taken name, missing rights, quota, policies and a terminating namespace before a key is
-    /// minted that could not be stored.
+    /// C0, R0: finds a name that is taken, missing permissions, quotas, policies and a terminating namespace before a key
+    /// exists that could not be stored.
     async fn preflight(&mut self) -> (Answer, Shown) {
         let mut placeholder = Record::placeholder(&self.facts.object.uid);
         if let Ok(spec) = &self.facts.object.spec {
@@ -156,8 +156,8 @@ impl Execution<'_> {
         }
     }
 
-    /// A Secret that was there and is gone is a conflict like another version of it: a key in hand goes to a new one. A
-    /// namespace that is gone refuses.
+    /// A Secret that was deleted meanwhile is a conflict: the key is then stored in a new Secret. A missing namespace is a
+    /// rejection.
     fn failure_of_secret(&self, error: &KubernetesError) -> ApiFailure {
         let failure = error.failure();
         match (failure.verdict, &self.facts.secret) {
@@ -166,7 +166,7 @@ impl Execution<'_> {
         }
     }
 
-    /// C1, R1: finalizer and new attempt, in one write, before the POST.
+    /// C1, R1: writes the finalizer and the new attempt, in one write, before the POST.
     async fn write_attempt(&mut self, keep: Vec<LedgerEntry>, intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
         if let Err(block) = self.context.account.take_mint(now.monotonic) {
@@ -181,11 +181,11 @@ impl Execution<'_> {
             "finalizers": finalizers,
             "annotations": {LEDGER_ANNOTATION: ledger.to_annotation()},
         });
-        let (answer, object) = self.patch_object("write the attempt", metadata).await;
+        let (answer, object) = self.patch_object(metadata).await;
         let Some(object) = object else { return (answer, Shown::Nothing) };
         let shown = observe::object_facts(&object);
         let answer = if !shown.ledger.contains(&attempt) {
-            Answer::Undone(format!("the annotation {LEDGER_ANNOTATION} lacks the new attempt"))
+            Answer::Undone(format!("the new attempt is missing in the annotation {LEDGER_ANNOTATION}"))
         } else if !shown.has_finalizer {
             Answer::Undone(format!("the finalizer {FINALIZER} is missing"))
         } else {
@@ -195,7 +195,7 @@ impl Execution<'_> {
         (answer, Shown::Object(object))
     }
 
-    /// C2, R2: the one POST of the attempt.
+    /// C2, R2: sends the POST of the attempt.
     async fn mint(&mut self, attempt: &AttemptId) -> Answer {
         let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let now = self.context.clock.now().monotonic;
@@ -227,7 +227,7 @@ impl Execution<'_> {
         }
     }
 
-    /// C3, R3: the key and its record, in one write.
+    /// C3, R3: writes the key and its record, in one write.
     async fn store(&mut self, attempt: &AttemptId, record: &Record) -> (Answer, Shown) {
         let Some(value) = self.state.values.get(attempt).map(encode) else {
             return (Answer::Stale, Shown::Nothing);
@@ -239,7 +239,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Creates the wanted Secret, or updates it under its UID and resourceVersion.
+    /// Creates the Secret, or updates it with UID and resourceVersion as preconditions.
     async fn write_secret(
         &self,
         record: &Record,
@@ -275,8 +275,7 @@ impl Execution<'_> {
 
     async fn add_finalizer(&mut self) -> (Answer, Shown) {
         let finalizers = with_finalizer(&self.facts.object.finalizers);
-        let (answer, object) =
-            self.patch_object("add the finalizer", json!({"finalizers": finalizers})).await;
+        let (answer, object) = self.patch_object(json!({"finalizers": finalizers})).await;
         let Some(object) = object else { return (answer, Shown::Nothing) };
         let answer = if observe::object_facts(&object).has_finalizer {
             answer
@@ -292,7 +291,7 @@ impl Execution<'_> {
         self.patch_own_secret(own, record, &patch).await
     }
 
-    /// A Secret's change that leaves its value alone.
+    /// Updates a Secret without changing its value.
     async fn patch_own_secret(&self, own: &OwnSecret, record: &Record, patch: &Json) -> (Answer, Shown) {
         let namespace = &self.facts.object.namespace;
         match self.context.kubernetes.patch_secret(namespace, &own.name, patch, false).await {
@@ -301,7 +300,7 @@ impl Execution<'_> {
         }
     }
 
-    /// The same key under another name: the new Secret is written, then the plan has the old one deleted.
+    /// Creates a Secret with the same key and the new name. The plan then deletes the old one.
     async fn move_secret(&mut self, from: &str) -> (Answer, Shown) {
         let Some(own) = self.facts.other_secrets.iter().find(|secret| secret.name == from) else {
             return (Answer::Stale, Shown::Nothing);
@@ -318,7 +317,7 @@ impl Execution<'_> {
         }
     }
 
-    /// The same key in another shape.
+    /// Updates the shape of the Secret around the same value.
     async fn reshape(&mut self) -> (Answer, Shown) {
         let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
         let (record, value, metadata) = match self.read_value(own).await {
@@ -331,7 +330,7 @@ impl Execution<'_> {
         self.patch_own_secret(own, &record, &patch).await
     }
 
-    /// The record in the wanted shape, the value and the metadata of a Secret, if they are still those of the facts.
+    /// The record with the new shape, the value and the metadata of a Secret, if the Secret still matches the facts.
     async fn read_value(
         &self,
         own: &OwnSecret,
@@ -386,13 +385,13 @@ impl Execution<'_> {
         }
     }
 
-    /// D2.
+    /// D2: removes the finalizer.
     async fn drop_finalizer(&mut self) -> Answer {
         let left: Vec<&String> =
             self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        match self.patch_object("drop the finalizer", json!({"finalizers": left})).await {
+        match self.patch_object(json!({"finalizers": left})).await {
             (_, Some(object)) if observe::object_facts(&object).has_finalizer => {
-                Answer::Undone(format!("the finalizer {FINALIZER} is still there"))
+                Answer::Undone(format!("the finalizer {FINALIZER} was not removed"))
             }
             (_, Some(_)) => Answer::Gone,
             (Answer::ApiFailed(ApiFailure { verdict: Verdict::NotFound, .. }), None) => Answer::Gone,
@@ -400,31 +399,27 @@ impl Execution<'_> {
         }
     }
 
-    async fn patch_object(
-        &self,
-        operation: &'static str,
-        metadata: Json,
-    ) -> (Answer, Option<Box<WatchedApiKey>>) {
+    async fn patch_object(&self, metadata: Json) -> (Answer, Option<Box<WatchedApiKey>>) {
         let object = &self.facts.object;
         let mut guarded = self.guard();
         if let (Json::Object(guarded), Json::Object(metadata)) = (&mut guarded, metadata) {
             guarded.extend(metadata);
         }
         let patch = json!({"metadata": guarded});
-        match self.context.kubernetes.patch_object(operation, &object.namespace, &object.name, &patch).await {
+        match self.context.kubernetes.patch_object(&object.namespace, &object.name, &patch).await {
             Ok(read) => (Answer::Done, Some(Box::new(read))),
             Err(error) => (Answer::ApiFailed(error.failure()), None),
         }
     }
 
-    /// The version that a write of the object depends on.
+    /// The preconditions of a write of the object.
     fn guard(&self) -> Json {
         json!({"uid": self.facts.object.uid, "resourceVersion": self.facts.object.resource_version})
     }
 }
 
-/// The answer to a write of the wanted Secret. An admission webhook may have taken the record off again; then nothing
-/// says whose key the Secret holds.
+/// The result of a write of the Secret. An admission webhook may have removed the record; then nothing shows whose key the
+/// Secret contains.
 fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<String>) -> (Answer, Shown) {
     let is_recorded = Record::parse(metadata.record.as_deref()).as_ref() == Some(record);
     let answer = if is_recorded {

@@ -1,4 +1,4 @@
-//! The shell around the plan: watches, timers and the loop that observes, decides and executes.
+//! The controller: watches, timers, and the loop that observes, decides and executes.
 
 mod cleanup;
 mod context;

@@ -1,4 +1,4 @@
-//! All reads: gathers the facts of a decision, from caches or from the API server itself.
+//! All reads: collects the facts of a decision, from caches or from the API server.
 
 use super::{Context, ObjectState, execute::Shown};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 use kube::ResourceExt;
 use std::sync::Arc;
 
-/// The facts from the caches. A Secret whose value nobody has looked at is there as unread.
+/// The facts from the caches. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<WatchedApiKey>) -> Facts {
     let newer_known = state.latest.as_ref().is_some_and(|known| {
         let version = |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
@@ -38,7 +38,7 @@ pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<Watc
     assemble(context, state, object, secrets, false)
 }
 
-/// The facts from the API server itself. `None`: the object is gone, or another one has its name.
+/// The facts from the API server. `None`: the object was deleted, or another object has its name.
 pub async fn live(
     context: &Context,
     state: &mut ObjectState,
@@ -55,7 +55,7 @@ pub async fn live(
         match read_secret(context, &object.namespace, &name).await {
             Ok(Some((metadata, hash))) => secrets.push((name, (metadata, Value::Read(hash)))),
             Ok(None) => {}
-            // A deletion revokes whatever ledger, status and Boltz's list lead to: the Secret has no say in it any more.
+            // A deletion revokes the keys that the ledger, the status and Boltz's list lead to. It does not need the Secret.
             Err(_) if object.deleting && object.owns_its_secret() => {
                 if let Some((metadata, _)) = context.secrets.get(&object.namespace, &name) {
                     secrets.push((name, (metadata, Value::Read(None))));
@@ -67,7 +67,7 @@ pub async fn live(
     Ok(Some(assemble(context, state, object, secrets, true)))
 }
 
-/// What a call showed of the cluster becomes fact.
+/// Updates the facts from what a call showed of the cluster.
 pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, shown: Shown) {
     match shown {
         Shown::Nothing => {}
@@ -95,7 +95,7 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, sho
     }
 }
 
-/// What changes without the object: Boltz's list, the account, the memory.
+/// Updates what can change independently of the object: Boltz's list, the account, process memory.
 pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     let now = context.clock.now();
     facts.memory = state.memory.clone();
@@ -113,7 +113,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
 }
 
-/// The object as decisions see it, whatever tenants wrote into it.
+/// Converts the object to facts. Invalid annotations are ignored.
 pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
     let annotation = |name: &str| object.annotations().get(name).cloned();
     ObjectFacts {
@@ -139,13 +139,13 @@ pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
     }
 }
 
-/// The wanted name first, then those of the object's other Secrets.
+/// The name in the spec first, then the names of the object's other Secrets.
 fn secret_names(context: &Context, object: &ObjectFacts) -> Vec<String> {
     let wanted = object.secret_name();
     let mut names = vec![wanted.to_owned()];
     let others = context.secrets.names_of(&object.uid, &object.namespace);
     names.extend(others.into_iter().filter(|name| name != wanted));
-    // A Secret whose label somebody took away is not watched any more; status still says its name.
+    // A Secret without our label is not watched; the status still has its name.
     if let Some(reported) = object.status.secret_name.as_ref().filter(|name| !names.contains(name)) {
         names.push(reported.clone());
     }
@@ -154,7 +154,7 @@ fn secret_names(context: &Context, object: &ObjectFacts) -> Vec<String> {
 
 type ReadSecret = (SecretMetadata, Option<String>);
 
-/// Reads a Secret with its value, keeps the value's hash and drops the value.
+/// Reads a Secret and replaces its value by the hash.
 pub async fn read_secret(
     context: &Context,
     namespace: &str,
@@ -187,13 +187,13 @@ fn assemble(
         let ownership = metadata.ownership(&object.uid);
         if name == object.secret_name() {
             secret = match ownership {
-                // One that is on its way out holds nothing for long, but its name is taken until then.
+                // A Secret that is being deleted still occupies the name.
                 Ownership::Ours => SecretFacts::Ours(Box::new(metadata.as_own(&object.uid, value))),
                 Ownership::Foreign(whose) => SecretFacts::Foreign(whose),
             };
         } else if ownership == Ownership::Ours {
-            // Only one with a record and our ownerReference is surely a Secret that this operator wrote; a retained
-            // one has none, and status named it.
+            // Only a Secret with a record and our ownerReference was certainly written by this operator. A retained one has
+            // no ownerReference, but the status has its name.
             let own = metadata.as_own(&object.uid, value);
             let is_reported = own.labelled
                 && !object.owns_its_secret()

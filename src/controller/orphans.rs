@@ -1,5 +1,5 @@
-//! Orphans: active keys with our cluster's marker whose object or attempt cannot be accounted for (rule 6). They are
-//! reported, and revoked only under `--orphan-policy=revoke`, after a grace and a live read of everything.
+//! Orphans: active keys with our cluster's marker that no object and no Secret refers to (rule 6). They are reported, and
+//! revoked only with `--orphan-policy=revoke`, after `--orphan-grace` and a live read of all objects and Secrets.
 
 use super::{Context, execute::revoke_key};
 use crate::{
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-/// After every complete pass over Boltz's list: the orphans.
+/// Looks for orphans after each pass.
 pub(super) async fn watch_orphans(
     context: &Context,
     stores: &[Store<WatchedApiKey>],
@@ -33,23 +33,23 @@ pub(super) async fn watch_orphans(
     }
 }
 
-/// What is done about orphans.
+/// What to do with orphans.
 #[derive(Clone, Copy, Debug)]
 pub struct OrphanHandling {
     /// Report or revoke.
     pub policy: OrphanPolicy,
-    /// How long an orphan is left alone.
+    /// How long a key must be orphaned before it is revoked.
     pub grace: Duration,
 }
 
-/// Which orphans there are, and since when.
+/// The orphans, since when, and in how many passes.
 #[derive(Debug, Default)]
 pub struct Orphans {
     since: HashMap<String, (Monotonic, u32)>,
 }
 
 impl Orphans {
-    /// Takes in a pass: the metric, the log and, if so configured, the revocations.
+    /// Processes one pass: updates the metric, logs new orphans and, with the policy `Revoke`, revokes them.
     pub async fn record_pass(
         &mut self,
         context: &Context,
@@ -64,11 +64,11 @@ impl Orphans {
         for id in found {
             let (_, passes) = self.since.entry(id.clone()).or_insert((now.monotonic, 0));
             *passes += 1;
-            // Once may be a cache that lags behind.
+            // One pass alone may be caused by a stale cache.
             if *passes == 2 {
                 tracing::warn!(
                     key_id = id,
-                    "an orphaned key: it carries this cluster's marker, and no object or Secret accounts for it"
+                    "found an orphaned key: its name has this cluster's marker, but no BoltzApiKey and no Secret refers to it"
                 );
             }
         }
@@ -86,14 +86,14 @@ impl Orphans {
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "orphaned keys were not revoked"
+                        "failed to read the objects and Secrets; no orphaned keys were revoked"
                     );
                 }
             }
         }
     }
 
-    /// Rule 8: every revocation follows a live read, after which the decision must be the same.
+    /// Rule 8: before each revocation, reads everything again and repeats the decision.
     async fn revoke(
         &mut self,
         context: &Context,
@@ -119,25 +119,27 @@ impl Orphans {
             if !find(snapshot, objects.iter(), &recorded, context.clock.now().wall).contains(&id) {
                 continue;
             }
-            // Tried again after the next pass, if that still shows it active.
+            // Retried after the next pass, if the key is still active.
             match revoke_key(context, &id, RevokeReason::Orphan).await {
                 Answer::Done | Answer::AlreadyRevoked => {
                     self.since.remove(&id);
                     context.metrics.revoked(RevokeReason::Orphan.as_str());
-                    tracing::warn!(key_id = id, "an orphaned key was revoked");
+                    tracing::warn!(key_id = id, "revoked an orphaned key");
                 }
                 Answer::BoltzFailed(failure) => {
-                    tracing::warn!(key_id = id, error = failure.message, "an orphaned key was not revoked");
+                    tracing::warn!(key_id = id, error = failure.message, "failed to revoke an orphaned key");
                 }
-                _ => tracing::warn!(key_id = id, "Boltz does not know an orphaned key that its list shows"),
+                _ => tracing::warn!(
+                    key_id = id,
+                    "failed to revoke an orphaned key: Boltz lists it, but responded with 404"
+                ),
             }
         }
         Ok(())
     }
 }
 
-/// The ids of the snapshot's active keys with our marker that neither an object's ledger, record or status nor any
-/// Secret's record accounts for.
+/// The ids of the active keys with our marker that no ledger, no status and no record refers to.
 fn find<'a>(
     snapshot: &Snapshot,
     objects: impl Iterator<Item = &'a WatchedApiKey>,

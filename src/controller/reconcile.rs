@@ -1,4 +1,4 @@
-//! The loop: observe, decide, execute, until there is nothing to do now.
+//! The loop: observe, decide, execute, until there is nothing left to do.
 
 use super::{Context, cleanup::on_object_gone, execute::execute, observe};
 use crate::{
@@ -9,10 +9,10 @@ use crate::{
 use kube::runtime::controller::Action;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-/// More steps than any chain of decisions has; the next reconciliation goes on.
+/// Maximum number of steps per reconciliation; the next one continues.
 const MAX_STEPS: usize = 64;
 
-/// One reconciliation. It does not fail: what fails is a step, which the plan tries again.
+/// One reconciliation. It does not fail: only steps fail, and the plan retries them.
 pub(super) async fn reconcile(
     cached: Arc<WatchedApiKey>,
     context: Arc<Context>,
@@ -45,18 +45,18 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Act
             return on_object_gone(context, &mut state, &facts).await;
         }
         observe::absorb(context, &mut state, &mut facts, shown);
-        // The next revocation wants a live read of its own (rule 8).
+        // The next revocation needs a live read of its own (rule 8).
         facts.live &= !matches!(decision.step, Step::Revoke { .. });
     }
     tracing::warn!(
         namespace = facts.object.namespace,
         name = facts.object.name,
-        "a reconciliation had too many steps"
+        "the reconciliation had too many steps; it will be continued"
     );
     Action::requeue(Duration::from_secs(10))
 }
 
-/// Nothing to do now: shows the object in the metrics and says when to look again.
+/// Nothing to do now: updates the metrics and requeues.
 fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
     let now = context.clock.now();
     if let Some(since) = decision.pass_since {
@@ -73,7 +73,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
 fn gauges(status: &BoltzApiKeyStatus) -> ObjectGauges {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
-    // No key is wanted, so no alert is.
+    // Suspended on purpose: must not raise an alert.
     let is_on_purpose = !is_ready && ready.is_some_and(|condition| condition.reason == "Suspended");
     ObjectGauges {
         ready: (!is_on_purpose).then_some(is_ready),

@@ -28,21 +28,22 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
-/// Load balancers drop connections that are silent for 240 s and more.
+
+/// Shorter than the 240 s after which some load balancers drop silent connections.
 const WATCH_TIMEOUT_SECONDS: u32 = 200;
-/// How long reconciliations may go on after a request to stop.
+/// How long running reconciliations may continue after a request to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Which objects are watched, and how many at once are worked on.
+/// Which objects are watched, and how many are reconciled at the same time.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// The namespaces; empty: all.
     pub namespaces: Vec<String>,
     /// Only objects with these labels.
     pub label_selector: Option<String>,
-    /// Objects reconciled at once.
+    /// Maximum number of objects reconciled at the same time.
     pub concurrency: u16,
-    /// What is done about orphans.
+    /// What to do with orphans.
     pub orphans: OrphanHandling,
 }
 
@@ -71,8 +72,8 @@ pub async fn run(
         let (store, writer) = reflector::store();
         let mut is_first = true;
         let count = Arc::clone(&synced);
-        // Store::wait_until_ready wakes one waiter only, and the controller is that one.
-        let objects = watch_anew(api, config)
+        // Not Store::wait_until_ready: it wakes only one waiter, which is the controller.
+        let objects = watch_with_relist(api, config)
             .default_backoff()
             .reflect(writer)
             .inspect(move |event| {
@@ -136,9 +137,10 @@ where
     }
 }
 
-/// A watch that begins with a list again when the API server will not resume it, because what it had reached is
-/// compacted. The library does so itself when an event says it; when a status says it, it would ask again for ever.
-fn watch_anew<K>(
+/// A watch that relists when the API server cannot resume it because the version is compacted (410 Gone). kube-runtime
+/// relists when a watch event reports 410, but not when the watch request itself is answered with 410: it would repeat
+/// the request without end.
+fn watch_with_relist<K>(
     api: Api<K>,
     config: watcher::Config,
 ) -> impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send
@@ -165,7 +167,7 @@ fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + 
     })
 }
 
-/// At start: which values the operator's Secrets hold, from one paged list, hashed and dropped.
+/// At start: lists the operator's Secrets once and keeps the hashes of their values.
 async fn read_secrets(context: &Context, namespace: Option<&str>) {
     let mut failures = 0;
     let mut page = None;
@@ -185,11 +187,11 @@ async fn read_secrets(context: &Context, namespace: Option<&str>) {
             }
             Err(error) => {
                 failures += 1;
-                // The token of a page that took too long has expired: from the start.
+                // The continue token may have expired: start over.
                 page = None;
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the operator's Secrets could not be listed"
+                    "failed to list the operator's Secrets"
                 );
                 tokio::time::sleep(backoff::delay(failures, None)).await;
             }
@@ -197,7 +199,7 @@ async fn read_secrets(context: &Context, namespace: Option<&str>) {
     }
 }
 
-/// Watches the metadata of the operator's Secrets and has their objects looked at.
+/// Watches the metadata of the operator's Secrets and reconciles their objects.
 async fn watch_secrets(
     context: Arc<Context>,
     namespace: Option<String>,
@@ -207,15 +209,15 @@ async fn watch_secrets(
     use watcher::Event;
     let api: Api<PartialObjectMeta<Secret>> = api_in(&context, namespace.as_deref());
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(OWNER_LABEL);
-    let mut events = watch_anew(api, config).default_backoff().boxed();
+    let mut events = watch_with_relist(api, config).default_backoff().boxed();
     let mut relist = 0;
-    let look_at = |metadata: &SecretMetadata| {
+    let trigger_owner = |metadata: &SecretMetadata| {
         if let Some(object) = owner_of(metadata, &store) {
-            // The receiver lives as long as the controller; without one there is nobody to tell.
+            // Fails only if the controller has stopped.
             let _ = trigger.send(object);
         }
     };
-    // Whoever waits for the name of a Secret that has gone tries at once.
+    // An object that waits for the name of a deleted Secret retries immediately.
     let free_name = |metadata: &SecretMetadata| {
         let waits = |object: &Arc<WatchedApiKey>| {
             let name = object.metadata.name.as_deref().unwrap_or_default();
@@ -234,12 +236,12 @@ async fn watch_secrets(
                 let metadata = SecretMetadata::from_object_meta(secret.metadata);
                 if let Some(metadata) = metadata.filter(|metadata| context.secrets.observe(metadata.clone()))
                 {
-                    look_at(&metadata);
+                    trigger_owner(&metadata);
                 }
             }
             Ok(Event::InitDone) => {
                 for metadata in context.secrets.end_relist(relist, namespace.as_deref()) {
-                    look_at(&metadata);
+                    trigger_owner(&metadata);
                     free_name(&metadata);
                 }
             }
@@ -247,14 +249,14 @@ async fn watch_secrets(
                 if let Some(metadata) = SecretMetadata::from_object_meta(secret.metadata) {
                     let version = Some(metadata.resource_version.as_str());
                     context.secrets.remove(&metadata.namespace, &metadata.name, version);
-                    look_at(&metadata);
+                    trigger_owner(&metadata);
                     free_name(&metadata);
                 }
             }
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the watch of the Secrets was interrupted"
+                    "the watch on Secrets was interrupted"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Calls to the API server: bounded in time, never repeated by themselves, with errors that say what they mean.
+//! Calls to the API server, with timeouts, without retries, with typed errors.
 
 use super::error::KubernetesError;
 use crate::{
@@ -17,13 +17,13 @@ use kube::{
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long one call may take.
+/// Timeout of one call.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a watcher's list, or the beginning of its watch, may take; the API server itself ends a list at 60 s.
-const LONGEST_LIST: Duration = Duration::from_secs(65);
-/// Who wrote a field, in managedFields.
+/// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
+const LIST_TIMEOUT: Duration = Duration::from_secs(65);
+/// The name in managedFields.
 const FIELD_MANAGER: &str = "boltz-operator";
-/// An answer with the metadata only: a Secret's value must not come back in one that might be logged.
+/// Requests a response with the metadata only, without the value of the Secret.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// A Secret with its values. Deliberately without `Debug`.
@@ -41,16 +41,16 @@ impl SecretWithData {
     }
 }
 
-/// The calls that the operator makes, each one bounded.
+/// The calls that the operator makes. Each has a timeout.
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
 }
 
 impl Kubernetes {
-    /// Over a client that does not retry by itself.
+    /// Expects a client that does not retry.
     pub fn new(client: Client) -> Self {
-        Self { client: in_time(client) }
+        Self { client: with_timeouts(client) }
     }
 
     /// The client, for watches and leases.
@@ -64,37 +64,32 @@ impl Kubernetes {
 
     async fn request<T: DeserializeOwned>(
         &self,
-        operation: &'static str,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, KubernetesError> {
-        let request = request
-            .map_err(kube::Error::BuildRequest)
-            .map_err(|error| KubernetesError::new(operation, error))?;
-        bounded(operation, self.client.request::<T>(request)).await
+        let request = request.map_err(kube::Error::BuildRequest).map_err(KubernetesError::new)?;
+        bounded(self.client.request::<T>(request)).await
     }
 
-    /// The object, read from the API server itself.
+    /// Reads the object from the API server.
     pub async fn get_object(
         &self,
         namespace: &str,
         name: &str,
     ) -> Result<Option<WatchedApiKey>, KubernetesError> {
-        bounded("get the BoltzApiKey", self.objects(namespace).get_opt(name)).await
+        bounded(self.objects(namespace).get_opt(name)).await
     }
 
-    /// A merge patch of the object, under the resourceVersion that it holds.
+    /// Sends a merge patch of the object. The patch contains the resourceVersion as precondition.
     pub async fn patch_object(
         &self,
-        operation: &'static str,
         namespace: &str,
         name: &str,
         patch: &serde_json::Value,
     ) -> Result<WatchedApiKey, KubernetesError> {
-        bounded(operation, self.objects(namespace).patch(name, &parameters(false), &Patch::Merge(patch)))
-            .await
+        bounded(self.objects(namespace).patch(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
-    /// The same for its status.
+    /// Sends a merge patch of the status.
     pub async fn patch_status(
         &self,
         namespace: &str,
@@ -102,18 +97,17 @@ impl Kubernetes {
         patch: &serde_json::Value,
     ) -> Result<WatchedApiKey, KubernetesError> {
         let objects = self.objects(namespace);
-        bounded("patch the status", objects.patch_status(name, &parameters(false), &Patch::Merge(patch)))
-            .await
+        bounded(objects.patch_status(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
-    /// A Secret with its values.
+    /// Reads a Secret with its values.
     pub async fn get_secret(
         &self,
         namespace: &str,
         name: &str,
     ) -> Result<Option<SecretWithData>, KubernetesError> {
         let request = secrets(namespace).get(name, &kube::api::GetParams::default());
-        match self.request("get the Secret", request).await {
+        match self.request(request).await {
             Ok(secret) => Ok(Some(secret)),
             Err(error) if error.verdict() == Verdict::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -127,13 +121,12 @@ impl Kubernetes {
         body: Vec<u8>,
         dry_run: bool,
     ) -> Result<SecretMetadata, KubernetesError> {
-        let operation = if dry_run { "create the Secret (dry run)" } else { "create the Secret" };
         let parameters = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
         let request = secrets(namespace).create(&parameters, body);
-        self.metadata_of(operation, request, dry_run).await
+        self.metadata_of(request, dry_run).await
     }
 
-    /// A merge patch of a Secret, under the UID and resourceVersion that it holds.
+    /// Sends a merge patch of a Secret. The patch contains UID and resourceVersion as preconditions.
     pub async fn patch_secret(
         &self,
         namespace: &str,
@@ -141,14 +134,12 @@ impl Kubernetes {
         patch: &serde_json::Value,
         dry_run: bool,
     ) -> Result<SecretMetadata, KubernetesError> {
-        let operation = if dry_run { "update the Secret (dry run)" } else { "update the Secret" };
         let request = secrets(namespace).patch(name, &parameters(dry_run), &Patch::Merge(patch));
-        self.metadata_of(operation, request, dry_run).await
+        self.metadata_of(request, dry_run).await
     }
 
     async fn metadata_of(
         &self,
-        operation: &'static str,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
         dry_run: bool,
     ) -> Result<SecretMetadata, KubernetesError> {
@@ -156,30 +147,30 @@ impl Kubernetes {
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
             request
         });
-        let mut answer: PartialObjectMeta<Secret> = self.request(operation, request).await?;
+        let mut answer: PartialObjectMeta<Secret> = self.request(request).await?;
         if dry_run {
-            // A dry run of a creation answers neither.
+            // The response to a dry run of a create has neither.
             answer.metadata.uid.get_or_insert_default();
             answer.metadata.resource_version.get_or_insert_default();
         }
-        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata { operation })
+        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata)
     }
 
-    /// Deletes the Secret with that UID. One that is gone or has another UID counts as deleted.
+    /// Deletes the Secret with this UID. A missing Secret, or one with another UID, counts as deleted.
     pub async fn delete_secret(&self, namespace: &str, name: &str, uid: &str) -> Result<(), KubernetesError> {
         let parameters = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
         let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), namespace);
-        match bounded("delete the old Secret", api.delete(name, &parameters)).await {
+        match bounded(api.delete(name, &parameters)).await {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.verdict(), Verdict::NotFound | Verdict::Conflict) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// One page of the operator's labelled Secrets, with their values, and the token of the next page.
+    /// One page of the Secrets with our label, with their values, and the token of the next page.
     pub async fn list_secrets(
         &self,
         namespace: Option<&str>,
@@ -198,7 +189,7 @@ impl Kubernetes {
             ..kube::api::ListParams::default()
         };
         let request = Request::new(Secret::url_path(&(), namespace)).list(&parameters);
-        let page: Page = self.request("list the operator's Secrets", request).await?;
+        let page: Page = self.request(request).await?;
         Ok((page.items, page.metadata.continue_.filter(|token| !token.is_empty())))
     }
 
@@ -217,13 +208,13 @@ impl Kubernetes {
             crate::api::WorkloadKind::DaemonSet => DaemonSet::url_path(&(), Some(namespace)),
         };
         let request = Request::new(path).patch_metadata(name, &parameters(false), &Patch::Merge(patch));
-        self.request::<PartialObjectMeta>("restart a workload", request).await.map(drop)
+        self.request::<PartialObjectMeta>(request).await.map(drop)
     }
 
-    /// Every object, read from the API server itself.
+    /// Reads all objects from the API server.
     pub async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
         let api: Api<WatchedApiKey> = Api::all(self.client.clone());
-        let list = bounded("list the BoltzApiKeys", api.list(&kube::api::ListParams::default())).await?;
+        let list = bounded(api.list(&kube::api::ListParams::default())).await?;
         Ok(list.items)
     }
 }
@@ -236,10 +227,9 @@ fn parameters(dry_run: bool) -> PatchParams {
     PatchParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// The same client, whose watches begin in time and whose other calls end in time. Watchers bound the silence of a watch
-/// that runs, but neither they nor kube's connections bound the wait for a list: one whose answer never comes would
-/// leave the controller blind for ever.
-fn in_time(client: Client) -> Client {
+/// Adds timeouts to the client: for the start of watches and for the whole of other calls. kube's watchers limit the
+/// silence of a running watch, but not the wait for a list: a list without a response would block the controller forever.
+fn with_timeouts(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let client = client.clone();
@@ -254,7 +244,7 @@ fn in_time(client: Client) -> Client {
                 let (head, body) = answer.into_parts();
                 Ok::<_, kube::Error>(Response::from_parts(head, Body::from(body.collect_bytes().await?)))
             };
-            match tokio::time::timeout(LONGEST_LIST, call).await {
+            match tokio::time::timeout(LIST_TIMEOUT, call).await {
                 Ok(answer) => answer,
                 Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
             }
@@ -263,13 +253,10 @@ fn in_time(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-async fn bounded<T>(
-    operation: &'static str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, KubernetesError> {
+async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KubernetesError> {
     match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(|error| KubernetesError::new(operation, error)),
-        Err(_) => Err(KubernetesError::Timeout { operation }),
+        Ok(answer) => answer.map_err(KubernetesError::new),
+        Err(_) => Err(KubernetesError::Timeout),
     }
 }
 

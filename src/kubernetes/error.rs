@@ -1,65 +1,52 @@
-//! What can go wrong with a call to the API server, and what that means for the one who made it.
+//! Errors of calls to the API server, and what they mean for the caller.
 
 use super::client::TIMEOUT;
 use crate::plan::{ApiFailure, Verdict};
 use kube::core::Status;
 
-/// A call to the API server failed.
+/// Why a call to the API server failed; the caller says which call.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
-    /// The API server answered with a status that is no success.
-    #[error("{operation}: the API server refused it with {code} {reason}: {message}")]
+    /// The API server rejected the call.
+    #[error("{message} ({code} {reason})")]
     ApiStatus {
-        /// What was tried.
-        operation: &'static str,
         /// The HTTP status.
         code: u16,
         /// The machine-readable reason.
         reason: String,
-        /// The API server's words.
+        /// The API server's message.
         message: String,
     },
-    /// No answer in time.
-    #[error("{operation}: no answer from the API server within {} s", TIMEOUT.as_secs())]
-    Timeout {
-        /// What was tried.
-        operation: &'static str,
-    },
-    /// The answer is a success, and lacks what every object has.
-    #[error("{operation}: the API server answered an object without metadata")]
-    NoMetadata {
-        /// What was tried.
-        operation: &'static str,
-    },
-    /// The request could not be sent or the answer not be read.
-    #[error("{operation}: {source}")]
-    Transport {
-        /// What was tried.
-        operation: &'static str,
-        /// What went wrong.
-        source: Box<kube::Error>,
-    },
+    /// No response in time.
+    #[error("no response from the API server within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// A success whose body lacks what every object has.
+    #[error("the API server's response has no metadata")]
+    NoMetadata,
+    /// The request could not be sent, or the response could not be read.
+    #[error("{0}")]
+    Transport(Box<kube::Error>),
 }
 
 impl KubernetesError {
-    pub(super) fn new(operation: &'static str, error: kube::Error) -> Self {
+    pub(super) fn new(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => {
                 let Status { code, reason, message, .. } = *status;
-                Self::ApiStatus { operation, code, reason, message }
+                Self::ApiStatus { code, reason, message }
             }
-            other => Self::Transport { operation, source: Box::new(other) },
+            other => Self::Transport(Box::new(other)),
         }
     }
 
-    /// What it means.
+    /// What it means for the caller.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => Verdict::Unknown,
+            Self::Timeout | Self::Transport(_) | Self::NoMetadata => Verdict::Unknown,
             Self::ApiStatus { code, reason, .. } => match code {
                 404 => Verdict::NotFound,
                 409 => Verdict::Conflict,
-                // A wrong UID in a patch, or a new finalizer on an object that is being deleted.
+                // Another UID in a patch, or a new finalizer on an object that is being deleted.
                 422 if reason == "Invalid"
                     && (self.message().contains("Precondition failed")
                         || self.message().contains("no new finalizers can be added")) =>
@@ -72,16 +59,16 @@ impl KubernetesError {
         }
     }
 
-    /// What the plan has to know of it.
+    /// Converts to the input of the plan.
     pub fn failure(&self) -> ApiFailure {
         let message = match self {
             Self::ApiStatus { message, .. } => message.clone(),
-            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => self.to_string(),
+            Self::Timeout | Self::Transport(_) | Self::NoMetadata => self.to_string(),
         };
         ApiFailure { verdict: self.verdict(), by_policy: self.is_policy(), message }
     }
 
-    /// An admission webhook or policy said no, rather than the API server itself.
+    /// Denied by an admission webhook or policy.
     pub fn is_policy(&self) -> bool {
         self.verdict() == Verdict::Refused
             && self.message().contains("denied")
@@ -89,16 +76,16 @@ impl KubernetesError {
                 || self.message().contains("ValidatingAdmissionPolicy"))
     }
 
-    /// A webhook that cannot take part in dry runs.
+    /// A webhook does not support dry runs.
     pub fn is_lack_of_dry_run(&self) -> bool {
         matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")
     }
 
-    /// The API server's words, if it said any.
+    /// The API server's message, if there is one.
     pub fn message(&self) -> &str {
         match self {
             Self::ApiStatus { message, .. } => message,
-            Self::Timeout { .. } | Self::Transport { .. } | Self::NoMetadata { .. } => "",
+            Self::Timeout | Self::Transport(_) | Self::NoMetadata => "",
         }
     }
 }
@@ -108,12 +95,7 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, reason: &str, message: &str) -> KubernetesError {
-        KubernetesError::ApiStatus {
-            operation: "write",
-            code,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        }
+        KubernetesError::ApiStatus { code, reason: reason.to_owned(), message: message.to_owned() }
     }
 
     #[test]
@@ -132,10 +114,10 @@ mod tests {
         ] {
             assert_eq!(refused(code, reason, message).verdict(), verdict, "{code} {reason} {message}");
         }
-        assert_eq!(KubernetesError::Timeout { operation: "write" }.verdict(), Verdict::Unknown);
+        assert_eq!(KubernetesError::Timeout.verdict(), Verdict::Unknown);
     }
 
-    /// Trace 13 of the design. The words are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands
+    /// Trace 13 in docs/design/traces.md. The texts are those of the API server's `NewDryRunUnsupportedErr`; admission/v1 demands
     /// webhooks without side effects, so a webhook that has some cannot be registered on 1.33 and later.
     #[test]
     fn a_webhook_without_dry_run_support_is_told_from_one_that_refuses() {

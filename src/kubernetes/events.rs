@@ -1,5 +1,5 @@
-//! Kubernetes events: rotations, revocations, conflicts and failures. A first issue that succeeds has none; its
-//! condition says it.
+//! Kubernetes events: rotations, revocations, conflicts and failures. A first key that is issued without problems has no
+//! event. Its condition says it.
 
 use super::client::api_version;
 use crate::plan::{EventNote, ObjectFacts};
@@ -11,10 +11,10 @@ use kube::{Api, Client, api::PostParams};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The API server takes no longer one.
-const LONGEST_NOTE: usize = 1024;
+/// Maximum length of a note in events.k8s.io/v1.
+const MAX_NOTE_LENGTH: usize = 1024;
 
-/// Publishes events, without anything waiting for them.
+/// Publishes events in the background.
 #[derive(Clone)]
 pub struct Events {
     client: Client,
@@ -22,16 +22,17 @@ pub struct Events {
 }
 
 impl Events {
-    /// Events of the operator process with that name.
+    /// `instance` is the name of this process.
     pub fn new(client: Client, instance: String) -> Self {
         Self { client, instance }
     }
 
-    /// Publishes one event about the object. A failure is logged, and nothing else comes of it.
+    /// Publishes one event about the object. A failure is only logged.
     pub fn publish(&self, object: &ObjectFacts, event: EventNote) {
         let EventNote { kind, reason, mut note } = event;
-        if let Some((end, _)) = note.char_indices().take_while(|(index, _)| *index <= LONGEST_NOTE - 4).last()
-            && note.len() > LONGEST_NOTE
+        if let Some((end, _)) =
+            note.char_indices().take_while(|(index, _)| *index <= MAX_NOTE_LENGTH - 4).last()
+            && note.len() > MAX_NOTE_LENGTH
         {
             note.truncate(end);
         }
@@ -67,10 +68,10 @@ impl Events {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         reason,
-                        "an event was not published"
+                        "failed to publish an event"
                     );
                 }
-                Err(_) => tracing::debug!(reason, "an event was not published in time"),
+                Err(_) => tracing::debug!(reason, "timed out publishing an event"),
             }
         });
     }

@@ -1,9 +1,9 @@
 //! Leader election with a Lease.
 //!
-//! Our own, and small, because the crates for it renew by a patch without resourceVersion, which two can win. Every
-//! write here is a replace under the resourceVersion that was read, and another's lease counts as expired only when its
-//! content has not changed for its whole duration by *our* monotonic clock: no two clocks are compared. Correctness
-//! does not depend on it (rule 10); it saves needless work.
+//! Own implementation: kube-leader-election renews without resourceVersion, and kubert compares the wall clocks of
+//! different machines (`docs/dependencies.md`). Every write here is a replace with the resourceVersion that was read.
+//! Another process's lease counts as expired only when its content has not changed for its whole duration by *our*
+//! monotonic clock. Correctness does not depend on the Lease (rule 10); it avoids duplicate work.
 
 use crate::observability::metrics::Metrics;
 use jiff::Timestamp;
@@ -18,16 +18,17 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-/// How long a lease holds without renewal.
+/// How long a lease is valid without renewal.
 const DURATION: Duration = Duration::from_secs(15);
-/// How often it is renewed, and how often another's is looked at.
+/// How often the lease is renewed or checked.
 const INTERVAL: Duration = Duration::from_secs(4);
-/// How long before its end a leader that cannot renew stops: no two lead at once, even if a call hangs.
+/// A leader that cannot renew stops this long before the lease expires, so that two never lead at once, even if a call
+/// hangs.
 const MARGIN: Duration = Duration::from_secs(3);
-/// How long one call may take.
+/// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What identifies the lease and this process.
+/// The Lease and the identity of this process.
 #[derive(Clone, Debug)]
 pub struct LeaseOptions {
     /// The name of the Lease.
@@ -38,7 +39,7 @@ pub struct LeaseOptions {
     pub identity: String,
 }
 
-/// Another's lease as it was last seen to change.
+/// The content of the Lease, and since when it has not changed.
 #[derive(Clone, Debug, PartialEq)]
 struct Observed {
     spec: LeaseSpec,
@@ -48,13 +49,13 @@ struct Observed {
 /// What to do about a lease.
 #[derive(Clone, Debug, PartialEq)]
 enum Move {
-    /// Write this.
+    /// Write this spec.
     Write(LeaseSpec),
-    /// Another leads.
+    /// Another process leads.
     StandBy,
 }
 
-/// The pure part: what to write, given what is there and since when it has been like that.
+/// Pure: decides what to write from the current Lease and from how long it has been unchanged.
 fn next_move(current: &LeaseSpec, unchanged_for: Duration, identity: &str, now: Timestamp) -> Move {
     let holder = current.holder_identity.as_deref().unwrap_or_default();
     let stated = current.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
@@ -92,16 +93,16 @@ pub async fn hold(
         let changed = leading.send_if_modified(|known| std::mem::replace(known, is_leading) != is_leading);
         if changed {
             metrics.set_leader(is_leading);
-            tracing::info!(leading = is_leading, "leadership has changed");
+            tracing::info!(leading = is_leading, "leadership changed");
         }
     };
     loop {
         let round = Instant::now();
-        // Before anything is asked: a process that was suspended may have slept past its lease.
+        // Before the call: a process that was suspended may have been suspended for longer than its lease.
         set(election.leads(round));
         election.round().await;
         set(election.leads(Instant::now()));
-        // Leading ends when the lease does, and the next look comes in its time: a failing API server is not hammered.
+        // Leading ends with the lease. A failing API server is polled no faster than every INTERVAL.
         let next = round + INTERVAL;
         let lapse = election.held_until.filter(|until| *until < next);
         let wait = async {
@@ -136,8 +137,8 @@ impl Election {
         self.held_until.is_some_and(|until| now < until)
     }
 
-    /// One look at the lease and, if it is free or ours, one write. Never longer than the lease is held: leading must
-    /// end in time even if the API server hangs.
+    /// Reads the Lease and writes it if it is free or ours. Takes no longer than the lease is held: leading must end in
+    /// time even if the API server hangs.
     async fn round(&mut self) {
         let sent = Instant::now();
         let mut deadline = sent + CALL_TIMEOUT;
@@ -148,12 +149,9 @@ impl Election {
             Ok(Ok(true)) => self.held_until = Some(sent + DURATION - MARGIN),
             Ok(Ok(false)) => self.held_until = None,
             Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the lease could not be read or written"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to read or write the lease");
             }
-            Err(_) => tracing::warn!("no answer about the lease in time"),
+            Err(_) => tracing::warn!("timed out reading or writing the lease"),
         }
     }
 
@@ -179,7 +177,7 @@ impl Election {
             && !holder.is_empty()
             && *holder != self.options.identity
         {
-            tracing::info!(holder, "another process leads: standing by");
+            tracing::info!(holder, "another process holds the lease");
         }
         self.observed = Some(Observed { spec: spec.clone(), since });
         match next_move(&spec, since.elapsed(), &self.options.identity, now) {
@@ -191,7 +189,7 @@ impl Election {
         }
     }
 
-    /// Lets a successor take over at once.
+    /// Lets another process take over immediately.
     async fn release(&self) {
         let release = async {
             let mut lease = self.api.get(&self.options.name).await?;
@@ -204,16 +202,16 @@ impl Election {
             Ok::<(), kube::Error>(())
         };
         match timeout(CALL_TIMEOUT, release).await {
-            Ok(Ok(())) => tracing::info!("the lease is released"),
+            Ok(Ok(())) => tracing::info!("released the lease"),
             Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not released");
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the lease");
             }
-            Err(_) => tracing::warn!("the lease was not released in time"),
+            Err(_) => tracing::warn!("timed out releasing the lease"),
         }
     }
 }
 
-/// A conflict is another's win.
+/// A conflict: another process was faster.
 fn won(written: Result<(), kube::Error>) -> Result<bool, kube::Error> {
     match written {
         Ok(()) => Ok(true),

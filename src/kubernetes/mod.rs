@@ -1,4 +1,4 @@
-//! The API server: every call bounded in time, none repeated by itself.
+//! Calls to the API server, with timeouts and without retries.
 
 pub mod client;
 pub mod error;

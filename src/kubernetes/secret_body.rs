@@ -10,12 +10,12 @@ use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::OwnerReference}
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
 
-/// A value as a Secret's `data` holds it.
+/// A value as in the `data` of a Secret.
 pub fn encode(value: &SecretString) -> Json {
     json!(ByteString(value.expose_secret().as_bytes().to_vec()))
 }
 
-/// The ownerReferences of a Secret: those of others stay, and the object's is there unless the Secret outlives it.
+/// The ownerReferences of a Secret: keeps those of others, and adds the object's unless the Secret is retained.
 pub fn owner_references(facts: &Facts, present: &[OwnerReference]) -> Json {
     let object = &facts.object;
     let mut references: Vec<Json> =
@@ -27,14 +27,14 @@ pub fn owner_references(facts: &Facts, present: &[OwnerReference]) -> Json {
             "name": object.name,
             "uid": object.uid,
             "controller": !present.iter().any(|owner| owner.uid != object.uid && owner.controller == Some(true)),
-            // The object may go before its Secret: the operator still has to read the record.
+            // The object may be deleted before its Secret: the operator still has to read the record.
             "blockOwnerDeletion": false,
         }));
     }
     Json::Array(references)
 }
 
-/// Labels or annotations of the template, with our own in front.
+/// The labels or annotations of the template, and ours.
 fn with_own(
     template: impl Iterator<Item = (String, String)>,
     own: (&str, &str),
@@ -43,7 +43,7 @@ fn with_own(
     template.chain(std::iter::once(own)).map(|(name, value)| (name, Json::String(value))).collect()
 }
 
-/// A new Secret with that record and value.
+/// The body of a new Secret with this record and value.
 pub fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
     let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
     let labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
@@ -66,8 +66,8 @@ pub fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What changes an own Secret into one with that record and, if given, that value. What the last record says that the
-/// operator set and the new one does not, goes; what others added stays.
+/// The merge patch that sets the record and, if given, the value. Removes labels and annotations that the operator set
+/// earlier and no longer sets; keeps those of others.
 pub fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, value: Option<Json>) -> Json {
     let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
     let mut labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));

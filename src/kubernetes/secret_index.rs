@@ -1,7 +1,7 @@
-//! The operator's view of its own labelled Secrets: their metadata and the SHA-256 of their value, never the value.
+//! An index of the Secrets with our label: their metadata and the SHA-256 of their value, never the value.
 //!
-//! Fed by a metadata watch and by the answers to the operator's own writes, whichever is newer, so that the watch's
-//! echo need not be waited for.
+//! It is updated by a watch of the metadata and by the responses to the operator's own writes. The newer version wins, so
+//! the operator does not wait for the watch to show its own writes.
 
 use crate::{
     api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
@@ -36,7 +36,7 @@ pub struct SecretMetadata {
 }
 
 impl SecretMetadata {
-    /// What stands in an API server's answer; `None` when that is not an object of a namespace.
+    /// From a response of the API server; `None` if it lacks a name, namespace, UID or version.
     pub fn from_object_meta(meta: ObjectMeta) -> Option<Self> {
         let take = |map: Option<BTreeMap<String, String>>, key: &str| map.and_then(|mut map| map.remove(key));
         Some(Self {
@@ -51,7 +51,7 @@ impl SecretMetadata {
         })
     }
 
-    /// Whose the Secret is, from the point of view of the object with that UID.
+    /// Whether the Secret belongs to the object with this UID.
     pub fn ownership(&self, object_uid: &str) -> Ownership {
         let record = Record::parse(self.record.as_deref());
         let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
@@ -59,22 +59,22 @@ impl SecretMetadata {
         match record {
             Some(record) if record.owner_uid == object_uid => Ownership::Ours,
             _ if owned => Ownership::Ours,
-            // Nobody owns it any more and it was made for a key: a restored backup, or an orphaning deletion.
+            // It has our label and no owner: restored from a backup, or left by `kubectl delete --cascade=orphan`.
             Some(_) | None if labelled && self.owner_references.is_empty() => Ownership::Ours,
             Some(record) if self.owner_references.is_empty() => Ownership::Foreign(format!(
-                "The Secret {} holds the key of another BoltzApiKey, with the UID {}, which is gone or let it stay. \
-                 Delete the Secret, or choose another name with spec.secret.name.",
+                "Secret {} contains a key of another BoltzApiKey (UID {}) that was deleted or has deletionPolicy \
+                 Retain. Delete the Secret, or set spec.secret.name to another name.",
                 self.name, record.owner_uid
             )),
             _ => Ownership::Foreign(format!(
-                "A Secret named {} exists and does not belong to this object. Delete or rename it, or choose another \
-                 name with spec.secret.name.",
+                "Secret {} already exists and does not belong to this BoltzApiKey. Delete the Secret, or set \
+                 spec.secret.name to another name.",
                 self.name
             )),
         }
     }
 
-    /// As the plan sees it.
+    /// Converts to the input of the plan.
     pub fn as_own(&self, object_uid: &str, value: Value) -> OwnSecret {
         let (value_sha256, is_unread) = match value {
             Value::Unread => (None, true),
@@ -94,21 +94,21 @@ impl SecretMetadata {
     }
 }
 
-/// Whose a Secret is.
+/// Whether a Secret belongs to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// The object's.
+    /// It belongs to the object.
     Ours,
-    /// Something else's; the sentence says so to people.
+    /// It belongs to another owner. Contains the message for the condition.
     Foreign(String),
 }
 
 /// What is known about the value of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// It has not been looked at since it may have changed.
+    /// It was not read since the last change.
     Unread,
-    /// The SHA-256 of the value under the record's data key; `None` when there is none.
+    /// The SHA-256 of the value under the record's data key; `None` if there is no value.
     Read(Option<String>),
 }
 
@@ -116,7 +116,7 @@ pub enum Value {
 struct Entry {
     metadata: SecretMetadata,
     value: Value,
-    /// The relisting during which or before which the entry came.
+    /// The number of the newest relist that has shown the entry.
     relisting: u64,
 }
 
@@ -136,17 +136,17 @@ pub struct SecretIndex {
 }
 
 impl SecretIndex {
-    /// Takes in what an own write answered or a live read showed, with the value's hash. Newer knowledge stays.
+    /// Stores the result of an own write or a live read, unless a newer version is known.
     pub fn put(&self, metadata: SecretMetadata, value: Value) {
         self.lock().put(metadata, value);
     }
 
-    /// Takes in a watch event. `true`: it tells something new, so its object is worth a look.
+    /// Stores a watch event. `true`: it is new, so its object has to be reconciled.
     pub fn observe(&self, metadata: SecretMetadata) -> bool {
         self.lock().put(metadata, Value::Unread)
     }
 
-    /// The Secret was deleted, at that version or, after a 404, whatever its version.
+    /// Removes a deleted Secret: at this version or, after a 404, at any version.
     pub fn remove(&self, namespace: &str, name: &str, resource_version: Option<&str>) {
         let mut inner = self.lock();
         let key = (namespace.to_owned(), name.to_owned());
@@ -158,14 +158,14 @@ impl SecretIndex {
         }
     }
 
-    /// A full list begins: what it does not show is gone, unless it came meanwhile. Answers the list's number.
+    /// Begins a relist: entries that it does not show are removed, unless they were added meanwhile. Returns its number.
     pub fn begin_relist(&self) -> u64 {
         let mut inner = self.lock();
         inner.relisting += 1;
         inner.relisting
     }
 
-    /// The full list of that number is complete, for one namespace or for all. Answers the Secrets that have gone.
+    /// Ends the relist with this number, for one namespace or for all. Returns the Secrets that were removed.
     pub fn end_relist(&self, number: u64, namespace: Option<&str>) -> Vec<SecretMetadata> {
         let mut inner = self.lock();
         let listed = |key: &Key| namespace.is_none_or(|namespace| key.0 == namespace);
@@ -178,21 +178,21 @@ impl SecretIndex {
         gone.iter().filter_map(|key| inner.remove(key)).map(|entry| entry.metadata).collect()
     }
 
-    /// The Secret of that name and what is known about its value.
+    /// The Secret with this name, and what is known about its value.
     pub fn get(&self, namespace: &str, name: &str) -> Option<(SecretMetadata, Value)> {
         let inner = self.lock();
         let entry = inner.entries.get(&(namespace.to_owned(), name.to_owned()))?;
         Some((entry.metadata.clone(), entry.value.clone()))
     }
 
-    /// The names of the Secrets that carry the object's label or ownerReference.
+    /// The names of the Secrets with the object's label or ownerReference.
     pub fn names_of(&self, object_uid: &str, namespace: &str) -> BTreeSet<String> {
         let inner = self.lock();
         let keys = inner.by_owner.get(object_uid).into_iter().flatten();
         keys.filter(|key| key.0 == namespace).map(|key| key.1.clone()).collect()
     }
 
-    /// The ids of all keys that any Secret's record names: they are accounted for.
+    /// The ids of all keys in the records of all Secrets.
     pub fn recorded_key_ids(&self) -> HashSet<String> {
         let inner = self.lock();
         let records =
@@ -211,7 +211,7 @@ impl SecretIndex {
 }
 
 impl Inner {
-    /// `true`: it was new.
+    /// Returns whether it was new.
     fn put(&mut self, metadata: SecretMetadata, value: Value) -> bool {
         let key = (metadata.namespace.clone(), metadata.name.clone());
         let relisting = self.relisting;
@@ -251,8 +251,8 @@ fn owners(metadata: &SecretMetadata) -> BTreeSet<String> {
     metadata.owner_label.iter().cloned().chain(references).collect()
 }
 
-/// Whether a resourceVersion is newer than another. Kubernetes declares them comparable as numbers since 1.35 (KEP-5504)
-/// and they were such before; what is no number counts as newer, so that a cache never outlives what it cannot judge.
+/// Whether a resourceVersion is newer than another. Kubernetes declares them comparable as numbers since 1.35 (KEP-5504);
+/// they were numbers before. A version that is not a number counts as newer, so that a cache entry is always replaced.
 pub fn is_newer(this: &str, than: &str) -> bool {
     match (this.parse::<u64>(), than.parse::<u64>()) {
         (Ok(this), Ok(than)) => this > than,

@@ -1,4 +1,4 @@
-//! The metrics, prefix `boltz_`. No label holds a message or an id.
+//! The metrics, with the prefix `boltz_`. No label contains a message or a key id.
 
 use jiff::Timestamp;
 use prometheus_client::{
@@ -40,12 +40,12 @@ struct OperationLabels {
 
 type Durations<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// What is shown of one object.
+/// The metrics of one object.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ObjectGauges {
-    /// A working key is in the Secret. None: there is none, because it was suspended before its first.
+    /// The Secret contains a valid key. None: suspended before the first key.
     pub ready: Option<bool>,
-    /// Boltz takes the key.
+    /// Boltz accepts the key.
     pub active: bool,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
@@ -53,9 +53,9 @@ pub struct ObjectGauges {
     pub renewal_at: Option<Timestamp>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
-    /// How many older keys still work.
+    /// The number of previous keys that are still valid.
     pub previous_keys: usize,
-    /// An older key is still used although its overlap is over.
+    /// A previous key is still in use after the end of its overlap.
     pub revocation_blocked: bool,
 }
 
@@ -94,7 +94,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// All metrics at zero.
     pub fn new() -> Self {
         fn durations() -> Histogram {
             Histogram::new(exponential_buckets(0.005, 2.0, 14))
@@ -116,7 +116,7 @@ impl Metrics {
             orphaned_keys: Gauge::default(),
             inventory_keys: Gauge::default(),
             inventory_age: Gauge::default(),
-            // Before the first pass the age is that of the process.
+            // Before the first pass, the age is counted from the start of the process.
             inventory_at: AtomicI64::new(Timestamp::now().as_second()),
             requests: Family::default(),
             request_duration,
@@ -134,83 +134,87 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "apikey_ready",
-            "Whether a working key is in the Secret; absent if suspended before the first",
+            "Whether the Secret contains a valid key; absent if the object was suspended before its first key",
             self.ready.clone(),
         );
-        registry.register("apikey_active", "Whether Boltz takes the current key", self.active.clone());
+        registry.register("apikey_active", "Whether Boltz accepts the current key", self.active.clone());
         registry.register(
             "apikey_expiration_timestamp_seconds",
-            "When the current key expires, seconds since 1970; absent if never",
+            "Expiry of the current key, in seconds since 1970; absent if it never expires",
             self.expiration.clone(),
         );
         registry.register(
             "apikey_renewal_timestamp_seconds",
-            "When the current key will be replaced, seconds since 1970; absent if never",
+            "Planned replacement of the current key, in seconds since 1970; absent if none is planned",
             self.renewal.clone(),
         );
         registry.register(
             "apikey_last_used_timestamp_seconds",
-            "When the current key was last used, to about a day, seconds since 1970; absent if never",
+            "Last use of the current key, in seconds since 1970, updated at most once a day; absent if never used",
             self.last_used.clone(),
         );
-        registry.register("apikey_previous_keys", "Older keys that still work", self.previous_keys.clone());
+        registry.register(
+            "apikey_previous_keys",
+            "Previous keys that are still valid",
+            self.previous_keys.clone(),
+        );
         registry.register(
             "apikey_revocation_blocked",
-            "Whether an older key is still used although its overlap is over",
+            "Whether a previous key is still in use after the end of its overlap",
             self.revocation_blocked.clone(),
         );
         registry.register("apikey_issued", "Keys issued and stored", self.issued.clone());
         registry.register("apikey_revoked", "Keys revoked", self.revoked.clone());
         registry.register(
             "apikey_issue_failures",
-            "Attempts to issue or store a key that failed",
+            "Failed attempts to issue or store a key",
             self.issue_failures.clone(),
         );
         registry.register(
             "strays_revoked",
-            "Keys revoked because their secret was lost with an answer or a process",
+            "Keys revoked because their value was lost before it was stored",
             self.strays_revoked.clone(),
         );
         registry.register(
             "orphaned_keys",
-            "Active keys with this cluster's marker that no object and no Secret accounts for",
+            "Active keys with this cluster's marker that no BoltzApiKey and no Secret refers to",
             self.orphaned_keys.clone(),
         );
         registry.register(
             "inventory_keys",
-            "Keys in Boltz's list, of all clusters and people",
+            "Keys in Boltz's list, including keys that the operator does not manage",
             self.inventory_keys.clone(),
         );
         registry.register(
             "inventory_age_seconds",
-            "Age of the newest complete pass over Boltz's list",
+            "Age of the newest complete read of Boltz's list of keys",
             self.inventory_age.clone(),
         );
         registry.register("api_requests", "Calls to Boltz", self.requests.clone());
         registry.register(
             "api_request_duration_seconds",
-            "How long calls to Boltz took",
+            "Duration of calls to Boltz",
             self.request_duration.clone(),
         );
         registry.register(
             "admin_key_valid",
-            "Whether Boltz takes the operator's admin key, for live keys too",
+            "Whether Boltz accepts the operator's admin key for live keys",
             self.admin_key_valid.clone(),
         );
-        registry.register("leader", "Whether this process does the work", self.leader.clone());
+        registry.register("leader", "Whether this process is the leader", self.leader.clone());
         registry.register(
             "reconcile_duration_seconds",
-            "How long reconciliations took",
+            "Duration of reconciliations",
             self.reconcile_duration.clone(),
         );
         registry.register(
             "reconcile_errors",
-            "Calls to the API server that failed in a reconciliation, conflicts included",
+            "Failed calls to the API server in reconciliations, including conflicts",
             self.reconcile_errors.clone(),
         );
         registry.register(
             "reconciles_in_progress",
-            "Reconciliations under way; at --concurrency, others wait",
+            "Reconciliations in progress; at most --concurrency",
             self.reconciles_in_progress.clone(),
         );
     }
@@ -225,7 +229,7 @@ impl Metrics {
         text
     }
 
-    /// Shows one object.
+    /// Sets the metrics of one object.
     pub fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
         let labels = object(namespace, name);
         self.active.get_or_create(&labels).set(gauges.active.into());
@@ -251,7 +255,7 @@ impl Metrics {
         }
     }
 
-    /// The object is gone.
+    /// Removes the metrics of a deleted object.
     pub fn forget(&self, namespace: &str, name: &str) {
         let labels = object(namespace, name);
         for family in [
@@ -287,7 +291,7 @@ impl Metrics {
         self.strays_revoked.inc();
     }
 
-    /// How many orphans there are.
+    /// Sets the number of orphans.
     pub fn set_orphaned_keys(&self, count: usize) {
         self.orphaned_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -304,17 +308,17 @@ impl Metrics {
         self.request_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
-    /// Whether the admin key is good.
+    /// Sets whether the admin key is valid.
     pub fn set_admin_key_valid(&self, valid: bool) {
         self.admin_key_valid.set(valid.into());
     }
 
-    /// Whether this process leads.
+    /// Sets whether this process is the leader.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }
 
-    /// A reconciliation begins; it ends, or is dropped, with what this returns.
+    /// Counts a running reconciliation until the returned guard is dropped.
     pub fn reconciling(&self) -> InProgress<'_> {
         self.reconciles_in_progress.inc();
         InProgress(&self.reconciles_in_progress)
@@ -331,7 +335,7 @@ impl Metrics {
     }
 }
 
-/// Counts one reconciliation for as long as it lives.
+/// Counts one running reconciliation until it is dropped.
 pub struct InProgress<'a>(&'a Gauge);
 
 impl Drop for InProgress<'_> {

@@ -1,4 +1,4 @@
-//! What the operator shows of itself: metrics, log, probes.
+//! Metrics, log, probes.
 
 pub mod metrics;
 pub mod server;

@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::watch};
 /// The content type of OpenMetrics text, as its specification names it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves for ever. `/readyz` answers 200 once `ready` is true.
+/// Serves until the listener fails. `/readyz` responds with 200 once `ready` is true.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -25,13 +25,13 @@ pub async fn serve(
             if ready {
                 (StatusCode::OK, "ready\n")
             } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet\n")
+                (StatusCode::SERVICE_UNAVAILABLE, "caches are not synced yet\n")
             }
         }
     };
     let metrics = move || async move { ([(CONTENT_TYPE, OPENMETRICS)], metrics.to_text()).into_response() };
     let router = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
     axum::serve(listener, router).await

@@ -10,11 +10,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Libraries that log frames, headers or whole bodies: a Secret could be in one. Whatever RUST_LOG says, nothing finer
-/// than INFO of theirs is written, and nothing at all of those that quote bodies at WARN.
+/// Libraries that log frames, headers or whole bodies, which may contain a Secret. Whatever RUST_LOG says, they log at INFO
+/// or above only, and those that log bodies at WARN do not log at all.
 const QUIET: [&str; 9] =
     ["h2", "hyper", "hyper_util", "reqwest", "rustls", "tower", "tokio_rustls", "kube_client", "kube_core"];
-/// kube logs the whole body of an answer that cannot be decoded, at WARN.
+/// kube logs the whole body of a response that cannot be decoded, at WARN.
 const SILENT: [&str; 2] = ["kube_client::client", "kube_client::api"];
 
 /// Writes the log to standard error.
@@ -31,14 +31,14 @@ pub fn init(format: LogFormat) {
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
-/// Whether what comes from there at that level can hold no Secret.
+/// Whether a log event of this target and level cannot contain a secret.
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
     is_harmless_at(metadata.target(), *metadata.level())
 }
 
 fn is_harmless_at(target: &str, level: Level) -> bool {
     let is_within = |module: &&str| {
-        target.strip_prefix(*module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        target.strip_prefix(*module).is_some_and(|path| path.is_empty() || path.starts_with("::"))
     };
     if SILENT.iter().any(is_within) {
         return false;

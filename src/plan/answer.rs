@@ -1,91 +1,91 @@
-//! What became of a step's call. The shell translates answers of the API server and of Boltz into these; what they mean
-//! is decided by [`super::ProcessMemory::apply`].
+//! Results of a step's call. The controller converts responses of the API server and of Boltz to these types;
+//! [`super::ProcessMemory::apply`] decides what they mean.
 
 use super::{attempt::MintedKey, block::Block};
 use std::time::Duration;
 
-/// What became of a step's call.
+/// Result of a step's call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// It took effect, and the facts hold what it answered.
+    /// It took effect, and the facts contain the response.
     Done,
-    /// It was answered as done, and the answer shows that it was not: says what is missing.
+    /// It was accepted, but the response shows that it had no effect. The text names what is missing.
     Undone(String),
-    /// Nothing was sent: the facts do not speak of what is there now.
+    /// Nothing was sent: the facts are stale.
     Stale,
-    /// Nothing was sent: a limit of the operator's own.
+    /// Nothing was sent: one of the operator's own limits is reached.
     Postponed(Block),
-    /// The object is gone.
+    /// The object does not exist any more.
     Gone,
-    /// A create was answered with a key.
+    /// Boltz created a key.
     Minted(Box<MintedKey>),
-    /// A revocation found the key revoked before.
+    /// The key was already revoked.
     AlreadyRevoked,
-    /// A revocation was answered with 404. That may be a gateway's word.
+    /// Boltz, or a gateway in front of it, responded to a revocation with 404.
     KeyNotFound,
-    /// The API server refused, or did not answer.
+    /// The API server rejected the call, or did not respond.
     ApiFailed(ApiFailure),
-    /// Boltz refused, or did not answer.
+    /// Boltz rejected the call, or did not respond.
     BoltzFailed(BoltzFailure),
 }
 
-/// What a failed call to the API server means for the one who made it.
+/// What a failed call to the API server means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It may or may not have taken effect, now or later.
     Unknown,
-    /// No effect: the object exists already, or is not the version that it was thought to be. Read and decide again.
+    /// No effect: the object exists already, or has another version. Read, then decide again.
     Conflict,
     /// No effect: the object does not exist.
     NotFound,
-    /// No effect: refused as things stand.
+    /// No effect: rejected.
     Refused,
 }
 
 /// A failed call to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiFailure {
-    /// What it means.
+    /// What it means for the caller.
     pub verdict: Verdict,
-    /// An admission webhook or policy said no.
+    /// Denied by an admission webhook or policy.
     pub by_policy: bool,
-    /// The API server's words, or why there are none.
+    /// The API server's message, or why there is none.
     pub message: String,
 }
 
 /// Whether a failed create may have made a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Surely not.
+    /// No.
     None,
-    /// Perhaps, now or later.
+    /// Possibly, now or later.
     Unknown,
 }
 
 /// What to do about a failure of Boltz.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoltzErrorKind {
-    /// The admin key is not taken for this: another key, or more rights, are needed.
+    /// Boltz rejected the admin key for this call: another key, or more permissions, are needed.
     Unauthorized,
-    /// The request cannot be right: 400 and 422.
+    /// The request is invalid: 400 and 422.
     Invalid,
-    /// The request is refused, and somebody else can cure that: a bill, a workspace, a quota.
+    /// The request is rejected for a reason outside of it: a bill, a workspace, a quota.
     Refused,
     /// Too many calls: wait.
     RateLimited,
-    /// Boltz, or the way to it, is out of order: wait.
+    /// Boltz, or the network, does not work: wait.
     Unavailable,
 }
 
 /// A failed call to Boltz.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoltzFailure {
-    /// What to do about it.
+    /// What kind of failure.
     pub kind: BoltzErrorKind,
     /// Whether a create may have made a key.
     pub effect: Effect,
     /// How long Boltz asks to wait.
     pub retry_after: Option<Duration>,
-    /// What happened, in one sentence without its period.
+    /// The error, without a period at the end.
     pub message: String,
 }

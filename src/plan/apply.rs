@@ -1,5 +1,5 @@
-//! What an answer means: how it changes what this process knows, until when a step waits after a failure, and what is
-//! told of it. As pure as the decision itself.
+//! Applies a result: changes process memory, sets how long a step waits after a failure, and collects counters, events
+//! and log lines. Pure, like the decision.
 
 use super::{
     answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Verdict},
@@ -18,14 +18,14 @@ use crate::protocol::{
 };
 use std::time::Duration;
 
-/// The same call again within this time, after it was done, means that something undoes it.
+/// If the same call is needed again within this time, something undoes it.
 const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
-/// So many failures in a row are no passing trouble any more: status tells of it.
-const FAILURES_UNTOLD: u32 = 2;
+/// After more consecutive failures than this the status reports the failure.
+const FAILURES_UNREPORTED: u32 = 2;
 
 impl ProcessMemory {
-    /// Takes in the answer to a step that was decided on these facts, which do not hold the answer yet. `jitter`, from 0
-    /// to 1, spreads the waits of what failed together.
+    /// Applies the result of a step. `facts` are those on which the step was decided. `jitter`, from 0 to 1, spreads the
+    /// retries of objects that failed at the same time.
     pub fn apply(
         &mut self,
         step: &Step,
@@ -47,8 +47,8 @@ impl ProcessMemory {
             Answer::Undone(missing) => {
                 let reason = failing.reason();
                 let message = format!(
-                    "The API server took a write of the operator, but {missing}. An admission webhook or policy may have \
-                     changed it."
+                    "The API server accepted a write of the operator, but {missing}. An admission webhook or policy may \
+                     have changed it."
                 );
                 failing.failed(Failure::Refused, reason, message, None, true);
                 failing.count_failure(reason, &mut effects);
@@ -59,12 +59,17 @@ impl ProcessMemory {
             Answer::KeyNotFound => {
                 if let Step::Revoke { key_id, .. } = step {
                     let message = format!(
-                        "Boltz does not know the key {key_id}. It counts as revoked when Boltz's list agrees; until \
-                         then the operator tries again."
+                        "Failed to revoke key {key_id}: Boltz responded with 404. The key counts as revoked when Boltz's \
+                         list does not show it as active. Until then, the operator will retry."
                     );
                     failing.failed(Failure::Refused, Reason::BoltzRejected, message, None, false);
                     self.not_found.insert(key_id.clone(), now.monotonic);
-                    effects.log(EventKind::Warning, "a revocation was answered with 404", Some(key_id), "");
+                    effects.log(
+                        EventKind::Warning,
+                        "failed to revoke a key: Boltz responded with 404",
+                        Some(key_id),
+                        "",
+                    );
                 }
             }
             Answer::ApiFailed(failure) => failing.api_failed(step, &failure, &mut effects),
@@ -75,19 +80,16 @@ impl ProcessMemory {
             && !retained_keys.is_empty()
         {
             let ids = retained_keys.join(", ");
-            effects.log(
-                EventKind::Warning,
-                "the object is released; these keys stay alive at Boltz",
-                None,
-                &ids,
+            effects.log(EventKind::Warning, "deleted the object without revoking its keys", None, &ids);
+            let note = format!(
+                "The object was deleted without revoking its keys. These keys are still valid at Boltz: {ids}."
             );
-            let note = format!("The object is released. These keys stay alive at Boltz: {ids}.");
             effects.event(EventKind::Warning, "KeysRetained", note);
         }
         effects
     }
 
-    /// C2 and C3: whether the call may still take effect.
+    /// C2 and C3: updates whether the call may still take effect.
     fn settle_doubt(&mut self, step: &Step, answer: &Answer) {
         let attempt = match step {
             Step::Mint(attempt) | Step::Store { attempt, .. } => attempt,
@@ -107,7 +109,7 @@ impl ProcessMemory {
                 }
                 *is_refused |= matches!(failure.verdict, Verdict::Refused | Verdict::NotFound);
             }
-            // The Secret holds the key, but nothing that says so: a later pass would take it for altered.
+            // The Secret contains the key but no record of it, so the key would later count as altered.
             (Progress::InHand { calls_in_doubt, is_refused, .. }, Answer::Undone(_)) => {
                 *calls_in_doubt = calls_in_doubt.saturating_sub(1);
                 *is_refused = true;
@@ -126,7 +128,7 @@ impl ProcessMemory {
             Step::Store { attempt, record } => self.stored(attempt, record, facts, effects),
             Step::WriteStatus(status) => {
                 for event in transitions(&facts.object.status, status) {
-                    effects.log(event.kind, "the status has changed", None, event.note.as_str());
+                    effects.log(event.kind, "the status changed", None, event.note.as_str());
                     effects.events.push(event);
                 }
             }
@@ -136,7 +138,7 @@ impl ProcessMemory {
             }
             Step::RestartWorkload { target, key_id } => {
                 self.restarted.insert(target.to_string(), key_id.clone());
-                let note = format!("Restarted the {target} for the key {key_id}.");
+                let note = format!("Restarted {target} to load key {key_id}.");
                 effects.event(EventKind::Normal, "Restarted", note);
             }
             Step::ReleaseSecret { .. } => self.must_read = true,
@@ -153,7 +155,7 @@ impl ProcessMemory {
         }
     }
 
-    /// C1 was answered: the attempt may be POSTed.
+    /// C1 is confirmed: the POST of the attempt may be sent.
     pub fn mark_written(&mut self, attempt: &AttemptId) {
         if let Some(known) = self.attempts.get_mut(attempt) {
             known.progress = Progress::Written;
@@ -176,7 +178,7 @@ impl ProcessMemory {
         self.troubles.remove(&Slot::Preflight);
         let reason = record.reason.as_str();
         effects.counts.push(Count::Issued(reason));
-        effects.log(EventKind::Normal, "a key was issued and stored", Some(&record.key_id), reason);
+        effects.log(EventKind::Normal, "issued a key", Some(&record.key_id), reason);
         if record.rotations > 0 {
             let replaced = facts.record().map(|record| &record.key_id);
             let replaced = record.previous.iter().find(|key| replaced == Some(&key.key_id));
@@ -184,8 +186,8 @@ impl ProcessMemory {
         }
     }
 
-    /// What is told of a revocation. Whether Boltz saw the key used after its successor was issued matters: some
-    /// workload may not have picked up the new key.
+    /// Collects what to report about a revocation. If the key was used after its replacement was issued, a workload may
+    /// not have loaded the new key.
     fn tell_revoked(
         &self,
         key_id: &str,
@@ -200,8 +202,8 @@ impl ProcessMemory {
                 effects.counts.push(Count::StrayRevoked);
             }
         }
-        effects.log(EventKind::Normal, "a key was revoked", Some(key_id), reason.as_str());
-        let mut note = format!("Revoked the key {key_id} ({}).", reason.as_str());
+        effects.log(EventKind::Normal, "revoked a key", Some(key_id), reason.as_str());
+        let mut note = format!("Revoked key {key_id} ({}).", reason.as_str());
         let was_replaced =
             matches!(reason, RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::OverlapCut);
         let replaced_at = facts.record().filter(|_| was_replaced).map(|record| record.issued_at);
@@ -217,13 +219,14 @@ impl ProcessMemory {
             && used > replaced
         {
             kind = EventKind::Warning;
-            note = format!("{note} It was used after its successor was issued, last at {used:.0}.");
+            note =
+                format!("{note} It was still in use after its replacement was issued; last use: {used:.0}.");
         }
         effects.event(kind, "Revoked", note);
     }
 }
 
-/// A slot whose call was answered.
+/// A slot whose call has a result.
 struct Failing<'a> {
     memory: &'a mut ProcessMemory,
     slot: Slot,
@@ -254,7 +257,7 @@ impl Failing<'_> {
         self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_told });
     }
 
-    /// One more failure: the slot waits longer.
+    /// Counts one more failure and extends the wait of the slot.
     fn failed(
         &mut self,
         failure: Failure,
@@ -266,12 +269,12 @@ impl Failing<'_> {
         let failures = self.failures().saturating_add(1);
         let patience = patience(&self.slot, failure, self.settings);
         let until = self.now.monotonic.plus(patience.jittered(failures, self.jitter, retry_after));
-        let is_told = is_told || failures > FAILURES_UNTOLD;
+        let is_told = is_told || failures > FAILURES_UNREPORTED;
         self.set(failures, Block { reason, message, until: Some(until) }, is_told);
         until
     }
 
-    /// What a failure of the API server is called in conditions.
+    /// The condition reason for a failure of the API server.
     fn reason(&self) -> Reason {
         match self.slot {
             Slot::Preflight
@@ -288,27 +291,25 @@ impl Failing<'_> {
         }
     }
 
-    /// What could not be done, as the beginning of a sentence.
+    /// What failed, as the beginning of a sentence.
     fn what(&self) -> String {
         match &self.slot {
-            Slot::Preflight | Slot::Store => "The Secret cannot be written".to_owned(),
-            Slot::Read => "The object and its Secret cannot be read".to_owned(),
-            Slot::Ledger => "The attempt to issue a key cannot be written on the object".to_owned(),
-            Slot::Status => "The status cannot be written".to_owned(),
-            Slot::Finalizer => "The finalizers of the object cannot be changed".to_owned(),
-            Slot::Record => "The record on the Secret cannot be written".to_owned(),
-            Slot::Shape => "The Secret cannot be changed to what spec.secret asks for".to_owned(),
-            Slot::DeleteSecret(name) => {
-                format!("The Secret {name}, which another one has replaced, cannot be deleted")
-            }
-            Slot::Restart(target) => format!("The {target} cannot be restarted"),
-            Slot::Release => "The ownerReference of the Secret cannot be removed".to_owned(),
-            Slot::Mint => "No key can be issued".to_owned(),
-            Slot::Revoke(key_id) => format!("The key {key_id} cannot be revoked"),
+            Slot::Preflight | Slot::Store => "Failed to write the Secret".to_owned(),
+            Slot::Read => "Failed to read the object and its Secret".to_owned(),
+            Slot::Ledger => "Failed to record the attempt to issue a key on the object".to_owned(),
+            Slot::Status => "Failed to update the status".to_owned(),
+            Slot::Finalizer => "Failed to update the finalizers of the object".to_owned(),
+            Slot::Record => "Failed to update the record on the Secret".to_owned(),
+            Slot::Shape => "Failed to update the Secret to match spec.secret".to_owned(),
+            Slot::DeleteSecret(name) => format!("Failed to delete the old Secret {name}"),
+            Slot::Restart(target) => format!("Failed to restart {target}"),
+            Slot::Release => "Failed to remove the ownerReference of the Secret".to_owned(),
+            Slot::Mint => "Failed to create a key at Boltz".to_owned(),
+            Slot::Revoke(key_id) => format!("Failed to revoke key {key_id}"),
         }
     }
 
-    /// A failed attempt to issue or store a key counts.
+    /// Counts a failed attempt to issue or store a key.
     fn count_failure(&self, reason: Reason, effects: &mut Effects) {
         if matches!(self.slot, Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint) {
             effects.counts.push(Count::IssueFailed(reason.as_str()));
@@ -317,46 +318,47 @@ impl Failing<'_> {
 
     fn api_failed(&mut self, step: &Step, failure: &ApiFailure, effects: &mut Effects) {
         let reason = if failure.by_policy { Reason::PolicyDenied } else { self.reason() };
-        let told = format!("{}: {} The operator tries again.", self.what(), as_sentence(&failure.message));
+        let failed = format!("{}: {}", self.what(), failure.message.trim_end_matches('.'));
+        let message = format!("{failed}. The operator will retry.");
         effects.counts.push(Count::StepFailed);
-        let message = match step {
+        let line = match step {
             Step::Store { .. } => "a key was not stored",
             _ => "a call to the API server failed",
         };
-        effects.log(EventKind::Warning, message, None, told.as_str());
+        effects.log(EventKind::Warning, line, None, failed.as_str());
         match failure.verdict {
             Verdict::Conflict => {
                 self.memory.must_read = true;
-                // The first conflict is usual, and the read that follows it tells.
+                // A first conflict is normal. The next read resolves it.
                 if self.failures() == 0 {
-                    let at_once = Block { reason, message: told, until: Some(self.now.monotonic) };
+                    let at_once = Block { reason, message, until: Some(self.now.monotonic) };
                     self.set(1, at_once, false);
                 } else {
-                    self.failed(Failure::Conflict, reason, told, None, false);
+                    self.failed(Failure::Conflict, reason, message, None, false);
                 }
             }
             Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {
-                // What does not exist runs with no old key.
+                // A workload that does not exist does not use the old key.
                 if let Step::RestartWorkload { target, key_id } = step {
                     self.memory.restarted.insert(target.to_string(), key_id.clone());
                 }
-                effects.event(EventKind::Warning, "RestartFailed", told);
+                effects.event(EventKind::Warning, "RestartFailed", format!("{failed}."));
             }
             Verdict::Refused | Verdict::NotFound => {
                 if self.failures() == 0 && matches!(step, Step::RestartWorkload { .. }) {
-                    effects.event(EventKind::Warning, "RestartFailed", told.clone());
+                    effects.event(EventKind::Warning, "RestartFailed", message.clone());
                 }
-                // A Secret that was there, or a whole object, may have gone: a read tells.
+                // The Secret or the object may have been deleted: read.
                 self.memory.must_read |=
                     failure.verdict == Verdict::NotFound || matches!(step, Step::Store { .. });
                 self.count_failure(reason, effects);
-                self.failed(Failure::Refused, reason, told, None, true);
+                self.failed(Failure::Refused, reason, message, None, true);
             }
             Verdict::Unknown => {
-                // Whether it took effect is not known: a read tells.
+                // The call may have taken effect: read.
                 self.memory.must_read |= *step != Step::ReadLive && *step != Step::Preflight;
                 self.count_failure(reason, effects);
-                self.failed(Failure::Passing, reason, told, None, false);
+                self.failed(Failure::Passing, reason, message, None, false);
             }
         }
     }
@@ -369,26 +371,23 @@ impl Failing<'_> {
             BoltzErrorKind::RateLimited => (Reason::RateLimited, Failure::Passing),
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
-        let said = match step {
-            Step::Mint(_) => format!("Boltz did not issue a key: {}.", failure.message),
-            _ => format!("{}: {}.", self.what(), failure.message),
-        };
+        let failed = format!("{}: {}.", self.what(), failure.message);
         let is_told = kind != Failure::Passing || matches!(step, Step::Mint(_));
-        let until = self.failed(kind, reason, said.clone(), failure.retry_after, is_told);
+        let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_told);
         if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
             trouble.block.message = if kind == Failure::Passing {
-                format!("{said} The operator tries again.")
+                format!("{failed} The operator will retry.")
             } else {
                 let at = super::time::later(self.now.wall, until.since(self.now.monotonic));
                 format!(
-                    "{said} The next try is at {at:.0}, or when the spec or the annotation boltz.bio/retry changes."
+                    "{failed} The next retry is at {at:.0}, or when the spec or the annotation boltz.bio/retry changes."
                 )
             };
         }
         self.count_failure(reason, effects);
         let message = match step {
-            Step::Mint(_) => "no key was issued",
-            _ => "a key could not be revoked",
+            Step::Mint(_) => "failed to create a key",
+            _ => "failed to revoke a key",
         };
         let key_id = match step {
             Step::Revoke { key_id, .. } => Some(key_id.as_str()),
@@ -398,18 +397,12 @@ impl Failing<'_> {
     }
 }
 
-/// The API server's words as a sentence of their own.
-fn as_sentence(words: &str) -> String {
-    let words = words.trim_end();
-    if words.ends_with(['.', '!', '?']) { words.to_owned() } else { format!("{words}.") }
-}
-
-/// What the event of a rotation says. A key that is revoked at once needs no word about until when it works.
+/// The note of the event `Rotated`. A key that is revoked immediately has no overlap to mention.
 fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
-    let note = format!("Issued the key {key_id} ({reason}).");
+    let note = format!("Issued key {key_id} ({reason}).");
     match replaced.filter(|key| !key.even_if_used) {
         Some(PreviousKey { key_id, revoke_after, .. }) => {
-            format!("{note} {key_id} works until {revoke_after:.0}, so that workloads can change over.")
+            format!("{note} The previous key {key_id} stays valid until {revoke_after:.0}.")
         }
         None => note,
     }

@@ -1,4 +1,4 @@
-//! An attempt of this process, and how far it got.
+//! An attempt of this process, and its progress.
 
 use super::time::Monotonic;
 use crate::{api::BoltzApiKeySpec, protocol::record::IssueReason};
@@ -7,15 +7,15 @@ use jiff::Timestamp;
 /// An attempt that this process wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// Before its writing was sent.
+    /// When C1 was sent.
     pub written: Monotonic,
-    /// What was asked when it was written.
+    /// What was requested when it was written.
     pub intent: Intent,
-    /// How far it got.
+    /// Its progress.
     pub progress: Progress,
 }
 
-/// What was asked when an attempt was written.
+/// What was requested when an attempt was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intent {
     /// Why a key is issued.
@@ -28,34 +28,34 @@ pub struct Intent {
     pub rotate_now: Option<String>,
 }
 
-/// How far an attempt got.
+/// The progress of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// It may be POSTed, once, inside the window. What surely had no effect returns here.
+    /// The POST may be sent, once, within the window. A POST that certainly had no effect returns to this state.
     Written,
-    /// It was POSTed, and the answer is not known. Its key, if there is one, is lost.
+    /// The POST was sent and its result is unknown. If it created a key, the key's value is lost.
     Sent,
-    /// Its key is in this process's hands.
+    /// Boltz returned a key that is not stored yet.
     InHand {
-        /// What Boltz answered.
+        /// The key that Boltz returned.
         key: MintedKey,
-        /// How many writes of the Secret were sent that may still take effect.
+        /// The number of writes of the Secret that may still take effect.
         calls_in_doubt: u32,
-        /// The write of the Secret was definitely refused.
+        /// A write of the Secret was certainly rejected.
         is_refused: bool,
     },
-    /// Its key was stored.
+    /// The key is stored.
     Stored {
-        /// What Boltz answered.
+        /// The key that Boltz returned.
         key: MintedKey,
-        /// Status has named it.
+        /// The status has named the key.
         is_reported: bool,
     },
-    /// It ended without a key, or with one that was revoked.
+    /// There is no key, or it is revoked.
     Ended,
 }
 
-/// A key as answered on creation, without its value.
+/// A key as returned by Boltz's create, without its value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MintedKey {
     /// Its id.

@@ -1,16 +1,16 @@
-//! How long to wait after failures in a row. The only place that says so.
+//! Waits after consecutive failures.
 
 use std::time::Duration;
 
 /// `Retry-After` is obeyed up to this.
-pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Waits that double from a first one to a longest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The wait after the first failure.
     pub first: Duration,
-    /// No wait is longer.
+    /// The longest wait.
     pub longest: Duration,
 }
 
@@ -20,17 +20,17 @@ impl Backoff {
         Self { first: Duration::from_secs(first), longest: Duration::from_secs(longest) }
     }
 
-    /// The wait after the nth failure in a row, the first being 1.
+    /// The wait after the nth consecutive failure; the first is 1.
     pub fn after(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         self.first.saturating_mul(1 << doublings).min(self.longest)
     }
 
-    /// The same, shortened by up to a fifth: what failed together is not tried together. `jitter` is in 0 to 1. Never
-    /// shorter than the server asked for, which is obeyed up to [`LONGEST_RETRY_AFTER`].
+    /// The same, shortened by up to 20% so that retries spread out; `jitter` is from 0 to 1. At least `Retry-After`, up to
+    /// [`MAX_RETRY_AFTER`].
     pub fn jittered(self, failures: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
         let wait = self.after(failures).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0));
-        wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER))
+        wait.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
     }
 }
 
@@ -48,6 +48,6 @@ mod tests {
         }
         let asked = |seconds| backoff.jittered(1, 0.5, Some(Duration::from_secs(seconds)));
         assert_eq!(asked(120), Duration::from_secs(120));
-        assert_eq!(asked(86_400), LONGEST_RETRY_AFTER);
+        assert_eq!(asked(86_400), MAX_RETRY_AFTER);
     }
 }

@@ -1,45 +1,45 @@
-//! Why something has to wait, in the words of conditions.
+//! Why a step has to wait: the reasons and messages of conditions.
 
 use super::time::Monotonic;
 
 /// The reasons of the `Ready` condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 pub enum Reason {
-    /// A working key is in the Secret.
+    /// The Secret contains a valid key.
     Issued,
     /// No key yet.
     Pending,
-    /// The key does not work any more and is being replaced.
+    /// The key is no longer valid and is being replaced.
     Rotating,
     /// The Secret's name is taken by something else.
     SecretConflict,
-    /// The API server refuses the Secret, or does not answer about it.
+    /// The API server rejects a write of the Secret, or does not respond.
     SecretWriteFailed,
-    /// The API server refuses a write of the object, or does not answer about it.
+    /// The API server rejects a write of the object, or does not respond.
     ObjectWriteFailed,
-    /// The API server refuses to restart a workload, or does not answer about it.
+    /// The API server rejects the restart of a workload, or does not respond.
     RestartFailed,
-    /// The spec cannot be read.
+    /// The spec is invalid.
     InvalidSpec,
-    /// Boltz refuses the request.
+    /// Boltz rejected the request.
     BoltzRejected,
-    /// Boltz does not answer.
+    /// Calls to Boltz fail.
     BoltzUnavailable,
-    /// Boltz does not take the admin key.
+    /// Boltz rejected the admin key.
     BoltzUnauthorized,
-    /// Boltz asks to slow down.
+    /// Boltz limits the request rate.
     RateLimited,
-    /// The operator's own limit on new keys.
+    /// The operator's limit of new keys is reached.
     MintBudgetExceeded,
     /// The key has expired.
     Expired,
-    /// `spec.suspend`.
+    /// `spec.suspend` is true.
     Suspended,
     /// The object is being deleted.
     Deleting,
-    /// An old key is still used at the end of its overlap.
+    /// A previous key is still in use after the end of its overlap.
     RevocationBlocked,
-    /// An admission policy refuses a write.
+    /// An admission webhook or policy denied a write.
     PolicyDenied,
 }
 
@@ -49,7 +49,7 @@ impl Reason {
         self.into()
     }
 
-    /// Whether waiting alone will not help: somebody has to change something.
+    /// Whether somebody has to act: waiting does not help.
     pub fn is_stalled(self) -> bool {
         matches!(
             self,
@@ -65,19 +65,19 @@ impl Reason {
     }
 }
 
-/// Why something has to wait.
+/// Why a step has to wait.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// The condition's reason.
     pub reason: Reason,
-    /// A sentence for people, without anything that changes from one retry to the next.
+    /// Message for the condition. It must not change between retries.
     pub message: String,
-    /// When to try again; `None`: something else will tell.
+    /// When to retry. `None`: wait for an event.
     pub until: Option<Monotonic>,
 }
 
 impl Block {
-    /// Whether it still holds.
+    /// Whether it is still in effect.
     pub fn holds(&self, now: Monotonic) -> bool {
         self.until.is_none_or(|until| now < until)
     }

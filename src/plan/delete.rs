@@ -1,4 +1,4 @@
-//! The end of an object: D1 and D2.
+//! Deletion: steps D1 and D2.
 
 use super::{
     Decision,
@@ -11,7 +11,8 @@ use crate::{api::DeletionPolicy, protocol::marker::AttemptId};
 use std::collections::BTreeSet;
 
 impl Decision<'_> {
-    /// Revokes what record, status and ledger account for; the finalizer goes when every key and attempt is ended.
+    /// Revokes every key that the record, the status or the ledger refers to. Removes the finalizer when no key is left
+    /// and every attempt is finished.
     pub(super) fn deletion(&mut self) -> Step {
         if !self.facts.object.has_finalizer {
             return Step::Wait;
@@ -20,8 +21,8 @@ impl Decision<'_> {
             Ok(policy) => policy,
             Err(error) => {
                 let message = format!(
-                    "The spec cannot be read ({error}), so the operator does not know whether to revoke or retain the \
-                     keys. Set the annotation boltz.bio/deletion-policy to Revoke or Retain."
+                    "The spec is invalid ({error}), so the deletion policy is unknown. Set the annotation \
+                     boltz.bio/deletion-policy to Revoke or Retain."
                 );
                 self.findings.blocked = Some(Block { reason: Reason::InvalidSpec, message, until: None });
                 return self.status().unwrap_or(Step::Wait);
@@ -48,20 +49,22 @@ impl Decision<'_> {
             self.findings.blocked = Some(Block {
                 reason: Reason::Deleting,
                 message: format!(
-                    "Waiting to learn the fate of {waiting_for}: their keys are revoked when Boltz's list shows them."
+                    "Waiting for Boltz's list of keys to show whether these keys exist: {waiting_for}. Keys that exist \
+                     are then revoked."
                 ),
                 until: None,
             });
         } else if let Some(block) = &mut self.findings.blocked {
             block.message = format!(
-                "{} To give up on revoking {waiting_for}, annotate the object with boltz.bio/deletion-policy=Retain.",
+                "{} To delete the object without revoking {waiting_for}, set the annotation \
+                 boltz.bio/deletion-policy=Retain.",
                 block.message
             );
         }
         self.status().unwrap_or(Step::Wait)
     }
 
-    /// Rule 7: a named id is revoked only if this process minted it or the list shows it as this object's.
+    /// Rule 7: revokes a key id only if this process created the key, or if Boltz lists it with this object's marker.
     fn revoke_named(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let in_hand: Vec<String> = self.facts.memory.in_hand().map(|(_, key)| key.id.clone()).collect();
         for id in in_hand {
@@ -88,7 +91,7 @@ impl Decision<'_> {
         None
     }
 
-    /// D2: every attempt in the ledger is ended.
+    /// D2: every attempt in the ledger is finished.
     fn end_attempts(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let attempts: Vec<AttemptId> =
             self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
@@ -99,7 +102,7 @@ impl Decision<'_> {
                     return Some(step);
                 }
             } else if !self.is_ended(&attempt) {
-                waiting_for.insert(format!("attempt {attempt}"));
+                waiting_for.insert(format!("the key of attempt {attempt}"));
                 let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
                 self.waits.pass_since(self.facts, settled_at);
             }
@@ -108,7 +111,7 @@ impl Decision<'_> {
     }
 
     fn is_ended(&self, attempt: &AttemptId) -> bool {
-        // Its key is named, shown by the list as this attempt's or minted here, and revoked.
+        // Its key is named, is listed with this attempt or was created by this process, and is revoked.
         let named_and_gone = self.facts.named_keys().into_iter().any(|key| {
             let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
                 || self.facts.memory.attempts.contains_key(attempt);
@@ -121,7 +124,7 @@ impl Decision<'_> {
             || self.facts.is_over(self.settings, self.now, attempt)
     }
 
-    /// Key and Secret stay: Boltz is not called, so this is also the way out when it cannot be reached any more.
+    /// Keeps the keys and the Secret. Does not call Boltz, so it also works when Boltz is unreachable.
     fn retain(&mut self) -> Step {
         let secrets = match &self.facts.secret {
             SecretFacts::Ours(own) => Some(own.as_ref()),

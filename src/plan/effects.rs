@@ -1,8 +1,8 @@
-//! What an answer is worth telling: counters, events, log lines. Data that the shell passes on.
+//! Counters, events and log lines that follow from a result. Plain data; the controller publishes them.
 
 use crate::api::BoltzApiKeyStatus;
 
-/// What follows from an answer beside what this process now knows.
+/// What follows from a result, apart from the change of process memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
     /// Counters to raise.
@@ -11,55 +11,55 @@ pub struct Effects {
     pub events: Vec<EventNote>,
     /// Lines to log.
     pub log: Vec<LogLine>,
-    /// The object is gone: nothing is decided about it any more.
+    /// The object does not exist any more: no further decision.
     pub is_gone: bool,
 }
 
 /// A counter to raise by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// A key was issued and stored, for that reason.
+    /// A key was issued and stored, with the reason.
     Issued(&'static str),
-    /// A key was revoked, for that reason.
+    /// A key was revoked, with the reason.
     Revoked(&'static str),
-    /// The same, for a stray.
+    /// A stray was revoked. Counted in addition to `Revoked`.
     StrayRevoked,
-    /// An attempt to issue or store a key failed, for that reason.
+    /// An attempt to issue or store a key failed, with the reason.
     IssueFailed(&'static str),
     /// A call to the API server failed.
     StepFailed,
 }
 
-/// Whether an event is news or trouble, and how loud its log line is.
+/// The type of an event, and the level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum EventKind {
-    /// As it should be.
+    /// Expected.
     Normal,
-    /// Worth a look.
+    /// Needs attention.
     Warning,
 }
 
 /// An event about the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventNote {
-    /// News or trouble.
+    /// Normal or warning.
     pub kind: EventKind,
-    /// One word, in camel case.
+    /// The event's reason.
     pub reason: &'static str,
-    /// A sentence for people.
+    /// A sentence.
     pub note: String,
 }
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// News or trouble.
+    /// Normal or warning.
     pub kind: EventKind,
     /// What happened.
     pub message: &'static str,
-    /// The key that it is about.
+    /// The key that the line is about.
     pub key_id: Option<String>,
-    /// The reason, or the words of whoever refused.
+    /// The reason, or the error.
     pub detail: String,
 }
 
@@ -80,8 +80,7 @@ impl Effects {
     }
 }
 
-/// The events that a change of status is worth: a new reason for not being ready or for being stalled, and the end of
-/// one.
+/// The events for a change of the status: a new reason for not being ready or for being stalled, and the end of one.
 pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec<EventNote> {
     let find = |status: &BoltzApiKeyStatus, kind: &str| {
         let found = status.conditions.iter().find(|condition| condition.type_ == kind);
@@ -104,7 +103,7 @@ pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec
         Some((true, ..)) if ready_before.is_some_and(|(was_ready, ..)| !was_ready) => Some(EventNote {
             kind: EventKind::Normal,
             reason: "Ready",
-            note: "A working key is in the Secret.".to_owned(),
+            note: "The Secret contains a valid key.".to_owned(),
         }),
         _ => None,
     };

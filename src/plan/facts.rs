@@ -1,4 +1,4 @@
-//! What a decision is taken from. Data only: [`crate::controller`] gathers it, the functions beside this file read it.
+//! The input of a decision. Plain data, collected by [`crate::controller`].
 
 use super::{block::Block, memory::ProcessMemory, time::Monotonic};
 use crate::{
@@ -8,40 +8,40 @@ use crate::{
 use jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};
 
-/// What configuration says.
+/// Settings from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long an unanswered POST may still take effect, the list's lag included.
+    /// How long Boltz may still execute a POST that got no response. Includes the delay of Boltz's list.
     pub settle_time: Duration,
-    /// How soon a refused Secret is looked at again for the first time.
+    /// The first wait before a rejected write is retried.
     pub recheck: Duration,
 }
 
 impl Settings {
-    /// How long after its writing an attempt may be POSTed and its key stored.
+    /// The window: how long after C1 the POST may be sent and the key stored.
     pub fn window(&self) -> Duration {
         self.settle_time / 2
     }
 }
 
-/// All that is known about one object.
+/// Everything that is known about one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// The object.
     pub object: ObjectFacts,
-    /// The Secret at the name that the spec asks for.
+    /// The Secret with the name that the spec asks for.
     pub secret: SecretFacts,
     /// Secrets of this object under other names.
     pub other_secrets: Vec<OwnSecret>,
-    /// Object and Secrets were read from the API server for this very decision, not from a cache.
+    /// The object and its Secrets were read from the API server for this decision, not from a cache.
     pub live: bool,
-    /// The server-side dry run of the Secret's next write passed, for the Secret as it stands here.
+    /// The dry run (C0, R0) passed for this version of the Secret.
     pub preflight_passed: bool,
-    /// Boltz's list, as far as it concerns this object, newest complete pass first; at most two.
+    /// The newest passes over Boltz's list, reduced to this object; newest first, at most two.
     pub passes: Vec<Pass>,
-    /// What this process knows of its own calls.
+    /// What this process knows about its own calls.
     pub memory: ProcessMemory,
-    /// What holds for every object.
+    /// State shared by all objects of the account.
     pub account: AccountFacts,
 }
 
@@ -54,17 +54,17 @@ pub struct ObjectFacts {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// The version that the facts speak of.
+    /// Its version.
     pub resource_version: String,
     /// The generation of its spec.
     pub generation: Option<i64>,
     /// It has a deletionTimestamp.
     pub deleting: bool,
-    /// It carries our finalizer.
+    /// It has our finalizer.
     pub has_finalizer: bool,
     /// All its finalizers.
     pub finalizers: Vec<String>,
-    /// What is asked for, or why that cannot be read.
+    /// Its spec, or why it cannot be read.
     pub spec: Result<BoltzApiKeySpec, String>,
     /// Its attempts.
     pub ledger: Ledger,
@@ -76,13 +76,13 @@ pub struct ObjectFacts {
     pub rotate_now: Option<String>,
     /// The value of the deletion-policy annotation.
     pub deletion_policy: Option<DeletionPolicy>,
-    /// Its status: a hint.
+    /// Its status. Only a hint (rule 2).
     pub status: BoltzApiKeyStatus,
 }
 
 impl ObjectFacts {
-    /// What becomes of the keys when the object is deleted; the annotation overrides the spec. The error says why that
-    /// cannot be read.
+    /// What happens to the keys when the object is deleted. The annotation overrides the spec. The error is that of the
+    /// spec.
     pub fn effective_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
         match (self.deletion_policy, &self.spec) {
             (Some(policy), _) => Ok(policy),
@@ -91,24 +91,24 @@ impl ObjectFacts {
         }
     }
 
-    /// Whether the Secret goes with the object. A retained one has no ownerReference from the moment the field says
-    /// so: a foreground deletion takes the Secret before the operator has a word.
+    /// Whether the Secret is deleted with the object. With `Retain` the ownerReference is removed as soon as the field is
+    /// set: a foreground deletion would delete the Secret before the operator can act.
     pub fn owns_its_secret(&self) -> bool {
         self.effective_deletion_policy() != Ok(DeletionPolicy::Retain)
     }
 
-    /// The name of the Secret that the spec asks for; the object's own by default.
+    /// The name of the Secret that the spec asks for. Default: the name of the object.
     pub fn secret_name(&self) -> &str {
         self.spec.as_ref().map_or(&self.name, |spec| spec.secret_name(&self.name))
     }
 }
 
-/// The Secret at the name that the spec asks for.
+/// The Secret with the name that the spec asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SecretFacts {
-    /// None is known. It may exist all the same, without our label: the dry run tells.
+    /// No Secret is known. One without our label may exist; the dry run finds it.
     Absent,
-    /// It belongs to something else; says to what, as far as it can be told.
+    /// The Secret belongs to another owner. The text names it, if known.
     Foreign(String),
     /// It belongs to the object.
     Ours(Box<OwnSecret>),
@@ -127,24 +127,24 @@ pub struct OwnSecret {
     pub record: Option<Record>,
     /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value.
     pub value_sha256: Option<String>,
-    /// Its value was not read since it may have changed: `value_sha256` says nothing.
+    /// Its value was not read since the last change: `value_sha256` is unknown.
     pub is_unread: bool,
-    /// It carries our label.
+    /// It has our label.
     pub labelled: bool,
     /// It has an ownerReference to the object.
     pub owned: bool,
 }
 
-/// One complete pass over Boltz's list, as far as it concerns one object.
+/// One complete pass over Boltz's list, reduced to one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
-    /// When it was begun.
+    /// When it began.
     pub started: Monotonic,
     /// The same by the wall clock.
     pub started_at: Timestamp,
-    /// The keys whose names carry the object's marker.
+    /// The keys with the object's marker.
     pub keys: Vec<ListedKey>,
-    /// Those ids that the object's record, status or memory names and that the list shows under another name.
+    /// Key ids that the object refers to, but that Boltz lists without this object's marker.
     pub under_other_names: BTreeSet<String>,
 }
 
@@ -172,11 +172,11 @@ impl ListedKey {
     }
 }
 
-/// What holds for every object of the account.
+/// State shared by all objects of the account.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccountFacts {
     /// Why Boltz must not be called at all.
     pub calls_blocked: Option<Block>,
-    /// Why nothing may be minted.
+    /// Why no key may be created.
     pub mints_blocked: Option<Block>,
 }

@@ -1,4 +1,4 @@
-//! Whether a key is issued now, and what becomes of one in hand.
+//! Decides whether to issue a key, and what to do with a key that is received but not stored.
 
 use super::{
     Decision,
@@ -21,13 +21,14 @@ use crate::{
 };
 use std::time::Duration;
 
-/// The waits between attempts that came to nothing.
+/// The waits between failed attempts.
 const BETWEEN_ATTEMPTS: Backoff = Backoff::from_secs(1, 600);
-/// With so many failures in a row the wait is the longest.
+/// Number of consecutive failures after which the wait no longer grows.
 const MOST_COUNTED_FAILURES: usize = 10;
 
 impl Decision<'_> {
-    /// Rules 1 and 9: a key in hand is stored inside its window, or revoked once it surely is not stored.
+    /// Rules 1 and 9: stores a received key within its window. After that, revokes it once it is certain that it was not
+    /// stored.
     pub(super) fn keys_in_hand(&mut self) -> Option<Step> {
         let facts = self.facts;
         facts.memory.attempts.iter().find_map(|(attempt, known)| self.key_in_hand(attempt, known))
@@ -41,7 +42,7 @@ impl Decision<'_> {
         if self.now.monotonic < window_end && !is_refused && !superseded && !foreign {
             let step = self.attempt(self.store(attempt, known, key));
             if step.is_none() {
-                // Its turn comes again before the window ends, or not at all: no other key is issued meanwhile.
+                // Retried within the window or not at all. Meanwhile no other key is issued.
                 self.waits.wake_at(window_end);
                 self.key_in_hand_waits = true;
                 self.findings.blocked = self.held(&[Slot::Store, Slot::Read]);
@@ -49,20 +50,20 @@ impl Decision<'_> {
             return step;
         }
         if *calls_in_doubt > 0 && !self.facts.is_settled(self.settings, self.now, attempt) {
-            // Its write may still land. A new attempt need not wait for that (rule 5).
+            // The write of the Secret may still take effect. A new attempt need not wait for it (rule 5).
             self.waits.wake_at(self.facts.settled_at(self.settings, self.now, attempt));
             return None;
         }
         self.revoke(key.id.clone(), RevokeReason::NotStored)
     }
 
-    /// Later in the ledger; an attempt that has left it is earlier than every one in it.
+    /// Whether `this` comes later in the ledger. An attempt that is not in the ledger is earlier than all others.
     fn is_later(&self, this: &AttemptId, other: &AttemptId) -> bool {
         let ledger = &self.facts.object.ledger;
         ledger.position(this) > ledger.position(other)
     }
 
-    /// C3, R3: every key that still lives goes to the record's previous, in the same write.
+    /// C3, R3: lists every other active key in the record's `previous`, in the same write.
     fn store(&self, attempt: &AttemptId, known: &Attempt, key: &MintedKey) -> Step {
         let intent = &known.intent;
         let overlap = match (intent.reason, RotationSchedule::read(&intent.spec)) {
@@ -90,7 +91,7 @@ impl Decision<'_> {
             .record()
             .map(|record| record.rotations)
             .or_else(|| self.facts.object.status.key_id.as_ref().map(|_| self.reported_rotations()))
-            // Anybody may have written the number, the largest one too.
+            // Users can edit the number, so it may be i64::MAX.
             .map(|rotations| rotations.saturating_add(1));
         let mut record = Record {
             key_id: key.id.clone(),
@@ -118,7 +119,7 @@ impl Decision<'_> {
         self.facts.object.status.rotations.unwrap_or_default()
     }
 
-    /// What starts an issuance, or `None`. Nothing else does: not a restart, a resync, a foreign annotation.
+    /// The reason to issue a key, or `None`. A restart, a resync or an unrelated annotation is no reason.
     pub(super) fn issue_reason(
         &self,
         spec: &BoltzApiKeySpec,
@@ -155,7 +156,7 @@ impl Decision<'_> {
         }
     }
 
-    /// C0 to C2, or what stands in the way.
+    /// Steps C0 to C2, or the reason why they cannot run.
     pub(super) fn issue(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let spec = self.facts.object.spec.as_ref().ok()?;
         if let Some(record) = self.facts.record() {
@@ -174,7 +175,7 @@ impl Decision<'_> {
         }
         self.findings.issue = Some(reason);
         if matches!(self.facts.secret, SecretFacts::Foreign(_)) && self.held(&[Slot::Preflight]).is_none() {
-            // Somebody may have removed it: only a read tells, for what is not ours is not watched.
+            // It may have been deleted. Secrets of other owners are not watched, so read.
             return self.attempt(Step::ReadLive);
         }
         if let Some(block) = self.why_not_now() {
@@ -196,7 +197,8 @@ impl Decision<'_> {
             self.findings.blocked = Some(Block {
                 reason: Reason::Pending,
                 message: format!(
-                    "The fate of {MAX_ENTRIES} attempts is not known yet; the next one waits for it."
+                    "{MAX_ENTRIES} requests for a key have an unknown result. No new request is sent until Boltz's \
+                     list of keys shows the results."
                 ),
                 until: None,
             });
@@ -219,7 +221,7 @@ impl Decision<'_> {
         })
     }
 
-    /// An attempt of this process that may still be POSTed, if it asks for what is wanted now.
+    /// An attempt of this process whose POST may still be sent, if it fits the current spec and annotations.
     fn reusable_attempt(&self) -> Option<AttemptId> {
         let spec = self.facts.object.spec.as_ref().ok()?;
         self.facts.memory.attempts.iter().find_map(|(id, attempt)| {
@@ -233,7 +235,7 @@ impl Decision<'_> {
         })
     }
 
-    /// What stands in the way of issuing: the Secret, the account, an earlier failure, in this order.
+    /// Why no key can be issued now: the Secret, the account or an earlier failure, in this order.
     fn why_not_now(&self) -> Option<Block> {
         let account = &self.facts.account;
         let of_account =
@@ -244,7 +246,7 @@ impl Decision<'_> {
                 .or_else(|| self.held(&[Slot::Mint]))
                 .or_else(|| of_account(&account.mints_blocked))
                 .or_else(|| self.ledger_backoff())?;
-            // One failure has one description, however long each of the waits after it is.
+            // Keep the message of the failure. Only the time of the retry changes.
             match self.facts.memory.troubles.get(&Slot::Mint) {
                 Some(trouble) if block.until.is_some() => {
                     Some(Block { until: block.until, ..trouble.block.clone() })
@@ -254,7 +256,7 @@ impl Decision<'_> {
         })
     }
 
-    /// The first of these slots that is blocked now.
+    /// The block of the first of these slots that is blocked now.
     pub(super) fn held(&self, slots: &[Slot]) -> Option<Block> {
         let memory = &self.facts.memory;
         slots
@@ -263,8 +265,7 @@ impl Decision<'_> {
             .map(|trouble| trouble.block.clone())
     }
 
-    /// Rule 3: the entries that may still have a live key, and, while there is room, those that only the backoff
-    /// counts.
+    /// Rule 3: keeps entries that may have an active key and, if there is room, entries that only the backoff needs.
     fn entries_to_keep(&self) -> Vec<LedgerEntry> {
         let entries = &self.facts.object.ledger.entries;
         let is_open: Vec<bool> = entries
@@ -284,8 +285,8 @@ impl Decision<'_> {
             .collect()
     }
 
-    /// How many attempts there were since the last that succeeded, as far as the ledger tells. One whose key is in the
-    /// Secret as it was stored has succeeded; what is stored and altered or taken away again and again has not.
+    /// The number of attempts in the ledger since the last successful one. An attempt is successful if the Secret still
+    /// contains its key as it was stored. A key that something alters or deletes again and again is no success.
     fn failures(&self) -> usize {
         let facts = self.facts;
         let current = facts.record().filter(|_| facts.value_is_intact()).map(|record| &record.attempt);
@@ -293,8 +294,8 @@ impl Decision<'_> {
         entries.iter().rev().take_while(|entry| current != Some(&entry.attempt)).count()
     }
 
-    /// Rule 11: at most one attempt per backoff step, and a restart forgets none: the steps are counted from the
-    /// ledger, by the attempts since the last success.
+    /// Rule 11: at most one attempt per backoff step. The backoff is derived from the ledger, so that it survives
+    /// restarts.
     fn ledger_backoff(&self) -> Option<Block> {
         let facts = self.facts;
         let entries = &facts.object.ledger.entries;
@@ -305,17 +306,17 @@ impl Decision<'_> {
         }
         let wait = BETWEEN_ATTEMPTS.after(u32::try_from(failures).unwrap_or(u32::MAX));
         let seen = facts.memory.first_seen.get(last.attempt.as_str()).copied().unwrap_or(self.now.monotonic);
-        // By whichever clock shows more: the wall clock may have stepped back.
+        // The larger of both clocks: the wall clock may have stepped back.
         let waited = elapsed(last.written_at, self.now.wall).max(self.now.monotonic.since(seen));
         (waited < wait).then(|| Block {
             reason: Reason::Pending,
-            message: "An earlier attempt had no usable answer; the next one follows.".to_owned(),
+            message: "An earlier request for a key failed. Waiting before the next request.".to_owned(),
             until: Some(self.now.monotonic.plus(wait - waited)),
         })
     }
 
-    /// Rule 3: with the most previous keys alive, optional rotations wait and others revoke the oldest early. The
-    /// outer `None`: there is room.
+    /// Rule 3: with the maximum number of previous keys, optional rotations wait, and other rotations revoke the oldest
+    /// previous key early. The outer `None`: there is room.
     fn room_for_previous(&mut self, reason: IssueReason) -> Option<Option<Step>> {
         let living: Vec<NamedKey> = self
             .facts
@@ -326,7 +327,7 @@ impl Decision<'_> {
         if living.len() <= MAX_PREVIOUS {
             return None;
         }
-        // Those whose Secrets were taken away have no end yet: the oldest attempt goes first.
+        // Keys whose Secret was deleted have no end of overlap: start with the oldest attempt.
         let ledger = &self.facts.object.ledger;
         let position = |key: &NamedKey| key.attempt.as_ref().and_then(|attempt| ledger.position(attempt));
         let oldest =

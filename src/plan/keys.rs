@@ -1,4 +1,4 @@
-//! What is known about single keys and attempts.
+//! What is known about one key or one attempt.
 
 use super::{
     attempt::Progress,
@@ -15,26 +15,26 @@ use crate::{
 use jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};
 
-/// After this long by the wall clock an attempt is settled even if this process saw it only now. Longer than a clock is
-/// wrong by: one that keeps local time is off by up to 14 hours.
+/// An attempt written this long ago is settled even if this process has just started. Longer than any clock error: a
+/// clock set to local time is off by up to 14 hours.
 const SURELY_SETTLED: Duration = Duration::from_secs(24 * 3600);
 
 /// What is known about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Boltz takes it, by its list or because this process minted it.
+    /// Boltz accepts the key, according to its list or because this process created the key.
     Active,
-    /// Boltz does not take it any more: revoked or expired.
+    /// Revoked or expired.
     Inactive,
-    /// The list shows the id under a name without this object's marker: it is none of ours.
+    /// Boltz lists the id without this object's marker: it belongs to something else.
     Foreign,
-    /// Two complete passes that should have shown it did not.
+    /// Missing from two complete passes that should have shown it.
     Absent,
-    /// No pass tells yet.
+    /// Not known yet.
     Unknown,
 }
 
-/// A key that something names, and until when it is wanted.
+/// A key that the record, the status or process memory refers to, with the end of its overlap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedKey {
     /// Its id.
@@ -47,7 +47,7 @@ pub struct NamedKey {
     pub expires_at: Option<Timestamp>,
     /// When its overlap ends. `None`: it is or was the current one.
     pub revoke_after: Option<Timestamp>,
-    /// It is revoked then even if it is still used.
+    /// Revoke it at that time even if it is still in use.
     pub even_if_used: bool,
 }
 
@@ -66,7 +66,7 @@ impl NamedKey {
 }
 
 impl Facts {
-    /// The Secret that holds the key: the one at the wanted name or, before a move, the one at the old name.
+    /// The Secret that contains the key: the one with the name in the spec or, before a move, the one with the old name.
     pub fn current_secret(&self) -> Option<&OwnSecret> {
         match &self.secret {
             SecretFacts::Ours(secret) => Some(secret),
@@ -79,14 +79,14 @@ impl Facts {
         self.current_secret()?.record.as_ref()
     }
 
-    /// The record, if its hash fits the stored value and the list does not contradict it.
+    /// The record, if its hash matches the stored value and Boltz's list does not contradict it.
     pub fn trusted_record(&self, settings: &Settings, now: Now) -> Option<&Record> {
         let record = self.record().filter(|_| self.value_is_intact())?;
         let state = self.key_state(settings, now, &record.key_id, Some(&record.attempt));
         (!matches!(state, KeyState::Foreign | KeyState::Absent)).then_some(record)
     }
 
-    /// Whether a Secret's value has to be read before anything is concluded from it.
+    /// Whether the value of a Secret must be read first.
     pub fn has_unread_value(&self) -> bool {
         let own = match &self.secret {
             SecretFacts::Ours(own) => Some(own.as_ref()),
@@ -95,7 +95,7 @@ impl Facts {
         own.into_iter().chain(&self.other_secrets).any(|secret| secret.is_unread)
     }
 
-    /// Whether the Secret holds the value that its record speaks of. It is believed until somebody has looked.
+    /// Whether the Secret contains the value that its record describes. An unread value counts as intact.
     pub fn value_is_intact(&self) -> bool {
         self.current_secret().is_some_and(|secret| {
             if secret.is_unread {
@@ -106,13 +106,13 @@ impl Facts {
         })
     }
 
-    /// What the newest pass lists under the id, with this object's marker.
+    /// The key that the newest pass lists with this id and this object's marker.
     pub fn listed(&self, id: &str) -> Option<&ListedKey> {
         self.passes.first()?.keys.iter().find(|key| key.id == id)
     }
 
-    /// The keys that records, status or this process's own stored writes name, each once: first the wanted Secret's
-    /// current key, then its previous ones, those of other Secrets, of memory, of status.
+    /// The named keys, each once: the current key of the Secret, its previous keys, then the keys of other Secrets, of
+    /// process memory and of the status.
     pub fn named_keys(&self) -> Vec<NamedKey> {
         let mut named: Vec<NamedKey> = Vec::new();
         let mut add = |key: NamedKey| {
@@ -177,7 +177,7 @@ impl Facts {
         named
     }
 
-    /// The ids and attempts whose first sight by this process counts: those that ledger, record, status or memory name.
+    /// Key ids and attempts for which this process remembers when it first saw them.
     pub fn ids_and_attempts(&self) -> BTreeSet<String> {
         let attempts = self.object.ledger.entries.iter().map(|entry| entry.attempt.to_string());
         let named = self.named_keys().into_iter();
@@ -186,7 +186,7 @@ impl Facts {
             .collect()
     }
 
-    /// What is known about a key that something names.
+    /// What is known about a named key.
     pub fn key_state(
         &self,
         settings: &Settings,
@@ -203,7 +203,7 @@ impl Facts {
         if self.passes.first().is_some_and(|pass| pass.under_other_names.contains(id)) {
             return KeyState::Foreign;
         }
-        // Only passes begun a settle time after the key's issue could have been expected to show it.
+        // A pass counts only if it began at least one settle time after the key was first seen.
         let expected_from = [Some(id), attempt.map(AttemptId::as_str)]
             .into_iter()
             .flatten()
@@ -224,7 +224,7 @@ impl Facts {
         }
     }
 
-    /// Whether a named key still lives, as far as anybody knows. A key past its expiry does not.
+    /// Whether the key may still be active. An expired key is not.
     pub fn may_live(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
             && matches!(
@@ -233,8 +233,8 @@ impl Facts {
             )
     }
 
-    /// When the attempt's POST can no longer take effect and nobody will store its key: a window and a settle time
-    /// after this process first saw it, or at once when it was written a day ago.
+    /// When the attempt is settled: its POST can no longer take effect, and no process will store its key. That is one
+    /// window and one settle time after this process first saw it, or immediately if it was written a day ago.
     pub fn settled_at(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> Monotonic {
         let written_at = self
             .object
@@ -248,7 +248,7 @@ impl Facts {
         {
             return now.monotonic.minus(age - SURELY_SETTLED);
         }
-        // An attempt of this process may have left the ledger by somebody's hand, while its key is still here.
+        // A user may have removed an attempt of this process from the ledger while its key is not stored yet.
         let written = self.memory.attempts.get(attempt).map(|known| known.written);
         let seen = self.memory.first_seen.get(attempt.as_str()).copied().or(written);
         seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)
@@ -259,7 +259,7 @@ impl Facts {
         self.settled_at(settings, now, attempt) <= now.monotonic
     }
 
-    /// Whether a complete pass begun after the attempt was settled shows no active key of it: the attempt is over.
+    /// Whether the attempt is over: a pass that began after it was settled shows no active key of it.
     pub fn is_over(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         let settled_at = self.settled_at(settings, now, attempt);
         self.passes.first().is_some_and(|pass| {
@@ -273,7 +273,7 @@ impl Facts {
         })
     }
 
-    /// Whether this process wrote the attempt and knows its end: it was not and will not be POSTed, or its key is
+    /// Whether this process wrote the attempt and knows its result: the POST was not and will not be sent, or the key is
     /// revoked.
     pub fn knows_the_end(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         self.memory.attempts.get(attempt).is_some_and(|known| match &known.progress {
@@ -288,13 +288,13 @@ impl Facts {
         })
     }
 
-    /// Whether there is anything that a finalizer has to keep the object for.
+    /// Whether the object needs a finalizer: it has attempts or keys.
     pub fn has_something_to_revoke(&self) -> bool {
         !self.object.ledger.entries.is_empty() || !self.named_keys().is_empty()
     }
 }
 
-/// The finalizers of an object, with ours.
+/// The finalizers of an object, including ours.
 pub fn with_finalizer(finalizers: &[String]) -> Vec<String> {
     let mut finalizers = finalizers.to_vec();
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {

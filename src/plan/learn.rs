@@ -1,4 +1,4 @@
-//! What this process learns from facts: which keys were stored, what people ask for now, what it may forget.
+//! Updates process memory from facts: which keys are stored, what users request now, what can be removed.
 
 use super::{
     attempt::Progress,
@@ -12,8 +12,8 @@ use super::{
 use std::collections::BTreeSet;
 
 impl ProcessMemory {
-    /// Takes in what the facts show: a key in hand that record or status names has been stored (rule 9), a new request
-    /// lifts what was held against the old one, and what is seen for the first time is seen now.
+    /// Updates process memory from the facts: a received key that the record or status names is stored (rule 9); a new
+    /// request clears blocks; new ids get the current time as first seen.
     pub fn learn(&mut self, facts: &mut Facts, settings: &Settings, now: Now) {
         self.forget_what_is_over(facts);
         for name in facts.ids_and_attempts() {
@@ -35,7 +35,7 @@ impl ProcessMemory {
         self.learn_what_is_gone(facts, settings, now);
     }
 
-    /// Keeps what something still names or shows, so that a long life does not fill the memory.
+    /// Removes entries that nothing refers to, so that process memory stays bounded.
     fn forget_what_is_over(&mut self, facts: &Facts) {
         let Self { attempts, revoked_ids, not_found, first_seen, troubles, .. } = self;
         attempts.retain(|attempt, known| {
@@ -67,8 +67,8 @@ impl ProcessMemory {
         first_seen.retain(|name, _| to_remember.contains(name));
     }
 
-    /// A Secret of something else has no label of ours, so no cache shows it: what a live read found stays true until
-    /// the next one.
+    /// A Secret of another owner does not have our label, so no cache contains it. The result of a live read counts until
+    /// the next live read.
     fn learn_whose_secret(&mut self, facts: &mut Facts, settings: &Settings, now: Monotonic) {
         let name = facts.object.secret_name().to_owned();
         match &facts.secret {
@@ -118,8 +118,8 @@ impl ProcessMemory {
         }
     }
 
-    /// A 404 to a revocation proves nothing by itself: a gateway may have said it. The key is gone when a pass begun
-    /// after it, which could not miss the key, shows no active one.
+    /// A 404 alone does not prove that a key is revoked: it may come from a gateway. The key counts as revoked when a
+    /// later pass, which must show the key, does not show it as active.
     fn learn_what_is_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
         let Some(pass) = facts.passes.first() else { return };
         let is_gone = |id: &String, at: &Monotonic| {
@@ -137,7 +137,7 @@ impl ProcessMemory {
         }
     }
 
-    /// The key is revoked, or known to be gone.
+    /// The key is revoked.
     pub fn mark_revoked(&mut self, key_id: &str) {
         self.revoked_ids.insert(key_id.to_owned());
         self.not_found.remove(key_id);

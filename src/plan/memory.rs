@@ -1,4 +1,4 @@
-//! What this process knows of its own calls.
+//! What this process knows about its own calls.
 
 use super::{
     attempt::{Attempt, Intent, MintedKey, Progress},
@@ -9,33 +9,33 @@ use super::{
 use crate::protocol::marker::AttemptId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What this process knows of its own calls for one object. It is lost with the process, and nothing may depend on it
-/// that the ledger, the record and Boltz's list cannot restore.
+/// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
+/// restored from the ledger, the record and Boltz's list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessMemory {
-    /// What people asked for when the troubles below began. A change of it lifts them.
+    /// What users requested when the failures below began. A change clears them.
     pub request: Option<Request>,
-    /// When this process first saw an attempt, or a key's id that something names.
+    /// When this process first saw an attempt or the id of a named key.
     pub first_seen: BTreeMap<String, Monotonic>,
     /// The attempts that this process wrote.
     pub attempts: BTreeMap<AttemptId, Attempt>,
-    /// The keys that this process revoked, or learned to be gone when it tried to.
+    /// Keys that this process revoked, or that were already revoked when it tried.
     pub revoked_ids: BTreeSet<String>,
-    /// The keys whose revocation was answered with 404, and when last.
+    /// Keys whose revocation got the response 404, and when it did last.
     pub not_found: BTreeMap<String, Monotonic>,
-    /// What failed last, and how often in a row.
+    /// The last failure of each slot, and the number of consecutive failures.
     pub troubles: BTreeMap<Slot, Trouble>,
-    /// What was done last in each slot: the same again, soon after, means that something undoes it.
+    /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
     pub done: BTreeMap<Slot, LastDone>,
-    /// The workloads that were restarted, and for which key.
+    /// Workloads that were restarted, and for which key.
     pub restarted: BTreeMap<String, String>,
-    /// The caches are known to be behind: what is written next needs a live read first.
+    /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
-    /// A Secret that a live read found under the wanted name and that is not the object's: its name, and whose it is.
+    /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
     pub foreign_secret: Option<(String, String)>,
 }
 
-/// What people asked for.
+/// What users request: a change of it retries everything.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// The generation of the spec.
@@ -44,14 +44,14 @@ pub struct Request {
     pub annotations: [Option<String>; 3],
 }
 
-/// Failures in a row.
+/// Consecutive failures of one slot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trouble {
-    /// How many.
+    /// Their number.
     pub failures: u32,
-    /// What they say, and until when nothing is tried.
+    /// The last failure, and until when the slot is blocked.
     pub block: Block,
-    /// It is no passing trouble: status tells of it.
+    /// The status reports it. Short failures are not reported.
     pub is_told: bool,
 }
 
@@ -60,14 +60,14 @@ pub struct Trouble {
 pub struct LastDone {
     /// [`super::Step::fingerprint`].
     pub fingerprint: String,
-    /// When.
+    /// When it was made.
     pub at: Monotonic,
-    /// How many times in a row it was the same, each within an hour of the one before.
+    /// How many times in a row the call was the same, each within an hour of the one before.
     pub repeats: u32,
 }
 
 impl ProcessMemory {
-    /// The key that this process minted under the id, and its attempt.
+    /// The key with this id, if this process created it, and its attempt.
     pub fn minted(&self, id: &str) -> Option<(&AttemptId, &MintedKey)> {
         self.attempts.iter().find_map(|(attempt, known)| match &known.progress {
             Progress::InHand { key, .. } | Progress::Stored { key, .. } if key.id == id => {
@@ -77,7 +77,7 @@ impl ProcessMemory {
         })
     }
 
-    /// The keys in hand: their values are nowhere else.
+    /// The keys in hand: their values exist only in this process.
     pub fn in_hand(&self) -> impl Iterator<Item = (&AttemptId, &MintedKey)> {
         self.attempts.iter().filter_map(|(attempt, known)| match &known.progress {
             Progress::InHand { key, .. } => Some((attempt, key)),
@@ -85,8 +85,8 @@ impl ProcessMemory {
         })
     }
 
-    /// The keys that nobody else knows of when their object is gone: those in hand, and those that were stored while
-    /// it went, so that no status ever named them. A retained object leaves the latter to its Secret.
+    /// Keys that only this process knows after their object is deleted: keys in hand, and keys that were stored while
+    /// the object was deleted, so that no status named them. With `Retain`, the Secret keeps the latter.
     pub fn left_behind(&self, is_retained: bool) -> Vec<String> {
         let ids = self.attempts.values().filter_map(|known| match &known.progress {
             Progress::InHand { key, .. } => Some(&key.id),
@@ -96,25 +96,25 @@ impl ProcessMemory {
         ids.filter(|id| !self.revoked_ids.contains(*id)).cloned().collect()
     }
 
-    /// What holds the slot now.
+    /// The failure that blocks the slot now.
     pub fn trouble(&self, slot: &Slot, now: Monotonic) -> Option<&Trouble> {
         self.troubles.get(slot).filter(|trouble| trouble.block.holds(now))
     }
 
-    /// C1 is about to be sent. Until its answer is there, the attempt counts as one that is never POSTed: it may land,
-    /// and is then harmless.
+    /// Call before C1. Until C1 is confirmed, the attempt counts as never sent. If the write takes effect later, it is
+    /// harmless.
     pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
         self.attempts.insert(attempt, Attempt { written: now, intent, progress: Progress::Ended });
     }
 
-    /// C2 is about to be sent: whatever ends the call, the attempt is not POSTed again.
+    /// Call before C2. Whatever the result, the POST is not sent again.
     pub fn mark_posting(&mut self, attempt: &AttemptId) -> Option<&Attempt> {
         let known = self.attempts.get_mut(attempt)?;
         known.progress = Progress::Sent;
         Some(known)
     }
 
-    /// C3 is about to be sent: until its answer is there, it may take effect.
+    /// Call before C3. Until its result is known, it may take effect.
     pub fn mark_storing(&mut self, attempt: &AttemptId) {
         if let Some(Progress::InHand { calls_in_doubt, .. }) =
             self.attempts.get_mut(attempt).map(|known| &mut known.progress)
@@ -123,7 +123,7 @@ impl ProcessMemory {
         }
     }
 
-    /// Something happened that may cure what stands against the Secret's name: it is tried again now.
+    /// The Secret's name may be free now: retry immediately.
     pub fn lift_secret_troubles(&mut self) {
         self.foreign_secret = None;
         for slot in [Slot::Preflight, Slot::Store, Slot::Shape] {

@@ -1,8 +1,7 @@
-//! The pure core: decides everything and does nothing.
+//! The decision core: pure functions without I/O.
 //!
-//! [`plan`] takes what is known about one object ([`Facts`]) and the present ([`Now`]), and answers one next step. It
-//! has no client, no clock and no randomness. The rules are those of `docs/protocol.md`; where a line is there because
-//! of one of them, it says so.
+//! [`plan`] takes what is known about one object ([`Facts`]) and the current time ([`Now`]), and returns the next step.
+//! It has no client, no clock and no randomness. Comments name the rule of `docs/protocol.md` that a line implements.
 
 mod answer;
 mod apply;
@@ -39,20 +38,20 @@ pub use time::{Monotonic, Now, elapsed, later};
 
 use patience::{Failure, patience};
 
-/// The decision.
+/// A decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What to do now.
     pub step: Step,
-    /// When to decide again if nothing happens.
+    /// When to reconcile again if no event arrives.
     pub wake_at: Option<Monotonic>,
-    /// A complete pass over Boltz's list, begun at this time or later, would tell more.
+    /// Request for a pass over Boltz's list that begins at this time or later.
     pub pass_since: Option<Monotonic>,
-    /// What the decision found.
+    /// What the status reports of the decision.
     pub findings: Findings,
 }
 
-/// What a decision waits for, gathered while it is taken.
+/// What a decision waits for, collected while it is made.
 #[derive(Clone, Debug)]
 struct Waits {
     now: Monotonic,
@@ -61,7 +60,7 @@ struct Waits {
 }
 
 impl Waits {
-    /// A time that has passed wakes nobody: the decision would be the same, again and again.
+    /// Ignores times in the past; otherwise the object would be requeued immediately, without end.
     fn wake_at(&mut self, at: Monotonic) {
         if at <= self.now {
             return;
@@ -69,7 +68,7 @@ impl Waits {
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
     }
 
-    /// A pass begun at `since` or later is wanted: now, or once it can be had.
+    /// Requests a pass that begins at `since` or later. Before that time, only a wake-up.
     fn pass_since(&mut self, facts: &Facts, since: Monotonic) {
         if since > self.now {
             self.wake_at(since);
@@ -96,16 +95,16 @@ pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
     Plan { step, wake_at: waits.wake_at, pass_since: waits.pass_since, findings }
 }
 
-/// A decision while it is taken. Its methods stand beside this file, one subject each.
+/// A decision while it is made. Its methods are in the files of this folder, one subject each.
 struct Decision<'a> {
     facts: &'a Facts,
     settings: &'a Settings,
     now: Now,
     waits: Waits,
     findings: Findings,
-    /// A key is in hand and its Secret cannot be written now: no other key is issued.
+    /// The Secret of a key in hand cannot be written now: no other key is issued.
     key_in_hand_waits: bool,
-    /// No key can be issued before attempts have left the ledger, and those may need their strays revoked first.
+    /// No key can be issued before attempts leave the ledger. Their strays may have to be revoked first.
     ledger_is_full: bool,
 }
 
@@ -119,7 +118,8 @@ impl Decision<'_> {
         if self.facts.object.deleting { self.deletion() } else { self.duties() }
     }
 
-    /// The duties towards an object that is wanted, most pressing first. One that has to wait keeps no other waiting.
+    /// The next step of an object that is not being deleted, in order of priority. A step that has to wait does not
+    /// delay the others.
     fn duties(&mut self) -> Step {
         if !self.facts.object.has_finalizer
             && self.facts.has_something_to_revoke()
@@ -147,9 +147,9 @@ impl Decision<'_> {
             .unwrap_or(Step::Wait)
     }
 
-    /// The one place that asks whether a step may be tried now: not while its slot is blocked, and not when it was done
-    /// a moment ago and something undid it. What was decided on facts that are known to be behind is read first, and so
-    /// is every revocation (rule 8).
+    /// The one place that checks whether a step may run now: not while its slot is blocked, and not shortly after it
+    /// was done and something undid it. If the facts are known to be stale, and before every revocation (rule 8), the
+    /// live read comes first.
     fn attempt(&mut self, step: Step) -> Option<Step> {
         let Some(slot) = step.slot() else { return Some(step) };
         if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {
@@ -168,12 +168,12 @@ impl Decision<'_> {
         if step == Step::ReadLive || self.facts.live || !wants_read {
             return Some(step);
         }
-        // A status is written all the same: it says that nothing can be read.
+        // The status is written without the read: it reports that the read fails.
         let read = self.attempt(Step::ReadLive);
         read.or_else(|| matches!(step, Step::WriteStatus(_)).then_some(step))
     }
 
-    /// Until when a step waits because it was done already, and something undid it.
+    /// Until when a step waits because it was done before and something undid it.
     fn undone_until(&self, step: &Step, slot: &Slot) -> Option<Monotonic> {
         let last = self.facts.memory.done.get(slot)?;
         if step.fingerprint(self.facts).as_ref() != Some(&last.fingerprint) {
@@ -184,7 +184,7 @@ impl Decision<'_> {
         (self.now.monotonic < again_at).then_some(again_at)
     }
 
-    /// The status, unless it is as it should be.
+    /// Writes the status if it differs.
     fn status(&mut self) -> Option<Step> {
         let desired = desired_status(self.facts, self.settings, self.now, &self.findings);
         if desired == self.facts.object.status {

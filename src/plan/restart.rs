@@ -1,11 +1,11 @@
-//! Which workloads are restarted, because they read the key from their environment.
+//! Restarts of workloads that read the key from an environment variable.
 
 use super::{Decision, facts::Facts, step::Step};
 use crate::api::RolloutRestartTarget;
 
 impl Facts {
-    /// The workloads that still run with an older key, and the key that they are to read. Status knows which those are:
-    /// all of them as long as it names the older key, then those that it lists as pending.
+    /// Workloads that still use an older key, and the key that they have to load: all targets as long as the status names
+    /// the older key, then those that the status lists as pending.
     pub fn pending_restarts(&self) -> Vec<(RolloutRestartTarget, String)> {
         let (Some(record), Some(reported), Ok(spec)) =
             (self.record(), &self.object.status.key_id, &self.object.spec)
@@ -23,7 +23,7 @@ impl Facts {
 }
 
 impl Decision<'_> {
-    /// One restart. Workloads that cannot be restarted now stay in the status, and keep nothing else waiting.
+    /// One restart. A workload that cannot be restarted now stays in the status and does not delay anything else.
     pub(super) fn restart_workloads(&mut self) -> Option<Step> {
         self.facts.trusted_record(self.settings, self.now)?;
         let pending = self.facts.pending_restarts();

@@ -1,4 +1,4 @@
-//! Which keys of a live object are revoked now.
+//! Revocations for an object that is not being deleted.
 
 use super::{
     Decision,
@@ -48,8 +48,8 @@ impl Decision<'_> {
         self.revoke_when_settled(key, reason)
     }
 
-    /// Under `UntilIdle`: whether Boltz reports use of the key within the idle time before the newest pass, which must
-    /// have been begun after the overlap.
+    /// For `UntilIdle`: whether the key is still in use. It is idle if the newest pass began after the overlap, and at
+    /// least the idle time after the last use.
     fn is_still_used(&mut self, key: &NamedKey, revoke_after: Timestamp) -> bool {
         let Some(spec) = self.facts.object.spec.as_ref().ok() else { return true };
         if spec.rotation.overlap_policy == OverlapPolicy::Strict {
@@ -66,8 +66,8 @@ impl Decision<'_> {
         true
     }
 
-    /// Rule 4: an active key of an attempt in the ledger that nothing names, once the attempt is settled, or at once
-    /// when this process wrote the attempt and lost the key.
+    /// Rule 4: revokes a stray, an active key of an attempt in the ledger that is not a named key. Waits until the attempt
+    /// is settled, unless this process sent the POST and knows that the key is lost.
     fn strays(&mut self) -> Option<Step> {
         let issued_first =
             self.facts.trusted_record(self.settings, self.now).is_some()
@@ -94,7 +94,7 @@ impl Decision<'_> {
                 && let Some(id) = self.active_key_of(&attempt)
                 && !named.iter().any(|key| key.id == id)
             {
-                // One that cannot be revoked now keeps no other waiting.
+                // A stray that cannot be revoked now does not delay the others.
                 if let Some(step) = self.revoke(id, RevokeReason::Stray) {
                     return Some(step);
                 }
@@ -107,7 +107,7 @@ impl Decision<'_> {
         None
     }
 
-    /// The active key that the newest pass shows for the attempt.
+    /// The active key of the attempt in the newest pass.
     pub(super) fn active_key_of(&self, attempt: &AttemptId) -> Option<String> {
         let keys = &self.facts.passes.first()?.keys;
         keys.iter()
@@ -142,7 +142,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Passes that would tell whether Boltz has the key: the next one, and two that it could not be missing from.
+    /// Requests the passes that show whether Boltz has the key.
     pub(super) fn want_to_know(&mut self, key: &NamedKey) {
         let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
         let from = seen.plus(self.settings.settle_time);
@@ -151,7 +151,7 @@ impl Decision<'_> {
         self.waits.pass_since(self.facts, after_the_last.map_or(from, |after| after.max(from)));
     }
 
-    /// The revocation, unless Boltz must not be called now. After a 404 the next pass may tell that the key is gone.
+    /// The revocation, unless Boltz must not be called now. After a 404 the next pass may show that the key is revoked.
     pub(super) fn revoke(&mut self, key_id: String, reason: RevokeReason) -> Option<Step> {
         if let Some(at) = self.facts.memory.not_found.get(&key_id) {
             self.waits.pass_since(self.facts, at.plus(Duration::from_nanos(1)));

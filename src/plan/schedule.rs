@@ -15,9 +15,9 @@ use std::time::Duration;
 pub struct RotationSchedule {
     renewal: Renewal,
     interval: Option<Duration>,
-    /// How long an old key lives on.
+    /// How long an old key stays valid.
     pub overlap: Duration,
-    /// What happens when it is still used then.
+    /// What happens if it is still in use after that.
     pub overlap_policy: OverlapPolicy,
 }
 
@@ -29,8 +29,8 @@ enum Renewal {
 }
 
 impl RotationSchedule {
-    /// Reads the spec's durations; the error names the field. Admission refuses what cannot be read, so this speaks
-    /// up only where the CRD's rules are missing or older.
+    /// Reads the spec's durations; the error names the field. The CRD's rules reject invalid durations, so an error occurs
+    /// only with an older CRD.
     pub fn read(spec: &BoltzApiKeySpec) -> Result<Self, String> {
         let read = |field: &str, text: &str| {
             parse_duration(text).map_err(|error| format!("spec.rotation.{field}: {error}"))
@@ -41,9 +41,7 @@ impl RotationSchedule {
             (None, Some(percentage)) => Renewal::Percentage(percentage.clamp(1, 99)),
             (None, None) => Renewal::Default,
             (Some(_), Some(_)) => {
-                return Err(
-                    "spec.rotation: renewBefore and renewBeforePercentage exclude each other".to_owned()
-                );
+                return Err("spec.rotation: set only one of renewBefore and renewBeforePercentage".to_owned());
             }
         };
         let interval = read("interval", &rotation.interval)?;
@@ -55,18 +53,19 @@ impl RotationSchedule {
         })
     }
 
-    /// When the key expires too soon to be kept. The life counts as Boltz answered it, never as days × 24 h: a key
-    /// that lives shorter than `renewBefore` renews at the default third, or it would be replaced at once for ever.
+    /// When the key must be renewed before it expires. Uses the lifetime that Boltz returned, not days × 24 h. If the
+    /// lifetime is shorter than `renewBefore`, the default (a third) applies; otherwise each new key would be replaced
+    /// immediately.
     pub fn expiry_renewal(&self, record: &Record) -> Option<Timestamp> {
         let expires_at = record.expires_at?;
-        let life = elapsed(record.created_at, expires_at);
+        let lifetime = elapsed(record.created_at, expires_at);
         let before = match self.renewal {
-            Renewal::Before(before) if before < life => before,
-            Renewal::Percentage(percentage) => life / 100 * u32::from(percentage),
-            Renewal::Before(_) | Renewal::Default => life / 3,
+            Renewal::Before(before) if before < lifetime => before,
+            Renewal::Percentage(percentage) => lifetime / 100 * u32::from(percentage),
+            Renewal::Before(_) | Renewal::Default => lifetime / 3,
         };
-        // Never in the first tenth of the life, whatever the jitter adds.
-        let before = (before + jitter(record, before / 10)).min(life / 10 * 9);
+        // Never in the first tenth of the lifetime, whatever the jitter adds.
+        let before = (before + jitter(record, before / 10)).min(lifetime / 10 * 9);
         Some(earlier(expires_at, before))
     }
 
@@ -82,8 +81,7 @@ impl RotationSchedule {
     }
 }
 
-/// A part of the duration that depends on nothing but the object and its key: keys made together do not renew
-/// together, and a restart changes nothing.
+/// Jitter derived from the object and its key: it spreads renewals and is the same after a restart.
 fn jitter(record: &Record, at_most: Duration) -> Duration {
     let digest = Sha256::digest(format!("{}/{}", record.owner_uid, record.key_id));
     at_most / 256 * u32::from(digest[0])

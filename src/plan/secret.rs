@@ -1,4 +1,4 @@
-//! The Secret's shape: its name, data key, template and ties, and keys that its record must name.
+//! The Secret's shape (name, data key, template, label, ownerReference) and the completeness of its record.
 
 use super::{
     Decision,
@@ -11,7 +11,7 @@ use super::{
 use crate::protocol::record::{Record, template_hash};
 
 impl Decision<'_> {
-    /// Brings the Secret into the wanted shape, without a new key.
+    /// Updates the Secret to match the spec, without a new key.
     pub(super) fn secret(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let facts = self.facts;
         let spec = facts.object.spec.as_ref().ok()?;
@@ -37,8 +37,8 @@ impl Decision<'_> {
                 return self.attempt(Step::MoveSecret { from });
             }
         };
-        // Rule 2: before status forgets a key that only it, memory or a replaced Secret names, the record names it.
-        // Of status's previous keys those that Boltz is known to take: of the others one hears with the next pass.
+        // Rule 2: before the status drops a key that only the status, process memory or a replaced Secret names, add it
+        // to the record. Of the status's previous keys, add only those that Boltz's list confirms.
         let end = later(self.now.wall, rotation.overlap);
         let living: Vec<NamedKey> = facts
             .named_keys()

@@ -1,4 +1,4 @@
-//! What the object's status says: one pure view of the facts.
+//! The status of the object, derived from the facts.
 
 use super::{
     block::{Block, Reason},
@@ -15,21 +15,21 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::time::Duration;
 
-/// How far `lastUsedAt` may lag behind: it moves with every use, and status must not.
+/// `lastUsedAt` is updated at most this often, because it changes with every use of the key.
 const LAST_USED_COARSENESS: Duration = Duration::from_secs(24 * 3600);
 
-/// What the decision found, for the status to say.
+/// Results of the decision that the status reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
     /// Why a key is to be issued now.
     pub issue: Option<IssueReason>,
-    /// What stands in the way of the key that is wanted, or of the deletion.
+    /// Why no key can be issued, or why the deletion has to wait.
     pub blocked: Option<Block>,
-    /// What stands in the way of other duties.
+    /// Why other steps have to wait.
     pub also: Vec<Block>,
-    /// Ids of previous keys that are still used although their overlap is over.
+    /// Ids of previous keys that are still in use after the end of their overlap.
     pub still_used: Vec<String>,
-    /// A rotation that waits until a previous key's overlap is over, because no more may live.
+    /// A rotation that waits for the end of an overlap, because the maximum number of previous keys is active.
     pub postponed: Option<(IssueReason, Timestamp)>,
 }
 
@@ -72,7 +72,7 @@ pub fn desired_status(
         let before = old.last_used_at.as_ref().filter(|_| same_key);
         status.last_used_at = coarse(before, last_used(facts, &record.key_id));
     } else {
-        // The Secret is gone: what status says is then the only word about the keys that were in it.
+        // The Secret is missing. The status is then the only source for the keys that it contained.
         status.key_id = old.key_id.clone();
         status.key_prefix = old.key_prefix.clone();
         status.livemode = old.livemode;
@@ -91,7 +91,7 @@ pub fn desired_status(
     for key in facts.named_keys().into_iter().filter(|key| status.key_id.as_ref() != Some(&key.id)) {
         if facts.may_live(settings, now, &key) {
             let before = old.previous_keys.iter().find(|previous| previous.key_id == key.id);
-            // One without an end was current until now, and the record could not be written to say so.
+            // A key without an end was the current one until now, and the record could not be updated yet.
             let reported = before.map_or(end, |previous| previous.revoke_after.0);
             let revoke_after = key.revoke_after.unwrap_or(reported);
             status.previous_keys.push(PreviousKeyStatus {
@@ -131,7 +131,7 @@ fn coarse(before: Option<&Time>, after: Option<Timestamp>) -> Option<Time> {
     }
 }
 
-/// Kubernetes writes times in whole seconds; a finer one would never equal what is read back.
+/// Kubernetes writes times in whole seconds; a finer one would differ from the value that is read back.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
@@ -157,27 +157,31 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     let blocked = findings.blocked.as_ref();
     let (ready, reason, message) = if facts.object.deleting {
         let message =
-            blocked.map_or("Revoking the keys of the object.".to_owned(), |block| block.message.clone());
+            blocked.map_or("Revoking the keys of this object.".to_owned(), |block| block.message.clone());
         (false, Reason::Deleting, message)
     } else if works {
         if !findings.still_used.is_empty() {
             let message = format!(
-                "The key works, but previous keys are still used although their overlap is over: {}.",
+                "The key is valid, but these previous keys are still in use after the end of their overlap: {}.",
                 findings.still_used.join(", ")
             );
             (true, Reason::RevocationBlocked, message)
         } else if suspended {
-            (true, Reason::Suspended, "The key works. Issuing and rotating are suspended.".to_owned())
+            (
+                true,
+                Reason::Suspended,
+                "The key is valid. spec.suspend is true, so it is not rotated.".to_owned(),
+            )
         } else if let Some((issue, until)) = findings.postponed {
             let message = format!(
-                "A working key is in the Secret. A rotation ({}) waits: {MAX_PREVIOUS} previous keys live, the first of \
-                 them until {}.",
+                "The Secret contains a valid key. A rotation ({}) waits until {}: {MAX_PREVIOUS} previous keys are still \
+                 active, the maximum.",
                 issue.as_str(),
                 whole_seconds(until)
             );
             (true, Reason::Issued, message)
         } else {
-            (true, Reason::Issued, "A working key is in the Secret.".to_owned())
+            (true, Reason::Issued, "The Secret contains a valid key.".to_owned())
         }
     } else if facts.record().and_then(|record| record.expires_at).is_some_and(|expiry| expiry <= now.wall) {
         let why = blocked.map_or("It is being replaced.", |block| &block.message);
@@ -187,9 +191,9 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     } else if suspended {
         (false, Reason::Suspended, "No key is issued while spec.suspend is true.".to_owned())
     } else if facts.record().is_some() {
-        (false, Reason::Rotating, "The key does not work any more and is being replaced.".to_owned())
+        (false, Reason::Rotating, "The key is no longer valid and is being replaced.".to_owned())
     } else {
-        (false, Reason::Pending, "The key is being issued.".to_owned())
+        (false, Reason::Pending, "A key is being issued.".to_owned())
     };
     let also: Vec<&Block> = findings.also.iter().filter(|block| blocked != Some(block)).collect();
     let blocks: Vec<&Block> = blocked.into_iter().chain(also).collect();
@@ -199,7 +203,7 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     let told = told.join(" ");
     let (progress_reason, progress_message) = match blocks.first() {
         Some(block) => (block.reason.as_str(), told.as_str()),
-        None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of the object."),
+        None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of this object."),
         None => {
             findings.issue.map_or((reason.as_str(), ""), |issue| (issue.as_str(), "A key is being issued."))
         }

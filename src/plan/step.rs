@@ -1,4 +1,4 @@
-//! The steps that a decision can ask for, and what each of them is blocked under.
+//! The steps that a decision can ask for, and the slot of each step.
 
 use super::{attempt::Intent, facts::Facts};
 use crate::{
@@ -6,105 +6,105 @@ use crate::{
     protocol::{ledger::LedgerEntry, marker::AttemptId, record::Record},
 };
 
-/// One next step: at most one call that changes something. Everything that it needs and the facts do not hold stands
-/// in it. `docs/protocol.md` defines C0 to C4, R0 to R6, D1 and D2.
+/// The next step, with all data that the facts do not contain: at most one call that changes something.
+/// `docs/protocol.md` defines C0 to C4, R0 to R6, D1 and D2.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Nothing now.
     Wait,
-    /// Object and Secrets are read from the API server itself.
+    /// Reads the object and its Secrets from the API server.
     ReadLive,
-    /// C0, R0: the Secret's write as a server-side dry run.
+    /// C0, R0: the write of the Secret as a server-side dry run.
     Preflight,
-    /// C1, R1: the ledger with these entries and a new attempt, and the finalizer, in one write.
+    /// C1, R1: writes the ledger with these entries and a new attempt, and the finalizer, in one write.
     WriteAttempt {
-        /// The entries that stay.
+        /// Entries to keep.
         keep: Vec<LedgerEntry>,
-        /// What is asked now.
+        /// What is requested now.
         intent: Box<Intent>,
     },
-    /// C2, R2: the POST.
+    /// C2, R2: sends the POST.
     Mint(AttemptId),
-    /// C3, R3: the key in hand into the Secret, with the record.
+    /// C3, R3: writes the key in hand and the record to the Secret.
     Store {
-        /// The attempt whose key it is.
+        /// The attempt of the key.
         attempt: AttemptId,
-        /// What the Secret then accounts for.
+        /// The new record.
         record: Box<Record>,
     },
-    /// C4, R4, R6: the status.
+    /// C4, R4, R6: writes the status.
     WriteStatus(Box<BoltzApiKeyStatus>),
-    /// R5, D1, strays, compensation: revoke a key. Only ever on live facts.
+    /// R5, D1, strays, unstored keys: revokes a key. Only on live facts (rule 8).
     Revoke {
         /// Its id.
         key_id: String,
         /// Why.
         reason: RevokeReason,
     },
-    /// The finalizer goes back on a live object that has keys.
+    /// Adds a missing finalizer to an object that has keys.
     AddFinalizer,
-    /// The record, around the same value: it then names keys that only status or memory named.
+    /// Updates the record without changing the value: adds keys that only the status or process memory refers to.
     WriteRecord(Box<Record>),
-    /// The Secret of that name is copied to the wanted name.
+    /// Copies the Secret to the name in the spec.
     MoveSecret {
-        /// Where it is now.
+        /// Its current name.
         from: String,
     },
-    /// A Secret that another one has replaced goes.
+    /// Deletes a Secret that was replaced by another.
     DeleteSecret {
         /// Its name.
         name: String,
-        /// Its UID: no other is deleted.
+        /// Its UID, as precondition.
         uid: String,
     },
-    /// The Secret gets the wanted data key, template, label and ownerReference around the same value.
+    /// Updates data key, template, label and ownerReference of the Secret without changing the value.
     Reshape,
-    /// A workload that reads the key from its environment is restarted.
+    /// Restarts a workload that reads the key from an environment variable.
     RestartWorkload {
-        /// Which.
+        /// The workload.
         target: RolloutRestartTarget,
-        /// The key that it is to read.
+        /// The key that it has to load.
         key_id: String,
     },
-    /// Retain: the Secret loses its ownerReference, so that it outlives the object.
+    /// `Retain`: removes the ownerReference, so that the Secret is not deleted with the object.
     ReleaseSecret {
         /// Its name.
         name: String,
     },
-    /// D2: the object may go. Says which key ids stay behind (`deletionPolicy: Retain`).
+    /// D2: removes the finalizer.
     DropFinalizer {
-        /// Live keys that nobody will revoke.
+        /// Active keys that are not revoked (`deletionPolicy: Retain`).
         retained_keys: Vec<String>,
     },
 }
 
-/// Why a key is revoked. The words stand in events and metrics.
+/// Why a key is revoked. Used in events and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 pub enum RevokeReason {
-    /// Its overlap is over.
+    /// The overlap ended.
     OverlapOver,
-    /// The annotation `boltz.bio/rotate-now` ended it: it may have leaked.
+    /// The annotation `boltz.bio/rotate-now` was set: the key may have leaked.
     RotateNow,
-    /// Its overlap was cut short: the record has no room, and a rotation cannot wait.
+    /// The overlap was cut short, because the maximum number of previous keys was reached.
     OverlapCut,
     /// The object is being deleted.
     Deleted,
-    /// Its secret is lost: the answer or the writer was.
+    /// The value of the key is lost.
     Stray,
-    /// It could not be stored.
+    /// The key could not be stored.
     NotStored,
-    /// No object and no Secret accounts for it, and `--orphan-policy=revoke` says so.
+    /// No object and no Secret refers to the key, and `--orphan-policy=revoke` is set.
     Orphan,
 }
 
 impl RevokeReason {
-    /// One word, in camel case.
+    /// The reason as text.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// What a refusal blocks. While it holds, no step of the slot is tried; every other one is.
+/// What a failure blocks: as long as the block is in effect, no step of the slot runs. Other slots are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// [`Step::ReadLive`].
@@ -136,7 +136,7 @@ pub enum Slot {
 }
 
 impl Step {
-    /// What it is blocked under; `None`: it makes no call.
+    /// Its slot; `None` if it makes no call.
     pub fn slot(&self) -> Option<Slot> {
         Some(match self {
             Self::Wait => return None,
@@ -156,8 +156,8 @@ impl Step {
         })
     }
 
-    /// What two equal calls have in common: when it comes again soon after it was done, something undoes it. `None`:
-    /// another rule bounds its repetition.
+    /// Equal for equal calls: if a call with the same fingerprint is needed again soon, something undoes it. `None`:
+    /// another rule limits its repetition.
     pub fn fingerprint(&self, facts: &Facts) -> Option<String> {
         match self {
             Self::Wait

@@ -1,4 +1,4 @@
-//! The two clocks that decisions are taken by.
+//! The two clocks that decisions use.
 
 use jiff::Timestamp;
 use std::time::Duration;
@@ -25,12 +25,12 @@ impl Monotonic {
     }
 }
 
-/// The present, by both clocks.
+/// The current time, by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// What the calendar says.
+    /// Wall clock.
     pub wall: Timestamp,
-    /// What the process's stopwatch says.
+    /// Monotonic clock of the process.
     pub monotonic: Monotonic,
 }
 

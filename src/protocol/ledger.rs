@@ -1,10 +1,10 @@
-//! The ledger: the annotation on the object that lists every attempt that may still have a live key.
+//! The ledger: the annotation on the object that lists the attempts that may still have an active key.
 
 use crate::protocol::marker::AttemptId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// At this many entries nothing is minted until some have left.
+/// Maximum number of entries. No key is issued while the ledger is full.
 pub const MAX_ENTRIES: usize = 16;
 
 /// One attempt, with the time at which it was written.
@@ -13,11 +13,11 @@ pub const MAX_ENTRIES: usize = 16;
 pub struct LedgerEntry {
     /// The attempt's id.
     pub attempt: AttemptId,
-    /// By the wall clock of the process that wrote it.
+    /// When it was written, by the wall clock of the process that wrote it.
     pub written_at: Timestamp,
 }
 
-/// Every attempt that may still have a live key, oldest first.
+/// The attempts that may still have an active key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ledger {
@@ -26,8 +26,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the annotation. What cannot be read counts as no ledger: tenants can write anything there, and only
-    /// their own object suffers.
+    /// Reads the annotation. An invalid annotation counts as an empty ledger. Users can edit it, which affects only their
+    /// own object.
     pub fn parse(annotation: Option<&str>) -> Self {
         let Some(text) = annotation else { return Self::default() };
         serde_json::from_str(text).unwrap_or_default()
@@ -43,7 +43,7 @@ impl Ledger {
         self.position(attempt).is_some()
     }
 
-    /// Where the attempt stands: later attempts stand later.
+    /// The attempt's index. Later attempts have a higher index.
     pub fn position(&self, attempt: &AttemptId) -> Option<usize> {
         self.entries.iter().position(|entry| entry.attempt == *attempt)
     }

@@ -1,14 +1,32 @@
-//! The marker: the machine-readable end of the name that a key has at Boltz.
+//! The marker: the machine-readable end of a key's name at Boltz.
 //!
-//! Boltz's create is not idempotent and a key's `name` is the only free text that it carries, so the name says which
-//! cluster, object and attempt a key belongs to: `team-a/design boltz-operator's-part`, precisely
-//! `<display> bo.<cluster>.<object>.<attempt>`, at most 64 characters in all.
+//! Boltz's create is not idempotent, and `name` is the only field of a key that the operator can write. Therefore the name
+//! identifies the cluster, the object and the attempt: `<display name> bo.<cluster>.<object>.<attempt>`, for example
+//! `team-a/design bo.prod.550e8400e29b41d4.0123456789ab`, at most 64 characters.
+//!
+//! ```
+//! use boltz_operator::protocol::marker::{AttemptId, Marker, ObjectMark};
+//!
+//! let marker = Marker {
+//!     cluster: "prod".parse()?,
+//!     object: ObjectMark::from_uid("550e8400-e29b-41d4-a716-446655440000"),
+//!     attempt: AttemptId::from_random(7),
+//! };
+//! let name = marker.name_with("team-a/design");
+//! assert_eq!(name, "team-a/design bo.prod.550e8400e29b41d4.700000000000");
+//! assert_eq!(Marker::parse(&name), Some(marker));
+//!
+//! // A key that somebody created in Boltz's console has no marker.
+//! assert_eq!(Marker::parse("my key"), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{fmt, str::FromStr};
 
-/// How long a name at Boltz may be. Boltz's own limit is not known; this is the design's.
+/// Maximum length of a key's name. Boltz's limit is not known (`docs/boltz-api.md`); 64 is our choice
+/// (`docs/design/0001-protocol.md`).
 pub const MAX_NAME_LENGTH: usize = 64;
 const PREFIX: &str = "bo";
 const OBJECT_LENGTH: usize = 16;
@@ -21,11 +39,11 @@ pub struct ClusterName(String);
 
 /// The text is not a cluster name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a cluster name has 1 to 16 characters of a-z, 0-9 and '-'")]
+#[error("a cluster name must have 1 to 16 characters from a-z, 0-9 and '-'")]
 pub struct InvalidClusterName;
 
 impl ClusterName {
-    /// The name of a cluster that was given none: the start of the UID of its `kube-system` namespace.
+    /// The default: the start of the UID of the namespace `kube-system`.
     pub fn from_kube_system_uid(uid: &str) -> Self {
         Self(ObjectMark::from_uid(uid).0)
     }
@@ -50,12 +68,12 @@ impl fmt::Display for ClusterName {
     }
 }
 
-/// What the marker says of the object: the first 64 bits of its UID, as 16 hexadecimal digits.
+/// The object in the marker: the first 64 bits of its UID, as 16 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectMark(String);
 
 impl ObjectMark {
-    /// Kubernetes makes UIDs that are UUIDs; of anything else the SHA-256 is taken, so that every UID has a mark.
+    /// Kubernetes' UIDs are UUIDs. For any other text, the SHA-256 is used.
     pub fn from_uid(uid: &str) -> Self {
         let digits: String = uid.chars().filter(|character| *character != '-').collect();
         let is_uuid =
@@ -76,18 +94,18 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The random id of one attempt: one POST that may take effect, so at most one key. 60 bits, 12 characters.
+/// The random id of one attempt: one POST, so at most one key. 60 bits, 12 characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AttemptId(String);
 
-/// The text is not an attempt's id.
+/// The text is not an attempt id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an attempt's id has 12 characters of Crockford's base 32 in lower case")]
+#[error("an attempt id must have 12 characters of lower-case Crockford base 32")]
 pub struct InvalidAttemptId;
 
 impl AttemptId {
-    /// The attempt that 60 of these random bits name.
+    /// The id made of 60 of these bits.
     pub fn from_random(bits: u64) -> Self {
         let character = |index: usize| char::from(ATTEMPT_ALPHABET[(bits >> (5 * index)) as usize & 31]);
         Self((0..ATTEMPT_LENGTH).map(character).collect())
@@ -131,7 +149,7 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// What a key's name at Boltz says about where the key belongs.
+/// Where a key belongs, as written in its name at Boltz.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Marker {
     /// The cluster whose operator asked for the key.
@@ -143,13 +161,13 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// The whole name of a key: the display name, cut to fit, and the marker.
+    /// The complete name of a key: the display name, shortened to fit, and the marker.
     pub fn name_with(&self, display_name: &str) -> String {
         let marker = self.to_string();
         let room = MAX_NAME_LENGTH.saturating_sub(marker.len() + 1);
         let printable = |character: char| if character.is_control() { ' ' } else { character };
         let display: String = display_name.chars().map(printable).take(room).collect();
-        // Byte length counts too: nobody knows in what Boltz measures names.
+        // Limit the bytes too: it is not known whether Boltz counts characters or bytes.
         let mut display = display.as_str();
         while display.len() > room {
             display = &display[..display.char_indices().next_back().map_or(0, |(index, _)| index)];
@@ -158,7 +176,7 @@ impl Marker {
         if display.is_empty() { marker } else { format!("{display} {marker}") }
     }
 
-    /// The marker at the end of a key's name; `None` when the name carries none.
+    /// The marker at the end of a key's name, if there is one.
     pub fn parse(name: &str) -> Option<Self> {
         let last = name.rsplit(' ').next()?;
         let mut parts = last.split('.');

@@ -1,8 +1,8 @@
-//! The record: the annotation on the Secret, written in the same write as the key, that says which key the Secret
-//! holds and which previous ones are still accounted for.
+//! The record: the annotation on the Secret that names the current key and the previous keys. It is written together with
+//! the key's value, in one write.
 
 use crate::{
-    api::{BoltzApiKeySpec, Mode},
+    api::BoltzApiKeySpec,
     protocol::marker::{AttemptId, hexadecimal},
 };
 use jiff::Timestamp;
@@ -10,19 +10,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeSet, net::IpAddr};
 
-/// How many previous keys of an object may live at once.
+/// Maximum number of previous keys of an object.
 pub const MAX_PREVIOUS: usize = 4;
 
-/// Why a key was issued. The words stand in records, status, events and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Why a key was issued. Used in records, status, events and metrics.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr,
+)]
 pub enum IssueReason {
     /// The object had no key.
     Initial,
-    /// The Secret is gone.
+    /// The Secret does not exist any more.
     SecretMissing,
-    /// The stored value is not the one that was stored, or the record cannot be trusted.
+    /// The value in the Secret was changed, or the record cannot be trusted.
     SecretAltered,
-    /// Boltz says that the key is inactive, or does not know it.
+    /// Boltz reports that the key is inactive, or does not list it.
     KeyInactive,
     /// Workspace, mode, addresses or days changed.
     ParametersChanged,
@@ -37,28 +39,19 @@ pub enum IssueReason {
 }
 
 impl IssueReason {
-    /// Optional rotations wait while the record is full of previous keys; the others revoke the oldest early.
+    /// With the maximum number of previous keys, optional rotations wait; other rotations revoke the oldest previous key
+    /// early.
     pub fn is_optional(self) -> bool {
         matches!(self, Self::RotateRequested | Self::Interval)
     }
 
-    /// One word, in camel case.
+    /// The reason as text.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Initial => "Initial",
-            Self::SecretMissing => "SecretMissing",
-            Self::SecretAltered => "SecretAltered",
-            Self::KeyInactive => "KeyInactive",
-            Self::ParametersChanged => "ParametersChanged",
-            Self::RotateNow => "RotateNow",
-            Self::Renewal => "Renewal",
-            Self::RotateRequested => "RotateRequested",
-            Self::Interval => "Interval",
-        }
+        self.into()
     }
 }
 
-/// What the Secret accounts for.
+/// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -76,45 +69,46 @@ pub struct Record {
     pub reason: IssueReason,
     /// When it was received, by the operator's clock.
     pub issued_at: Timestamp,
-    /// When Boltz created it, as answered.
+    /// When Boltz created it, as returned by Boltz.
     pub created_at: Timestamp,
-    /// When it expires, as answered. Absent: never.
+    /// When it expires, as returned by Boltz. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// False for keys in test mode, as answered.
+    /// False for test-mode keys, as returned by Boltz.
     pub livemode: bool,
-    /// The workspace, as answered.
+    /// Its workspace, as returned by Boltz.
     #[serde(default, rename = "workspaceID", skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
-    /// Of the stored value, hexadecimal.
+    /// The SHA-256 of the stored value, hexadecimal.
     pub value_sha256: String,
     /// [`parameters_hash`] of the spec that the key was issued for.
     pub parameters_hash: String,
-    /// The rotate annotation's value when the attempt was written: that request is handled.
+    /// The value of the rotate annotation when the attempt was written: this request is handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotate: Option<String>,
     /// The same for the rotate-now annotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotate_now: Option<String>,
-    /// The data key under which the value stands.
+    /// The data key of the value.
     pub secret_key: String,
-    /// Labels of the template that the operator set, so that it can take them back.
+    /// Labels of the template that the operator set, so that it can remove them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub template_labels: BTreeSet<String>,
     /// Annotations of the template that the operator set.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub template_annotations: BTreeSet<String>,
-    /// [`template_hash`] of what it set.
+    /// [`template_hash`] of the template that the operator applied.
     pub template_hash: String,
     /// How many times the object's key has been replaced.
     #[serde(default)]
     pub rotations: i64,
-    /// Older keys that still live, oldest first. Issuing waits at [`MAX_PREVIOUS`]; only writers that race leave more.
+    /// Previous keys that may still be active, oldest first. At most [`MAX_PREVIOUS`]; concurrent writers can exceed the
+    /// limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<PreviousKey>,
 }
 
-/// An older key in its overlap.
+/// A previous key in its overlap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousKey {
@@ -124,7 +118,7 @@ pub struct PreviousKey {
     /// Its first characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
-    /// The attempt that made it. Absent when only status named the key.
+    /// Its attempt. Absent if only the status named the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptId>,
     /// When its overlap ends.
@@ -132,7 +126,7 @@ pub struct PreviousKey {
     /// When it expires. Absent: never, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// It may have leaked: `UntilIdle` does not spare it.
+    /// The key may have leaked: revoke it even if it is in use, also with `UntilIdle`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub even_if_used: bool,
 }
@@ -164,7 +158,7 @@ impl Record {
         }
     }
 
-    /// Takes the data key and template that the spec wants.
+    /// Sets the data key and the template of the spec.
     pub fn take_shape(&mut self, spec: &BoltzApiKeySpec) {
         self.secret_key = spec.secret.key.clone();
         self.template_labels = spec.secret.template.labels.keys().cloned().collect();
@@ -172,7 +166,7 @@ impl Record {
         self.template_hash = template_hash(spec);
     }
 
-    /// Reads the annotation; `None` when it is absent or no record.
+    /// Reads the annotation; `None` if it is absent or invalid.
     pub fn parse(annotation: Option<&str>) -> Option<Self> {
         serde_json::from_str(annotation?).ok()
     }
@@ -193,21 +187,17 @@ pub fn value_sha256(value: &[u8]) -> String {
     hexadecimal(&Sha256::digest(value))
 }
 
-/// The hash of what makes a key: workspace, mode, addresses as a set, days. Absent equals the default, and
-/// `displayName` is none of them. Shortened to 64 bits: it is compared with its predecessor only.
+/// The hash of the issuance parameters: workspace, mode, addresses as a set, days. Absent equals the default.
+/// `displayName` does not count. 64 bits are enough: it is only compared with the previous hash.
 pub fn parameters_hash(spec: &BoltzApiKeySpec) -> String {
     let addresses: BTreeSet<String> = spec
         .allowed_ips
         .iter()
         .map(|text| text.parse::<IpAddr>().map_or_else(|_| text.clone(), |address| address.to_string()))
         .collect();
-    let mode = match spec.mode {
-        Mode::Live => "live",
-        Mode::Test => "test",
-    };
     let workspace = spec.workspace_id.as_deref().unwrap_or_default();
     let days = spec.expires_in_days.unwrap_or_default();
-    short_hash(&serde_json::json!([workspace, mode, addresses, days]).to_string())
+    short_hash(&serde_json::json!([workspace, spec.mode, addresses, days]).to_string())
 }
 
 /// The hash of the Secret template's labels and annotations.

@@ -150,7 +150,7 @@ async fn a_revocation_that_leaves_the_key_active_is_none() {
     let id = bed.create().await.unwrap().details.id;
     let body = format!(r#"{{"id":"{id}","is_active":true,"name":"n"}}"#);
     bed.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::Foreign(body)));
-    assert!(matches!(bed.client.revoke_key(&id).await, Err(BoltzError::Unreadable { .. })));
+    assert!(matches!(bed.client.revoke_key(&id).await, Err(BoltzError::Unreadable)));
     // A refusal for another reason is none either.
     for status in [400, 403, 409, 422, 500] {
         bed.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::status(status)));
@@ -249,10 +249,10 @@ async fn boltzs_own_words_are_passed_on_shortened_and_without_control_characters
     let body = format!(r#"{{"code":"VALIDATION_ERROR","message":"bad\nname {}"}}"#, "x".repeat(1000));
     let outcome = Outcome::Status { status: 422, headers: [].into(), body: Some(body) };
     let words = bed.create_with(When::None, outcome).await.to_string();
-    assert!(words.starts_with("create a key: Boltz answered 422 (VALIDATION_ERROR: badname xxx"), "{words}");
+    assert!(words.starts_with("Boltz responded with 422 (VALIDATION_ERROR: badname xxx"), "{words}");
     assert!(words.len() < 400);
     let outcome = Outcome::Status { status: 502, headers: [].into(), body: Some("<html>".to_owned()) };
-    assert_eq!(bed.create_with(When::None, outcome).await.to_string(), "create a key: Boltz answered 502");
+    assert_eq!(bed.create_with(When::None, outcome).await.to_string(), "Boltz responded with 502");
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn a_cut_is_doubt_and_is_not_tried_again() {
     ] {
         bed.emulator.reset();
         let error = bed.create_with(when, outcome.clone()).await;
-        assert!(matches!(error, BoltzError::Transport { .. }), "{outcome:?}: {error:?}");
+        assert!(matches!(error, BoltzError::Transport(_)), "{outcome:?}: {error:?}");
         assert_eq!((error.effect(), error.kind()), (Effect::Unknown, BoltzErrorKind::Unavailable));
         assert_eq!(bed.emulator.keys().len(), keys);
         assert_eq!(bed.emulator.count(Operation::Create), 1, "not even on a fresh connection");
@@ -301,7 +301,7 @@ async fn an_answer_that_is_none_is_doubt_and_its_content_stays_untold() {
         Outcome::Foreign(String::new()),
     ] {
         let error = bed.create_with(When::Before, outcome.clone()).await;
-        assert!(matches!(error, BoltzError::Unreadable { .. }), "{outcome:?}: {error:?}");
+        assert!(matches!(error, BoltzError::Unreadable), "{outcome:?}: {error:?}");
         assert_eq!(error.effect(), Effect::Unknown);
         assert!(!all_words(&error).contains("sk_bc"), "{}", all_words(&error));
     }
@@ -313,7 +313,7 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     let outcome = Outcome::Foreign("x".repeat(8 << 20));
     let error = bed.create_with(When::Before, outcome).await;
     assert_eq!(error.effect(), Effect::Unknown);
-    assert!(matches!(error, BoltzError::Unreadable { .. }), "{error:?}");
+    assert!(matches!(error, BoltzError::Unreadable), "{error:?}");
 }
 
 #[tokio::test]
@@ -321,7 +321,7 @@ async fn a_call_ends_with_its_timeout_and_its_effect_may_come_later() {
     let bed = Bed::new().await;
     bed.emulator.inject(Fault::once(Operation::Create, When::OnRelease, Outcome::Hang));
     let Err(error) = bed.client.create_key(&named("late"), SECOND / 5).await else { panic!("it hangs") };
-    assert!(matches!(error, BoltzError::Timeout { .. }), "{error:?}");
+    assert!(matches!(error, BoltzError::Timeout), "{error:?}");
     assert_eq!(error.effect(), Effect::Unknown);
     bed.emulator.release();
     eventually(PATIENCE, "the key is made after all", async || match bed.emulator.keys().len() {
@@ -339,7 +339,7 @@ async fn without_a_connection_nothing_was_sent() {
     let (_sender, key) = watch::channel(Some(SecretString::from("sk_bc_admin_live_x")));
     let client = client(&format!("http://127.0.0.1:{port}"), key, &Arc::new(Metrics::new()));
     let Err(error) = client.create_key(&named("n"), SECOND).await else { panic!("there is nobody") };
-    assert!(matches!(error, BoltzError::Connect { .. }), "{error:?}");
+    assert!(matches!(error, BoltzError::Connect(_)), "{error:?}");
     assert_eq!((error.effect(), error.kind()), (Effect::None, BoltzErrorKind::Unavailable));
 }
 

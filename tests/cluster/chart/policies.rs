@@ -81,14 +81,14 @@ async fn a_namespace_uses_only_the_workspaces_that_its_annotation_lists() {
     let stage = Stage::new().await;
     let design = json!({"workspaceID": "ws_design"});
     stage.switch_on(json!({"workspaces": {"enabled": true}}), ("plain", design.clone())).await;
-    let words = "may not use the workspace ws_design; its annotation boltz.bio/allowed-workspaces";
+    let words = "is not allowed to use workspace ws_design; its annotation boltz.bio/allowed-workspaces";
     stage.check(&[
         ("plain", design.clone(), Some(words)),
-        ("plain", json!({}), Some("may not use the workspace default")),
+        ("plain", json!({}), Some("is not allowed to use workspace default")),
         ("design", design.clone(), None),
         ("design", json!({"workspaceID": "ws_shared"}), None),
-        ("design", json!({"workspaceID": "ws_other"}), Some("the namespace design may not use")),
-        ("design", json!({}), Some("may not use the workspace default")),
+        ("design", json!({"workspaceID": "ws_other"}), Some("namespace design is not allowed to use")),
+        ("design", json!({}), Some("is not allowed to use workspace default")),
         ("platform", design, None),
         ("platform", json!({}), None),
         ("beginners", json!({}), None),
@@ -108,7 +108,7 @@ async fn keys_expire_and_live_mode_is_for_labelled_namespaces() {
     let policies = json!({"expiry": {"enabled": true, "maxDays": 30}, "liveMode": {"enabled": true}});
     stage.switch_on(policies.clone(), ("plain", json!({"mode": "test"}))).await;
     stage.switch_on(policies, ("plain", json!({"expiresInDays": 30}))).await;
-    let must_expire = Some("spec.expiresInDays must be given, and at most 30");
+    let must_expire = Some("spec.expiresInDays must be set, to at most 30");
     stage.check(&[
         ("plain", test(30), None),
         ("plain", test(31), must_expire),
@@ -134,7 +134,7 @@ async fn keys_expire_and_live_mode_is_for_labelled_namespaces() {
     kubectl("annotate boltzapikey/old boltz.bio/rotate=1", "").unwrap();
     kubectl("patch boltzapikey/old --subresource=status", r#"{"status":{"keyID":"key_1"}}"#).unwrap();
     let error = kubectl("patch boltzapikey/old", r#"{"spec":{"displayName":"new"}}"#).unwrap_err();
-    assert!(error.contains("spec.expiresInDays must be given"), "{error}");
+    assert!(error.contains("spec.expiresInDays must be set"), "{error}");
     kubectl("patch boltzapikey/old", r#"{"spec":{"expiresInDays":7}}"#).unwrap();
     // And an object that breaks the rule can go.
     kubectl("delete boltzapikey/older --wait=false", "").unwrap();

@@ -66,7 +66,7 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         (
             json!({"rotation": {"renewBefore": "1h", "renewBeforePercentage": 5}}),
             "spec.rotation",
-            "exclude each other",
+            "set only one of",
         ),
         (json!({"rotation": {"renewBeforePercentage": 100}}), "spec.rotation.renewBeforePercentage", "99"),
         (json!({"rotation": {"overlapPolicy": "Never"}}), "spec.rotation.overlapPolicy", "Unsupported value"),
@@ -75,7 +75,7 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         (
             json!({"secret": {"template": {"labels": {"boltz.bio/owner-uid": "x"}}}}),
             "spec.secret.template.labels",
-            "operator's own",
+            "reserved for the operator",
         ),
         (
             json!({"rolloutRestartTargets": [{"kind": "Job", "name": "x"}]}),

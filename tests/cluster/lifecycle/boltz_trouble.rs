@@ -40,7 +40,7 @@ async fn a_workspace_key_in_place_of_an_admin_key_is_named() {
     bed.create("waiting", json!({})).await;
     let object = bed
         .until("waiting", "it names the kind of key", |object| {
-            condition(object, "Ready").is_some_and(|condition| condition.message.contains("workspace key"))
+            condition(object, "Ready").is_some_and(|condition| condition.message.contains("type workspace"))
         })
         .await;
     assert_eq!(condition(&object, "Ready").unwrap().reason, "BoltzUnauthorized");
@@ -58,12 +58,12 @@ async fn a_test_mode_admin_key_is_enough_for_test_keys_only() {
     bed.set_admin_key("sk_bc_admin_test");
     bed.until_metric("boltz_admin_key_valid 0").await;
     bed.wait("the key is known", || {
-        if bed.operator.log().contains("test mode") { Ok(()) } else { Err("not logged".to_owned()) }
+        if bed.operator.log().contains("test-mode") { Ok(()) } else { Err("not logged".to_owned()) }
     })
     .await;
     bed.create("live", json!({})).await;
     let object = bed.not_ready("live", "BoltzUnauthorized").await;
-    assert!(condition(&object, "Ready").unwrap().message.contains("test mode"));
+    assert!(condition(&object, "Ready").unwrap().message.contains("test-mode"));
     bed.create("tested", json!({"mode": "test"})).await;
     bed.ready("tested").await;
 }

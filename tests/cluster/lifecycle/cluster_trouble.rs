@@ -23,7 +23,7 @@ async fn while_the_api_server_is_away_nothing_is_lost_and_nothing_minted_twice()
     bed.control_plane.kill(Component::ApiServer);
     bed.wait("the operator notices", || {
         let log = bed.operator.log();
-        if log.contains("a key was not stored") { Ok(()) } else { Err(log) }
+        if log.contains("Failed to write the Secret") { Ok(()) } else { Err(log) }
     })
     .await;
     bed.passes(3).await;

@@ -66,7 +66,7 @@ async fn a_workload_that_cannot_be_restarted_delays_nothing() {
         ("a webhook that refuses connections", Trouble::Webhook(None), "failed calling webhook"),
         ("a webhook that is silent for 2 s", Trouble::Webhook(Some(2)), "failed calling webhook"),
         // Longer than the operator waits for an answer.
-        ("a webhook that is silent for 30 s", Trouble::Webhook(Some(30)), "no answer"),
+        ("a webhook that is silent for 30 s", Trouble::Webhook(Some(30)), "no response"),
         ("a policy", Trouble::Policy, "no restarts on a Friday"),
         ("Deployments that are gone", Trouble::Deleted, "not found"),
     ];

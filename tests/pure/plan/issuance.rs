@@ -494,7 +494,7 @@ fn with_four_previous_keys_optional_rotations_wait_and_others_cut_an_overlap() {
     assert_eq!(world.active().len(), 5);
     let ready = &world.object().status.conditions[0];
     assert!(
-        ready.message.ends_with("A rotation (RotateRequested) waits: 4 previous keys live, the first of them until 2026-11-25T00:20:00Z."),
+        ready.message.ends_with("A rotation (RotateRequested) waits until 2026-11-25T00:20:00Z: 4 previous keys are still active, the maximum."),
         "{}",
         ready.message
     );

@@ -492,6 +492,6 @@ fn a_deletion_that_cannot_go_on_names_each_key_once() {
     let Step::WriteStatus(status) = plan(&facts, &world.settings, process.now(&world)).step else {
         panic!("it says why")
     };
-    let says = "Boltz is away. To give up on revoking key-1, key-2, annotate the object with";
+    let says = "Boltz is away. To delete the object without revoking key-1, key-2, set the annotation";
     assert!(status.conditions[0].message.starts_with(says), "{}", status.conditions[0].message);
 }

@@ -42,7 +42,7 @@ fn a_rotation_that_cannot_be_read_names_its_field() {
         (json!({"overlap": "soon"}), "spec.rotation.overlap"),
         (json!({"interval": "-1h"}), "spec.rotation.interval"),
         (json!({"renewBefore": ""}), "spec.rotation.renewBefore"),
-        (json!({"renewBefore": "1h", "renewBeforePercentage": 5}), "exclude each other"),
+        (json!({"renewBefore": "1h", "renewBeforePercentage": 5}), "set only one of"),
     ] {
         let world = World::with(json!({"rotation": rotation}));
         let error = RotationSchedule::read(world.object().spec.as_ref().unwrap()).unwrap_err();

@@ -295,10 +295,10 @@ fn messages_say_what_stands_in_the_way() {
     let blocked = Findings { blocked, ..Findings::default() };
     let message = |status: &BoltzApiKeyStatus| condition(status, "Ready").message;
     let used = Findings { still_used: vec!["key-0".to_owned(), "key-1".to_owned()], ..Findings::default() };
-    assert!(message(&seen.status_with(&used)).ends_with("overlap is over: key-0, key-1."));
+    assert!(message(&seen.status_with(&used)).ends_with("end of their overlap: key-0, key-1."));
     seen.facts.object.deleting = true;
     assert_eq!(message(&seen.status_with(&blocked)), "Boltz asks to wait.");
-    assert_eq!(message(&seen.status()), "Revoking the keys of the object.");
+    assert_eq!(message(&seen.status()), "Revoking the keys of this object.");
     seen.facts.object.deleting = false;
     seen.now.wall = seen.expiry();
     assert_eq!(message(&seen.status_with(&blocked)), "The key has expired. Boltz asks to wait.");
@@ -316,7 +316,7 @@ fn progress_says_what_is_being_done() {
     let issue = Findings { issue: Some(IssueReason::Renewal), ..Findings::default() };
     assert_eq!(progress(&seen, &issue), "Renewal: A key is being issued.");
     seen.facts.object.deleting = true;
-    assert_eq!(progress(&seen, &Findings::default()), "Deleting: Revoking the keys of the object.");
+    assert_eq!(progress(&seen, &Findings::default()), "Deleting: Revoking the keys of this object.");
 }
 
 #[test]
