@@ -24,12 +24,12 @@ struct Control {
     red: &'static [Red],
 }
 
-/// A test, by a part of its name, or a cell of the crash matrix, by its name.
+/// A test by its whole name, or a cell of the crash matrix, by its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Red {
     Unit(&'static str),
-    Plan(&'static str),
-    Simulation(&'static str),
+    Pure(&'static str),
+    Simulated(&'static str),
     CrashMatrix(&'static str),
 }
 
@@ -57,21 +57,41 @@ impl Tree {
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(of.join(name), to).unwrap();
         }
-        Self { root, target }
+        let tree = Self { root, target };
+        tree.take_dependencies();
+        tree
+    }
+
+    /// The dependencies that have been compiled for this very program need not be compiled once more. They are linked, not
+    /// copied; what is compiled of the copied tree has other names.
+    fn take_dependencies(&self) {
+        let Some(built) = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|target| target.join("debug")) else {
+            return;
+        };
+        let own = self.target.join("debug");
+        if !own.exists() {
+            std::fs::create_dir_all(&own).unwrap();
+            for folder in ["deps", "build", ".fingerprint"] {
+                let linked = Command::new("cp").arg("-al").arg(built.join(folder)).arg(&own).status().unwrap();
+                assert!(linked.success(), "the folder {folder} was not linked");
+            }
+        }
     }
 
     /// Whether the test passes, or why it was not run.
     fn passes(&self, red: Red) -> Result<bool, String> {
         let (suite, filter, cell): (&[&str], _, _) = match red {
             Red::Unit(name) => (&["--lib"], name, ""),
-            Red::Plan(name) => (&["--test", "pure"], name, ""),
-            Red::Simulation(name) => (&["--test", "simulated"], name, ""),
-            Red::CrashMatrix(cell) => (&["--test", "cluster"], "crash_matrix::every_call", cell),
+            Red::Pure(name) => (&["--test", "pure"], name, ""),
+            Red::Simulated(name) => (&["--test", "simulated"], name, ""),
+            Red::CrashMatrix(cell) => {
+                (&["--test", "cluster"], "crash_matrix::every_call_crossed_with_every_outcome", cell)
+            }
         };
         let Output { stdout, stderr, status } = Command::new(env!("CARGO"))
             .args(["test", "--quiet"])
             .args(suite)
-            .args(["--", filter])
+            .args(["--", "--exact", filter])
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", &self.target)
             .env("MATRIX", cell)
