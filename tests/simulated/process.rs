@@ -86,8 +86,12 @@ impl Drop for Process {
 async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex<Line>>) {
     loop {
         let crash = Arc::new(Notify::new());
-        let run =
-            ProcessRun { world: Arc::clone(&world), process, crash: Arc::clone(&crash), line: Arc::clone(&line) };
+        let run = ProcessRun {
+            world: Arc::clone(&world),
+            process,
+            crash: Arc::clone(&crash),
+            line: Arc::clone(&line),
+        };
         world.tell(format!("process {process} starts"));
         tokio::select! {
             biased;
