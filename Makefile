@@ -2,20 +2,20 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak image e2e test test-all fmt lint crd chart clean
+.PHONY: help demo soak image e2e check test test-all compat fmt lint crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
 
 demo: ## Shows the operator at work on a control plane of its own. KEEP=1 leaves it running.
 	@tests/control-plane/build >/dev/null
-	@cargo build --package boltz-operator --bin boltz-operator --package boltz-harness --bin demo
-	@cargo run --quiet --package boltz-harness --bin demo -- $(if $(KEEP),--keep)
+	@cargo build --workspace --bin boltz-operator --bin demo
+	@$${CARGO_TARGET_DIR:-target}/debug/demo $(if $(KEEP),--keep)
 
 soak: ## 200 objects, random users, faults and restarts, judged all the time. MINUTES=10 OBJECTS=200 SEED=
 	@tests/control-plane/build >/dev/null
-	@cargo build --bin boltz-operator
-	@cargo run --quiet --package boltz-harness --bin soak
+	@cargo build --workspace --bin boltz-operator --bin soak
+	@$${CARGO_TARGET_DIR:-target}/debug/soak
 
 image: ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
 image: ## Builds static binaries and images of operator and emulator into dist/. ARCH="amd64 arm64" IMAGE=<name>:<tag>
@@ -24,17 +24,19 @@ image: ## Builds static binaries and images of operator and emulator into dist/.
 
 e2e: ## From helm install to a workload with a working key, on a node made on the spot (as root), or KUBECONFIG= IMAGE= EMULATOR_IMAGE=
 	@[ -n "$${E2E_KUBECONFIG:-$$KUBECONFIG}" ] || $(MAKE) --no-print-directory image
-	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test node e2e -- --nocapture
+	@E2E_KUBECONFIG="$${E2E_KUBECONFIG:-$$KUBECONFIG}" cargo test --quiet --test node e2e:: -- --nocapture
 
-test: ## Everything: formatting, lints, unit tests, emulator, client, and the lifecycle on a real API server.
-	@tests/run
+check: ## Formatting, lints, unit tests, decisions, client, emulator: what to run while you work.
+	@tests/run check
 
-test-all: test ## The same and what takes longer: deeper models, the whole matrix, a short soak, each defence switched off.
-	cargo test --quiet --test pure model -- --ignored --nocapture --test-threads 1
-	cargo test --quiet --test cluster crash_matrix -- --ignored --nocapture
-	$(MAKE) soak MINUTES=2
-	fuzz/run 30
-	cargo test --quiet --test negative_controls -- --ignored --nocapture
+test: ## What has to pass before a change lands: check, and the lifecycle and the chart on a real API server.
+	@tests/run test
+
+test-all: ## Everything: the whole matrix, a real node, images, the model, soak, fuzzing, each defence switched off.
+	@tests/run all
+
+compat: ## The lifecycle on each older release of Kubernetes that is supported.
+	@tests/run compat
 
 fmt: ## Formats the code.
 	cargo fmt --all

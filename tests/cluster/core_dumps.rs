@@ -26,7 +26,7 @@ async fn a_crash_leaves_no_core_dump() {
     setrlimit(Resource::Core, Rlimit { current: maximum, maximum }).unwrap();
     let other = Command::new("sleep").arg("60").current_dir(&folder).kill_on_drop(true).spawn().unwrap();
     if !dumps(other).await {
-        eprintln!("this machine makes no core dumps: nothing is shown");
+        boltz_harness::skip("this machine makes no core dumps");
         return;
     }
 

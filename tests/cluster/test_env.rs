@@ -18,31 +18,44 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::sync::OnceCell;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::OnceCell,
+};
 
 /// Long enough for a slow machine; conditions end the wait.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
-pub struct Bed {
-    pub control_plane: &'static ControlPlane,
+/// The emulators and proxies of all tests run here, so that a test which waits for a process or for kubectl does not
+/// keep an operator waiting for Boltz.
+static SERVERS: LazyLock<Runtime> =
+    LazyLock::new(|| runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+
+/// Half of it is the window in which a key has to be stored: a busy machine needs some seconds.
+pub const SETTLE_TIME: &str = "8s";
+pub const REQUEST_TIMEOUT: &str = "2s";
+
+pub struct TestEnv {
+    pub operator: OperatorProcess,
     pub client: Client,
     pub namespace: String,
     pub emulator: Arc<Emulator>,
-    pub operator: OperatorProcess,
     pub arguments: Vec<String>,
     /// Between operator and API server, if it was asked for.
     pub proxy: Option<ApiProxy>,
     admin_key_file: Arc<tempfile::NamedTempFile>,
+    /// The last to go: the others use it.
+    pub control_plane: Arc<ControlPlane>,
 }
 
-/// How a bed differs from the usual one.
+/// How an environment differs from the usual one.
 #[derive(Default)]
-pub struct Make {
+pub struct EnvOptions {
     pub settings: Settings,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -61,8 +74,8 @@ pub struct Make {
 /// Makes a user with rights in that namespace, and answers its kubeconfig file.
 pub type UserOf = Box<dyn FnOnce(&str) -> PathBuf + Send>;
 
-/// The one that all beds share unless they want their own, with the operator's CRD and rights.
-pub async fn control_plane() -> &'static ControlPlane {
+/// The one that all tests share unless they want their own, with the operator's CRD and rights.
+pub async fn control_plane() -> Arc<ControlPlane> {
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
     let control_plane = ControlPlane::shared().await.unwrap();
     INSTALLED
@@ -73,18 +86,16 @@ pub async fn control_plane() -> &'static ControlPlane {
     control_plane
 }
 
-impl Bed {
+impl TestEnv {
     pub async fn new() -> Self {
-        Self::make(Make::default()).await
+        Self::with_options(EnvOptions::default()).await
     }
 
-    pub async fn make(make: Make) -> Self {
-        let control_plane = if make.own_control_plane {
-            let options = ControlPlaneOptions::default();
-            // Ends with the process, as the shared one does.
-            let own = Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
+    pub async fn with_options(options: EnvOptions) -> Self {
+        let control_plane = if options.own_control_plane {
+            let own = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
             own.install_operator().await.unwrap();
-            own
+            Arc::new(own)
         } else {
             control_plane().await
         };
@@ -92,8 +103,9 @@ impl Bed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         create_namespace(&client, &namespace).await;
-        let options = Options { settings: make.settings, ..Options::default() };
-        let emulator = Arc::new(Emulator::start(options).await.unwrap());
+        let for_emulator = Options { settings: options.settings, ..Options::default() };
+        let emulator = SERVERS.spawn(Emulator::start(for_emulator)).await.unwrap();
+        let emulator = Arc::new(emulator.unwrap());
         let admin_key_file = Arc::new(tempfile::NamedTempFile::new().unwrap());
         std::fs::write(admin_key_file.path(), emulator.admin_key()).unwrap();
         let mut arguments: Vec<String> = [
@@ -101,8 +113,8 @@ impl Bed {
             ("--admin-key-file", admin_key_file.path().to_str().unwrap()),
             ("--cluster-name", namespace.as_str()),
             ("--watch-namespaces", namespace.as_str()),
-            ("--settle-time", "2s"),
-            ("--request-timeout", "800ms"),
+            ("--settle-time", SETTLE_TIME),
+            ("--request-timeout", REQUEST_TIMEOUT),
             ("--inventory-interval", "1s"),
             ("--leader-elect", "false"),
             ("--log-format", "text"),
@@ -110,19 +122,25 @@ impl Bed {
         .iter()
         .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
         .collect();
-        let all_namespaces = make.all_namespaces.then_some("--watch-namespaces");
-        for flag in make.without.into_iter().chain(all_namespaces) {
+        let all_namespaces = options.all_namespaces.then_some("--watch-namespaces");
+        for flag in options.without.into_iter().chain(all_namespaces) {
             let index = arguments.iter().position(|argument| argument == flag).unwrap();
             arguments.drain(index..index + 2);
         }
-        arguments = with(&arguments, &make.arguments);
-        let proxy = if make.proxy { Some(ApiProxy::start(control_plane).await.unwrap()) } else { None };
-        let kubeconfig = match (&proxy, make.kubeconfig) {
+        arguments = with(&arguments, &options.arguments);
+        let proxy = if options.proxy {
+            let behind = Arc::clone(&control_plane);
+            let proxy = SERVERS.spawn(async move { ApiProxy::start(&behind).await }).await.unwrap();
+            Some(proxy.unwrap())
+        } else {
+            None
+        };
+        let kubeconfig = match (&proxy, options.kubeconfig) {
             (Some(proxy), _) => proxy.kubeconfig().clone(),
             (None, Some(user_of)) => user_of(&namespace),
             (None, None) => control_plane.kubeconfig("operator"),
         };
-        let operator = start(&kubeconfig, &arguments, &make.environment).await;
+        let operator = start(&kubeconfig, &arguments, &options.environment).await;
         Self { control_plane, client, namespace, emulator, operator, arguments, proxy, admin_key_file }
     }
 
@@ -133,10 +151,9 @@ impl Bed {
     }
 
     /// The same namespace on another control plane, with an operator of its own and the same Boltz.
-    pub async fn beside(&self, control_plane: &'static ControlPlane, changes: &[&str]) -> Self {
+    pub async fn beside(&self, control_plane: Arc<ControlPlane>, changes: &[&str]) -> Self {
         let arguments = with(&self.arguments, &owned(changes));
         Self {
-            control_plane,
             client: control_plane.admin_client().await.unwrap(),
             namespace: self.namespace.clone(),
             emulator: Arc::clone(&self.emulator),
@@ -144,6 +161,7 @@ impl Bed {
             arguments,
             proxy: None,
             admin_key_file: Arc::clone(&self.admin_key_file),
+            control_plane,
         }
     }
 
@@ -222,7 +240,7 @@ impl Bed {
         }
     }
 
-    /// Waits until something that is asked of the bed is so.
+    /// Waits until that is so.
     pub async fn wait(&self, what: &str, is_so: impl Fn() -> Result<(), String>) {
         if let Err(error) = eventually(PATIENCE, what, async || is_so()).await {
             panic!("{error}\n{}", self.operator.process().last_lines(40));
@@ -345,14 +363,13 @@ impl Bed {
     /// The operator's writes in this namespace so far, dry runs, leases and events aside.
     pub fn writes(&self) -> Vec<String> {
         self.control_plane
-            .audit_events()
-            .into_iter()
-            .filter(|event| {
+            .audit_events_where(|event| {
                 event.is_write()
                     && event.user.username == boltz_harness::OPERATOR_USER
                     && event.object_ref.namespace == self.namespace
                     && !matches!(event.object_ref.resource.as_str(), "events" | "leases")
             })
+            .into_iter()
             .map(|event| {
                 let object = event.object_ref;
                 format!(

@@ -207,7 +207,7 @@ pub const ALL: &[Control] = &[
         file: "src/cli.rs",
         with: "if !self.watch_namespaces.is_empty() && self.cluster_name.is_none() {",
         without: "if false {",
-        red: &[Unit("cli::tests")],
+        red: &[Unit("wrong_flags_are_named")],
     },
     Control {
         defence: "a webhook without dry runs does not block",

@@ -24,7 +24,7 @@ struct Control {
     red: &'static [Red],
 }
 
-/// A test, by a part of its name, or a cell of the crash matrix, by its name.
+/// A test, by its name or by the first words of it, or a cell of the crash matrix, by its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Red {
     Unit(&'static str),
@@ -57,32 +57,76 @@ impl Tree {
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(of.join(name), to).unwrap();
         }
-        Self { root, target }
+        let tree = Self { root, target };
+        tree.take_dependencies();
+        tree
+    }
+
+    /// The dependencies that have been compiled for this very program need not be compiled once more. They are linked, not
+    /// copied; what is compiled of the copied tree has other names.
+    fn take_dependencies(&self) {
+        let Some(built) = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|target| target.join("debug"))
+        else {
+            return;
+        };
+        let own = self.target.join("debug");
+        if !own.exists() {
+            std::fs::create_dir_all(&own).unwrap();
+            for folder in ["deps", "build", ".fingerprint"] {
+                let linked =
+                    Command::new("cp").arg("-al").arg(built.join(folder)).arg(&own).status().unwrap();
+                assert!(linked.success(), "the folder {folder} was not linked");
+            }
+        }
     }
 
     /// Whether the test passes, or why it was not run.
     fn passes(&self, red: Red) -> Result<bool, String> {
-        let (suite, filter, cell): (&[&str], _, _) = match red {
+        let (suite, name, cell): (&[&str], _, _) = match red {
             Red::Unit(name) => (&["--lib"], name, ""),
             Red::Plan(name) => (&["--test", "pure"], name, ""),
             Red::Simulation(name) => (&["--test", "simulated"], name, ""),
-            Red::CrashMatrix(cell) => (&["--test", "cluster"], "crash_matrix::every_call", cell),
+            Red::CrashMatrix(cell) => (&["--test", "cluster"], "every_call_crossed_with_every_outcome", cell),
         };
-        let Output { stdout, stderr, status } = Command::new(env!("CARGO"))
-            .args(["test", "--quiet"])
-            .args(suite)
-            .args(["--", filter])
-            .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", &self.target)
-            .env("MATRIX", cell)
-            .env("RUST_BACKTRACE", "0")
-            .output()
-            .unwrap();
+        let list = self.test(suite, &["--list"], "");
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        let test = the_test(&list, name)?;
+        let Output { stdout, stderr, status } = self.test(suite, &["--exact", test], cell);
         let output = String::from_utf8_lossy(&stdout);
         match output.contains("test result:") && !output.contains(" 0 passed; 0 failed") {
             true => Ok(status.success()),
             false => Err(format!("{red:?} was not run: {}", String::from_utf8_lossy(&stderr))),
         }
+    }
+
+    fn test(&self, suite: &[&str], arguments: &[&str], cell: &str) -> Output {
+        Command::new(env!("CARGO"))
+            .args(["test", "--quiet"])
+            .args(suite)
+            .arg("--")
+            .args(arguments)
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("MATRIX", cell)
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap()
+    }
+}
+
+/// The one test of the list with that name, or whose name begins with it and goes on with another word.
+fn the_test<'a>(list: &'a str, name: &str) -> Result<&'a str, String> {
+    let tests = || list.lines().filter_map(|line| line.strip_suffix(": test"));
+    let word = format!("::{name}");
+    let is_it = |test: &&str| *test == name || test.ends_with(&word);
+    if let Some(test) = tests().find(is_it) {
+        return Ok(test);
+    }
+    let begins = format!("{word}_");
+    let found: Vec<&str> = tests().filter(|test| test.contains(&begins)).collect();
+    match found.as_slice() {
+        [test] => Ok(test),
+        _ => Err(format!("{name} has to name one test, and names {found:?}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Between the operator and its two servers: where calls are told, and where they go wrong.
+//! Between the operator and its two servers: where calls are recorded, and where they go wrong.
 
 use crate::{
     api_server::{self, Call},
@@ -50,9 +50,9 @@ pub enum Fault {
     CrashLate(Duration),
 }
 
-/// One of an operator's lives: its seam to the world.
+/// One run of an operator's process: its connections to the servers.
 #[derive(Clone)]
-pub struct Life {
+pub struct ProcessRun {
     pub world: Arc<World>,
     /// Which controller it is.
     pub process: usize,
@@ -79,7 +79,7 @@ fn broken() -> io::Error {
 /// The status and the whole body.
 type Whole = (StatusCode, Vec<u8>);
 
-impl Life {
+impl ProcessRun {
     /// Lets one call meet its fault, if there is one. `effect` makes it happen.
     async fn meet<E, F>(&self, what: String, effect: E) -> Result<Whole, Failure>
     where

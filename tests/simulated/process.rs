@@ -1,7 +1,7 @@
-//! An operator process: one life after the other, each with nothing but what the servers tell it.
+//! An operator process: one run after the other, each with nothing but what the servers tell it.
 
 use crate::{
-    fault_injection::{Life, lock},
+    fault_injection::{ProcessRun, lock},
     watch_stream::Line,
     world::{MINUTE, SECOND, World},
 };
@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// What every life of every process can share; building a client of its own for each would take most of the time.
+/// What every run of every process can share; building a client of its own for each would take most of the time.
 struct Shared {
     client: BoltzClient,
     metrics: Arc<Metrics>,
@@ -87,25 +87,29 @@ impl Drop for Process {
 async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex<Line>>) {
     loop {
         let crash = Arc::new(Notify::new());
-        let life =
-            Life { world: Arc::clone(&world), process, crash: Arc::clone(&crash), line: Arc::clone(&line) };
+        let run = ProcessRun {
+            world: Arc::clone(&world),
+            process,
+            crash: Arc::clone(&crash),
+            line: Arc::clone(&line),
+        };
         world.tell(format!("process {process} starts"));
         tokio::select! {
             biased;
             () = crash.notified() => world.tell(format!("process {process} has crashed")),
-            () = live(life) => {}
+            () = operate(run) => {}
         }
         sleep(SECOND).await;
     }
 }
 
 /// As `main` puts it together, without lease, signals and metrics server.
-async fn live(life: Life) {
-    let clock = Clock::simulated(life.world.now());
-    let for_boltz = life.clone();
+async fn operate(run: ProcessRun) {
+    let clock = Clock::simulated(run.world.now());
+    let for_boltz = run.clone();
     let boltz = SHARED.client.clone();
     let boltz = boltz.through(tower::service_fn(move |request| for_boltz.clone().boltz(request)));
-    let service = tower::service_fn(move |request| life.clone().kubernetes(request));
+    let service = tower::service_fn(move |request| run.clone().kubernetes(request));
     let client = kube::Client::new(service, "default");
     let names = ClusterNames {
         current: ClusterName::from_kube_system_uid("aaaaaaaa-1111-4222-8333-444444444444"),

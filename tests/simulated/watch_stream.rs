@@ -2,7 +2,7 @@
 
 use crate::{
     api_server::{Call, Change, failure, is_selected, metadata_of, resource_of, text},
-    fault_injection::{Life, lock},
+    fault_injection::{ProcessRun, lock},
 };
 use axum::body::{Body, Bytes};
 use futures::stream;
@@ -23,7 +23,7 @@ pub struct Line {
 }
 
 struct Watch {
-    life: Life,
+    run: ProcessRun,
     call: Call,
     version: u64,
     cuts: u64,
@@ -33,12 +33,12 @@ struct Watch {
 }
 
 /// Begins a watch.
-pub fn start(life: &Life, call: &Call) -> Result<Response<Body>, io::Error> {
-    let mut line = lock(&life.line);
+pub fn start(run: &ProcessRun, call: &Call) -> Result<Response<Body>, io::Error> {
+    let mut line = lock(&run.line);
     let version: u64 = call.query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
     let seconds = call.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(300);
     let mut watch = Watch {
-        life: life.clone(),
+        run: run.clone(),
         call: call.clone(),
         version,
         cuts: line.cuts,
@@ -72,7 +72,7 @@ impl Watch {
             if self.is_over {
                 return None;
             }
-            let Line { frozen_until, cuts, .. } = *lock(&self.life.line);
+            let Line { frozen_until, cuts, .. } = *lock(&self.run.line);
             if cuts > self.cuts {
                 self.is_over = true;
                 return Some(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the watch was cut")));
@@ -81,7 +81,7 @@ impl Watch {
                 tokio::time::sleep_until(until).await;
                 continue;
             }
-            let world = Arc::clone(&self.life.world);
+            let world = Arc::clone(&self.run.world);
             let (mut changed, shifted) = {
                 let server = lock(&world.server);
                 let first = server.history.partition_point(|change| change.version <= self.version);

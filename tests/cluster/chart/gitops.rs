@@ -1,6 +1,6 @@
 //! The health check for Argo CD in `docs/gitops.md`, run by Lua on objects as the operator leaves them.
 
-use crate::test_env::Bed;
+use crate::test_env::TestEnv;
 use boltz_emulator::{Effect, Fault, Operation, Outcome};
 use boltz_operator::api::BoltzApiKey;
 use serde_json::{Value as Json, json};
@@ -47,33 +47,33 @@ fn health(object: &BoltzApiKey) -> (String, String) {
 
 #[tokio::test]
 async fn argo_cd_sees_what_the_conditions_say() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let shown = |object: &BoltzApiKey, status: &str| {
         let (seen, message) = health(object);
         assert_eq!(seen, status, "{message}: {}", json!(object));
         assert!(!message.is_empty());
     };
     let unavailable = |operation| Fault::once(operation, Effect::None, Outcome::status(503)).times(1000);
-    shown(&bed.create("key", json!({})).await, "Progressing");
-    shown(&bed.ready("key").await, "Healthy");
-    let mut ahead = bed.get("key").await;
+    shown(&env.create("key", json!({})).await, "Progressing");
+    shown(&env.ready("key").await, "Healthy");
+    let mut ahead = env.get("key").await;
     ahead.metadata.generation = ahead.metadata.generation.map(|generation| generation + 1);
     shown(&ahead, "Progressing");
 
-    bed.create("asleep", json!({"suspend": true})).await;
-    shown(&bed.not_ready("asleep", "Suspended").await, "Suspended");
+    env.create("asleep", json!({"suspend": true})).await;
+    shown(&env.not_ready("asleep", "Suspended").await, "Suspended");
 
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taken"}});
-    bed.secrets().create(&Default::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
-    bed.create("taken", json!({})).await;
-    shown(&bed.not_ready("taken", "SecretConflict").await, "Degraded");
+    env.secrets().create(&Default::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    env.create("taken", json!({})).await;
+    shown(&env.not_ready("taken", "SecretConflict").await, "Degraded");
 
-    bed.emulator.inject(unavailable(Operation::Create));
-    bed.create("unlucky", json!({})).await;
-    shown(&bed.not_ready("unlucky", "BoltzUnavailable").await, "Progressing");
+    env.emulator.inject(unavailable(Operation::Create));
+    env.create("unlucky", json!({})).await;
+    shown(&env.not_ready("unlucky", "BoltzUnavailable").await, "Progressing");
 
-    bed.emulator.inject(unavailable(Operation::Revoke));
-    bed.delete("key").await;
-    let deleting = bed.until("key", "deleting", |object| object.metadata.deletion_timestamp.is_some()).await;
+    env.emulator.inject(unavailable(Operation::Revoke));
+    env.delete("key").await;
+    let deleting = env.until("key", "deleting", |object| object.metadata.deletion_timestamp.is_some()).await;
     shown(&deleting, "Progressing");
 }

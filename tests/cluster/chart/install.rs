@@ -1,7 +1,7 @@
 //! `helm install`, `upgrade` and `uninstall` against a real API server, in both versions: what a platform team does.
 
 use super::helm::{HELMS, chart, run};
-use crate::test_env::Bed;
+use crate::test_env::TestEnv;
 use boltz_harness::{ControlPlane, ControlPlaneOptions, eventually};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{
@@ -133,17 +133,17 @@ async fn an_upgrade_brings_the_crd_along_and_an_uninstall_leaves_it() {
 /// Without a kubelet the test plays it: the pod succeeds when its Secret is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn helm_test_waits_for_a_key_and_cleans_up() {
-    let bed = Bed::new().await;
-    let namespace = &bed.namespace;
-    let accounts: Api<ServiceAccount> = Api::namespaced(bed.client.clone(), namespace);
+    let env = TestEnv::new().await;
+    let namespace = &env.namespace;
+    let accounts: Api<ServiceAccount> = Api::namespaced(env.client.clone(), namespace);
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     accounts.create(&PostParams::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
-    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(env.client.clone(), namespace);
     for helm in HELMS {
         let values = json!({
             "watchNamespaces": [namespace], "clusterName": namespace, "crds": {"install": false},
         });
-        let kubeconfig = bed.control_plane.kubeconfig("admin");
+        let kubeconfig = env.control_plane.kubeconfig("admin");
         let call = |command: Vec<String>| {
             let (values, kubeconfig) = (values.clone(), kubeconfig.clone());
             tokio::task::spawn_blocking(move || {
@@ -160,15 +160,15 @@ async fn helm_test_waits_for_a_key_and_cleans_up() {
         eventually(crate::test_env::PATIENCE, "the pod", async || pods.get(name).await.map(drop))
             .await
             .unwrap();
-        bed.ready(name).await;
-        assert!(bed.secrets().get(name).await.is_ok());
-        assert!(!bed.emulator.active_keys()[0].livemode);
+        env.ready(name).await;
+        assert!(env.secrets().get(name).await.is_ok());
+        assert!(!env.emulator.active_keys()[0].livemode);
         let status = json!({"status": {"phase": "Succeeded"}});
         pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         let said = test.await.unwrap().unwrap();
         assert!(said.contains("Succeeded"), "{said}");
-        bed.gone(name).await;
-        bed.until_active(0).await;
+        env.gone(name).await;
+        env.until_active(0).await;
         call(words(&format!("uninstall checked --namespace {namespace}"))).await.unwrap().unwrap();
     }
 }

@@ -40,8 +40,8 @@ impl Stage {
         self.0.apply(&object.to_string()).map_err(|error| error.to_string())
     }
 
-    /// Installs policies, and waits until this is refused.
-    async fn switch_on(&self, policies: Json, refused: (&str, Json)) {
+    /// Installs policies, and waits until this is refused with these words.
+    async fn switch_on(&self, policies: Json, refused: (&str, Json), words: &str) {
         let manifests = template(&json!({"policies": policies}));
         let kinds = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ResourceQuota"];
         let policies = manifests.iter().filter(|((kind, ..), _)| kinds.contains(&kind.as_str()));
@@ -57,7 +57,8 @@ impl Stage {
                     self.0.kubectl(&["delete", key[0], key[1], key[2]]).map_err(|error| error.to_string())?;
                     Err("it is not refused".to_owned())
                 }
-                Err(_) => Ok(()),
+                Err(error) if error.contains(words) => Ok(()),
+                Err(error) => Err(error),
             }
         })
         .await
@@ -80,7 +81,13 @@ impl Stage {
 async fn a_namespace_uses_only_the_workspaces_that_its_annotation_lists() {
     let stage = Stage::new().await;
     let design = json!({"workspaceID": "ws_design"});
-    stage.switch_on(json!({"workspaces": {"enabled": true}}), ("plain", design.clone())).await;
+    stage
+        .switch_on(
+            json!({"workspaces": {"enabled": true}}),
+            ("plain", design.clone()),
+            "is not allowed to use",
+        )
+        .await;
     let words = "is not allowed to use workspace ws_design; its annotation boltz.bio/allowed-workspaces";
     stage.check(&[
         ("plain", design.clone(), Some(words)),
@@ -106,8 +113,8 @@ async fn keys_expire_and_live_mode_is_for_labelled_namespaces() {
         stage.apply_key("plain", name, &json!({"mode": "test"})).unwrap();
     }
     let policies = json!({"expiry": {"enabled": true, "maxDays": 30}, "liveMode": {"enabled": true}});
-    stage.switch_on(policies.clone(), ("plain", json!({"mode": "test"}))).await;
-    stage.switch_on(policies, ("plain", json!({"expiresInDays": 30}))).await;
+    stage.switch_on(policies.clone(), ("plain", json!({"mode": "test"})), "spec.expiresInDays must").await;
+    stage.switch_on(policies, ("plain", json!({"expiresInDays": 30})), "only for namespaces").await;
     let must_expire = Some("spec.expiresInDays must be set, to at most 30");
     stage.check(&[
         ("plain", test(30), None),

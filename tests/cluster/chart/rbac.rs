@@ -1,8 +1,8 @@
-//! The chart's Roles are what the operator needs: with them its whole life goes well and nothing is refused; without any
+//! The chart's Roles are what the operator needs: with them its whole job goes well and nothing is refused; without any
 //! single one of their rights, something does not.
 
 use super::helm::{as_list, of_kind, template};
-use crate::test_env::{Bed, Make, owned, run_rows};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, run_rows};
 use boltz_harness::{AuditEvent, ControlPlane, eventually};
 use futures::FutureExt;
 use k8s_openapi::api::{coordination::v1::Lease, events::v1::Event};
@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeSet,
     panic::AssertUnwindSafe,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -68,28 +69,29 @@ fn user(name: &str) -> String {
 
 /// An operator with all of the chart's flags that touch its rights: a lease, all namespaces, the cluster's name by
 /// default. Its own objects, among those of the other operators, carry its name.
-async fn bed(control_plane: &'static ControlPlane, name: &'static str) -> Bed {
+async fn env(control_plane: &Arc<ControlPlane>, name: &'static str) -> TestEnv {
     let selector = format!("operator={name}");
+    let control_plane = Arc::clone(control_plane);
     let flags = ["--leader-elect", "true", "--lease-name", name, "--lease-namespace", "boltz-system"];
-    Bed::make(Make {
+    TestEnv::with_options(EnvOptions {
         arguments: owned(&[&flags[..], &["--label-selector", &selector]].concat()),
         without: vec!["--cluster-name", "--watch-namespaces"],
         kubeconfig: Some(Box::new(move |_| {
             control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
         })),
-        ..Make::default()
+        ..EnvOptions::default()
     })
     .await
 }
 
-/// The operator's whole life: a key is issued, used from another Secret, rotated with workloads restarted, issued again
+/// The operator's whole job: a key is issued, used from another Secret, rotated with workloads restarted, issued again
 /// when its Secret is lost, and revoked. It panics at what does not come about.
-async fn live(mut bed: Bed, name: &str, lease: bool) {
-    let client = bed.client.clone();
+async fn walk_through(mut env: TestEnv, name: &str, lease: bool) {
+    let client = env.client.clone();
     let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
     let workloads = kinds.map(|kind| {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
-        Api::<DynamicObject>::namespaced_with(client.clone(), &bed.namespace, &resource)
+        Api::<DynamicObject>::namespaced_with(client.clone(), &env.namespace, &resource)
     });
     for (kind, api) in kinds.iter().zip(&workloads) {
         let workload = json!({
@@ -106,11 +108,11 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
     }
 
     let targets = kinds.map(|kind| json!({"kind": kind, "name": "x"}));
-    bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await;
-    bed.patch("key", json!({"metadata": {"labels": {"operator": name}}})).await;
-    let first = bed.id_of("key").await;
-    bed.annotate("key", "boltz.bio/rotate", "1").await;
-    let rotated = bed
+    env.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await;
+    env.patch("key", json!({"metadata": {"labels": {"operator": name}}})).await;
+    let first = env.id_of("key").await;
+    env.annotate("key", "boltz.bio/rotate", "1").await;
+    let rotated = env
         .until("key", "rotated, and the overlap over", |object| {
             object.status.as_ref().is_some_and(|status| {
                 status.key_id.as_ref() != Some(&first) && status.previous_keys.is_empty()
@@ -118,9 +120,9 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
         })
         .await;
     let second = rotated.status.unwrap().key_id.unwrap();
-    bed.until_active(1).await;
+    env.until_active(1).await;
     for api in &workloads {
-        eventually(crate::test_env::PATIENCE, "the workload is restarted", async || {
+        eventually(PATIENCE, "the workload is restarted", async || {
             let workload = api.get("x").await.unwrap().data;
             let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
             let restarted = annotations["boltz.bio/restarted-for"] == json!(second);
@@ -130,22 +132,22 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
         .unwrap();
     }
 
-    bed.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await;
-    eventually(crate::test_env::PATIENCE, "the Secret has moved", async || {
-        let both = (bed.secrets().get_opt("key").await, bed.secrets().get_opt("moved").await);
+    env.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await;
+    eventually(PATIENCE, "the Secret has moved", async || {
+        let both = (env.secrets().get_opt("key").await, env.secrets().get_opt("moved").await);
         if matches!(both, (Ok(None), Ok(Some(_)))) { Ok(()) } else { Err("not yet") }
     })
     .await
     .unwrap();
-    bed.secrets().delete("moved", &DeleteParams::default()).await.unwrap();
-    bed.until("key", "issued again", |object| {
+    env.secrets().delete("moved", &DeleteParams::default()).await.unwrap();
+    env.until("key", "issued again", |object| {
         object.status.as_ref().is_some_and(|status| status.key_id.as_ref() != Some(&second))
     })
     .await;
-    bed.judge("key").await;
+    env.judge("key").await;
 
-    let events: Api<Event> = Api::namespaced(client.clone(), &bed.namespace);
-    eventually(crate::test_env::PATIENCE, "events", async || {
+    let events: Api<Event> = Api::namespaced(client.clone(), &env.namespace);
+    eventually(PATIENCE, "events", async || {
         let events = events.list(&ListParams::default()).await.unwrap();
         let reasons: BTreeSet<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
         let wanted = ["Rotated", "Restarted", "Revoked"];
@@ -157,10 +159,10 @@ async fn live(mut bed: Bed, name: &str, lease: bool) {
     })
     .await
     .unwrap();
-    bed.delete("key").await;
-    bed.gone("key").await;
-    bed.until_active(0).await;
-    assert_eq!(bed.operator.terminate(), Some(0));
+    env.delete("key").await;
+    env.gone("key").await;
+    env.until_active(0).await;
+    assert_eq!(env.operator.terminate(), Some(0));
     if lease {
         let leases: Api<Lease> = Api::namespaced(client, "boltz-system");
         assert_eq!(leases.get(name).await.unwrap().spec.unwrap().holder_identity, None, "it is released");
@@ -190,7 +192,7 @@ async fn the_rights_suffice_and_each_is_needed() {
     let rights = cut(&mut whole, |_| true);
     control_plane.apply(&as_list(&whole)).unwrap();
     let started = Instant::now();
-    live(bed(control_plane, "whole").await, "whole", true).await;
+    walk_through(env(&control_plane, "whole").await, "whole", true).await;
     let usual = started.elapsed();
     let events = control_plane.audit_events();
     let mut used = BTreeSet::new();
@@ -215,14 +217,27 @@ async fn the_rights_suffice_and_each_is_needed() {
     }
     assert!(variants.len() > 15, "{variants:?}");
     control_plane.apply(&as_list(&manifests)).unwrap();
+    let control_plane = &control_plane;
     let rows = variants.iter().map(|(name, missing)| {
         let row = async move {
-            // What has to fail is not waited for as long as what has to go well.
-            let patience = usual * 2 + Duration::from_secs(if missing.is_none() { 60 } else { 5 });
-            let whole_life = async { live(bed(control_plane, name).await, name, true).await };
-            let lived = tokio::time::timeout(patience, AssertUnwindSafe(whole_life).catch_unwind()).await;
-            let went_well = matches!(lived, Ok(Ok(())));
-            assert_eq!(went_well, missing.is_none(), "whether all goes well without {missing:?}");
+            let whole = async { walk_through(env(control_plane, name).await, name, true).await };
+            let whole = AssertUnwindSafe(whole).catch_unwind();
+            let Some(missing) = missing else {
+                whole.await.expect("all goes well with every right");
+                return;
+            };
+            tokio::pin!(whole);
+            let user = user(name);
+            let is_refused = is_refused(control_plane, &user, missing);
+            let went_well = tokio::select! {
+                ended = &mut whole => ended.is_ok(),
+                // What has to fail from here on is not waited for as long as what has to go well.
+                () = is_refused => {
+                    let patience = usual * 2 + Duration::from_secs(5);
+                    matches!(tokio::time::timeout(patience, whole).await, Ok(Ok(())))
+                }
+            };
+            assert!(!went_well, "all goes well without {missing:?}");
         };
         (*name, row)
     });
@@ -239,8 +254,19 @@ async fn the_rights_suffice_and_each_is_needed() {
     }
 }
 
+/// Waits until the user has asked for that and been refused.
+async fn is_refused(control_plane: &ControlPlane, user: &str, missing: &Right) {
+    let _ = eventually(2 * PATIENCE, "the refusal", async || {
+        let events = control_plane.audit_events_where(|event| event.user.username == user);
+        let mut asked = asked(&events, user);
+        if asked.any(|(right, refused)| refused && right == *missing) { Ok(()) } else { Err("none") }
+    })
+    .await;
+}
+
 /// An operator that watches its namespace only, with the rights that the chart gives to the release of that name.
-async fn namespaced(control_plane: &'static ControlPlane, name: &'static str, restarts: bool) -> Bed {
+async fn namespaced(control_plane: &Arc<ControlPlane>, name: &'static str, restarts: bool) -> TestEnv {
+    let control_plane = Arc::clone(control_plane);
     let kubeconfig = move |namespace: &str| {
         let values = json!({
             "watchNamespaces": [namespace],
@@ -251,13 +277,14 @@ async fn namespaced(control_plane: &'static ControlPlane, name: &'static str, re
         control_plane.apply(&as_list(&roles(name, &values))).unwrap();
         control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
     };
-    Bed::make(Make { kubeconfig: Some(Box::new(kubeconfig)), ..Make::default() }).await
+    TestEnv::with_options(EnvOptions { kubeconfig: Some(Box::new(kubeconfig)), ..EnvOptions::default() })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_in_the_watched_namespaces_suffice() {
     let control_plane = crate::test_env::control_plane().await;
-    live(namespaced(control_plane, "namespaced", true).await, "namespaced", false).await;
+    walk_through(namespaced(&control_plane, "namespaced", true).await, "namespaced", false).await;
     let events = control_plane.audit_events();
     for (right, refused) in asked(&events, &user("namespaced")) {
         assert!(!refused, "{right:?} is missing in the chart's Roles");
@@ -267,21 +294,21 @@ async fn roles_in_the_watched_namespaces_suffice() {
 /// A user's mistake must not hurt more than the restart: the key rotates all the same, and an event says why.
 #[tokio::test]
 async fn without_the_right_to_restart_a_rotation_goes_on_and_an_event_tells() {
-    let bed = namespaced(crate::test_env::control_plane().await, "no-restarts", false).await;
+    let env = namespaced(&crate::test_env::control_plane().await, "no-restarts", false).await;
     let target = json!({"kind": "Deployment", "name": "x"});
-    bed.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": [target]})).await;
-    let first = bed.id_of("key").await;
-    bed.annotate("key", "boltz.bio/rotate", "1").await;
-    bed.until("key", "rotated, and the overlap over", |object| {
+    env.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": [target]})).await;
+    let first = env.id_of("key").await;
+    env.annotate("key", "boltz.bio/rotate", "1").await;
+    env.until("key", "rotated, and the overlap over", |object| {
         object
             .status
             .as_ref()
             .is_some_and(|status| status.key_id.as_ref() != Some(&first) && status.previous_keys.is_empty())
     })
     .await;
-    bed.judge("key").await;
-    let events: Api<Event> = Api::namespaced(bed.client.clone(), &bed.namespace);
-    eventually(crate::test_env::PATIENCE, "an event", async || {
+    env.judge("key").await;
+    let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
+    eventually(PATIENCE, "an event", async || {
         let events = events.list(&ListParams::default()).await.unwrap();
         let notes = |event: &Event| {
             event.reason.as_deref() == Some("RestartFailed")

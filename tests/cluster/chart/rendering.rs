@@ -210,7 +210,7 @@ fn what_is_switched_off_is_not_there() {
 }
 
 /// A control plane with what the matrix names.
-async fn stage() -> &'static ControlPlane {
+async fn stage() -> std::sync::Arc<ControlPlane> {
     let control_plane = ControlPlane::shared().await.unwrap();
     control_plane.install_operator().await.unwrap();
     // The Prometheus operator's kinds, without their schemas: those of these are not checked.

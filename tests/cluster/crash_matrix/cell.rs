@@ -5,7 +5,7 @@ use super::{
     scenario::{Call, Scenario},
     user::User,
 };
-use crate::test_env::{Bed, Make, PATIENCE, record_of, value_of};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, record_of, value_of};
 use boltz_emulator::Operation;
 use boltz_harness::eventually;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -24,43 +24,43 @@ const MORE_WRITES: usize = 4;
 
 /// The number of POSTs, or what is wrong.
 pub async fn run(call: &'static Call, outcome: Outcome, user: User) -> Result<usize, String> {
-    let arguments = ["--settle-time", "3s", "--request-timeout", "800ms"];
-    let mut bed = Bed::make(Make {
+    let arguments = ["--settle-time", "6s", "--request-timeout", "1500ms"];
+    let mut env = TestEnv::with_options(EnvOptions {
         arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
         proxy: true,
-        ..Make::default()
+        ..EnvOptions::default()
     })
     .await;
-    match run_on(&mut bed, call, outcome, user).await {
+    match run_on(&mut env, call, outcome, user).await {
         Ok(posts) => Ok(posts),
-        Err(why) => Err(format!("{why}\n{}", bed.operator.process().last_lines(30))),
+        Err(why) => Err(format!("{why}\n{}", env.operator.process().last_lines(30))),
     }
 }
 
-async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome, user: User) -> Result<usize, String> {
+async fn run_on(env: &mut TestEnv, call: &Call, outcome: Outcome, user: User) -> Result<usize, String> {
     let scenario = call.scenario;
-    scenario.prepare(bed).await?;
+    scenario.prepare(env).await?;
     // A user's own value works nowhere, and a deletion revokes before the Secret goes.
     let is_over = Arc::new(AtomicBool::new(scenario == Scenario::Delete || user.breaks_the_secret()));
-    let watch = watch_delivered_keys(bed, &is_over);
-    let armed = outcome::arm(bed, call.target, outcome);
+    let watch = watch_delivered_keys(env, &is_over);
+    let armed = outcome::arm(env, call.target, outcome);
     let judged = async {
-        scenario.trigger(bed).await?;
-        armed.is_met(bed).await?;
-        user.acts(bed).await?;
-        armed.carry_out(bed)?;
+        scenario.trigger(env).await?;
+        armed.is_met(env).await?;
+        user.acts(env).await?;
+        armed.carry_out(env)?;
         if scenario == Scenario::Delete && user == User::StripsTheFinalizer {
-            return reported(bed).await;
+            return reported(env).await;
         }
         let is_recreated = user == User::DeletesAndRecreatesIt;
         let is_deleted = scenario == Scenario::Delete && !is_recreated;
         if !is_deleted {
-            user.follows_up(bed).await?;
+            user.follows_up(env).await?;
         }
         if is_deleted || user.ends_the_object() {
-            gone(bed, user).await
+            gone(env, user).await
         } else {
-            at_rest(bed, if is_recreated { Scenario::Create } else { scenario }).await
+            at_rest(env, if is_recreated { Scenario::Create } else { scenario }).await
         }
     };
     let (judged, violations) = tokio::join!(
@@ -75,12 +75,12 @@ async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome, user: User) -> Res
     if let Some(violation) = violations {
         return Err(violation);
     }
-    let posts = bed.emulator.count(Operation::Create);
+    let posts = env.emulator.count(Operation::Create);
     let most = scenario.posts() + 1 + user.posts();
     if posts > most {
         return Err(format!("{posts} POSTs, at most {most}"));
     }
-    let (writes, most) = (bed.proxy.as_ref().unwrap().writes(), scenario.writes() + MORE_WRITES);
+    let (writes, most) = (env.proxy.as_ref().unwrap().writes(), scenario.writes() + MORE_WRITES);
     if user == User::Waits && writes.len() > most {
         return Err(format!("{} writes to the API server, at most {most}: {writes:#?}", writes.len()));
     }
@@ -88,13 +88,13 @@ async fn run_on(bed: &mut Bed, call: &Call, outcome: Outcome, user: User) -> Res
 }
 
 /// The promise after the end of an object.
-async fn gone(bed: &Bed, user: User) -> Result<(), String> {
+async fn gone(env: &TestEnv, user: User) -> Result<(), String> {
     eventually(PATIENCE, "the object is gone and its keys are revoked", async || {
-        let object = bed.objects().get_opt("key").await.map_err(|error| error.to_string())?;
-        let namespaces: Api<Namespace> = Api::all(bed.client.clone());
-        let namespace = namespaces.get_opt(&bed.namespace).await.map_err(|error| error.to_string())?;
+        let object = env.objects().get_opt("key").await.map_err(|error| error.to_string())?;
+        let namespaces: Api<Namespace> = Api::all(env.client.clone());
+        let namespace = namespaces.get_opt(&env.namespace).await.map_err(|error| error.to_string())?;
         let is_gone = object.is_none() && (namespace.is_none() || user != User::DeletesTheNamespace);
-        let active = bed.active_ids().len();
+        let active = env.active_ids().len();
         if is_gone && active == 0 { Ok(()) } else { Err(format!("{active} active keys, gone: {is_gone}")) }
     })
     .await
@@ -102,11 +102,11 @@ async fn gone(bed: &Bed, user: User) -> Result<(), String> {
 
 /// What is left of an object that lost its finalizer while it was being deleted: nobody revokes by guess, so its keys
 /// are reported.
-async fn reported(bed: &Bed) -> Result<(), String> {
+async fn reported(env: &TestEnv) -> Result<(), String> {
     eventually(PATIENCE, "the keys that are left are reported", async || {
-        let object = bed.objects().get_opt("key").await.map_err(|error| error.to_string())?;
-        let line = format!("boltz_orphaned_keys {}", bed.active_ids().len());
-        let metrics = bed.operator.get("/metrics").await?;
+        let object = env.objects().get_opt("key").await.map_err(|error| error.to_string())?;
+        let line = format!("boltz_orphaned_keys {}", env.active_ids().len());
+        let metrics = env.operator.get("/metrics").await?;
         let is_reported = metrics.lines().any(|known| known == line);
         if object.is_none() && is_reported { Ok(()) } else { Err(format!("not {line}")) }
     })
@@ -114,13 +114,13 @@ async fn reported(bed: &Bed) -> Result<(), String> {
 }
 
 /// The promise at rest.
-async fn at_rest(bed: &Bed, scenario: Scenario) -> Result<(), String> {
+async fn at_rest(env: &TestEnv, scenario: Scenario) -> Result<(), String> {
     eventually(PATIENCE, "a good state at rest", async || {
-        let object = bed.objects().get("key").await.map_err(|error| error.to_string())?;
+        let object = env.objects().get("key").await.map_err(|error| error.to_string())?;
         let status = object.status.unwrap_or_default();
         let name = if scenario == Scenario::Move { "moved" } else { "key" };
         let secrets: Vec<Secret> =
-            bed.secrets().list(&Default::default()).await.map_err(|error| error.to_string())?.items;
+            env.secrets().list(&Default::default()).await.map_err(|error| error.to_string())?.items;
         let [secret] = secrets.as_slice() else { return Err(format!("{} Secrets", secrets.len())) };
         if secret.metadata.name.as_deref() != Some(name) || status.secret_name.as_deref() != Some(name) {
             return Err(format!(
@@ -129,8 +129,8 @@ async fn at_rest(bed: &Bed, scenario: Scenario) -> Result<(), String> {
             ));
         }
         let record = record_of(secret);
-        let id = bed.emulator.authenticate(&value_of(secret, &record.secret_key));
-        let active: Vec<String> = bed.active_ids().into_iter().collect();
+        let id = env.emulator.authenticate(&value_of(secret, &record.secret_key));
+        let active: Vec<String> = env.active_ids().into_iter().collect();
         let ready = status.conditions.iter().any(|condition| {
             condition.type_ == "Ready" && condition.status == "True" && condition.reason == "Issued"
         });
@@ -152,10 +152,10 @@ async fn at_rest(bed: &Bed, scenario: Scenario) -> Result<(), String> {
 
 /// The promise at any time: the value in the Secret authenticates. Answers the first violation.
 fn watch_delivered_keys(
-    bed: &Bed,
+    env: &TestEnv,
     is_over: &Arc<AtomicBool>,
 ) -> impl Future<Output = Option<String>> + use<> {
-    let (secrets, emulator, is_over) = (bed.secrets(), Arc::clone(&bed.emulator), Arc::clone(is_over));
+    let (secrets, emulator, is_over) = (env.secrets(), Arc::clone(&env.emulator), Arc::clone(is_over));
     async move {
         let mut suspect: Option<String> = None;
         while !is_over.load(Ordering::Relaxed) {

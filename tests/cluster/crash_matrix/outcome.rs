@@ -1,12 +1,12 @@
 //! How a call ends: brought about by the proxy for the API server, by the emulator for Boltz.
 
-use crate::test_env::{Bed, PATIENCE};
+use crate::test_env::{PATIENCE, TestEnv};
 use boltz_emulator::{Effect, Fault, Operation, Outcome as Answer};
 use boltz_harness::{ApiCall, ApiFault, eventually};
 use std::time::{Duration, Instant};
 
 /// Longer than the operator waits for Boltz, shorter than its window.
-const LATE: Duration = Duration::from_millis(1200);
+const LATE: Duration = Duration::from_millis(2200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -113,20 +113,20 @@ pub struct Armed {
 }
 
 /// Prepares the outcome for the next call of that kind.
-pub fn arm(bed: &Bed, target: Target, outcome: Outcome) -> Armed {
+pub fn arm(env: &TestEnv, target: Target, outcome: Outcome) -> Armed {
     let mut seen = 0;
     match target {
         Target::Api(method, resource, dry_run) => {
             let call = ApiCall::new(method.parse().unwrap(), resource);
             let call = if dry_run { call.as_dry_run() } else { call };
-            bed.proxy.as_ref().unwrap().arm(call, outcome.api_fault());
+            env.proxy.as_ref().unwrap().arm(call, outcome.api_fault());
         }
         Target::Boltz(operation, skip) => {
-            seen = bed.emulator.count(operation) + skip as usize;
+            seen = env.emulator.count(operation) + skip as usize;
             if skip > 0 {
-                bed.emulator.inject(Fault { operation: Some(operation), ..Fault::none() }.times(skip));
+                env.emulator.inject(Fault { operation: Some(operation), ..Fault::none() }.times(skip));
             }
-            bed.emulator.inject(outcome.boltz_fault(operation));
+            env.emulator.inject(outcome.boltz_fault(operation));
         }
     }
     Armed { target, outcome, seen }
@@ -134,8 +134,8 @@ pub fn arm(bed: &Bed, target: Target, outcome: Outcome) -> Armed {
 
 impl Armed {
     /// Waits until the call has met its outcome.
-    pub async fn is_met(&self, bed: &Bed) -> Result<(), String> {
-        let proxy = bed.proxy.as_ref().unwrap();
+    pub async fn is_met(&self, env: &TestEnv) -> Result<(), String> {
+        let proxy = env.proxy.as_ref().unwrap();
         match self.target {
             Target::Api(..) => {
                 if tokio::time::timeout(PATIENCE, proxy.fired()).await.is_err() {
@@ -146,26 +146,26 @@ impl Armed {
                 let is_held = self.outcome.kills();
                 let mut came: Option<Instant> = None;
                 eventually(PATIENCE, "the operator makes the call", async || {
-                    if bed.emulator.count(operation) > self.seen {
+                    if env.emulator.count(operation) > self.seen {
                         came.get_or_insert_with(Instant::now);
                     }
                     // On a busy machine the operator may have given up before we look: no weaker a test.
                     let is_seen =
-                        came.is_some_and(|at| !is_held || bed.emulator.held() > 0 || at.elapsed() > 2 * LATE);
+                        came.is_some_and(|at| !is_held || env.emulator.held() > 0 || at.elapsed() > 2 * LATE);
                     if is_seen { Ok(()) } else { Err("not yet") }
                 })
                 .await?;
                 if self.outcome == Outcome::KilledAfter {
                     // The answer arrives, and the next call to the API server does not.
                     proxy.freeze();
-                    bed.emulator.release();
+                    env.emulator.release();
                     eventually(PATIENCE, "the call is answered", async || {
-                        if bed.emulator.held() == 0 { Ok(()) } else { Err("not yet") }
+                        if env.emulator.held() == 0 { Ok(()) } else { Err("not yet") }
                     })
                     .await?;
-                    // The bytes are on their way over loopback, and nothing tells when the operator has read them. If
-                    // it has not, the cell is one of a lost answer: no weaker a test.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    // Its next call to the API server tells that the operator has read the answer. Not every answer has
+                    // one: then the cell may be one of a lost answer, which is no weaker a test.
+                    let _ = tokio::time::timeout(Duration::from_millis(500), proxy.has_frozen()).await;
                 }
             }
         }
@@ -173,12 +173,12 @@ impl Armed {
     }
 
     /// Kills and restarts the operator if that belongs to the outcome.
-    pub fn carry_out(self, bed: &mut Bed) -> Result<(), String> {
+    pub fn carry_out(self, env: &mut TestEnv) -> Result<(), String> {
         if self.outcome.kills() {
-            bed.operator.kill();
-            bed.proxy.as_ref().unwrap().clear();
-            bed.emulator.clear_faults();
-            bed.operator.restart().map_err(|error| error.to_string())?;
+            env.operator.kill();
+            env.proxy.as_ref().unwrap().clear();
+            env.emulator.clear_faults();
+            env.operator.restart().map_err(|error| error.to_string())?;
         }
         Ok(())
     }

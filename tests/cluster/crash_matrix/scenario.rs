@@ -1,7 +1,7 @@
 //! The calls that the operator makes, and how to bring it to make them.
 
 use super::outcome::Target;
-use crate::test_env::Bed;
+use crate::test_env::TestEnv;
 use boltz_emulator::{Effect, Fault, Operation, Outcome as Answer};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, api::PostParams};
@@ -82,31 +82,31 @@ pub const CALLS: [Call; 29] = [
 
 impl Scenario {
     /// Brings everything to where the call comes next but for the trigger.
-    pub async fn prepare(self, bed: &mut Bed) -> Result<(), String> {
+    pub async fn prepare(self, env: &mut TestEnv) -> Result<(), String> {
         match self {
             Self::Create => {}
-            Self::Rotate | Self::Move => ready(bed, json!({"rotation": {"overlap": "1s"}})).await?,
+            Self::Rotate | Self::Move => ready(env, json!({"rotation": {"overlap": "1s"}})).await?,
             Self::EndOfOverlap => {
-                ready(bed, json!({"rotation": {"overlap": "6s"}})).await?;
-                rotated(bed).await?;
+                ready(env, json!({"rotation": {"overlap": "6s"}})).await?;
+                rotated(env).await?;
             }
             Self::Recover => {
                 // Often enough for a test that is held up itself, and sees the first only when the operator has given up.
-                bed.emulator.inject(Fault::once(Operation::Create, Effect::Before, Answer::Hold).times(9));
-                bed.create("key", json!({"rotation": {"overlap": "1s"}})).await;
+                env.emulator.inject(Fault::once(Operation::Create, Effect::Before, Answer::Hold).times(9));
+                env.create("key", json!({"rotation": {"overlap": "1s"}})).await;
                 boltz_harness::eventually(crate::test_env::PATIENCE, "the POST is held", async || {
-                    if bed.emulator.held() > 0 { Ok(()) } else { Err("not yet") }
+                    if env.emulator.held() > 0 { Ok(()) } else { Err("not yet") }
                 })
                 .await?;
-                bed.operator.kill();
-                bed.emulator.clear_faults();
+                env.operator.kill();
+                env.emulator.clear_faults();
             }
             Self::Delete => {
-                ready(bed, json!({"rotation": {"overlap": "1h"}})).await?;
-                rotated(bed).await?;
+                ready(env, json!({"rotation": {"overlap": "1h"}})).await?;
+                rotated(env).await?;
             }
             Self::Restart => {
-                let deployments: Api<Deployment> = Api::namespaced(bed.client.clone(), &bed.namespace);
+                let deployments: Api<Deployment> = Api::namespaced(env.client.clone(), &env.namespace);
                 let deployment = serde_json::from_value(json!({
                     "metadata": {"name": "workload"},
                     "spec": {
@@ -123,22 +123,22 @@ impl Scenario {
                     .await
                     .map_err(|error| error.to_string())?;
                 let targets = json!([{"kind": "Deployment", "name": "workload"}]);
-                ready(bed, json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await?;
+                ready(env, json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await?;
             }
         }
         Ok(())
     }
 
     /// Makes the operator act.
-    pub async fn trigger(self, bed: &mut Bed) -> Result<(), String> {
+    pub async fn trigger(self, env: &mut TestEnv) -> Result<(), String> {
         match self {
-            Self::Create => drop(bed.create("key", json!({"rotation": {"overlap": "1s"}})).await),
-            Self::Rotate | Self::Restart => bed.annotate("key", "boltz.bio/rotate", "1").await,
+            Self::Create => drop(env.create("key", json!({"rotation": {"overlap": "1s"}})).await),
+            Self::Rotate | Self::Restart => env.annotate("key", "boltz.bio/rotate", "1").await,
             // Time does it.
             Self::EndOfOverlap => {}
-            Self::Recover => bed.operator.restart().map_err(|error| error.to_string())?,
-            Self::Delete => bed.delete("key").await,
-            Self::Move => drop(bed.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await),
+            Self::Recover => env.operator.restart().map_err(|error| error.to_string())?,
+            Self::Delete => env.delete("key").await,
+            Self::Move => drop(env.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await),
         }
         Ok(())
     }
@@ -168,15 +168,15 @@ impl Scenario {
     }
 }
 
-async fn ready(bed: &Bed, spec: serde_json::Value) -> Result<(), String> {
-    bed.create("key", spec).await;
-    bed.ready("key").await;
+async fn ready(env: &TestEnv, spec: serde_json::Value) -> Result<(), String> {
+    env.create("key", spec).await;
+    env.ready("key").await;
     Ok(())
 }
 
-async fn rotated(bed: &Bed) -> Result<(), String> {
-    bed.annotate("key", "boltz.bio/rotate", "1").await;
-    bed.until("key", "rotated", |object| {
+async fn rotated(env: &TestEnv) -> Result<(), String> {
+    env.annotate("key", "boltz.bio/rotate", "1").await;
+    env.until("key", "rotated", |object| {
         object.status.as_ref().is_some_and(|status| status.rotations == Some(1))
     })
     .await;

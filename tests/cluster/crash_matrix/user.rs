@@ -1,6 +1,6 @@
 //! What users do while the operator is in trouble.
 
-use crate::test_env::{Bed, PATIENCE};
+use crate::test_env::{PATIENCE, TestEnv};
 use boltz_harness::eventually;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
@@ -72,60 +72,60 @@ impl User {
     }
 
     /// Before the operator is back.
-    pub async fn acts(self, bed: &Bed) -> Result<(), String> {
+    pub async fn acts(self, env: &TestEnv) -> Result<(), String> {
         match self {
             Self::Waits => {}
             Self::DeletesIt | Self::DeletesAndRecreatesIt => {
-                unless_gone(bed.objects().delete("key", &DeleteParams::default()).await)?;
+                unless_gone(env.objects().delete("key", &DeleteParams::default()).await)?;
             }
             Self::DeletesTheSecret => {
-                for secret in secrets(bed).await? {
+                for secret in secrets(env).await? {
                     // The operator may have been faster.
-                    let _ = bed.secrets().delete(&secret.name_any(), &DeleteParams::default()).await;
+                    let _ = env.secrets().delete(&secret.name_any(), &DeleteParams::default()).await;
                 }
             }
             Self::EditsTheSecret => {
-                for secret in secrets(bed).await? {
+                for secret in secrets(env).await? {
                     let edit = Patch::Merge(json!({"stringData": {"BOLTZ_API_KEY": "edited"}}));
-                    let _ = bed.secrets().patch(&secret.name_any(), &PatchParams::default(), &edit).await;
+                    let _ = env.secrets().patch(&secret.name_any(), &PatchParams::default(), &edit).await;
                 }
             }
-            Self::EditsTheSpec => patch(bed, json!({"spec": {"allowedIPs": ["192.0.2.9"]}})).await?,
+            Self::EditsTheSpec => patch(env, json!({"spec": {"allowedIPs": ["192.0.2.9"]}})).await?,
             Self::AsksForARotation => {
-                patch(bed, json!({"metadata": {"annotations": {"boltz.bio/rotate": "again"}}})).await?;
+                patch(env, json!({"metadata": {"annotations": {"boltz.bio/rotate": "again"}}})).await?;
             }
             Self::DeletesTheNamespace => {
-                let namespaces: Api<Namespace> = Api::all(bed.client.clone());
-                let deleted = namespaces.delete(&bed.namespace, &DeleteParams::default()).await;
+                let namespaces: Api<Namespace> = Api::all(env.client.clone());
+                let deleted = namespaces.delete(&env.namespace, &DeleteParams::default()).await;
                 deleted.map_err(|error| error.to_string())?;
             }
-            Self::StripsTheFinalizer => patch(bed, json!({"metadata": {"finalizers": null}})).await?,
-            Self::Suspends => patch(bed, json!({"spec": {"suspend": true}})).await?,
+            Self::StripsTheFinalizer => patch(env, json!({"metadata": {"finalizers": null}})).await?,
+            Self::Suspends => patch(env, json!({"spec": {"suspend": true}})).await?,
         }
         Ok(())
     }
 
     /// Once the operator is back.
-    pub async fn follows_up(self, bed: &Bed) -> Result<(), String> {
+    pub async fn follows_up(self, env: &TestEnv) -> Result<(), String> {
         match self {
             Self::DeletesAndRecreatesIt => {
                 eventually(PATIENCE, "the first object is gone", async || {
-                    match bed.objects().get_opt("key").await {
+                    match env.objects().get_opt("key").await {
                         Ok(None) => Ok(()),
                         Ok(Some(_)) => Err("it is there".to_owned()),
                         Err(error) => Err(error.to_string()),
                     }
                 })
                 .await?;
-                bed.create("key", json!({"rotation": {"overlap": "1s"}})).await;
+                env.create("key", json!({"rotation": {"overlap": "1s"}})).await;
             }
             Self::Suspends => {
-                bed.until("key", "it is seen to be suspended", |object| {
+                env.until("key", "it is seen to be suspended", |object| {
                     let status = object.status.as_ref();
                     status.and_then(|status| status.observed_generation) == object.metadata.generation
                 })
                 .await;
-                bed.patch("key", json!({"spec": {"suspend": false}})).await;
+                env.patch("key", json!({"spec": {"suspend": false}})).await;
             }
             _ => {}
         }
@@ -133,8 +133,8 @@ impl User {
     }
 }
 
-async fn patch(bed: &Bed, patch: serde_json::Value) -> Result<(), String> {
-    unless_gone(bed.objects().patch("key", &PatchParams::default(), &Patch::Merge(patch)).await)
+async fn patch(env: &TestEnv, patch: serde_json::Value) -> Result<(), String> {
+    unless_gone(env.objects().patch("key", &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
 /// Where the call deletes the object, it may be gone before the user comes.
@@ -145,7 +145,7 @@ fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<(), String> {
     }
 }
 
-async fn secrets(bed: &Bed) -> Result<Vec<Secret>, String> {
-    let list = bed.secrets().list(&ListParams::default()).await;
+async fn secrets(env: &TestEnv) -> Result<Vec<Secret>, String> {
+    let list = env.secrets().list(&ListParams::default()).await;
     list.map(|list| list.items).map_err(|error| error.to_string())
 }

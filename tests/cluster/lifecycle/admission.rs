@@ -1,6 +1,6 @@
 //! What the API server refuses before the operator sees it, by the CRD's own rules.
 
-use crate::test_env::Bed;
+use crate::test_env::TestEnv;
 use boltz_operator::api::BoltzApiKey;
 use kube::{
     api::{DynamicObject, PostParams},
@@ -18,10 +18,10 @@ fn the_committed_crd_is_the_generated_one() {
 
 #[tokio::test]
 async fn invalid_specs_are_refused_with_field_and_reason() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let resource = ApiResource::erase::<BoltzApiKey>(&());
     let api: kube::Api<DynamicObject> =
-        kube::Api::namespaced_with(bed.client.clone(), &bed.namespace, &resource);
+        kube::Api::namespaced_with(env.client.clone(), &env.namespace, &resource);
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let create = async |spec: &Json| {
         let object = serde_json::from_value(json!({

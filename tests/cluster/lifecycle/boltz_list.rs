@@ -1,16 +1,16 @@
 //! Boltz's list of keys: it lags, has pages and shows keys of others.
 
-use crate::test_env::{Bed, Make, run_rows};
+use crate::test_env::{EnvOptions, TestEnv, run_rows};
 use boltz_emulator::{Effect, Fault, Operation, Outcome, Settings};
 use kube::api::DeleteParams;
 use serde_json::json;
 use std::{collections::VecDeque, time::Duration};
 
-/// The lags of 5 s and 60 s with a settle time of 2 min, for the bed's of 2 s.
-const SHORT_LAG: u64 = 83;
-const LONG_LAG: u64 = 1000;
+/// The lags of 5 s and 60 s with a settle time of 2 min, for the tests' of 8 s.
+const SHORT_LAG: u64 = 333;
+const LONG_LAG: u64 = 4000;
 /// Cells that run side by side: they mostly wait.
-const SIDE_BY_SIDE: usize = 3;
+const SIDE_BY_SIDE: usize = 7;
 
 /// A name, the lag in milliseconds, the keys on a page, whether the newest comes first, whether inactive ones show.
 type Row = (&'static str, u64, usize, bool, bool);
@@ -40,29 +40,29 @@ async fn cell(&(_, lag, page_size, newest_first, list_inactive): &Row) {
         latency_milliseconds: 10,
         ..Settings::default()
     };
-    let bed = Bed::make(Make { settings, ..Make::default() }).await;
-    bed.create("key", json!({"rotation": {"overlap": "1s"}})).await;
-    bed.create("ended", json!({})).await;
-    bed.ready("key").await;
-    let uid = bed.ready("ended").await.metadata.uid.unwrap();
+    let env = TestEnv::with_options(EnvOptions { settings, ..EnvOptions::default() }).await;
+    env.create("key", json!({"rotation": {"overlap": "1s"}})).await;
+    env.create("ended", json!({})).await;
+    env.ready("key").await;
+    let uid = env.ready("ended").await.metadata.uid.unwrap();
     let mark: String = uid.replace('-', "").chars().take(16).collect();
     let others: Vec<String> = [
         "laptop".to_owned(),
         // The object's own mark, of another cluster; and what only looks like one of ours.
         format!("prod/ended bo.other.{mark}.0123456789ab"),
-        format!("prod/ended bo.{}x.{mark}.0123456789ab", bed.namespace),
-        format!("bo.{}.{mark}", bed.namespace),
-        format!("bo.{}.{mark}.0123456789ab (copy)", bed.namespace),
+        format!("prod/ended bo.{}x.{mark}.0123456789ab", env.namespace),
+        format!("bo.{}.{mark}", env.namespace),
+        format!("bo.{}.{mark}.0123456789ab (copy)", env.namespace),
     ]
     .iter()
-    .map(|name| bed.emulator.create_foreign(name).unwrap())
+    .map(|name| env.emulator.create_foreign(name).unwrap())
     .collect();
     tokio::select! {
-        () = come_and_go(&bed) => {}
-        () = acts(&bed) => {}
+        () = come_and_go(&env) => {}
+        () = acts(&env) => {}
     }
     // Those of the last moment stay.
-    let strangers: Vec<String> = bed
+    let strangers: Vec<String> = env
         .emulator
         .active_keys()
         .into_iter()
@@ -71,35 +71,35 @@ async fn cell(&(_, lag, page_size, newest_first, list_inactive): &Row) {
         .chain(others)
         .collect();
     let strangers: Vec<&str> = strangers.iter().map(String::as_str).collect();
-    bed.judge_all(&["key"], &strangers).await;
-    bed.passes(2).await;
-    bed.judge_all(&["key"], &strangers).await;
-    let revoked = bed.revoked_ids();
-    for key in bed.emulator.keys().iter().filter(|key| revoked.contains(&key.id)) {
+    env.judge_all(&["key"], &strangers).await;
+    env.passes(2).await;
+    env.judge_all(&["key"], &strangers).await;
+    let revoked = env.revoked_ids();
+    for key in env.emulator.keys().iter().filter(|key| revoked.contains(&key.id)) {
         assert!(!strangers.contains(&key.id.as_str()), "{} was revoked", key.name);
     }
     // Two first keys, two rotations and a new Secret; an answer was lost on purpose.
-    assert!(bed.unanswered() > 0);
-    assert_eq!(bed.emulator.count(Operation::Create), 5 + bed.unanswered());
+    assert!(env.unanswered() > 0);
+    assert_eq!(env.emulator.count(Operation::Create), 5 + env.unanswered());
 }
 
 /// What users do, and an answer that is lost.
-async fn acts(bed: &Bed) {
-    let first = bed.id_of("key").await;
-    bed.annotate("key", "boltz.bio/rotate", "1").await;
-    let second = replaced(bed, &first).await;
+async fn acts(env: &TestEnv) {
+    let first = env.id_of("key").await;
+    env.annotate("key", "boltz.bio/rotate", "1").await;
+    let second = replaced(env, &first).await;
     // The key of this POST is found in the list only, once that shows it.
-    bed.emulator.inject(Fault::once(Operation::Create, Effect::Before, Outcome::Cut));
-    bed.annotate("key", "boltz.bio/rotate", "2").await;
-    let third = replaced(bed, &second).await;
-    bed.secrets().delete("key", &DeleteParams::default()).await.unwrap();
-    replaced(bed, &third).await;
-    bed.delete("ended").await;
-    bed.gone("ended").await;
+    env.emulator.inject(Fault::once(Operation::Create, Effect::Before, Outcome::Cut));
+    env.annotate("key", "boltz.bio/rotate", "2").await;
+    let third = replaced(env, &second).await;
+    env.secrets().delete("key", &DeleteParams::default()).await.unwrap();
+    replaced(env, &third).await;
+    env.delete("ended").await;
+    env.gone("ended").await;
 }
 
-async fn replaced(bed: &Bed, old: &str) -> String {
-    let object = bed
+async fn replaced(env: &TestEnv, old: &str) -> String {
+    let object = env
         .until("key", "another key", |object| {
             object.status.as_ref().is_some_and(|status| status.key_id.as_deref().is_some_and(|id| id != old))
         })
@@ -108,16 +108,16 @@ async fn replaced(bed: &Bed, old: &str) -> String {
 }
 
 /// With every page that is asked for a key of somebody else comes and an older one goes: rows move between pages.
-async fn come_and_go(bed: &Bed) {
+async fn come_and_go(env: &TestEnv) {
     let mut seen = 0;
     let mut ids = VecDeque::new();
     loop {
-        let pages = bed.emulator.count(Operation::List);
+        let pages = env.emulator.count(Operation::List);
         if pages > seen {
             seen = pages;
-            ids.extend(bed.emulator.create_foreign("a person's"));
+            ids.extend(env.emulator.create_foreign("a person's"));
             if ids.len() > 4 {
-                bed.emulator.deactivate(&ids.pop_front().unwrap());
+                env.emulator.deactivate(&ids.pop_front().unwrap());
             }
         }
         tokio::time::sleep(Duration::from_millis(3)).await;

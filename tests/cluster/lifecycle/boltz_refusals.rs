@@ -5,7 +5,7 @@ use crate::{
         PROMPT, TOLD, Verdict, is_revoked, is_well, neighbour_is_served, quiet, right_keys_live, says,
         warning_says, with_neighbour,
     },
-    test_env::{Bed, is, run_rows},
+    test_env::{TestEnv, is, run_rows},
 };
 use boltz_emulator::{Effect, Fault, Operation, Outcome, StandingFault};
 use jiff::Timestamp;
@@ -60,56 +60,56 @@ async fn a_key_that_was_refused_once_comes() {
 
 async fn refused_once(row: &'static str, status: u16, again: Again) {
     let mut verdict = Verdict::new(row);
-    let mut bed = Bed::new().await;
-    bed.create("rotating", json!({"rotation": {"overlap": "1s"}})).await;
-    let old = bed.id_of("rotating").await;
+    let mut env = TestEnv::new().await;
+    env.create("rotating", json!({"rotation": {"overlap": "1s"}})).await;
+    let old = env.id_of("rotating").await;
     // One that has a key, and one that has none.
-    bed.emulator
+    env.emulator
         .stand("refused", StandingFault::of(Fault::once(Operation::Create, Effect::None, refusal(status))));
-    bed.create("new", json!({})).await;
-    bed.annotate("rotating", "boltz.bio/rotate", "first").await;
-    bed.wait("both were refused", || {
-        let count = bed.emulator.count(Operation::Create);
+    env.create("new", json!({})).await;
+    env.annotate("rotating", "boltz.bio/rotate", "first").await;
+    env.wait("both were refused", || {
+        let count = env.emulator.count(Operation::Create);
         if count >= 3 { Ok(()) } else { Err(format!("{count}")) }
     })
     .await;
     verdict
         .within(PROMPT, "a condition says it in Boltz's words, and when it is tried again", async || {
-            says(&bed.get("new").await, "these are the words of Boltz", &[])
+            says(&env.get("new").await, "these are the words of Boltz", &[])
         })
         .await;
-    let rotating = bed.get("rotating").await;
+    let rotating = env.get("rotating").await;
     verdict.that(
         "a working key stays Ready",
         if is(&rotating, "Ready") { Ok(String::new()) } else { Err(String::new()) },
     );
-    verdict.at_most("keys asked for so far", 7, bed.emulator.count(Operation::Create), "");
-    bed.emulator.lift("refused");
-    let before = bed.emulator.count(Operation::Create);
+    verdict.at_most("keys asked for so far", 7, env.emulator.count(Operation::Create), "");
+    env.emulator.lift("refused");
+    let before = env.emulator.count(Operation::Create);
     if matches!(status, 400 | 422) {
         // Nothing has changed: there is no hurry. Once for each object is well.
-        bed.passes(3).await;
-        verdict.at_most("keys asked for by itself", 2, bed.emulator.count(Operation::Create) - before, "");
+        env.passes(3).await;
+        verdict.at_most("keys asked for by itself", 2, env.emulator.count(Operation::Create) - before, "");
     }
     let wait = match again {
         Again::By(wait) => wait,
         Again::Patch(patch) => {
             for name in ["new", "rotating"] {
-                bed.patch(name, patch.clone()).await;
+                env.patch(name, patch.clone()).await;
             }
             PROMPT
         }
         Again::Restart(wait) => {
-            bed.operator.terminate();
-            bed.operator.restart().unwrap();
-            bed.operator.wait_ready().await.unwrap();
+            env.operator.terminate();
+            env.operator.restart().unwrap();
+            env.operator.wait_ready().await.unwrap();
             wait
         }
     };
-    verdict.within(wait, "the first key comes", async || is_well(&bed.get("new").await)).await;
+    verdict.within(wait, "the first key comes", async || is_well(&env.get("new").await)).await;
     verdict
         .within(wait, "the other key comes", async || {
-            let object = bed.get("rotating").await;
+            let object = env.get("rotating").await;
             is_well(&object)?;
             let key_id = object.status.unwrap_or_default().key_id;
             if key_id.as_ref() == Some(&old) { Err("the old one is still there".to_owned()) } else { Ok(()) }
@@ -117,7 +117,7 @@ async fn refused_once(row: &'static str, status: u16, again: Again) {
         .await;
     verdict
         .within(Duration::from_secs(15), "the right keys live", async || {
-            right_keys_live(&bed, &["new", "rotating"], &None).await
+            right_keys_live(&env, &["new", "rotating"], &None).await
         })
         .await;
     verdict.end();
@@ -133,34 +133,34 @@ async fn a_workspace_that_is_refused_for_a_while_costs_few_calls_and_holds_up_no
 
 async fn refused_workspace(row: &'static str, status: u16) {
     let mut verdict = Verdict::new(row);
-    let mut bed = Bed::new().await;
-    with_neighbour(&mut bed).await;
+    let mut env = TestEnv::new().await;
+    with_neighbour(&mut env).await;
     let refused = StandingFault::of(Fault::once(Operation::Create, Effect::None, refusal(status)));
-    bed.emulator.stand("refused", refused.in_workspace("ws_refused"));
+    env.emulator.stand("refused", refused.in_workspace("ws_refused"));
     let since = Timestamp::now();
-    bed.create("new", json!({"workspaceID": "ws_refused"})).await;
-    bed.until("new", "refused", |object| {
+    env.create("new", json!({"workspaceID": "ws_refused"})).await;
+    env.until("new", "refused", |object| {
         says(object, "these are the words of Boltz", &[]).is_ok() || is(object, "Stalled")
     })
     .await;
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     verdict
         .within(TOLD, "a condition says it in Boltz's words, and when it is tried again", async || {
-            says(&bed.get("new").await, "these are the words of Boltz", &[])
+            says(&env.get("new").await, "these are the words of Boltz", &[])
         })
         .await;
-    quiet(&bed, &mut verdict, since, &["new"], 1).await;
-    let asked = bed.emulator.requests().into_iter().filter(|request| {
-        request.operation == Operation::Create && request.subject.starts_with(&format!("{}/", bed.namespace))
+    quiet(&env, &mut verdict, since, &["new"], 1).await;
+    let asked = env.emulator.requests().into_iter().filter(|request| {
+        request.operation == Operation::Create && request.subject.starts_with(&format!("{}/", env.namespace))
     });
     // With waits from 1 s, doubling: 1, 2, 4, 8, 16.
     verdict.at_most("keys asked for in 40 s", 8, asked.count(), "");
-    bed.emulator.lift("refused");
-    bed.annotate("new", "boltz.bio/retry", "1").await;
-    verdict.within(PROMPT, "all is well at once when touched", async || is_well(&bed.get("new").await)).await;
+    env.emulator.lift("refused");
+    env.annotate("new", "boltz.bio/retry", "1").await;
+    verdict.within(PROMPT, "all is well at once when touched", async || is_well(&env.get("new").await)).await;
     verdict
         .within(Duration::from_secs(10), "the right keys live", async || {
-            right_keys_live(&bed, &["new"], &beside).await
+            right_keys_live(&env, &["new"], &beside).await
         })
         .await;
     verdict.end();
@@ -187,23 +187,23 @@ async fn revocations_that_are_refused_for_a_while_are_said_and_done_in_the_end()
 
 async fn unrevoked(row: &'static str, outcome: Outcome) {
     let mut verdict = Verdict::new(row);
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let mut old = Vec::new();
     for name in ["leaked", "rotated", "going", "gone"] {
-        bed.create(name, json!({"rotation": {"overlap": "2s"}})).await;
-        old.push(bed.id_of(name).await);
+        env.create(name, json!({"rotation": {"overlap": "2s"}})).await;
+        old.push(env.id_of(name).await);
     }
-    bed.passes(2).await;
-    bed.emulator.stand("refused", StandingFault::of(Fault::once(Operation::Revoke, Effect::None, outcome)));
-    bed.annotate("leaked", "boltz.bio/rotate-now", "1").await;
-    bed.annotate("rotated", "boltz.bio/rotate", "1").await;
+    env.passes(2).await;
+    env.emulator.stand("refused", StandingFault::of(Fault::once(Operation::Revoke, Effect::None, outcome)));
+    env.annotate("leaked", "boltz.bio/rotate-now", "1").await;
+    env.annotate("rotated", "boltz.bio/rotate", "1").await;
     for name in ["going", "gone"] {
-        bed.delete(name).await;
+        env.delete(name).await;
     }
     let since = std::time::Instant::now();
     verdict
         .within(Duration::from_secs(10), "every revocation is tried", async || {
-            let asked = bed.revoked_ids();
+            let asked = env.revoked_ids();
             if old.iter().all(|id| asked.contains(id)) {
                 Ok(())
             } else {
@@ -213,29 +213,29 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
         .await;
     verdict
         .within(PROMPT, "a condition names the leaked key, and that it is tried again", async || {
-            says(&bed.get("leaked").await, &old[0], &[])
+            says(&env.get("leaked").await, &old[0], &[])
         })
         .await;
     verdict
         .within(PROMPT, "so does one of the object that is deleted", async || {
-            match bed.objects().get_opt("going").await {
+            match env.objects().get_opt("going").await {
                 Ok(Some(object)) => says(&object, &old[2], &[]),
                 other => Err(format!("{:?}", other.map(|_| "it is gone"))),
             }
         })
         .await;
     let gauge =
-        format!(r#"boltz_apikey_revocation_blocked{{namespace="{}",name="leaked"}} 1"#, bed.namespace);
+        format!(r#"boltz_apikey_revocation_blocked{{namespace="{}",name="leaked"}} 1"#, env.namespace);
     verdict
         .within(PROMPT, "the gauge says it", async || {
-            let metrics = bed.operator.get("/metrics").await?;
+            let metrics = env.operator.get("/metrics").await?;
             if metrics.lines().any(|line| line == gauge) { Ok(()) } else { Err("no such line".to_owned()) }
         })
         .await;
     verdict
-        .within(PROMPT, "a warning among the events says it", async || warning_says(&bed, &old[0]).await)
+        .within(PROMPT, "a warning among the events says it", async || warning_says(&env, &old[0]).await)
         .await;
-    let leaked = bed.get("leaked").await;
+    let leaked = env.get("leaked").await;
     verdict.that(
         "the new key is Ready",
         if is(&leaked, "Ready") { Ok(String::new()) } else { Err(String::new()) },
@@ -243,7 +243,7 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
     // As long as the gateway of the report was wrong.
     tokio::time::sleep(Duration::from_secs(12).saturating_sub(since.elapsed())).await;
     for name in ["going", "gone"] {
-        let held = match bed.objects().get_opt(name).await {
+        let held = match env.objects().get_opt(name).await {
             Ok(Some(object)) if object.finalizers().iter().any(|one| one == "boltz.bio/revoke-keys") => {
                 Ok(String::new())
             }
@@ -253,17 +253,17 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
         };
         verdict.that(&format!("{name} keeps its finalizer until then"), held);
     }
-    let tried = bed.emulator.count(Operation::Revoke);
+    let tried = env.emulator.count(Operation::Revoke);
     // 1, 2, 4 and 8 s between them, for each of four.
     verdict.at_most("revocations tried in 12 s", 4 * 8, tried, "");
 
-    bed.emulator.lift("refused");
+    env.emulator.lift("refused");
     for id in &old {
-        verdict.within(Duration::from_secs(30), &format!("{id} dies"), async || is_revoked(&bed, id)).await;
+        verdict.within(Duration::from_secs(30), &format!("{id} dies"), async || is_revoked(&env, id)).await;
     }
     for name in ["going", "gone"] {
         verdict
-            .within(PROMPT, &format!("{name} is gone"), async || match bed.objects().get_opt(name).await {
+            .within(PROMPT, &format!("{name} is gone"), async || match env.objects().get_opt(name).await {
                 Ok(None) => Ok(()),
                 other => Err(format!("{:?}", other.map(|object| object.map(|object| object.status)))),
             })
@@ -271,11 +271,11 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
     }
     verdict
         .within(Duration::from_secs(10), "the right keys live", async || {
-            right_keys_live(&bed, &["leaked", "rotated"], &None).await
+            right_keys_live(&env, &["leaked", "rotated"], &None).await
         })
         .await;
     for name in ["leaked", "rotated"] {
-        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&env.get(name).await)).await;
     }
     verdict.end();
 }
@@ -283,14 +283,14 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
 /// A 404 that is true: the key is gone at Boltz, and the list agrees. Nobody waits for it for ever.
 #[tokio::test]
 async fn a_key_that_is_gone_at_boltz_holds_nobody() {
-    let bed = Bed::new().await;
-    bed.create("going", json!({"rotation": {"overlap": "24h"}})).await;
-    let old = bed.id_of("going").await;
-    bed.annotate("going", "boltz.bio/rotate", "1").await;
-    bed.until_active(2).await;
-    bed.emulator.stand("gone", StandingFault::status(Operation::Revoke, 404).about(&old));
-    bed.emulator.deactivate(&old);
-    bed.delete("going").await;
-    bed.gone("going").await;
-    assert!(bed.active_ids().is_empty());
+    let env = TestEnv::new().await;
+    env.create("going", json!({"rotation": {"overlap": "24h"}})).await;
+    let old = env.id_of("going").await;
+    env.annotate("going", "boltz.bio/rotate", "1").await;
+    env.until_active(2).await;
+    env.emulator.stand("gone", StandingFault::status(Operation::Revoke, 404).about(&old));
+    env.emulator.deactivate(&old);
+    env.delete("going").await;
+    env.gone("going").await;
+    assert!(env.active_ids().is_empty());
 }

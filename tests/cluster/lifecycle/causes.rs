@@ -1,6 +1,6 @@
 //! Real causes of faults that stay, and what is asked of the operator while they do.
 
-use crate::test_env::{Bed, PATIENCE, condition, create_namespace, is, observed};
+use crate::test_env::{PATIENCE, TestEnv, condition, create_namespace, is, observed};
 use boltz_harness::{AuditEvent, OperatorProcess, eventually};
 use boltz_operator::api::BoltzApiKey;
 use jiff::Timestamp;
@@ -96,23 +96,23 @@ pub async fn took(
         .map_err(|seen| seen.chars().take(700).collect())
 }
 
-/// The namespace beside the bed's, served by the same operator.
-pub fn neighbour(bed: &Bed) -> String {
-    format!("{}-beside", bed.namespace)
+/// The namespace beside the env's, served by the same operator.
+pub fn neighbour(env: &TestEnv) -> String {
+    format!("{}-beside", env.namespace)
 }
 
 /// Namespaces for the operator's flag.
-pub async fn with_neighbour(bed: &mut Bed) {
-    let beside = neighbour(bed);
-    create_namespace(&bed.client, &beside).await;
-    let both = format!("{},{beside}", bed.namespace);
-    bed.operator.kill();
-    bed.operator = bed.another(&["--watch-namespaces", &both]).await;
+pub async fn with_neighbour(env: &mut TestEnv) {
+    let beside = neighbour(env);
+    create_namespace(&env.client, &beside).await;
+    let both = format!("{},{beside}", env.namespace);
+    env.operator.kill();
+    env.operator = env.another(&["--watch-namespaces", &both]).await;
 }
 
 /// A new object in the other namespace gets its key at once. Answers the key's id.
-pub async fn neighbour_is_served(bed: &Bed, verdict: &mut Verdict) -> Option<String> {
-    let objects: Api<BoltzApiKey> = Api::namespaced(bed.client.clone(), &neighbour(bed));
+pub async fn neighbour_is_served(env: &TestEnv, verdict: &mut Verdict) -> Option<String> {
+    let objects: Api<BoltzApiKey> = Api::namespaced(env.client.clone(), &neighbour(env));
     let object = serde_json::from_value(json!({
         "apiVersion": "boltz.bio/v1alpha1", "kind": "BoltzApiKey", "metadata": {"name": "beside"}, "spec": {},
     }))
@@ -128,16 +128,16 @@ pub async fn neighbour_is_served(bed: &Bed, verdict: &mut Verdict) -> Option<Str
     object.status.unwrap_or_default().key_id
 }
 
-/// The operator's calls in the bed's namespace in that time; events, leases and watches aside. Dry runs and reads count.
-pub fn calls(bed: &Bed, from: Timestamp, to: Timestamp) -> Vec<AuditEvent> {
+/// The operator's calls in the env's namespace in that time; events, leases and watches aside. Dry runs and reads count.
+pub fn calls(env: &TestEnv, from: Timestamp, to: Timestamp) -> Vec<AuditEvent> {
     let is_ours = |event: &AuditEvent| {
         event.user.username.starts_with("system:serviceaccount:boltz-system:")
-            && event.object_ref.namespace == bed.namespace
+            && event.object_ref.namespace == env.namespace
             && !matches!(event.object_ref.resource.as_str(), "events" | "leases")
             && !matches!(event.verb.as_str(), "watch" | "list")
             && (from..to).contains(&event.received)
     };
-    bed.control_plane.audit_events().into_iter().filter(is_ours).collect()
+    env.control_plane.audit_events().into_iter().filter(is_ours).collect()
 }
 
 /// How long it is until then, and no less than a moment.
@@ -147,10 +147,10 @@ pub fn time_to(time: Timestamp) -> Duration {
 
 /// Waits for the end of the quiet time after `since`, then counts the calls about each object. A create does not say its
 /// name in the log: it counts for each of the `waiting` objects alike.
-pub async fn quiet(bed: &Bed, verdict: &mut Verdict, since: Timestamp, names: &[&str], waiting: usize) {
+pub async fn quiet(env: &TestEnv, verdict: &mut Verdict, since: Timestamp, names: &[&str], waiting: usize) {
     let end = since + QUIET_UNTIL;
     tokio::time::sleep(time_to(end)).await;
-    let calls = calls(bed, since + QUIET_FROM, end);
+    let calls = calls(env, since + QUIET_FROM, end);
     let unnamed = calls.iter().filter(|call| call.object_ref.name.is_empty()).count();
     for name in names {
         let about = calls.iter().filter(|call| call.object_ref.name == *name).count();
@@ -227,14 +227,14 @@ pub fn is_well(object: &BoltzApiKey) -> Result<(), String> {
 }
 
 /// Not Ready, in status and in the metrics.
-pub async fn is_down(bed: &Bed, name: &str) -> Result<(), String> {
-    let object = bed.objects().get(name).await.map_err(|error| error.to_string())?;
+pub async fn is_down(env: &TestEnv, name: &str) -> Result<(), String> {
+    let object = env.objects().get(name).await.map_err(|error| error.to_string())?;
     let ready = condition(&object, "Ready").map(|condition| condition.status.clone());
     if ready.as_deref() != Some("False") {
         return Err(format!("Ready is {ready:?}"));
     }
-    let line = format!(r#"boltz_apikey_ready{{namespace="{}",name="{name}"}} 0"#, bed.namespace);
-    let metrics = bed.operator.get("/metrics").await?;
+    let line = format!(r#"boltz_apikey_ready{{namespace="{}",name="{name}"}} 0"#, env.namespace);
+    let metrics = env.operator.get("/metrics").await?;
     if metrics.lines().any(|known| known == line) {
         return Ok(());
     }
@@ -243,20 +243,20 @@ pub async fn is_down(bed: &Bed, name: &str) -> Result<(), String> {
 }
 
 /// The key authenticates no more.
-pub fn is_revoked(bed: &Bed, id: &str) -> Result<(), String> {
-    is_revoked_by(bed, id, Timestamp::MAX)
+pub fn is_revoked(env: &TestEnv, id: &str) -> Result<(), String> {
+    is_revoked_by(env, id, Timestamp::MAX)
 }
 
 /// The same, since that time at the latest.
-pub fn is_revoked_by(bed: &Bed, id: &str, latest: Timestamp) -> Result<(), String> {
-    match bed.emulator.key(id).and_then(|key| key.revoked_at) {
+pub fn is_revoked_by(env: &TestEnv, id: &str, latest: Timestamp) -> Result<(), String> {
+    match env.emulator.key(id).and_then(|key| key.revoked_at) {
         Some(at) if at <= latest => Ok(()),
         Some(at) => Err(format!("{id} was revoked {:.1} late", at.duration_since(latest))),
         None => Err(format!("{id} lives")),
     }
 }
 
-/// Somebody's objects of the cluster that stand in the operator's way. Each is named after the bed's namespace, and
+/// Somebody's objects of the cluster that stand in the operator's way. Each is named after the env's namespace, and
 /// meets only what the operator does there.
 pub struct Obstacle {
     objects: Vec<(Api<DynamicObject>, String)>,
@@ -264,13 +264,13 @@ pub struct Obstacle {
 
 impl Obstacle {
     /// A webhook that is asked about the operator's writes, and how it does not answer.
-    pub async fn webhook(bed: &Bed, backend: &Backend, group: &str, resource: &str) -> Self {
-        let name = format!("{}-{}.example.org", bed.namespace, resource.replace('/', "-"));
+    pub async fn webhook(env: &TestEnv, backend: &Backend, group: &str, resource: &str) -> Self {
+        let name = format!("{}-{}.example.org", env.namespace, resource.replace('/', "-"));
         let version = if group == "boltz.bio" { "v1alpha1" } else { "v1" };
         let (client_config, seconds) = match backend {
             Backend::Refuses => (json!({"url": "https://127.0.0.1:1/"}), 5),
             Backend::Missing => {
-                (json!({"service": {"namespace": bed.namespace, "name": "gone", "path": "/"}}), 5)
+                (json!({"service": {"namespace": env.namespace, "name": "gone", "path": "/"}}), 5)
             }
             Backend::Silent(address, seconds) => (json!({"url": format!("https://{address}/")}), *seconds),
         };
@@ -285,7 +285,7 @@ impl Obstacle {
                 "failurePolicy": "Fail",
                 "timeoutSeconds": seconds,
                 "clientConfig": client_config,
-                "namespaceSelector": here(bed),
+                "namespaceSelector": here(env),
                 "matchConditions": [by_operator()],
                 "rules": [{
                     "apiGroups": [group], "apiVersions": [version], "resources": [resource],
@@ -293,25 +293,25 @@ impl Obstacle {
                 }],
             }],
         });
-        Self { objects: vec![create(&bed.client, configuration).await] }
+        Self { objects: vec![create(&env.client, configuration).await] }
     }
 
     /// A ValidatingAdmissionPolicy about the operator's writes, with the words in which it refuses.
     pub async fn policy(
-        bed: &Bed,
+        env: &TestEnv,
         (group, resource): (&str, &str),
         operations: &[&str],
         expression: &str,
         message: &str,
     ) -> Self {
-        let name = format!("{}-{}", bed.namespace, resource.replace('/', "-"));
+        let name = format!("{}-{}", env.namespace, resource.replace('/', "-"));
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": name},
             "spec": {
                 "failurePolicy": "Fail",
-                "matchConstraints": constraints(bed, group, resource, operations),
+                "matchConstraints": constraints(env, group, resource, operations),
                 "matchConditions": [by_operator()],
                 "validations": [{"expression": expression, "message": message}],
             },
@@ -322,12 +322,12 @@ impl Obstacle {
             "metadata": {"name": name},
             "spec": {"policyName": name, "validationActions": ["Deny"]},
         });
-        Self { objects: vec![create(&bed.client, policy).await, create(&bed.client, binding).await] }
+        Self { objects: vec![create(&env.client, policy).await, create(&env.client, binding).await] }
     }
 
     /// A MutatingAdmissionPolicy that changes what the operator writes: a list of JSON patches, in CEL.
-    pub async fn mutation(bed: &Bed, (group, resource): (&str, &str), when: &str, patches: &str) -> Self {
-        let name = format!("{}-{}", bed.namespace, resource.replace('/', "-"));
+    pub async fn mutation(env: &TestEnv, (group, resource): (&str, &str), when: &str, patches: &str) -> Self {
+        let name = format!("{}-{}", env.namespace, resource.replace('/', "-"));
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingAdmissionPolicy",
@@ -335,7 +335,7 @@ impl Obstacle {
             "spec": {
                 "failurePolicy": "Fail",
                 "reinvocationPolicy": "Never",
-                "matchConstraints": constraints(bed, group, resource, &["CREATE", "UPDATE"]),
+                "matchConstraints": constraints(env, group, resource, &["CREATE", "UPDATE"]),
                 "matchConditions": [by_operator(), {"name": "when", "expression": when}],
                 "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patches}}],
             },
@@ -346,18 +346,18 @@ impl Obstacle {
             "metadata": {"name": name},
             "spec": {"policyName": name},
         });
-        Self { objects: vec![create(&bed.client, policy).await, create(&bed.client, binding).await] }
+        Self { objects: vec![create(&env.client, policy).await, create(&env.client, binding).await] }
     }
 
     /// No Secret more than there are.
-    pub async fn quota(bed: &Bed) -> Self {
-        let secrets = bed.secrets().list(&Default::default()).await.unwrap().items.len();
+    pub async fn quota(env: &TestEnv) -> Self {
+        let secrets = env.secrets().list(&Default::default()).await.unwrap().items.len();
         let quota = json!({
             "apiVersion": "v1", "kind": "ResourceQuota",
-            "metadata": {"name": "full", "namespace": bed.namespace},
+            "metadata": {"name": "full", "namespace": env.namespace},
             "spec": {"hard": {"count/secrets": secrets.to_string()}},
         });
-        let object = create(&bed.client, quota).await;
+        let object = create(&env.client, quota).await;
         // It holds once its status is there.
         eventually(PATIENCE, "the quota counts", async || {
             let quota = object.0.get("full").await.unwrap();
@@ -398,10 +398,10 @@ pub async fn silence() -> (tokio::net::TcpListener, std::net::SocketAddr) {
 }
 
 /// Waits until a dry run of the operator's own write is refused, or is not any more.
-pub async fn until_refused(bed: &Bed, resource: &str, name: &str, refused: bool) {
-    let client = bed.control_plane.operator_client().await.unwrap();
+pub async fn until_refused(env: &TestEnv, resource: &str, name: &str, refused: bool) {
+    let client = env.control_plane.operator_client().await.unwrap();
     eventually(PATIENCE, "the obstacle stands, or is gone", async || {
-        let seen = probe(&client, &bed.namespace, resource, name).await;
+        let seen = probe(&client, &env.namespace, resource, name).await;
         if seen.is_err() == refused { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await
@@ -433,18 +433,18 @@ async fn probe(client: &Client, namespace: &str, resource: &str, name: &str) -> 
 }
 
 /// Waits until what the operator writes comes back as the question wants it.
-pub async fn until_altered(bed: &Bed, resource: &str, name: &str, is_so: impl Fn(&Json) -> bool) {
-    let client = bed.control_plane.operator_client().await.unwrap();
+pub async fn until_altered(env: &TestEnv, resource: &str, name: &str, is_so: impl Fn(&Json) -> bool) {
+    let client = env.control_plane.operator_client().await.unwrap();
     eventually(PATIENCE, "the mutation works", async || {
-        let seen = probe(&client, &bed.namespace, resource, name).await?;
+        let seen = probe(&client, &env.namespace, resource, name).await?;
         if is_so(&seen) { Ok(()) } else { Err(seen.to_string()) }
     })
     .await
     .unwrap();
 }
 
-fn here(bed: &Bed) -> Json {
-    json!({"matchLabels": {"kubernetes.io/metadata.name": bed.namespace}})
+fn here(env: &TestEnv) -> Json {
+    json!({"matchLabels": {"kubernetes.io/metadata.name": env.namespace}})
 }
 
 fn by_operator() -> Json {
@@ -454,10 +454,10 @@ fn by_operator() -> Json {
     })
 }
 
-fn constraints(bed: &Bed, group: &str, resource: &str, operations: &[&str]) -> Json {
+fn constraints(env: &TestEnv, group: &str, resource: &str, operations: &[&str]) -> Json {
     let version = if group == "boltz.bio" { "v1alpha1" } else { "v1" };
     json!({
-        "namespaceSelector": here(bed),
+        "namespaceSelector": here(env),
         "resourceRules": [{
             "apiGroups": [group], "apiVersions": [version], "resources": [resource], "operations": operations,
         }],
@@ -480,8 +480,8 @@ async fn create(client: &Client, object: Json) -> (Api<DynamicObject>, String) {
 }
 
 /// Waits until the Secret, and status, name another key.
-pub async fn stored_anew(bed: &Bed, name: &str, old: &str) {
-    bed.until(name, "another key is in the Secret", |object| {
+pub async fn stored_anew(env: &TestEnv, name: &str, old: &str) {
+    env.until(name, "another key is in the Secret", |object| {
         let key_id = object.status.as_ref().and_then(|status| status.key_id.clone());
         key_id.is_some_and(|id| id != old)
     })
@@ -489,11 +489,11 @@ pub async fn stored_anew(bed: &Bed, name: &str, old: &str) {
 }
 
 /// Label, data key and template are as the spec wants them.
-pub async fn in_shape(bed: &Bed, names: &[&str]) -> Result<(), String> {
+pub async fn in_shape(env: &TestEnv, names: &[&str]) -> Result<(), String> {
     for name in names {
-        let object = bed.get(name).await;
+        let object = env.get(name).await;
         let secret_name = object.spec.secret.name.clone().unwrap_or_else(|| (*name).to_owned());
-        let secret = bed.secrets().get(&secret_name).await.map_err(|error| error.to_string())?;
+        let secret = env.secrets().get(&secret_name).await.map_err(|error| error.to_string())?;
         let data = secret.data.clone().unwrap_or_default();
         let template = &object.spec.secret.template;
         let labelled = secret.labels().get(LABEL) == object.metadata.uid.as_ref();
@@ -507,14 +507,14 @@ pub async fn in_shape(bed: &Bed, names: &[&str]) -> Result<(), String> {
 }
 
 /// The objects' keys, and the neighbour's, and no other.
-pub async fn right_keys_live(bed: &Bed, names: &[&str], beside: &Option<String>) -> Result<(), String> {
+pub async fn right_keys_live(env: &TestEnv, names: &[&str], beside: &Option<String>) -> Result<(), String> {
     let mut expected: std::collections::BTreeSet<String> = beside.iter().cloned().collect();
     for name in names {
-        let status = bed.get(name).await.status.unwrap_or_default();
+        let status = env.get(name).await.status.unwrap_or_default();
         expected.extend(status.key_id);
         expected.extend(status.previous_keys.into_iter().map(|previous| previous.key_id));
     }
-    let active = bed.active_ids();
+    let active = env.active_ids();
     if active == expected {
         Ok(())
     } else {
@@ -522,13 +522,13 @@ pub async fn right_keys_live(bed: &Bed, names: &[&str], beside: &Option<String>)
     }
 }
 
-/// Another operator in place of the bed's: a user who has the chart's rights by RoleBindings, those for Secrets apart.
-pub async fn with_rights_of_its_own(bed: &mut Bed) {
-    with_neighbour(bed).await;
-    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
-    let roles: Api<ClusterRole> = Api::all(bed.client.clone());
+/// Another operator in place of the env's: a user who has the chart's rights by RoleBindings, those for Secrets apart.
+pub async fn with_rights_of_its_own(env: &mut TestEnv) {
+    with_neighbour(env).await;
+    let user = format!("system:serviceaccount:boltz-system:{}", env.namespace);
+    let roles: Api<ClusterRole> = Api::all(env.client.clone());
     let rules = roles.get("boltz-operator").await.unwrap().rules.unwrap();
-    for namespace in [bed.namespace.clone(), neighbour(bed)] {
+    for namespace in [env.namespace.clone(), neighbour(env)] {
         for (name, for_secrets) in [("secrets", true), ("others", false)] {
             let rules: Vec<_> = rules
                 .iter()
@@ -539,55 +539,55 @@ pub async fn with_rights_of_its_own(bed: &mut Bed) {
                 .filter(|rule| rule.resource_names.is_none())
                 .collect();
             let role = json!({"metadata": {"name": name}, "rules": rules});
-            let roles: Api<Role> = Api::namespaced(bed.client.clone(), &namespace);
+            let roles: Api<Role> = Api::namespaced(env.client.clone(), &namespace);
             roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-            bind(bed, &namespace, name, &user).await;
+            bind(env, &namespace, name, &user).await;
         }
     }
-    let kubeconfig = bed.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
-    let mut arguments = bed.arguments.clone();
+    let kubeconfig = env.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
+    let mut arguments = env.arguments.clone();
     let watched = arguments.iter().position(|flag| flag == "--watch-namespaces").unwrap();
-    arguments[watched + 1] = format!("{},{}", bed.namespace, neighbour(bed));
-    bed.operator.kill();
+    arguments[watched + 1] = format!("{},{}", env.namespace, neighbour(env));
+    env.operator.kill();
     let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
-    bed.operator = OperatorProcess::start(binary, &kubeconfig, &arguments, &[]).unwrap();
-    bed.operator.wait_ready().await.unwrap();
+    env.operator = OperatorProcess::start(binary, &kubeconfig, &arguments, &[]).unwrap();
+    env.operator.wait_ready().await.unwrap();
 }
 
-async fn bind(bed: &Bed, namespace: &str, role: &str, user: &str) {
+async fn bind(env: &TestEnv, namespace: &str, role: &str, user: &str) {
     let binding = json!({
         "metadata": {"name": role},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
     });
-    let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
+    let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), namespace);
     bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
 }
 
 /// Takes the operator's rights for Secrets in that namespace away, or gives them back.
-pub async fn rights_for_secrets(bed: &Bed, namespace: &str, given: bool) {
-    let client = binding(bed, namespace, "secrets", given).await;
+pub async fn rights_for_secrets(env: &TestEnv, namespace: &str, given: bool) {
+    let client = binding(env, namespace, "secrets", given).await;
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     until_heard(given, async || secrets.get_opt("main").await.is_ok()).await;
 }
 
 /// The same for its other rights there.
-pub async fn rights_for_the_rest(bed: &Bed, namespace: &str, given: bool) {
-    let client = binding(bed, namespace, "others", given).await;
+pub async fn rights_for_the_rest(env: &TestEnv, namespace: &str, given: bool) {
+    let client = binding(env, namespace, "others", given).await;
     let objects: Api<BoltzApiKey> = Api::namespaced(client, namespace);
     until_heard(given, async || objects.get_opt("main").await.is_ok()).await;
 }
 
 /// Binds the operator to the Role, or does not any more. Answers a client with its rights.
-async fn binding(bed: &Bed, namespace: &str, role: &str, given: bool) -> Client {
-    let user = format!("system:serviceaccount:boltz-system:{}", bed.namespace);
+async fn binding(env: &TestEnv, namespace: &str, role: &str, given: bool) -> Client {
+    let user = format!("system:serviceaccount:boltz-system:{}", env.namespace);
     if given {
-        bind(bed, namespace, role, &user).await;
+        bind(env, namespace, role, &user).await;
     } else {
-        let bindings: Api<RoleBinding> = Api::namespaced(bed.client.clone(), namespace);
+        let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), namespace);
         bindings.delete(role, &DeleteParams::default()).await.unwrap();
     }
-    bed.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap()
+    env.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap()
 }
 
 async fn until_heard(given: bool, may: impl AsyncFn() -> bool) {
@@ -602,10 +602,10 @@ async fn until_heard(given: bool, may: impl AsyncFn() -> bool) {
     .unwrap();
 }
 
-/// A warning among the events of the bed's namespace says these words.
-pub async fn warning_says(bed: &Bed, words: &str) -> Result<(), String> {
+/// A warning among the events of the env's namespace says these words.
+pub async fn warning_says(env: &TestEnv, words: &str) -> Result<(), String> {
     let events: Api<k8s_openapi::api::events::v1::Event> =
-        Api::namespaced(bed.client.clone(), &bed.namespace);
+        Api::namespaced(env.client.clone(), &env.namespace);
     let events = events.list(&Default::default()).await.map_err(|error| error.to_string())?;
     let warnings = events.items.into_iter().filter(|event| event.type_.as_deref() == Some("Warning"));
     let notes: Vec<String> = warnings.filter_map(|event| event.note).collect();

@@ -1,43 +1,47 @@
 //! A control plane that was started from a copy of another one's etcd, with the same Boltz.
 
-use crate::test_env::{Bed, Make};
+use crate::test_env::{EnvOptions, TestEnv};
 use boltz_emulator::Operation;
 use boltz_harness::{ControlPlane, ControlPlaneOptions};
 use kube::api::DeleteParams;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 const NAMES: [&str; 4] = ["rests", "rotates", "loses", "ends"];
 
-async fn source() -> Bed {
-    let bed = Bed::make(Make { own_control_plane: true, all_namespaces: true, ..Make::default() }).await;
+async fn source() -> TestEnv {
+    let env = TestEnv::with_options(EnvOptions {
+        own_control_plane: true,
+        all_namespaces: true,
+        ..EnvOptions::default()
+    })
+    .await;
     for name in NAMES {
-        bed.create(name, json!({"rotation": {"overlap": "1s"}})).await;
+        env.create(name, json!({"rotation": {"overlap": "1s"}})).await;
     }
     for name in NAMES {
-        bed.ready(name).await;
+        env.ready(name).await;
     }
-    bed
+    env
 }
 
-async fn clone_of(source: &Bed, changes: &[&str]) -> Bed {
+async fn clone_of(source: &TestEnv, changes: &[&str]) -> TestEnv {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("etcd");
     source.control_plane.back_up(&data).unwrap();
     let options = ControlPlaneOptions { etcd_data: Some(data), ..Default::default() };
-    // Ends with the process, as every test's does.
-    let clone = Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
-    source.beside(clone, changes).await
+    let clone = ControlPlane::start(options).await.unwrap();
+    source.beside(Arc::new(clone), changes).await
 }
 
 fn texts(ids: &BTreeSet<String>) -> Vec<&str> {
     ids.iter().map(String::as_str).collect()
 }
 
-async fn ids_of(bed: &Bed, names: &[&str]) -> BTreeSet<String> {
+async fn ids_of(env: &TestEnv, names: &[&str]) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for name in names {
-        ids.insert(bed.id_of(name).await);
+        ids.insert(env.id_of(name).await);
     }
     ids
 }

@@ -1,6 +1,6 @@
 //! Every manifest in `examples/` is taken by the API server as it is, and the operator issues its keys.
 
-use crate::test_env::Bed;
+use crate::test_env::TestEnv;
 use std::{fs, path::PathBuf};
 
 #[tokio::test]
@@ -12,14 +12,14 @@ async fn every_example_is_accepted_and_its_keys_are_issued() {
     files.sort();
     assert!(!files.is_empty(), "there are examples");
 
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let mut names = Vec::new();
     for file in files {
         let file_name = file.file_name().unwrap().to_str().unwrap();
         let manifest = fs::read_to_string(&file).unwrap();
         assert!(manifest.starts_with("# "), "{file_name} says first what it shows");
         assert!(table.contains(&format!("]({file_name})")), "{file_name} is in the table of the README");
-        let created = create(&bed, manifest).await;
+        let created = create(&env, manifest).await;
         let objects: Vec<String> = created
             .lines()
             .filter_map(|line| line.strip_prefix("boltzapikey.boltz.bio/"))
@@ -29,12 +29,12 @@ async fn every_example_is_accepted_and_its_keys_are_issued() {
         names.extend(objects);
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    bed.judge_all(&names, &[]).await;
+    env.judge_all(&names, &[]).await;
 }
 
 /// Creates what the manifest has, with unknown fields refused. What kubectl printed.
-async fn create(bed: &Bed, manifest: String) -> String {
-    let (control_plane, namespace) = (bed.control_plane, bed.namespace.clone());
+async fn create(env: &TestEnv, manifest: String) -> String {
+    let (control_plane, namespace) = (env.control_plane.clone(), env.namespace.clone());
     // The emulator goes on answering meanwhile.
     let kubectl = tokio::task::spawn_blocking(move || {
         let arguments =

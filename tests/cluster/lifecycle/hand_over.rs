@@ -6,7 +6,7 @@ use crate::{
         quiet, right_keys_live, rights_for_secrets, rights_for_the_rest, says, stored_anew, time_to,
         with_neighbour, with_rights_of_its_own,
     },
-    test_env::{Bed, Make, PATIENCE, condition, is, owned, run_rows, value_of},
+    test_env::{EnvOptions, PATIENCE, TestEnv, condition, is, owned, run_rows, value_of},
 };
 use boltz_emulator::Operation;
 use boltz_harness::eventually;
@@ -68,43 +68,43 @@ async fn retain_survives_every_kind_of_deletion() {
 
 async fn is_retained(row: Retained) {
     let mut verdict = Verdict::new(row.name);
-    let mut bed = Bed::new().await;
-    bed.create("kept", row.spec).await;
-    let first = bed.id_of("kept").await;
+    let mut env = TestEnv::new().await;
+    env.create("kept", row.spec).await;
+    let first = env.id_of("kept").await;
     if let Some(patch) = row.patch {
         let rotates = patch["metadata"]["annotations"]["boltz.bio/rotate"].is_string();
         let moves = patch["spec"]["secret"].is_object();
-        bed.patch("kept", patch).await;
+        env.patch("kept", patch).await;
         if rotates {
-            stored_anew(&bed, "kept", &first).await;
+            stored_anew(&env, "kept", &first).await;
         }
         if moves {
-            bed.until("kept", "moved", |object| {
+            env.until("kept", "moved", |object| {
                 object.status.as_ref().is_some_and(|status| status.secret_name.as_deref() == Some("moved"))
             })
             .await;
         }
-        bed.ready("kept").await;
+        env.ready("kept").await;
     }
-    let object = bed.get("kept").await;
+    let object = env.get("kept").await;
     let name = object.status.unwrap_or_default().secret_name.unwrap_or_default();
     verdict
         .within(PROMPT, "the Secret has no owner from the moment it is retained", async || {
-            let owners = bed.secret(&name).await.owner_references().to_vec();
+            let owners = env.secret(&name).await.owner_references().to_vec();
             if owners.is_empty() { Ok(()) } else { Err(format!("{owners:?}")) }
         })
         .await;
-    let before = bed.secret(&name).await;
+    let before = env.secret(&name).await;
     let value = value_of(&before, "BOLTZ_API_KEY");
     if row.away {
-        bed.operator.kill();
+        env.operator.kill();
     }
     let parameters =
         DeleteParams { propagation_policy: Some(row.propagation.clone()), ..DeleteParams::default() };
-    let _ = bed.objects().delete("kept", &parameters).await.unwrap();
+    let _ = env.objects().delete("kept", &parameters).await.unwrap();
     // The garbage collector has done its part when its own finalizer is gone.
     eventually(PATIENCE, "the garbage collector is done", async || {
-        match bed.objects().get_opt("kept").await {
+        match env.objects().get_opt("kept").await {
             Ok(None) => Ok(()),
             Ok(Some(object)) => {
                 let theirs = ["foregroundDeletion", "orphan"];
@@ -117,10 +117,10 @@ async fn is_retained(row: Retained) {
     .await
     .unwrap();
     if row.away {
-        bed.operator.restart().unwrap();
+        env.operator.restart().unwrap();
     }
-    bed.gone("kept").await;
-    let after = bed.secrets().get_opt(&name).await.unwrap();
+    env.gone("kept").await;
+    let after = env.secrets().get_opt(&name).await.unwrap();
     let stays = match &after {
         Some(after) if after.uid() == before.uid() && value_of(after, "BOLTZ_API_KEY") == value => {
             Ok(String::new())
@@ -128,14 +128,14 @@ async fn is_retained(row: Retained) {
         other => Err(format!("{:?}", other.as_ref().map(|secret| &secret.metadata))),
     };
     verdict.that("the Secret stays", stays);
-    let lives = bed.emulator.authenticate(&value);
+    let lives = env.emulator.authenticate(&value);
     verdict.that("the key lives", lives.ok_or_else(|| "it is refused".to_owned()));
     verdict.that(
         "nothing is revoked",
-        if bed.revoked_ids().is_empty() {
+        if env.revoked_ids().is_empty() {
             Ok(String::new())
         } else {
-            Err(format!("{:?}", bed.revoked_ids()))
+            Err(format!("{:?}", env.revoked_ids()))
         },
     );
     verdict.end();
@@ -145,33 +145,33 @@ async fn is_retained(row: Retained) {
 #[tokio::test]
 
 async fn a_secret_has_an_owner_again_when_it_is_not_retained_any_more() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let owned = async |wanted: bool| {
         eventually(PATIENCE, "the ownerReference", async || {
-            let owners = bed.secret("kept").await.owner_references().len();
+            let owners = env.secret("kept").await.owner_references().len();
             if (owners == 1) == wanted { Ok(()) } else { Err(format!("{owners} owners")) }
         })
         .await
         .unwrap();
     };
-    bed.create("kept", json!({})).await;
-    bed.ready("kept").await;
+    env.create("kept", json!({})).await;
+    env.ready("kept").await;
     owned(true).await;
     for (policy, is_owned) in [("Retain", false), ("Revoke", true), ("Retain", false), ("Revoke", true)] {
-        bed.patch("kept", json!({"spec": {"deletionPolicy": policy}})).await;
+        env.patch("kept", json!({"spec": {"deletionPolicy": policy}})).await;
         owned(is_owned).await;
-        bed.ready("kept").await;
+        env.ready("kept").await;
     }
-    assert_eq!(bed.emulator.count(Operation::Create), 1);
-    bed.delete("kept").await;
-    bed.gone("kept").await;
-    eventually(PATIENCE, "the Secret goes", async || match bed.secrets().get_opt("kept").await {
+    assert_eq!(env.emulator.count(Operation::Create), 1);
+    env.delete("kept").await;
+    env.gone("kept").await;
+    eventually(PATIENCE, "the Secret goes", async || match env.secrets().get_opt("kept").await {
         Ok(None) => Ok(()),
         other => Err(format!("{:?}", other.map(|_| "it is there"))),
     })
     .await
     .unwrap();
-    assert!(bed.active_ids().is_empty());
+    assert!(env.active_ids().is_empty());
 }
 
 /// What has the name that others wait for, and how it goes.
@@ -208,47 +208,47 @@ async fn handed_over(row: &'static str, holder: Holder) {
     // counted, one comes each second.
     let interval = if matches!(holder, Holder::ForeignAndTouched) { "1s" } else { "10m" };
     let arguments = owned(&["--inventory-interval", interval]);
-    let mut bed = Bed::make(Make { arguments, ..Make::default() }).await;
-    with_neighbour(&mut bed).await;
+    let mut env = TestEnv::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await;
+    with_neighbour(&mut env).await;
     let shared = |policy: &str| json!({"secret": {"name": "shared"}, "deletionPolicy": policy});
     match holder {
         Holder::Deleted | Holder::Moved => {
-            bed.create("old", shared("Revoke")).await;
-            bed.ready("old").await;
+            env.create("old", shared("Revoke")).await;
+            env.ready("old").await;
         }
         Holder::Retained => {
-            bed.create("old", shared("Retain")).await;
-            bed.ready("old").await;
-            bed.delete("old").await;
-            bed.gone("old").await;
+            env.create("old", shared("Retain")).await;
+            env.ready("old").await;
+            env.delete("old").await;
+            env.gone("old").await;
         }
-        Holder::Foreign | Holder::ForeignAndTouched => foreign(&bed, "shared").await,
+        Holder::Foreign | Holder::ForeignAndTouched => foreign(&env, "shared").await,
     }
-    let uid = bed.secret("shared").await.uid();
+    let uid = env.secret("shared").await.uid();
     let since = Timestamp::now();
     // Three who wait; one of them gets it.
     let waiting = ["new", "second", "third"];
     for name in waiting {
-        bed.create(name, shared("Revoke")).await;
+        env.create(name, shared("Revoke")).await;
     }
     for name in waiting {
-        let object = bed.not_ready(name, "SecretConflict").await;
+        let object = env.not_ready(name, "SecretConflict").await;
         verdict.that(
             "a condition names the Secret and a cure",
             says(&object, "shared", &["SecretConflict"]).map(|()| String::new()),
         );
     }
-    let created = bed.emulator.count(Operation::Create);
-    quiet(&bed, &mut verdict, since, &waiting, 3).await;
+    let created = env.emulator.count(Operation::Create);
+    quiet(&env, &mut verdict, since, &waiting, 3).await;
     match holder {
-        Holder::Deleted => bed.delete("old").await,
-        Holder::Moved => drop(bed.patch("old", json!({"spec": {"secret": {"name": "elsewhere"}}})).await),
+        Holder::Deleted => env.delete("old").await,
+        Holder::Moved => drop(env.patch("old", json!({"spec": {"secret": {"name": "elsewhere"}}})).await),
         Holder::Retained | Holder::Foreign | Holder::ForeignAndTouched => {
-            bed.secrets().delete("shared", &DeleteParams::default()).await.unwrap();
+            env.secrets().delete("shared", &DeleteParams::default()).await.unwrap();
         }
     }
     let free =
-        eventually(PATIENCE, "the Secret is gone", async || match bed.secrets().get_opt("shared").await {
+        eventually(PATIENCE, "the Secret is gone", async || match env.secrets().get_opt("shared").await {
             Ok(Some(secret)) if secret.uid() == uid => Err("it is there".to_owned()),
             Ok(_) => Ok(Instant::now()),
             Err(error) => Err(error.to_string()),
@@ -257,7 +257,7 @@ async fn handed_over(row: &'static str, holder: Holder) {
         .unwrap();
     if matches!(holder, Holder::ForeignAndTouched) {
         for name in waiting {
-            bed.annotate(name, "boltz.bio/retry", "1").await;
+            env.annotate(name, "boltz.bio/retry", "1").await;
         }
     }
     let wait = if matches!(holder, Holder::Foreign) { RECHECK } else { HAND_OVER };
@@ -265,7 +265,7 @@ async fn handed_over(row: &'static str, holder: Holder) {
         .within(wait.saturating_sub(free.elapsed()), "one of them has its key", async || {
             let mut seen = Vec::new();
             for name in waiting {
-                let object = bed.get(name).await;
+                let object = env.get(name).await;
                 if is_well(&object).is_ok() {
                     return Ok(());
                 }
@@ -274,8 +274,8 @@ async fn handed_over(row: &'static str, holder: Holder) {
             Err(format!("{seen:?}"))
         })
         .await;
-    bed.wait("the winner's key", || {
-        let count = bed.emulator.count(Operation::Create);
+    env.wait("the winner's key", || {
+        let count = env.emulator.count(Operation::Create);
         if count > created { Ok(()) } else { Err(format!("{count}")) }
     })
     .await;
@@ -283,20 +283,20 @@ async fn handed_over(row: &'static str, holder: Holder) {
     let keys = if matches!(holder, Holder::Moved | Holder::Retained) { 2 } else { 1 };
     verdict
         .within(Duration::from_secs(10), "one key for the one who has it", async || {
-            let active = bed.active_ids().len();
+            let active = env.active_ids().len();
             if active == keys { Ok(()) } else { Err(format!("{active} keys live")) }
         })
         .await;
-    verdict.at_most("keys created", 3, bed.emulator.count(Operation::Create) - created, "");
+    verdict.at_most("keys created", 3, env.emulator.count(Operation::Create) - created, "");
     verdict.end();
 }
 
-async fn foreign(bed: &Bed, name: &str) {
+async fn foreign(env: &TestEnv, name: &str) {
     let secret: Secret = serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"theirs": "precious"},
     }))
     .unwrap();
-    bed.secrets().create(&PostParams::default(), &secret).await.unwrap();
+    env.secrets().create(&PostParams::default(), &secret).await.unwrap();
 }
 
 /// The object is to use a name that is taken: its key goes on working where it is, and every other duty is done.
@@ -304,47 +304,47 @@ async fn foreign(bed: &Bed, name: &str) {
 
 async fn an_object_whose_secret_may_not_move_goes_on() {
     let mut verdict = Verdict::new("a move to a taken name");
-    let mut bed = Bed::new().await;
-    with_neighbour(&mut bed).await;
-    foreign(&bed, "taken").await;
+    let mut env = TestEnv::new().await;
+    with_neighbour(&mut env).await;
+    foreign(&env, "taken").await;
     for name in ["main", "doomed"] {
-        bed.create(name, json!({"rotation": {"overlap": "8s"}})).await;
+        env.create(name, json!({"rotation": {"overlap": "8s"}})).await;
     }
-    let old = bed.id_of("main").await;
-    let doomed = bed.id_of("doomed").await;
-    bed.annotate("main", "boltz.bio/rotate", "1").await;
-    stored_anew(&bed, "main", &old).await;
+    let old = env.id_of("main").await;
+    let doomed = env.id_of("doomed").await;
+    env.annotate("main", "boltz.bio/rotate", "1").await;
+    stored_anew(&env, "main", &old).await;
     let rotated = Timestamp::now();
     let since = Timestamp::now();
     for name in ["main", "doomed"] {
-        bed.patch(name, json!({"spec": {"secret": {"name": "taken"}}})).await;
+        env.patch(name, json!({"spec": {"secret": {"name": "taken"}}})).await;
     }
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     verdict
         .within(TOLD, "a condition says what and how to cure it", async || {
-            says(&bed.get("main").await, "taken", &["SecretConflict"])
+            says(&env.get("main").await, "taken", &["SecretConflict"])
         })
         .await;
-    let ready = if is(&bed.get("main").await, "Ready") { Ok(String::new()) } else { Err(String::new()) };
+    let ready = if is(&env.get("main").await, "Ready") { Ok(String::new()) } else { Err(String::new()) };
     verdict.that("Ready stays True: the key works", ready);
     let latest = rotated + Duration::from_secs(8) + PROMPT;
     verdict
         .within(time_to(latest), "the old key is revoked after its overlap", async || {
-            is_revoked_by(&bed, &old, latest)
+            is_revoked_by(&env, &old, latest)
         })
         .await;
-    bed.delete("doomed").await;
-    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&bed, &doomed)).await;
-    quiet(&bed, &mut verdict, since, &["main", "taken"], 1).await;
-    bed.patch("main", json!({"spec": {"secret": {"name": "free"}}})).await;
-    verdict.within(PROMPT, "it is well under a free name", async || is_well(&bed.get("main").await)).await;
-    verdict.within(PROMPT, "the Secret is in shape", async || in_shape(&bed, &["main"]).await).await;
+    env.delete("doomed").await;
+    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&env, &doomed)).await;
+    quiet(&env, &mut verdict, since, &["main", "taken"], 1).await;
+    env.patch("main", json!({"spec": {"secret": {"name": "free"}}})).await;
+    verdict.within(PROMPT, "it is well under a free name", async || is_well(&env.get("main").await)).await;
+    verdict.within(PROMPT, "the Secret is in shape", async || in_shape(&env, &["main"]).await).await;
     verdict
         .within(Duration::from_secs(10), "the right keys live", async || {
-            right_keys_live(&bed, &["main"], &beside).await
+            right_keys_live(&env, &["main"], &beside).await
         })
         .await;
-    let untouched = bed.secret("taken").await.data.unwrap_or_default().contains_key("theirs");
+    let untouched = env.secret("taken").await.data.unwrap_or_default().contains_key("theirs");
     verdict.that(
         "the other Secret is untouched",
         if untouched { Ok(String::new()) } else { Err(String::new()) },
@@ -357,41 +357,41 @@ async fn an_object_whose_secret_may_not_move_goes_on() {
 
 async fn a_namespace_that_loses_all_rights_is_served_again_when_it_has_them() {
     let mut verdict = Verdict::new("no rights at all");
-    let mut bed = Bed::new().await;
-    with_rights_of_its_own(&mut bed).await;
+    let mut env = TestEnv::new().await;
+    with_rights_of_its_own(&mut env).await;
     for name in ["main", "going"] {
-        bed.create(name, json!({"rotation": {"overlap": "8s"}})).await;
+        env.create(name, json!({"rotation": {"overlap": "8s"}})).await;
     }
-    let old = bed.id_of("main").await;
-    let going = bed.id_of("going").await;
-    bed.annotate("main", "boltz.bio/rotate", "1").await;
-    stored_anew(&bed, "main", &old).await;
-    rights_for_the_rest(&bed, &bed.namespace, false).await;
-    rights_for_secrets(&bed, &bed.namespace, false).await;
+    let old = env.id_of("main").await;
+    let going = env.id_of("going").await;
+    env.annotate("main", "boltz.bio/rotate", "1").await;
+    stored_anew(&env, "main", &old).await;
+    rights_for_the_rest(&env, &env.namespace, false).await;
+    rights_for_secrets(&env, &env.namespace, false).await;
     let since = Timestamp::now();
-    bed.create("new", json!({})).await;
-    bed.annotate("main", "boltz.bio/rotate", "2").await;
-    bed.delete("going").await;
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
-    quiet(&bed, &mut verdict, since, &["main", "going", "new"], 1).await;
-    verdict.at_most("keys created", 4, bed.emulator.count(Operation::Create), "");
-    let healthy = bed.operator.get("/healthz").await.map(|_| String::new());
+    env.create("new", json!({})).await;
+    env.annotate("main", "boltz.bio/rotate", "2").await;
+    env.delete("going").await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
+    quiet(&env, &mut verdict, since, &["main", "going", "new"], 1).await;
+    verdict.at_most("keys created", 4, env.emulator.count(Operation::Create), "");
+    let healthy = env.operator.get("/healthz").await.map(|_| String::new());
     verdict.that("the process is healthy", healthy);
-    rights_for_secrets(&bed, &bed.namespace, true).await;
-    rights_for_the_rest(&bed, &bed.namespace, true).await;
+    rights_for_secrets(&env, &env.namespace, true).await;
+    rights_for_the_rest(&env, &env.namespace, true).await;
     for name in ["main", "new"] {
-        verdict.within(RECHECK, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+        verdict.within(RECHECK, &format!("{name} is well"), async || is_well(&env.get(name).await)).await;
     }
-    verdict.within(RECHECK, "the old key is revoked", async || is_revoked(&bed, &old)).await;
+    verdict.within(RECHECK, "the old key is revoked", async || is_revoked(&env, &old)).await;
     verdict
-        .within(RECHECK, "the deleted object is gone", async || match bed.objects().get_opt("going").await {
-            Ok(None) => is_revoked(&bed, &going),
+        .within(RECHECK, "the deleted object is gone", async || match env.objects().get_opt("going").await {
+            Ok(None) => is_revoked(&env, &going),
             other => Err(format!("{:?}", other.map(|object| object.map(|object| object.status)))),
         })
         .await;
     verdict
         .within(Duration::from_secs(20), "the right keys live", async || {
-            right_keys_live(&bed, &["main", "new"], &beside).await
+            right_keys_live(&env, &["main", "new"], &beside).await
         })
         .await;
     verdict.end();

@@ -6,7 +6,7 @@ use crate::{
         neighbour_is_served, quiet, right_keys_live, says, stored_anew, time_to, until_refused,
         with_neighbour,
     },
-    test_env::{Bed, record_of, run_rows},
+    test_env::{TestEnv, record_of, run_rows},
 };
 use boltz_emulator::Operation;
 use jiff::Timestamp;
@@ -31,19 +31,19 @@ async fn while_objects_cannot_be_written_the_rest_goes_on() {
 async fn object_refused(row: &'static str, on: (&'static str, &'static str), denied: Option<&'static str>) {
     let mut verdict = Verdict::new(row);
     let is_status = on.1.ends_with("status");
-    let mut bed = Bed::new().await;
-    with_neighbour(&mut bed).await;
+    let mut env = TestEnv::new().await;
+    with_neighbour(&mut env).await;
     let overlap = json!({"rotation": {"overlap": "8s"}});
     for name in ["main", "doomed"] {
-        bed.create(name, overlap.clone()).await;
+        env.create(name, overlap.clone()).await;
     }
-    let old = bed.id_of("main").await;
-    let doomed = bed.id_of("doomed").await;
-    bed.annotate("main", "boltz.bio/rotate", "1").await;
-    stored_anew(&bed, "main", &old).await;
+    let old = env.id_of("main").await;
+    let doomed = env.id_of("doomed").await;
+    env.annotate("main", "boltz.bio/rotate", "1").await;
+    stored_anew(&env, "main", &old).await;
     let rotated = Timestamp::now();
     let obstacle = match denied {
-        None => Obstacle::webhook(&bed, &Backend::Refuses, on.0, on.1).await,
+        None => Obstacle::webhook(&env, &Backend::Refuses, on.0, on.1).await,
         Some(message) => {
             let expression = match is_status {
                 true => "false",
@@ -52,40 +52,40 @@ async fn object_refused(row: &'static str, on: (&'static str, &'static str), den
                      !object.metadata.annotations.exists(name, name.startsWith('boltz.bio/attempts'))"
                 }
             };
-            Obstacle::policy(&bed, on, &["CREATE", "UPDATE"], expression, message).await
+            Obstacle::policy(&env, on, &["CREATE", "UPDATE"], expression, message).await
         }
     };
-    until_refused(&bed, on.1, "main", true).await;
+    until_refused(&env, on.1, "main", true).await;
     let since = Timestamp::now();
-    bed.create("new", overlap).await;
-    bed.delete("doomed").await;
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    env.create("new", overlap).await;
+    env.delete("doomed").await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     let words = denied.unwrap_or("failed calling webhook");
-    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&bed, &doomed)).await;
+    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&env, &doomed)).await;
     let latest = rotated + Duration::from_secs(8) + PROMPT;
     verdict
         .within(time_to(latest), "the old key is revoked after its overlap", async || {
-            is_revoked_by(&bed, &old, latest)
+            is_revoked_by(&env, &old, latest)
         })
         .await;
     if is_status {
         verdict
             .within(PROMPT, "a new object gets its key", async || {
-                let secret = bed.secrets().get("new").await.map_err(|error| error.to_string())?;
-                let id = bed.emulator.authenticate(&crate::test_env::value_of(&secret, "BOLTZ_API_KEY"));
+                let secret = env.secrets().get("new").await.map_err(|error| error.to_string())?;
+                let id = env.emulator.authenticate(&crate::test_env::value_of(&secret, "BOLTZ_API_KEY"));
                 if id == Some(record_of(&secret).key_id) { Ok(()) } else { Err(format!("{id:?}")) }
             })
             .await;
-        let line = format!(r#"boltz_apikey_ready{{namespace="{}",name="new"}} 1"#, bed.namespace);
+        let line = format!(r#"boltz_apikey_ready{{namespace="{}",name="new"}} 1"#, env.namespace);
         verdict
             .within(PROMPT, "the metrics say so", async || {
-                let metrics = bed.operator.get("/metrics").await?;
+                let metrics = env.operator.get("/metrics").await?;
                 if metrics.contains(&line) { Ok(()) } else { Err("no such line".to_owned()) }
             })
             .await;
         verdict
             .within(PROMPT, "a deleted object is gone", async || {
-                match bed.objects().get_opt("doomed").await {
+                match env.objects().get_opt("doomed").await {
                     Ok(None) => Ok(()),
                     other => Err(format!("{other:?}")),
                 }
@@ -94,37 +94,37 @@ async fn object_refused(row: &'static str, on: (&'static str, &'static str), den
     } else {
         verdict
             .within(TOLD, "a new object says what stands in its way", async || {
-                is_down(&bed, "new").await?;
-                says(&bed.get("new").await, words, &[])
+                is_down(&env, "new").await?;
+                says(&env.get("new").await, words, &[])
             })
             .await;
         verdict
             .within(TOLD, "so does one that is being deleted", async || {
-                match bed.objects().get_opt("doomed").await {
+                match env.objects().get_opt("doomed").await {
                     Ok(Some(object)) => says(&object, words, &[]),
                     other => Err(format!("{other:?}")),
                 }
             })
             .await;
-        verdict.at_most("keys created", 4, bed.emulator.count(Operation::Create), "");
+        verdict.at_most("keys created", 4, env.emulator.count(Operation::Create), "");
     }
-    quiet(&bed, &mut verdict, since, &["main", "new", "doomed"], 1).await;
+    quiet(&env, &mut verdict, since, &["main", "new", "doomed"], 1).await;
     obstacle.lift().await;
-    until_refused(&bed, on.1, "main", false).await;
+    until_refused(&env, on.1, "main", false).await;
     for name in ["main", "new"] {
-        bed.annotate(name, "boltz.bio/retry", "1").await;
-        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+        env.annotate(name, "boltz.bio/retry", "1").await;
+        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&env.get(name).await)).await;
     }
     // Nobody touches this one.
     verdict
-        .within(RECHECK, "the deleted object is gone", async || match bed.objects().get_opt("doomed").await {
+        .within(RECHECK, "the deleted object is gone", async || match env.objects().get_opt("doomed").await {
             Ok(None) => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
     verdict
         .within(Duration::from_secs(10), "the right keys live", async || {
-            right_keys_live(&bed, &["main", "new"], &beside).await
+            right_keys_live(&env, &["main", "new"], &beside).await
         })
         .await;
     verdict.end();

@@ -8,7 +8,7 @@ use crate::{
         is_revoked_by, is_well, kinds, neighbour_is_served, quiet, right_keys_live, rights_for_secrets, says,
         silence, stored_anew, time_to, until_altered, until_refused, with_neighbour, with_rights_of_its_own,
     },
-    test_env::{Bed, Make, PATIENCE, is, run_rows},
+    test_env::{EnvOptions, PATIENCE, TestEnv, is, run_rows},
 };
 use boltz_emulator::{Operation, Settings, StandingFault};
 use boltz_harness::eventually;
@@ -155,34 +155,34 @@ async fn a_refused_secret_is_told_and_stops_nothing_else() {
 
 async fn refused(row: Refusal) {
     let mut verdict = Verdict::new(row.name);
-    let mut bed = Bed::new().await;
+    let mut env = TestEnv::new().await;
     match row.cause {
-        Cause::NoRights => with_rights_of_its_own(&mut bed).await,
-        _ => with_neighbour(&mut bed).await,
+        Cause::NoRights => with_rights_of_its_own(&mut env).await,
+        _ => with_neighbour(&mut env).await,
     }
     let overlap = format!("{}s", OVERLAP.as_secs());
     let names = ["main", "leaked", "doomed"];
     for name in names {
-        bed.create(name, json!({"rotation": {"overlap": overlap}})).await;
+        env.create(name, json!({"rotation": {"overlap": overlap}})).await;
     }
-    let main_key = bed.id_of("main").await;
-    let leaked_key = bed.id_of("leaked").await;
-    let doomed_key = bed.id_of("doomed").await;
+    let main_key = env.id_of("main").await;
+    let leaked_key = env.id_of("leaked").await;
+    let doomed_key = env.id_of("doomed").await;
     // The leaked key outlives its rotation, because Boltz is out of order for a moment.
-    bed.emulator.stand("leaked", StandingFault::status(Operation::Revoke, 503).about(&leaked_key));
-    bed.annotate("main", "boltz.bio/rotate", "1").await;
-    bed.annotate("leaked", "boltz.bio/rotate-now", "1").await;
+    env.emulator.stand("leaked", StandingFault::status(Operation::Revoke, 503).about(&leaked_key));
+    env.annotate("main", "boltz.bio/rotate", "1").await;
+    env.annotate("leaked", "boltz.bio/rotate-now", "1").await;
     for (name, old) in [("main", &main_key), ("leaked", &leaked_key)] {
-        stored_anew(&bed, name, old).await;
+        stored_anew(&env, name, old).await;
     }
     let rotated = Timestamp::now();
 
-    let obstacle = begin(&bed, row.cause, &names).await;
+    let obstacle = begin(&env, row.cause, &names).await;
     let since = Timestamp::now();
     for name in names {
         let change = row.change.to_string().replace("PLACEHOLDER", &format!("{name}-moved"));
         let patch = Patch::Merge(serde_json::from_str::<Json>(&change).unwrap());
-        match bed.objects().patch(name, &PatchParams::default(), &patch).await {
+        match env.objects().patch(name, &PatchParams::default(), &patch).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 422 => {
                 verdict.that("refused at admission", Ok(status.message.clone()));
@@ -191,89 +191,89 @@ async fn refused(row: Refusal) {
             Err(error) => panic!("{error}"),
         }
     }
-    bed.emulator.lift("leaked");
+    env.emulator.lift("leaked");
     let lifted = Timestamp::now();
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     verdict
         .within(TOLD, "a condition says what and how to cure it", async || {
-            says(&bed.get("main").await, row.words, row.reasons)
+            says(&env.get("main").await, row.words, row.reasons)
         })
         .await;
-    let ready = bed.get("main").await;
+    let ready = env.get("main").await;
     let kept = if is(&ready, "Ready") { Ok(String::new()) } else { Err(format!("{:?}", ready.status)) };
     verdict.that("Ready stays True: the key works", kept);
     let latest = lifted + Duration::from_secs(20);
     verdict
         .within(time_to(latest), "the leaked key is revoked", async || {
-            is_revoked_by(&bed, &leaked_key, latest)
+            is_revoked_by(&env, &leaked_key, latest)
         })
         .await;
     let latest = rotated + OVERLAP + PROMPT;
     verdict
         .within(time_to(latest), "the old key is revoked after its overlap", async || {
-            is_revoked_by(&bed, &main_key, latest)
+            is_revoked_by(&env, &main_key, latest)
         })
         .await;
-    bed.delete("doomed").await;
+    env.delete("doomed").await;
     verdict
         .within(Duration::from_secs(10), "a deleted object is gone", async || {
-            match bed.objects().get_opt("doomed").await {
-                Ok(None) => is_revoked(&bed, &doomed_key),
+            match env.objects().get_opt("doomed").await {
+                Ok(None) => is_revoked(&env, &doomed_key),
                 other => Err(format!("{:?}", other.map(|object| object.and_then(|object| object.status)))),
             }
         })
         .await;
-    quiet(&bed, &mut verdict, since, &["main", "leaked"], 2).await;
+    quiet(&env, &mut verdict, since, &["main", "leaked"], 2).await;
 
     let wait = if row.touched { PROMPT } else { RECHECK };
-    end(&bed, row.cause, obstacle).await;
+    end(&env, row.cause, obstacle).await;
     if row.touched {
         for name in ["main", "leaked"] {
-            bed.patch(name, row.back.clone()).await;
+            env.patch(name, row.back.clone()).await;
         }
     }
     for name in ["main", "leaked"] {
-        verdict.within(wait, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+        verdict.within(wait, &format!("{name} is well"), async || is_well(&env.get(name).await)).await;
     }
     verdict
-        .within(PROMPT, "the Secrets are in shape", async || in_shape(&bed, &["main", "leaked"]).await)
+        .within(PROMPT, "the Secrets are in shape", async || in_shape(&env, &["main", "leaked"]).await)
         .await;
     verdict
         .within(Duration::from_secs(10), "the right keys live", async || {
-            right_keys_live(&bed, &["main", "leaked"], &beside).await
+            right_keys_live(&env, &["main", "leaked"], &beside).await
         })
         .await;
-    verdict.at_most("keys created", 6, bed.emulator.count(Operation::Create), "");
+    verdict.at_most("keys created", 6, env.emulator.count(Operation::Create), "");
     verdict.end();
 }
 
 /// The cause stands when this is over.
-async fn begin(bed: &Bed, cause: Cause, names: &[&str]) -> Option<Obstacle> {
+async fn begin(env: &TestEnv, cause: Cause, names: &[&str]) -> Option<Obstacle> {
     let secrets = ("", "secrets");
     let patch_all = async |patch: Json| {
         for name in names {
             let patch = Patch::Merge(&patch);
-            bed.secrets().patch(name, &PatchParams::default(), &patch).await.unwrap();
+            env.secrets().patch(name, &PatchParams::default(), &patch).await.unwrap();
         }
     };
     match cause {
         Cause::TheChange => None,
         Cause::Policy(operations, expression, message) => {
-            let policy = Obstacle::policy(bed, secrets, operations, expression, message).await;
+            let policy = Obstacle::policy(env, secrets, operations, expression, message).await;
             if operations == ["UPDATE"] {
-                until_refused(bed, "secrets", names[0], true).await;
+                until_refused(env, "secrets", names[0], true).await;
             } else {
-                forbidden(bed, "forbidden").await;
+                forbidden(env, "forbidden").await;
             }
             Some(policy)
         }
         Cause::LabelTakenOff => {
-            let mutation = label_taken_off(bed).await;
-            until_altered(bed, "secrets", names[0], |secret| secret["metadata"]["labels"][LABEL].is_null())
+            let mutation = label_taken_off(env).await;
+            until_altered(env, "secrets", names[0], |secret| secret["metadata"]["labels"][LABEL].is_null())
                 .await;
             Some(mutation)
         }
-        Cause::Quota => Some(Obstacle::quota(bed).await),
+        Cause::Quota => Some(Obstacle::quota(env).await),
         Cause::Immutable => {
             patch_all(json!({"immutable": true})).await;
             None
@@ -284,13 +284,13 @@ async fn begin(bed: &Bed, cause: Cause, names: &[&str]) -> Option<Obstacle> {
             None
         }
         Cause::NoRights => {
-            rights_for_secrets(bed, &bed.namespace, false).await;
+            rights_for_secrets(env, &env.namespace, false).await;
             None
         }
     }
 }
 
-async fn end(bed: &Bed, cause: Cause, obstacle: Option<Obstacle>) {
+async fn end(env: &TestEnv, cause: Cause, obstacle: Option<Obstacle>) {
     match (obstacle, cause) {
         (Some(obstacle), Cause::Quota) => obstacle.lift().await,
         (Some(obstacle), Cause::LabelTakenOff) => {
@@ -301,7 +301,7 @@ async fn end(bed: &Bed, cause: Cause, obstacle: Option<Obstacle>) {
                 );
                 let parameters = PostParams { dry_run: true, ..PostParams::default() };
                 let secrets: Api<Secret> =
-                    Api::namespaced(bed.control_plane.operator_client().await.unwrap(), &bed.namespace);
+                    Api::namespaced(env.control_plane.operator_client().await.unwrap(), &env.namespace);
                 let secret =
                     secrets.create(&parameters, &probe.unwrap()).await.map_err(|error| error.to_string())?;
                 if secret.labels().contains_key(LABEL) { Ok(()) } else { Err("taken off".to_owned()) }
@@ -311,16 +311,16 @@ async fn end(bed: &Bed, cause: Cause, obstacle: Option<Obstacle>) {
         }
         (Some(obstacle), _) => {
             obstacle.lift().await;
-            until_refused(bed, "secrets", "main", false).await;
+            until_refused(env, "secrets", "main", false).await;
         }
-        (None, Cause::NoRights) => rights_for_secrets(bed, &bed.namespace, true).await,
+        (None, Cause::NoRights) => rights_for_secrets(env, &env.namespace, true).await,
         (None, _) => {}
     }
 }
 
-async fn label_taken_off(bed: &Bed) -> Obstacle {
+async fn label_taken_off(env: &TestEnv) -> Obstacle {
     Obstacle::mutation(
-        bed,
+        env,
         ("", "secrets"),
         "has(object.metadata.labels) && 'boltz.bio/owner-uid' in object.metadata.labels",
         r#"[JSONPatch{op: "remove", path: "/metadata/labels/" + jsonpatch.escapeKey("boltz.bio/owner-uid")}]"#,
@@ -329,9 +329,9 @@ async fn label_taken_off(bed: &Bed) -> Obstacle {
 }
 
 /// Waits until the operator may not create a Secret with that label.
-async fn forbidden(bed: &Bed, label: &str) {
+async fn forbidden(env: &TestEnv, label: &str) {
     let secrets: Api<Secret> =
-        Api::namespaced(bed.control_plane.operator_client().await.unwrap(), &bed.namespace);
+        Api::namespaced(env.control_plane.operator_client().await.unwrap(), &env.namespace);
     eventually(PATIENCE, "the policy holds", async || {
         let probe =
             serde_json::from_value(json!({"metadata": {"name": "probe", "labels": {label: "yes"}}})).unwrap();
@@ -349,23 +349,23 @@ async fn forbidden(bed: &Bed, label: &str) {
 
 async fn an_immutable_secret_that_is_deleted_is_made_anew() {
     let mut verdict = Verdict::new("an immutable Secret is deleted");
-    let bed = Bed::new().await;
-    bed.create("main", json!({"rotation": {"overlap": "2s"}})).await;
-    let old = bed.id_of("main").await;
-    begin(&bed, Cause::Immutable, &["main"]).await;
-    bed.patch("main", other_key().0).await;
+    let env = TestEnv::new().await;
+    env.create("main", json!({"rotation": {"overlap": "2s"}})).await;
+    let old = env.id_of("main").await;
+    begin(&env, Cause::Immutable, &["main"]).await;
+    env.patch("main", other_key().0).await;
     // A new key cannot be stored either, so the leaked one has to wait for the cure.
-    bed.annotate("main", "boltz.bio/rotate-now", "1").await;
+    env.annotate("main", "boltz.bio/rotate-now", "1").await;
     verdict
         .within(TOLD, "a condition says what and how to cure it", async || {
-            says(&bed.get("main").await, "immutable", &["SecretWriteFailed"])
+            says(&env.get("main").await, "immutable", &["SecretWriteFailed"])
         })
         .await;
-    verdict.at_most("keys created", 1, bed.emulator.count(Operation::Create), "");
-    bed.secrets().delete("main", &DeleteParams::default()).await.unwrap();
-    verdict.within(PROMPT, "main is well at once", async || is_well(&bed.get("main").await)).await;
-    verdict.within(PROMPT, "its Secret is in shape", async || in_shape(&bed, &["main"]).await).await;
-    verdict.within(PROMPT, "the leaked key is revoked", async || is_revoked(&bed, &old)).await;
+    verdict.at_most("keys created", 1, env.emulator.count(Operation::Create), "");
+    env.secrets().delete("main", &DeleteParams::default()).await.unwrap();
+    verdict.within(PROMPT, "main is well at once", async || is_well(&env.get("main").await)).await;
+    verdict.within(PROMPT, "its Secret is in shape", async || in_shape(&env, &["main"]).await).await;
+    verdict.within(PROMPT, "the leaked key is revoked", async || is_revoked(&env, &old)).await;
     verdict.end();
 }
 
@@ -387,14 +387,14 @@ async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
     let mut verdict = Verdict::new(row);
     // A day is 15 s: the key of `old` expires while the webhook is there.
     let settings = Settings { day_milliseconds: 15_000, ..Settings::default() };
-    let mut bed = Bed::make(Make { settings, ..Make::default() }).await;
-    with_neighbour(&mut bed).await;
+    let mut env = TestEnv::with_options(EnvOptions { settings, ..EnvOptions::default() }).await;
+    with_neighbour(&mut env).await;
     let expiring = json!({"expiresInDays": 1, "rotation": {"renewBefore": "1s", "overlap": "1s"}});
-    bed.create("old", expiring).await;
-    bed.create("going", json!({"rotation": {"overlap": "1s"}})).await;
-    let going = bed.id_of("going").await;
-    let old = bed.id_of("old").await;
-    let expires_at = bed.emulator.key(&old).unwrap().expires_at.unwrap();
+    env.create("old", expiring).await;
+    env.create("going", json!({"rotation": {"overlap": "1s"}})).await;
+    let going = env.id_of("going").await;
+    let old = env.id_of("old").await;
+    let expires_at = env.emulator.key(&old).unwrap().expires_at.unwrap();
 
     let (_listener, address) = silence().await;
     let backend = match seconds {
@@ -402,18 +402,18 @@ async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
         Some(0) => Backend::Missing,
         Some(seconds) => Backend::Silent(address, seconds),
     };
-    let webhook = Obstacle::webhook(&bed, &backend, "", "secrets").await;
+    let webhook = Obstacle::webhook(&env, &backend, "", "secrets").await;
     // One that is silent for so long is not waited for more often than need be.
     if seconds.unwrap_or_default() < 10 {
-        until_refused(&bed, "secrets", "old", true).await;
+        until_refused(&env, "secrets", "old", true).await;
     }
     let since = Timestamp::now();
-    bed.create("new", json!({})).await;
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    env.create("new", json!({})).await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     verdict
         .within(TOLD, "a new object says what stands in its way", async || {
-            is_down(&bed, "new").await?;
-            says(&bed.get("new").await, words, &[])
+            is_down(&env, "new").await?;
+            says(&env.get("new").await, words, &[])
         })
         .await;
     verdict
@@ -424,26 +424,26 @@ async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
                 if Timestamp::now() < expires_at {
                     return Err("not yet expired".to_owned());
                 }
-                is_down(&bed, "old").await
+                is_down(&env, "old").await
             },
         )
         .await;
     verdict
-        .within(TOLD, "and says what stands in its way", async || says(&bed.get("old").await, words, &[]))
+        .within(TOLD, "and says what stands in its way", async || says(&env.get("old").await, words, &[]))
         .await;
-    bed.delete("going").await;
-    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&bed, &going)).await;
-    quiet(&bed, &mut verdict, since, &["new", "old"], 2).await;
-    verdict.at_most("keys created", 3, bed.emulator.count(Operation::Create), "");
+    env.delete("going").await;
+    verdict.within(PROMPT, "a deleted object's key is revoked", async || is_revoked(&env, &going)).await;
+    quiet(&env, &mut verdict, since, &["new", "old"], 2).await;
+    verdict.at_most("keys created", 3, env.emulator.count(Operation::Create), "");
 
     webhook.lift().await;
-    until_refused(&bed, "secrets", "old", false).await;
-    bed.annotate("new", "boltz.bio/retry", "1").await;
+    until_refused(&env, "secrets", "old", false).await;
+    env.annotate("new", "boltz.bio/retry", "1").await;
     // A call that is still on its way is waited for as long as every other.
     let wait = if seconds.unwrap_or_default() < 10 { PROMPT } else { PROMPT + Duration::from_secs(15) };
-    verdict.within(wait, "new is well at once when touched", async || is_well(&bed.get("new").await)).await;
-    verdict.within(RECHECK, "old is well by itself", async || is_well(&bed.get("old").await)).await;
-    verdict.within(PROMPT, "the Secrets are in shape", async || in_shape(&bed, &["new"]).await).await;
+    verdict.within(wait, "new is well at once when touched", async || is_well(&env.get("new").await)).await;
+    verdict.within(RECHECK, "old is well by itself", async || is_well(&env.get("old").await)).await;
+    verdict.within(PROMPT, "the Secrets are in shape", async || in_shape(&env, &["new"]).await).await;
     drop(beside);
     verdict.end();
 }
@@ -452,8 +452,8 @@ async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
 #[tokio::test]
 async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
     let mut verdict = Verdict::new("a terminating namespace");
-    let mut bed = Bed::new().await;
-    with_neighbour(&mut bed).await;
+    let mut env = TestEnv::new().await;
+    with_neighbour(&mut env).await;
     let hold = ConfigMap {
         metadata: kube::core::ObjectMeta {
             name: Some("hold".to_owned()),
@@ -462,51 +462,51 @@ async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
         },
         ..Default::default()
     };
-    let config_maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
     config_maps.create(&PostParams::default(), &hold).await.unwrap();
     for name in ["main", "held", "rotating"] {
-        bed.create(name, json!({"rotation": {"overlap": "30s"}})).await;
-        bed.ready(name).await;
+        env.create(name, json!({"rotation": {"overlap": "30s"}})).await;
+        env.ready(name).await;
     }
     // Held up by somebody else's finalizer too.
-    bed.patch("held", json!({"metadata": {"finalizers": ["boltz.bio/revoke-keys", "example.org/hold"]}}))
+    env.patch("held", json!({"metadata": {"finalizers": ["boltz.bio/revoke-keys", "example.org/hold"]}}))
         .await;
     // In the middle of an issuance: its answer comes when the namespace is going.
-    bed.emulator.inject(boltz_emulator::Fault {
+    env.emulator.inject(boltz_emulator::Fault {
         operation: Some(Operation::Create),
         effect: boltz_emulator::Effect::Before,
         outcome: boltz_emulator::Outcome::Answer,
         latency_milliseconds: 600,
         times: 1,
     });
-    bed.annotate("rotating", "boltz.bio/rotate", "1").await;
-    bed.until_active(4).await;
+    env.annotate("rotating", "boltz.bio/rotate", "1").await;
+    env.until_active(4).await;
     let since = Timestamp::now();
-    let namespaces: Api<Namespace> = Api::all(bed.client.clone());
-    namespaces.delete(&bed.namespace, &DeleteParams::default()).await.unwrap();
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    let namespaces: Api<Namespace> = Api::all(env.client.clone());
+    namespaces.delete(&env.namespace, &DeleteParams::default()).await.unwrap();
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     verdict
         .within(Duration::from_secs(15), "all keys are revoked", async || {
-            let mut active = bed.active_ids();
+            let mut active = env.active_ids();
             active.retain(|id| Some(id) != beside.as_ref());
             if active.is_empty() { Ok(()) } else { Err(format!("{active:?}")) }
         })
         .await;
-    quiet(&bed, &mut verdict, since, &["main", "held", "rotating"], 3).await;
+    quiet(&env, &mut verdict, since, &["main", "held", "rotating"], 3).await;
     verdict
-        .within(PROMPT, "our finalizer is gone", async || match bed.objects().get_opt("held").await {
+        .within(PROMPT, "our finalizer is gone", async || match env.objects().get_opt("held").await {
             Ok(Some(object)) if object.finalizers() == ["example.org/hold"] => Ok(()),
             other => {
                 Err(format!("{:?}", other.map(|object| object.map(|object| object.metadata.finalizers))))
             }
         })
         .await;
-    bed.patch("held", json!({"metadata": {"finalizers": null}})).await;
+    env.patch("held", json!({"metadata": {"finalizers": null}})).await;
     let patch = json!({"metadata": {"finalizers": null}});
     config_maps.patch("hold", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     verdict
         .within(Duration::from_secs(90), "the namespace is gone", async || {
-            match namespaces.get_opt(&bed.namespace).await {
+            match namespaces.get_opt(&env.namespace).await {
                 Ok(None) => Ok(()),
                 other => Err(format!("{:?}", other.map(|namespace| namespace.map(|n| n.status)))),
             }
@@ -520,20 +520,20 @@ async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
 #[ignore = "takes 4 minutes: make test-all runs it"]
 async fn a_refusal_that_stays_is_looked_at_ever_more_seldom() {
     let mut verdict = Verdict::new("four minutes of a refusal");
-    let bed = Bed::new().await;
-    bed.create("main", json!({})).await;
-    bed.ready("main").await;
+    let env = TestEnv::new().await;
+    env.create("main", json!({})).await;
+    env.ready("main").await;
     let policy =
-        Obstacle::policy(&bed, ("", "secrets"), &["CREATE", "UPDATE"], "false", "no Secrets here").await;
-    until_refused(&bed, "secrets", "main", true).await;
+        Obstacle::policy(&env, ("", "secrets"), &["CREATE", "UPDATE"], "false", "no Secrets here").await;
+    until_refused(&env, "secrets", "main", true).await;
     let since = Timestamp::now();
-    bed.patch("main", other_key().0).await;
+    env.patch("main", other_key().0).await;
     tokio::time::sleep(Duration::from_secs(240)).await;
-    let seen = calls(&bed, since, Timestamp::now());
+    let seen = calls(&env, since, Timestamp::now());
     verdict.at_most("calls in 4 minutes", 16, seen.len(), &kinds(&seen));
     policy.lift().await;
     verdict
-        .within(Duration::from_secs(310), "all is well by itself", async || is_well(&bed.get("main").await))
+        .within(Duration::from_secs(310), "all is well by itself", async || is_well(&env.get("main").await))
         .await;
     verdict.end();
 }

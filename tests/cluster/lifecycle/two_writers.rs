@@ -1,6 +1,6 @@
 //! Two processes that both work: correctness does not come from the lease.
 
-use crate::test_env::{Bed, Make, PATIENCE, owned};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned};
 use boltz_emulator::{Effect, Fault, Operation, Outcome};
 use boltz_harness::{ApiCall, ApiFault, OperatorProcess};
 use http::Method;
@@ -9,56 +9,56 @@ use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn two_without_an_election_cost_at_most_a_key_more_for_each_issuance() {
-    let bed = Bed::new().await;
-    let _second = bed.another(&[]).await;
+    let env = TestEnv::new().await;
+    let _second = env.another(&[]).await;
     let names: Vec<String> = (0..6).map(|number| format!("contested-{number}")).collect();
     for name in &names {
-        bed.create(name, json!({"rotation": {"overlap": "1s"}})).await;
+        env.create(name, json!({"rotation": {"overlap": "1s"}})).await;
     }
     let mut ids = Vec::new();
     for name in &names {
-        ids.push(bed.ready(name).await.status.unwrap().key_id.unwrap());
+        ids.push(env.ready(name).await.status.unwrap().key_id.unwrap());
     }
     for name in &names {
-        bed.annotate(name, "boltz.bio/rotate", "1").await;
+        env.annotate(name, "boltz.bio/rotate", "1").await;
     }
     for (name, old) in names.iter().zip(&ids) {
-        bed.until(name, "rotated", |object| {
+        env.until(name, "rotated", |object| {
             object.status.as_ref().is_some_and(|status| status.key_id.as_ref() != Some(old))
         })
         .await;
     }
     // Lost ones are revoked, and old ones after their overlap.
-    bed.until_active(names.len()).await;
+    env.until_active(names.len()).await;
     for name in &names {
-        let record = bed.record(name).await;
-        let value = bed.value(name).await;
-        assert_eq!(bed.emulator.authenticate(&value), Some(record.key_id), "{name}");
+        let record = env.record(name).await;
+        let value = env.value(name).await;
+        assert_eq!(env.emulator.authenticate(&value), Some(record.key_id), "{name}");
     }
-    let posts = bed.emulator.count(Operation::Create);
+    let posts = env.emulator.count(Operation::Create);
     assert!(posts <= 4 * names.len(), "{posts} POSTs for {} keys", 2 * names.len());
 }
 
 #[tokio::test]
 async fn a_process_that_slept_past_its_window_does_no_harm_when_it_wakes() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     // Its POST takes effect; the answer is there only when it wakes.
-    bed.emulator.inject(Fault::once(Operation::Create, Effect::Before, Outcome::Hold));
-    bed.create("slept", json!({})).await;
-    post_is_held(&bed).await;
-    bed.operator.process().signal("STOP");
-    let second = bed.another(&[]).await;
-    bed.ready("slept").await;
-    bed.emulator.release();
-    bed.operator.process().signal("CONT");
-    bed.until_active(1).await;
-    bed.passes(2).await;
-    bed.judge("slept").await;
-    assert_eq!(bed.emulator.count(Operation::Create), 2, "{}", second.log());
+    env.emulator.inject(Fault::once(Operation::Create, Effect::Before, Outcome::Hold));
+    env.create("slept", json!({})).await;
+    post_is_held(&env).await;
+    env.operator.process().signal("STOP");
+    let second = env.another(&[]).await;
+    env.ready("slept").await;
+    env.emulator.release();
+    env.operator.process().signal("CONT");
+    env.until_active(1).await;
+    env.passes(2).await;
+    env.judge("slept").await;
+    assert_eq!(env.emulator.count(Operation::Create), 2, "{}", second.log());
 }
 
-async fn post_is_held(bed: &Bed) {
-    bed.wait("the POST is held", || if bed.emulator.held() > 0 { Ok(()) } else { Err("not yet".to_owned()) })
+async fn post_is_held(env: &TestEnv) {
+    env.wait("the POST is held", || if env.emulator.held() > 0 { Ok(()) } else { Err("not yet".to_owned()) })
         .await;
 }
 
@@ -88,47 +88,52 @@ async fn a_leader_that_sleeps_past_its_lease_does_no_harm_when_it_wakes_in_its_w
         "--request-timeout",
         "50s",
     ]);
-    let mut bed =
-        Bed::make(Make { own_control_plane: true, proxy: true, arguments, ..Make::default() }).await;
-    let proxy = bed.proxy.as_ref().unwrap();
+    let mut env = TestEnv::with_options(EnvOptions {
+        own_control_plane: true,
+        proxy: true,
+        arguments,
+        ..EnvOptions::default()
+    })
+    .await;
+    let proxy = env.proxy.as_ref().unwrap();
     let spec = || json!({"rotation": {"overlap": "1s"}});
-    bed.create("rests", spec()).await;
-    bed.ready("rests").await;
+    env.create("rests", spec()).await;
+    env.ready("rests").await;
 
     // Before the POST: the answer to its C1 lies ready for it when it wakes.
     proxy.arm(ApiCall::new(Method::PATCH, "boltzapikeys/*"), ApiFault::HoldAnswer);
-    bed.create("before", spec()).await;
+    env.create("before", spec()).await;
     tokio::time::timeout(PATIENCE, proxy.fired()).await.unwrap();
-    bed.operator.process().signal("STOP");
+    env.operator.process().signal("STOP");
     proxy.release();
-    let mut second = bed.another(&[]).await;
-    let first_key = bed.ready("before").await.status.unwrap().key_id.unwrap();
-    wakes(&bed.operator).await;
+    let mut second = env.another(&[]).await;
+    let first_key = env.ready("before").await.status.unwrap().key_id.unwrap();
+    wakes(&env.operator).await;
 
     // After the POST: its answer lies ready.
-    bed.emulator.inject(Fault::once(Operation::Create, Effect::Before, Outcome::Hold));
-    bed.create("after", spec()).await;
-    post_is_held(&bed).await;
+    env.emulator.inject(Fault::once(Operation::Create, Effect::Before, Outcome::Hold));
+    env.create("after", spec()).await;
+    post_is_held(&env).await;
     second.process().signal("STOP");
-    bed.ready("after").await;
-    bed.emulator.release();
+    env.ready("after").await;
+    env.emulator.release();
     wakes(&second).await;
-    assert_eq!(bed.id_of("before").await, first_key);
+    assert_eq!(env.id_of("before").await, first_key);
 
     // What either has lost is a stray, and is revoked when it is settled. A process that thinks so soon is as good as a
     // long wait.
-    bed.operator.kill();
+    env.operator.kill();
     second.kill();
-    bed.operator = bed.another(&["--leader-elect", "false", "--settle-time", "2s"]).await;
+    env.operator = env.another(&["--leader-elect", "false", "--settle-time", "2s"]).await;
     let names = ["rests", "before", "after"];
-    bed.judge_all(&names, &[]).await;
-    bed.passes(2).await;
-    bed.judge_all(&names, &[]).await;
-    let posts = bed.emulator.count(Operation::Create);
+    env.judge_all(&names, &[]).await;
+    env.passes(2).await;
+    env.judge_all(&names, &[]).await;
+    let posts = env.emulator.count(Operation::Create);
     assert!(posts <= 5, "{posts} POSTs for 3 keys");
     let mut delivered = BTreeSet::new();
     for name in names {
-        delivered.insert(bed.id_of(name).await);
+        delivered.insert(env.id_of(name).await);
     }
-    assert!(bed.revoked_ids().is_disjoint(&delivered));
+    assert!(env.revoked_ids().is_disjoint(&delivered));
 }

@@ -5,7 +5,7 @@ use crate::{
         Obstacle, RECHECK, TOLD, Verdict, is_well, neighbour_is_served, quiet, right_keys_live, says,
         until_altered, until_refused, with_neighbour,
     },
-    test_env::{Bed, condition, is, record_of, run_rows},
+    test_env::{TestEnv, condition, is, record_of, run_rows},
 };
 use boltz_emulator::Operation;
 use jiff::Timestamp;
@@ -104,12 +104,12 @@ async fn what_is_undone_again_and_again_is_not_done_without_end() {
 
 async fn is_undone(row: Undone) {
     let mut verdict = Verdict::new(row.name);
-    let mut bed = Bed::new().await;
-    with_neighbour(&mut bed).await;
-    bed.create("main", json!({"rotation": {"overlap": "2s"}})).await;
-    bed.id_of("main").await;
+    let mut env = TestEnv::new().await;
+    with_neighbour(&mut env).await;
+    env.create("main", json!({"rotation": {"overlap": "2s"}})).await;
+    env.id_of("main").await;
     let obstacle = match row.by {
-        Undoer::Mutation(on, when, patches) => Some(Obstacle::mutation(&bed, on, when, patches).await),
+        Undoer::Mutation(on, when, patches) => Some(Obstacle::mutation(&env, on, when, patches).await),
         Undoer::Deleter | Undoer::Scribbler => None,
     };
     if let Undoer::Mutation((_, resource), ..) = row.by {
@@ -120,25 +120,25 @@ async fn is_undone(row: Undone) {
             "the ledger is taken off" => seen["metadata"]["annotations"]["boltz.bio/attempts"].is_null(),
             _ => seen["status"]["keyID"].is_null(),
         };
-        until_altered(&bed, resource, "main", gone).await;
+        until_altered(&env, resource, "main", gone).await;
     }
     let vandal = match row.by {
         Undoer::Mutation(..) => None,
-        by => Some(tokio::spawn(vandalize(bed.secrets(), matches!(by, Undoer::Deleter)))),
+        by => Some(tokio::spawn(vandalize(env.secrets(), matches!(by, Undoer::Deleter)))),
     };
-    let created = bed.emulator.count(Operation::Create);
+    let created = env.emulator.count(Operation::Create);
     let since = Timestamp::now();
-    bed.annotate("main", "boltz.bio/rotate", "1").await;
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    env.annotate("main", "boltz.bio/rotate", "1").await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     if !row.words.is_empty() {
         verdict
             .within(TOLD, "a condition says what and how to cure it", async || {
-                says(&bed.get("main").await, row.words, &[])
+                says(&env.get("main").await, row.words, &[])
             })
             .await;
     }
-    quiet(&bed, &mut verdict, since, &["main"], 1).await;
-    let object = bed.get("main").await;
+    quiet(&env, &mut verdict, since, &["main"], 1).await;
+    let object = env.get("main").await;
     let honest = match (row.works, is(&object, "Ready")) {
         (true, true) | (false, false) => Ok(String::new()),
         _ => Err(format!("{:?}", condition(&object, "Ready"))),
@@ -148,8 +148,8 @@ async fn is_undone(row: Undone) {
         verdict.that("Ready says whether the key in the Secret works", honest);
     }
     // With waits from 1 s, doubling: 1, 2, 4, 8, 16.
-    verdict.at_most("keys created in 40 s", 8, bed.emulator.count(Operation::Create) - created, "");
-    verdict.at_most("keys alive", 7, bed.active_ids().len(), "");
+    verdict.at_most("keys created in 40 s", 8, env.emulator.count(Operation::Create) - created, "");
+    verdict.at_most("keys alive", 7, env.active_ids().len(), "");
 
     if let Some(vandal) = vandal {
         vandal.abort();
@@ -159,20 +159,20 @@ async fn is_undone(row: Undone) {
         obstacle.lift().await;
         if let Undoer::Mutation((_, resource), ..) = row.by {
             // As long as the API server's own cache of policies may be behind.
-            until_refused(&bed, resource, "main", false).await;
+            until_refused(&env, resource, "main", false).await;
         }
     }
-    bed.annotate("main", "boltz.bio/retry", "1").await;
+    env.annotate("main", "boltz.bio/retry", "1").await;
     // Status that others write is not written against at once, by design.
     let is_status = matches!(row.by, Undoer::Mutation((_, "boltzapikeys/status"), ..));
     let wait = if is_status { RECHECK } else { Duration::from_secs(20) };
-    verdict.within(Duration::from_secs(20), "all is well", async || is_well(&bed.get("main").await)).await;
+    verdict.within(Duration::from_secs(20), "all is well", async || is_well(&env.get("main").await)).await;
     verdict
-        .within(wait, "the right keys live", async || right_keys_live(&bed, &["main"], &beside).await)
+        .within(wait, "the right keys live", async || right_keys_live(&env, &["main"], &beside).await)
         .await;
-    let works = match bed.secrets().get_opt("main").await.unwrap() {
+    let works = match env.secrets().get_opt("main").await.unwrap() {
         Some(secret) if secret.annotations().contains_key("boltz.bio/record") => {
-            let id = bed.emulator.authenticate(&bed.value("main").await);
+            let id = env.emulator.authenticate(&env.value("main").await);
             id.filter(|id| *id == record_of(&secret).key_id).ok_or("its value does not authenticate")
         }
         Some(_) => Err("it has no record"),

@@ -1,6 +1,6 @@
 //! Watches that lag, break and lie: a cache is a hint, and what is written depends on what is there.
 
-use crate::test_env::{Bed, Make, PATIENCE, run_rows};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, run_rows};
 use boltz_emulator::Operation;
 use boltz_harness::{WatchFault, eventually};
 use kube::api::DeleteParams;
@@ -10,10 +10,10 @@ use std::time::Duration;
 const OBJECTS: &[&str] = &["boltzapikeys"];
 const SECRETS: &[&str] = &["secrets"];
 const BOTH: &[&str] = &["boltzapikeys", "secrets"];
-/// Longer than the settle time of the bed, and than its window all the more.
-const LATE: Duration = Duration::from_secs(3);
+/// Longer than the settle time, and than the window all the more.
+const LATE: Duration = Duration::from_secs(9);
 /// Cells that run side by side: they mostly wait.
-const SIDE_BY_SIDE: usize = 6;
+const SIDE_BY_SIDE: usize = 8;
 
 /// A name, what is wrong with the watches of which resources, and whether the operator restarts while it is so.
 type Row = (&'static str, WatchFault, &'static [&'static str], bool);
@@ -42,62 +42,62 @@ async fn whatever_becomes_of_watches_keys_work_and_nothing_is_minted_twice() {
 }
 
 async fn cell(&(_, fault, resources, restarts): &Row) {
-    let mut bed = Bed::make(Make { proxy: true, ..Make::default() }).await;
+    let mut env = TestEnv::with_options(EnvOptions { proxy: true, ..EnvOptions::default() }).await;
     for name in ["rotated", "inactive", "bare", "ended"] {
-        bed.create(name, json!({"rotation": {"overlap": "1s"}})).await;
+        env.create(name, json!({"rotation": {"overlap": "1s"}})).await;
     }
     for name in ["rotated", "inactive", "bare", "ended"] {
-        bed.ready(name).await;
+        env.ready(name).await;
     }
     // What an older list shows: the first keys. One of them is revoked by now.
-    bed.operator.kill();
-    bed.operator.restart().unwrap();
-    bed.operator.wait_ready().await.unwrap();
-    bed.annotate("rotated", "boltz.bio/rotate", "1").await;
-    rotated(&bed, 1).await;
+    env.operator.kill();
+    env.operator.restart().unwrap();
+    env.operator.wait_ready().await.unwrap();
+    env.annotate("rotated", "boltz.bio/rotate", "1").await;
+    rotated(&env, 1).await;
 
-    let proxy = bed.proxy.as_ref().unwrap();
+    let proxy = env.proxy.as_ref().unwrap();
     proxy.break_watches(fault, resources);
-    let replaced = bed.record("inactive").await.key_id;
-    bed.create("made", json!({"rotation": {"overlap": "1s"}})).await;
-    bed.annotate("rotated", "boltz.bio/rotate", "2").await;
-    bed.secrets().delete("bare", &DeleteParams::default()).await.unwrap();
-    bed.delete("ended").await;
-    bed.emulator.deactivate(&replaced);
+    let replaced = env.record("inactive").await.key_id;
+    env.create("made", json!({"rotation": {"overlap": "1s"}})).await;
+    env.annotate("rotated", "boltz.bio/rotate", "2").await;
+    env.secrets().delete("bare", &DeleteParams::default()).await.unwrap();
+    env.delete("ended").await;
+    env.emulator.deactivate(&replaced);
     if restarts {
-        bed.operator.kill();
-        bed.operator.restart().unwrap();
-        bed.operator.wait_ready().await.unwrap();
+        env.operator.kill();
+        env.operator.restart().unwrap();
+        env.operator.wait_ready().await.unwrap();
     }
     // Boltz's list tells of this one, so it is replaced while the watches are as they are. Two passes later everything
     // has been looked at again, own writes of the rotation included that no event has shown.
     eventually(PATIENCE, "the inactive key is replaced", async || {
-        let record = bed.record("inactive").await;
+        let record = env.record("inactive").await;
         if record.key_id == replaced { Err("not yet") } else { Ok(()) }
     })
     .await
     .unwrap();
-    bed.passes(2).await;
+    env.passes(2).await;
     for name in ["rotated", "inactive"] {
-        let works = bed.emulator.authenticate(&bed.value(name).await);
-        assert!(works.is_some(), "{name} does not work\n{}", bed.operator.process().last_lines(40));
+        let works = env.emulator.authenticate(&env.value(name).await);
+        assert!(works.is_some(), "{name} does not work\n{}", env.operator.process().last_lines(40));
     }
-    let proxy = bed.proxy.as_ref().unwrap();
+    let proxy = env.proxy.as_ref().unwrap();
     assert!(proxy.broken_watches() > 0, "the fault has not shown");
     proxy.heal_watches();
-    bed.gone("ended").await;
-    rotated(&bed, 2).await;
-    bed.judge_all(&["made", "rotated", "inactive", "bare"], &[]).await;
-    bed.passes(2).await;
-    bed.judge_all(&["made", "rotated", "inactive", "bare"], &[]).await;
+    env.gone("ended").await;
+    rotated(&env, 2).await;
+    env.judge_all(&["made", "rotated", "inactive", "bare"], &[]).await;
+    env.passes(2).await;
+    env.judge_all(&["made", "rotated", "inactive", "bare"], &[]).await;
     // The first keys of four, two rotations, and one each for what was made, inactive and without a Secret.
-    let posts = bed.emulator.count(Operation::Create);
-    assert_eq!(posts, 9 + bed.unanswered(), "{}", bed.operator.process().last_lines(80));
+    let posts = env.emulator.count(Operation::Create);
+    assert_eq!(posts, 9 + env.unanswered(), "{}", env.operator.process().last_lines(80));
 }
 
 /// Waits until it has been rotated so often, and the old key's overlap is over.
-async fn rotated(bed: &Bed, times: i64) {
-    bed.until("rotated", "rotated", |object| {
+async fn rotated(env: &TestEnv, times: i64) {
+    env.until("rotated", "rotated", |object| {
         object
             .status
             .as_ref()

@@ -5,7 +5,7 @@ use crate::{
         Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, is_revoked, is_revoked_by, is_well,
         neighbour_is_served, quiet, says, silence, time_to, until_refused, warning_says, with_neighbour,
     },
-    test_env::{Bed, run_rows},
+    test_env::{TestEnv, run_rows},
 };
 use jiff::Timestamp;
 use kube::{
@@ -26,12 +26,12 @@ enum Trouble {
     Deleted,
 }
 
-fn workloads(bed: &Bed, kind: &str) -> Api<DynamicObject> {
+fn workloads(env: &TestEnv, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
-    Api::namespaced_with(bed.client.clone(), &bed.namespace, &resource)
+    Api::namespaced_with(env.client.clone(), &env.namespace, &resource)
 }
 
-async fn workload(bed: &Bed, kind: &str, name: &str) {
+async fn workload(env: &TestEnv, kind: &str, name: &str) {
     let workload = json!({
         "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
         "spec": {
@@ -43,15 +43,15 @@ async fn workload(bed: &Bed, kind: &str, name: &str) {
         },
     });
     let workload = serde_json::from_value(workload).unwrap();
-    workloads(bed, kind).create(&Default::default(), &workload).await.unwrap();
+    workloads(env, kind).create(&Default::default(), &workload).await.unwrap();
 }
 
 /// The workload was restarted for the key that status names.
-async fn is_restarted(bed: &Bed, kind: &str, name: &str, object: &str) -> Result<(), String> {
-    let workload = workloads(bed, kind).get(name).await.map_err(|error| error.to_string())?;
+async fn is_restarted(env: &TestEnv, kind: &str, name: &str, object: &str) -> Result<(), String> {
+    let workload = workloads(env, kind).get(name).await.map_err(|error| error.to_string())?;
     let annotations = &workload.data["spec"]["template"]["metadata"]["annotations"];
     let restarted_for = annotations["boltz.bio/restarted-for"].as_str().map(str::to_owned);
-    let wanted = bed.get(object).await.status.unwrap_or_default().key_id;
+    let wanted = env.get(object).await.status.unwrap_or_default().key_id;
     if restarted_for.is_some() && restarted_for == wanted {
         Ok(())
     } else {
@@ -76,47 +76,47 @@ async fn a_workload_that_cannot_be_restarted_delays_nothing() {
 
 async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
     let mut verdict = Verdict::new(row);
-    let mut bed = Bed::new().await;
-    with_neighbour(&mut bed).await;
+    let mut env = TestEnv::new().await;
+    with_neighbour(&mut env).await;
     let overlap = Duration::from_secs(6);
     for (name, overlap) in [("leaked", "24h"), ("rotated", "6s")] {
-        workload(&bed, "Deployment", name).await;
-        workload(&bed, "StatefulSet", name).await;
+        workload(&env, "Deployment", name).await;
+        workload(&env, "StatefulSet", name).await;
         let targets =
             [json!({"kind": "Deployment", "name": name}), json!({"kind": "StatefulSet", "name": name})];
-        bed.create(name, json!({"rotation": {"overlap": overlap}, "rolloutRestartTargets": targets})).await;
+        env.create(name, json!({"rotation": {"overlap": overlap}, "rolloutRestartTargets": targets})).await;
     }
-    let leaked = bed.id_of("leaked").await;
-    let old = bed.id_of("rotated").await;
+    let leaked = env.id_of("leaked").await;
+    let old = env.id_of("rotated").await;
     let (_listener, address) = silence().await;
     let obstacle = match trouble {
         Trouble::Webhook(seconds) => {
             let backend = seconds.map_or(Backend::Refuses, |seconds| Backend::Silent(address, seconds));
-            Some(Obstacle::webhook(&bed, &backend, "apps", "deployments").await)
+            Some(Obstacle::webhook(&env, &backend, "apps", "deployments").await)
         }
         Trouble::Policy => {
             let on = ("apps", "deployments");
-            Some(Obstacle::policy(&bed, on, &["UPDATE"], "false", "no restarts on a Friday").await)
+            Some(Obstacle::policy(&env, on, &["UPDATE"], "false", "no restarts on a Friday").await)
         }
         Trouble::Deleted => {
             for name in ["leaked", "rotated"] {
-                workloads(&bed, "Deployment").delete(name, &DeleteParams::default()).await.unwrap();
+                workloads(&env, "Deployment").delete(name, &DeleteParams::default()).await.unwrap();
             }
             None
         }
     };
     if obstacle.is_some() && !matches!(trouble, Trouble::Webhook(Some(10..))) {
-        until_refused(&bed, "deployments", "leaked", true).await;
+        until_refused(&env, "deployments", "leaked", true).await;
     }
 
     let since = Timestamp::now();
-    bed.annotate("leaked", "boltz.bio/rotate-now", "1").await;
-    bed.annotate("rotated", "boltz.bio/rotate", "1").await;
-    let beside = neighbour_is_served(&bed, &mut verdict).await;
+    env.annotate("leaked", "boltz.bio/rotate-now", "1").await;
+    env.annotate("rotated", "boltz.bio/rotate", "1").await;
+    let beside = neighbour_is_served(&env, &mut verdict).await;
     for (name, old) in [("leaked", &leaked), ("rotated", &old)] {
         verdict
             .within(time_to(since + PROMPT), &format!("status names the new key of {name}"), async || {
-                let key_id = bed.get(name).await.status.unwrap_or_default().key_id;
+                let key_id = env.get(name).await.status.unwrap_or_default().key_id;
                 if key_id.as_ref() != Some(old) { Ok(()) } else { Err(format!("{key_id:?}")) }
             })
             .await;
@@ -124,53 +124,53 @@ async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
     let latest = since + PROMPT;
     verdict
         .within(time_to(latest), "the leaked key is revoked at once", async || {
-            is_revoked_by(&bed, &leaked, latest)
+            is_revoked_by(&env, &leaked, latest)
         })
         .await;
     let latest = since + overlap + PROMPT;
     verdict
         .within(time_to(latest), "the old key is revoked after its overlap", async || {
-            is_revoked_by(&bed, &old, latest)
+            is_revoked_by(&env, &old, latest)
         })
         .await;
     for name in ["leaked", "rotated"] {
         verdict
             .within(PROMPT, &format!("the StatefulSet of {name} is restarted"), async || {
-                is_restarted(&bed, "StatefulSet", name, name).await
+                is_restarted(&env, "StatefulSet", name, name).await
             })
             .await;
     }
     verdict
         .within(TOLD, "an event or a condition says which workload waits, and why", async || {
-            match says(&bed.get("leaked").await, words, &[]) {
+            match says(&env.get("leaked").await, words, &[]) {
                 Ok(()) => Ok(()),
-                Err(_) => warning_says(&bed, words).await,
+                Err(_) => warning_says(&env, words).await,
             }
         })
         .await;
-    quiet(&bed, &mut verdict, since, &["leaked", "rotated"], 1).await;
+    quiet(&env, &mut verdict, since, &["leaked", "rotated"], 1).await;
 
     if let Some(obstacle) = obstacle {
         obstacle.lift().await;
-        until_refused(&bed, "deployments", "leaked", false).await;
-        bed.annotate("leaked", "boltz.bio/retry", "1").await;
+        until_refused(&env, "deployments", "leaked", false).await;
+        env.annotate("leaked", "boltz.bio/retry", "1").await;
         // A call that is still on its way is waited for as long as every other.
         let hanging = matches!(trouble, Trouble::Webhook(Some(10..)));
         let touched = if hanging { PROMPT + Duration::from_secs(15) } else { PROMPT };
         for (name, wait) in [("leaked", touched), ("rotated", RECHECK)] {
             verdict
                 .within(wait, &format!("the Deployment of {name} is restarted"), async || {
-                    is_restarted(&bed, "Deployment", name, name).await
+                    is_restarted(&env, "Deployment", name, name).await
                 })
                 .await;
         }
     }
     for name in ["leaked", "rotated"] {
-        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&bed.get(name).await)).await;
+        verdict.within(PROMPT, &format!("{name} is well"), async || is_well(&env.get(name).await)).await;
     }
     for id in [&leaked, &old] {
-        verdict.that("the old keys are revoked in the end", is_revoked(&bed, id).map(|()| String::new()));
+        verdict.that("the old keys are revoked in the end", is_revoked(&env, id).map(|()| String::new()));
     }
-    verdict.at_most("keys alive", 2 + beside.iter().count(), bed.active_ids().len(), "");
+    verdict.at_most("keys alive", 2 + beside.iter().count(), env.active_ids().len(), "");
     verdict.end();
 }

@@ -1,6 +1,11 @@
 //! The API server's audit log: who called what.
 
 use serde::Deserialize;
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+};
 
 /// One finished request.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -69,12 +74,36 @@ impl AuditEvent {
     }
 }
 
-/// The finished requests of a log. Its last line may be half written: that request is not yet answered.
-pub fn parse(log: &str) -> Vec<AuditEvent> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<AuditEvent>(line).ok())
-        .filter(|event| event.stage == "ResponseComplete")
-        .collect()
+/// The finished requests of a log, which is read on from where it was left.
+#[derive(Debug, Default)]
+pub(crate) struct AuditLog {
+    /// How many bytes of it have been read.
+    read: u64,
+    events: Vec<AuditEvent>,
+}
+
+impl AuditLog {
+    /// Reads what has been added. The last line may be half written: that request is not yet answered.
+    pub(crate) fn read_on(&mut self, file: &Path) {
+        let Ok(added) = self.added(file) else { return };
+        let whole = added.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.read += whole as u64;
+        let events = added[..whole].split(|byte| *byte == b'\n');
+        let events = events.filter_map(|line| serde_json::from_slice::<AuditEvent>(line).ok());
+        self.events.extend(events.filter(|event| event.stage == "ResponseComplete"));
+    }
+
+    fn added(&self, file: &Path) -> io::Result<Vec<u8>> {
+        let mut file = File::open(file)?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut added = Vec::new();
+        file.read_to_end(&mut added)?;
+        Ok(added)
+    }
+
+    pub(crate) fn events(&self) -> &[AuditEvent] {
+        &self.events
+    }
 }
 
 /// Everything but what nobody asks about.

@@ -1,7 +1,7 @@
 //! etcd, kube-apiserver and kube-controller-manager on loopback; for a node, kube-scheduler too.
 
 use crate::{
-    audit::{self, AuditEvent},
+    audit::{self, AuditEvent, AuditLog},
     certificates::{Authority, write_signing_key},
     kubeconfig,
     ports::free_port,
@@ -18,15 +18,17 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 /// The user that has the rights which RBAC manifests give to the operator's ServiceAccount.
 pub const OPERATOR_USER: &str = "system:serviceaccount:boltz-system:boltz-operator";
 /// The groups that Kubernetes puts every ServiceAccount of that namespace in, besides `system:authenticated`.
 const OPERATOR_GROUPS: &str = "system:serviceaccounts,system:serviceaccounts:boltz-system";
+/// How many there may be at once besides the shared one: each has an API server and an etcd to itself.
+static OTHERS: Semaphore = Semaphore::const_new(3);
 const CERTIFICATES: &str = "certificates";
 pub(crate) const NODE_PROGRAMS: &[&str] =
     &["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler", "kubelet"];
@@ -144,6 +146,9 @@ pub struct ControlPlane {
     processes: Mutex<BTreeMap<Component, OwnedProcess>>,
     // After the processes: they write into it.
     folder: OwnedFolder,
+    audit: Mutex<AuditLog>,
+    /// Its place among the [`OTHERS`].
+    _place: Option<SemaphorePermit<'static>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,13 +160,24 @@ struct Ports {
 
 impl ControlPlane {
     /// The one of this test process, started when it is first asked for.
-    pub async fn shared() -> Result<&'static Self, HarnessError> {
-        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-        SHARED.get_or_try_init(|| Self::start(ControlPlaneOptions::whole())).await
+    pub async fn shared() -> Result<Arc<Self>, HarnessError> {
+        static SHARED: OnceCell<Arc<ControlPlane>> = OnceCell::const_new();
+        let start = async || Self::start_built(ControlPlaneOptions::whole()).await.map(Arc::new);
+        SHARED.get_or_try_init(start).await.cloned()
     }
 
-    /// Builds what is missing, then starts. Known to take about three seconds once built.
+    /// Builds what is missing, then starts, which takes about three seconds. Waits while there are three already; a clone
+    /// does not, because its source waits for it.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self, HarnessError> {
+        let place = match options.etcd_data {
+            Some(_) => None,
+            None => OTHERS.acquire().await.ok(),
+        };
+        let started = Self::start_built(options).await?;
+        Ok(Self { _place: place, ..started })
+    }
+
+    async fn start_built(options: ControlPlaneOptions) -> Result<Self, HarnessError> {
         let binaries = programs(if options.node { NODE_PROGRAMS } else { &[] })?;
         // A second process may take a port between our look and the component's bind: then with others.
         let mut attempt = 0;
@@ -183,8 +199,16 @@ impl ControlPlane {
         let ports = Ports { etcd: port()?, etcd_peer: port()?, api_server };
         let authority = Authority::create().map_err(io_error("create a certificate authority"))?;
         let serves_node = options.node;
-        let control_plane =
-            Self { binaries, authority, ports, serves_node, processes: Mutex::default(), folder };
+        let control_plane = Self {
+            binaries,
+            authority,
+            ports,
+            serves_node,
+            processes: Mutex::default(),
+            folder,
+            audit: Mutex::default(),
+            _place: None,
+        };
         control_plane.write_certificates().map_err(io_error("write the certificates"))?;
         if let Some(data) = &options.etcd_data {
             copy_folder(data, &control_plane.etcd_data())?;
@@ -529,7 +553,14 @@ impl ControlPlane {
 
     /// Every request that has been finished so far.
     pub fn audit_events(&self) -> Vec<AuditEvent> {
-        audit::parse(&std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default())
+        self.audit_events_where(|_| true)
+    }
+
+    /// Those of them for which that is so.
+    pub fn audit_events_where(&self, is_wanted: impl Fn(&AuditEvent) -> bool) -> Vec<AuditEvent> {
+        let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        audit.read_on(&self.folder.path().join("audit.log"));
+        audit.events().iter().filter(|event| is_wanted(event)).cloned().collect()
     }
 }
 

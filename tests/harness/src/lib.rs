@@ -15,6 +15,8 @@ mod proxy;
 mod wait;
 mod watches;
 
+use std::io::Write;
+
 pub use audit::AuditEvent;
 pub use control_plane::{
     Component, ControlPlane, ControlPlaneOptions, HarnessError, OPERATOR_USER, programs,
@@ -24,6 +26,20 @@ pub use operator::OperatorProcess;
 pub use proxy::{ApiCall, ApiFault, ApiProxy};
 pub use wait::eventually;
 pub use watches::WatchFault;
+
+/// Says that the test which calls this shows nothing here, and why. `tests/run` counts it: it names a file in
+/// `SKIPPED_TESTS`, because the output of a test that passes is not shown.
+pub fn skip(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    eprintln!("skipped: {test}: {why}");
+    if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
+        let file = std::fs::File::options().create(true).append(true).open(file);
+        let written = file.and_then(|mut file| writeln!(file, "{test}: {why}"));
+        if let Err(error) = written {
+            eprintln!("skipped, and not counted: {error}");
+        }
+    }
+}
 
 /// Several crates bring TLS and each wants a provider: ours is ring, unless the program has already chosen.
 pub fn install_tls_provider() {

@@ -111,6 +111,8 @@ struct Proxy {
     upstream: String,
     state: Mutex<State>,
     fired: watch::Sender<bool>,
+    /// A call has come since the proxy was frozen.
+    has_frozen: watch::Sender<bool>,
     released: watch::Sender<u64>,
     watches: Arc<Watches>,
 }
@@ -139,6 +141,7 @@ impl ApiProxy {
             upstream: control_plane.api_server_url(),
             state: Mutex::default(),
             fired: watch::Sender::new(false),
+            has_frozen: watch::Sender::new(false),
             released: watch::Sender::new(0),
             watches: Arc::default(),
         });
@@ -161,7 +164,14 @@ impl ApiProxy {
 
     /// Nothing but watches arrives any more.
     pub fn freeze(&self) {
+        self.proxy.has_frozen.send_replace(false);
         self.proxy.lock().frozen = true;
+    }
+
+    /// Waits until a call has come that does not arrive because of [`ApiProxy::freeze`].
+    pub async fn has_frozen(&self) {
+        // The sender lives as long as this borrow of it.
+        let _ = self.proxy.has_frozen.subscribe().wait_for(|frozen| *frozen).await;
     }
 
     /// Answers what is held by [`ApiFault::HoldAnswer`].
@@ -325,6 +335,7 @@ async fn handle(
     request: Request,
 ) -> Response {
     if proxy.lock().frozen && !is_watch(&request) {
+        proxy.has_frozen.send_replace(true);
         return std::future::pending().await;
     }
     let Some(fault) = proxy.fault_of(&request) else {

@@ -151,6 +151,8 @@ async fn perform(
     // Knowledge that users destroyed makes orphans, by design. Those are revoked on request, and nothing else is.
     judge.count_orphans(stage);
     operator.terminate();
+    // Its log goes with it.
+    no_panic(operator)?;
     *operator = stage.start_operator(&["--orphan-policy", "revoke", "--orphan-grace", "2s"])?;
     settle(stage, operator, judge, ORPHAN_PATIENCE, true).await
 }

@@ -10,7 +10,7 @@ use std::{
 
 /// Whatever stands in annotations and status: at most one key is asked for, none for an object that goes or is
 /// suspended, and no key of another object is revoked.
-pub fn live(input: &Input) {
+pub fn check(input: &Input) {
     let forged = input.object();
     if !is_admitted(&forged) || foresees(input, &forged) {
         return;
