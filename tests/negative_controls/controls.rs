@@ -23,8 +23,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the window: a key held longer is not stored",
         file: "src/plan/issue.rs",
-        with: "if self.now.monotonic < window_end && !refused",
-        without: "if !refused",
+        with: "if self.now.monotonic < window_end && !is_refused",
+        without: "if !is_refused",
         red: &[Plan("a_key_held_past_its_window")],
     },
     Control {
@@ -43,15 +43,15 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "a live read before every revocation",
-        file: "tests/plan-world/src/process.rs",
-        with: "Step::Revoke { .. } if !facts.live => Ok(Next::ReadAgain),",
-        without: "Step::Revoke { .. } if false => Ok(Next::ReadAgain),",
-        red: &[Plan("trace_1"), Plan("trace_11")],
+        file: "src/plan/mod.rs",
+        with: "self.facts.memory.must_read || matches!(step, Step::Revoke { .. });",
+        without: "self.facts.memory.must_read;",
+        red: &[Plan("trace_1"), Plan("trace_11"), Simulation("a_revocation_is_decided_again")],
     },
     Control {
         defence: "writes of the object under its resourceVersion",
-        file: "tests/plan-world/src/api_server.rs",
-        with: "&& object.resource_version == facts.object.resource_version",
+        file: "tests/plan-world/src/executor.rs",
+        with: "|| object.resource_version != facts.object.resource_version",
         without: "",
         red: &[Plan("trace_20"), Plan("spaces::two_operators")],
     },
@@ -65,15 +65,15 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a key whose store may still land is not revoked",
         file: "src/plan/issue.rs",
-        with: "if *store_in_doubt && !self.facts.is_settled",
+        with: "if *calls_in_doubt > 0 && !self.facts.is_settled",
         without: "if false && !self.facts.is_settled",
         red: &[Plan("trace_17")],
     },
     Control {
         defence: "the record says what was stored",
-        file: "src/plan/memory.rs",
-        with: "if reported || recorded(&key.id) {",
-        without: "if reported && recorded(&key.id) {",
+        file: "src/plan/learn.rs",
+        with: "if is_reported || is_recorded(&key.id) {",
+        without: "if is_reported && is_recorded(&key.id) {",
         red: &[Plan("trace_12")],
     },
     Control {
@@ -93,8 +93,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a foreign Secret is a conflict",
         file: "src/plan/issue.rs",
-        with: "if let SecretFacts::Foreign(whose) = &self.facts.secret {",
-        without: "if let (SecretFacts::Foreign(whose), true) = (&self.facts.secret, false) {",
+        with: "self.held(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);",
+        without: "self.held(&[Slot::Store, Slot::Ledger, Slot::Read]);",
         red: &[Plan("what_stands_in_the_way")],
     },
     Control {
@@ -128,8 +128,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a stripped finalizer is put back",
         file: "src/plan/mod.rs",
-        with: "if !self.facts.object.has_finalizer && self.facts.has_something_to_revoke() {",
-        without: "if false {",
+        with: "if !self.facts.object.has_finalizer\n            && self.facts",
+        without: "if false && self.facts",
         red: &[Plan("trace_7")],
     },
     Control {
@@ -142,8 +142,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "what another leader overwrites is not said again at once",
         file: "src/plan/mod.rs",
-        with: "if self.now.monotonic < again &&",
-        without: "if false &&",
+        with: "(self.now.monotonic < again_at).then_some(again_at)",
+        without: "Some(again_at).filter(|_| false)",
         red: &[Plan("what_another_leader_overwrites")],
     },
     Control {
@@ -163,8 +163,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a key that is stored while its object goes is revoked",
         file: "src/plan/memory.rs",
-        with: "Progress::Stored { key, reported: false } if !is_retained => Some(&key.id),",
-        without: "Progress::Stored { key, reported: false } if is_retained && false => Some(&key.id),",
+        with: "Progress::Stored { key, is_reported: false } if !is_retained => Some(&key.id),",
+        without: "Progress::Stored { key, is_reported: false } if is_retained && false => Some(&key.id),",
         red: &[Plan("an_object_that_goes_while_its_first_key_is_stored")],
     },
     Control {
@@ -190,7 +190,7 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "a key that the record names as previous has been stored",
-        file: "src/plan/memory.rs",
+        file: "src/plan/learn.rs",
         with: "records.clone().any(|record| record.names(id))",
         without: "records.clone().any(|record| record.key_id == id)",
         red: &[Plan("trace_19")],
@@ -212,22 +212,22 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a webhook without dry runs does not block",
         file: "src/kubernetes/error.rs",
-        with: "matches!(self, Self::Refused { code: 400, .. }) && self",
+        with: "matches!(self, Self::ApiStatus { code: 400, .. }) && self",
         without: "false && self",
         red: &[Unit("a_webhook_without_dry_run")],
     },
     Control {
         defence: "the ledger is written before the POST",
         file: "src/controller/execute.rs",
-        with: "let outcome = self.patch_object(\"write the attempt\", metadata).await;",
-        without: "self.facts.object.ledger = ledger.clone();\n        let (outcome, _) = (Ok(Outcome::Done), metadata);",
-        red: &[Simulation("an_attempt_is_on_the_object"), CrashMatrix("C2 POST/lost and killed")],
+        with: "if !shown.ledger.contains(&attempt) {",
+        without: "if self.state.memory.attempts.remove(&attempt).is_none() {",
+        red: &[Simulation("an_attempt_is_on_the_object")],
     },
     Control {
         defence: "a doubtful answer of Boltz may have had an effect",
-        file: "src/controller/execute.rs",
-        with: "if error.effect() == Effect::None {",
-        without: "if error.effect() == Effect::None || true {",
+        file: "src/plan/apply.rs",
+        with: "Answer::BoltzFailed(BoltzFailure { effect: Effect::None, .. })) => {",
+        without: "Answer::BoltzFailed(BoltzFailure { .. })) => {",
         red: &[Simulation("after_a_doubtful_answer_of_boltz"), CrashMatrix("C2 POST/503 but done")],
     },
     Control {
@@ -236,13 +236,6 @@ pub const ALL: &[Control] = &[
         with: "_ => Verdict::Unknown,",
         without: "_ => Verdict::Refused,",
         red: &[Simulation("a_store_that_is_refused_and_done")],
-    },
-    Control {
-        defence: "the controller reads live before it revokes",
-        file: "src/controller/reconcile.rs",
-        with: "Step::Revoke { .. } if !facts.live => Outcome::ReadAgain,",
-        without: "Step::Revoke { .. } if false => Outcome::ReadAgain,",
-        red: &[Simulation("a_revocation_is_decided_again")],
     },
     Control {
         defence: "the object is written under its version",
@@ -289,13 +282,13 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a Secret that is gone is a conflict for its update",
         file: "src/controller/execute.rs",
-        with: "(Verdict::NotFound, SecretFacts::Ours(_)) => Verdict::Conflict,",
-        without: "(Verdict::NotFound, SecretFacts::Ours(_)) => Verdict::NotFound,",
+        with: "(Verdict::NotFound, SecretFacts::Ours(_)) => ApiFailure { verdict: Verdict::Conflict, ..failure },",
+        without: "(Verdict::NotFound, SecretFacts::Ours(_)) => failure,",
         red: &[Simulation("a_secret_that_goes_just_before")],
     },
     Control {
         defence: "the record travels with the key",
-        file: "src/controller/execute.rs",
+        file: "src/kubernetes/secret_body.rs",
         with: "(RECORD_ANNOTATION, &record.to_annotation()));\n    json!({",
         without: "(\"nowhere\", &record.to_annotation()));\n    json!({",
         red: &[Simulation("an_attempt_is_on_the_object")],
@@ -306,5 +299,54 @@ pub const ALL: &[Control] = &[
         with: "for key_id in state.memory.left_behind(is_retained) {",
         without: "for key_id in state.memory.left_behind(is_retained).into_iter().take(0) {",
         red: &[Simulation("a_key_whose_object_is_gone")],
+    },
+    Control {
+        defence: "a step whose slot is blocked is not tried",
+        file: "src/plan/mod.rs",
+        with: "if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {",
+        without: "if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic).filter(|_| false) {",
+        red: &[Plan("every_step_may_fail_in_every_way"), Simulation("every_call_may_fail_in_every_way")],
+    },
+    Control {
+        defence: "a 404 to a revocation proves nothing",
+        file: "src/controller/execute.rs",
+        with: "Revocation::NotFound => Answer::KeyNotFound,",
+        without: "Revocation::NotFound => Answer::AlreadyRevoked,",
+        red: &[Simulation("every_call_may_fail_in_every_way")],
+    },
+    Control {
+        defence: "a revocation that was answered with 404 is believed when the list agrees",
+        file: "src/plan/learn.rs",
+        with: "pass.started > *at && pass.started >= expected_from && !is_active",
+        without: "pass.started > *at && pass.started >= expected_from",
+        red: &[Plan("a_revocation_answered_with_404")],
+    },
+    Control {
+        defence: "a write that a webhook undid counts as failed",
+        file: "src/controller/execute.rs",
+        with: "let answer = if is_recorded {",
+        without: "let answer = if is_recorded || true {",
+        red: &[Simulation("what_a_webhook_undoes")],
+    },
+    Control {
+        defence: "what is owed to a workload stands in the status",
+        file: "src/plan/status.rs",
+        with: "facts.pending_restarts().into_iter()",
+        without: "facts.pending_restarts().into_iter().take(0)",
+        red: &[Plan("a_restart_that_was_refused_follows")],
+    },
+    Control {
+        defence: "a request of a person lifts every block",
+        file: "src/plan/learn.rs",
+        with: "self.troubles.clear();",
+        without: "",
+        red: &[Plan("what_waits_is_tried_again_when_somebody_asks")],
+    },
+    Control {
+        defence: "a retained Secret has no ownerReference",
+        file: "src/plan/facts.rs",
+        with: "self.effective_deletion_policy() != Ok(DeletionPolicy::Retain)",
+        without: "self.effective_deletion_policy() != Ok(DeletionPolicy::Retain) || true",
+        red: &[Plan("a_retained_secret_outlives_every_kind_of_deletion")],
     },
 ];

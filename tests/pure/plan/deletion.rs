@@ -175,3 +175,19 @@ fn an_object_that_goes_while_its_first_key_is_stored_leaves_none_behind() {
     process.reconcile(&mut world);
     assert_eq!(world.active(), ["key-1"]);
 }
+
+/// The garbage collector asks nobody: the Secret has no owner from the moment the policy says so.
+#[test]
+fn a_retained_secret_outlives_every_kind_of_deletion() {
+    let (mut world, mut process) = World::ready(plain());
+    assert!(world.secrets["key"].owned);
+    world.edit_spec(json!({"deletionPolicy": "Retain"}));
+    process.reconcile(&mut world);
+    assert!(!world.secrets["key"].owned);
+    world.edit_spec(json!({}));
+    process.reconcile(&mut world);
+    assert!(world.secrets["key"].owned);
+    world.edit(|object| object.deletion_policy = Some(DeletionPolicy::Retain));
+    process.reconcile(&mut world);
+    assert!(!world.secrets["key"].owned, "the annotation overrides the field");
+}
