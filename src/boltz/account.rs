@@ -9,11 +9,9 @@ use crate::{
     observability::metrics::Metrics,
     plan::{AccountFacts, Block, BoltzErrorKind, Monotonic, Reason},
 };
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
 /// One Boltz organization.
@@ -239,7 +237,7 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// An attempt written this long ago is settled even if this process has just started. Longer than any clock error: a
 /// clock set to local time is off by up to 14 hours.
-const SURELY_SETTLED: Duration = Duration::from_secs(24 * 3600);
+const SETTLED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What is known about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +225,7 @@ impl Facts {
     }
 
     /// Whether the key may still be active. An expired key is not.
-    pub fn may_live(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
+    pub fn may_be_active(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
             && matches!(
                 self.key_state(settings, now, &key.id, key.attempt.as_ref()),
@@ -244,9 +244,9 @@ impl Facts {
             .find(|entry| entry.attempt == *attempt)
             .map(|entry| entry.written_at);
         if let Some(age) = written_at.map(|time| elapsed(time, now.wall))
-            && age >= SURELY_SETTLED
+            && age >= SETTLED_AFTER
         {
-            return now.monotonic.minus(age - SURELY_SETTLED);
+            return now.monotonic.minus(age - SETTLED_AFTER);
         }
         // A user may have removed an attempt of this process from the ledger while its key is not stored yet.
         let written = self.memory.attempts.get(attempt).map(|known| known.written);
@@ -275,7 +275,7 @@ impl Facts {
 
     /// Whether this process wrote the attempt and knows its result: the POST was not and will not be sent, or the key is
     /// revoked.
-    pub fn knows_the_end(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
+    pub fn knows_result(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         self.memory.attempts.get(attempt).is_some_and(|known| match &known.progress {
             Progress::Written => {
                 self.object.deleting || known.written.plus(settings.window()) <= now.monotonic

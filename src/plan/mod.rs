@@ -15,8 +15,9 @@ mod issue;
 mod keys;
 mod learn;
 mod memory;
-mod patience;
+
 mod restart;
+mod retry;
 mod revoke;
 mod schedule;
 mod secret;
@@ -36,7 +37,7 @@ pub use status::{Findings, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 
-use patience::{Failure, patience};
+use retry::{Failure, retry_backoff};
 
 /// A decision.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,12 +116,12 @@ impl Decision<'_> {
         {
             return step;
         }
-        if self.facts.object.deleting { self.deletion() } else { self.duties() }
+        if self.facts.object.deleting { self.deletion() } else { self.maintenance() }
     }
 
     /// The next step of an object that is not being deleted, in order of priority. A step that has to wait does not
     /// delay the others.
-    fn duties(&mut self) -> Step {
+    fn maintenance(&mut self) -> Step {
         if !self.facts.object.has_finalizer
             && self.facts.has_something_to_revoke()
             && let Some(step) = self.attempt(Step::AddFinalizer)
@@ -155,7 +156,7 @@ impl Decision<'_> {
         if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {
             let trouble = trouble.clone();
             self.waits.blocked(&trouble.block);
-            if trouble.is_told && !self.findings.also.contains(&trouble.block) {
+            if trouble.is_reported && !self.findings.also.contains(&trouble.block) {
                 self.findings.also.push(trouble.block);
             }
             return None;
@@ -179,8 +180,8 @@ impl Decision<'_> {
         if step.fingerprint(self.facts).as_ref() != Some(&last.fingerprint) {
             return None;
         }
-        let patience = patience(slot, Failure::Undone, self.settings);
-        let again_at = last.at.plus(patience.after(last.repeats.saturating_add(1)));
+        let backoff = retry_backoff(slot, Failure::Undone, self.settings);
+        let again_at = last.at.plus(backoff.after(last.repeats.saturating_add(1)));
         (self.now.monotonic < again_at).then_some(again_at)
     }
 

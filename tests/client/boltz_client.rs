@@ -21,14 +21,14 @@ use tokio::sync::watch;
 const SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Bed {
+struct TestEnv {
     emulator: Emulator,
     client: BoltzClient,
     metrics: Arc<Metrics>,
     admin_key: watch::Sender<Option<SecretString>>,
 }
 
-impl Bed {
+impl TestEnv {
     async fn new() -> Self {
         Self::with(Settings::default()).await
     }
@@ -86,7 +86,7 @@ fn all_words(error: &BoltzError) -> String {
 
 #[tokio::test]
 async fn a_key_is_created_with_what_was_asked_and_its_value_works() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let request = CreateKeyRequest {
         name: "all of it".to_owned(),
         allowed_ips: vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
@@ -94,30 +94,30 @@ async fn a_key_is_created_with_what_was_asked_and_its_value_works() {
         mode: KeyMode::Test,
         workspace_id: Some("ws_design".to_owned()),
     };
-    let created = bed.client.create_key(&request, SECOND).await.unwrap();
+    let created = env.client.create_key(&request, SECOND).await.unwrap();
     let details = &created.details;
     assert_eq!((details.name.as_str(), details.livemode, details.is_active), ("all of it", false, true));
     assert_eq!(details.workspace_id.as_deref(), Some("ws_design"));
     let life = details.expires_at.unwrap().duration_since(details.created_at.unwrap());
     assert_eq!(life.as_hours(), 30 * 24);
-    let known = bed.emulator.key(&details.id).unwrap();
+    let known = env.emulator.key(&details.id).unwrap();
     assert_eq!(known.allowed_ips, ["192.0.2.1", "2001:db8::1"]);
-    assert_eq!(bed.emulator.authenticate(created.key.expose_secret()).as_ref(), Some(&details.id));
+    assert_eq!(env.emulator.authenticate(created.key.expose_secret()).as_ref(), Some(&details.id));
 
-    let plain = bed.create().await.unwrap().details;
+    let plain = env.create().await.unwrap().details;
     assert!(plain.livemode && plain.expires_at.is_none());
-    assert_eq!(bed.emulator.count(Operation::Create), 2);
+    assert_eq!(env.emulator.count(Operation::Create), 2);
 }
 
 #[tokio::test]
 async fn the_list_is_read_to_its_end_by_its_cursor() {
     for page_size in [1, 3, 7, 100] {
-        let bed = Bed::with(Settings { page_size, ..Settings::default() }).await;
+        let env = TestEnv::with(Settings { page_size, ..Settings::default() }).await;
         let made: Vec<String> =
-            (0..7).map(|number| bed.emulator.create_foreign(&format!("key {number}")).unwrap()).collect();
+            (0..7).map(|number| env.emulator.create_foreign(&format!("key {number}")).unwrap()).collect();
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let page = bed.client.list_keys(after.as_deref()).await.unwrap();
+            let page = env.client.list_keys(after.as_deref()).await.unwrap();
             listed.extend(page.data.into_iter().map(|key| key.id));
             after = page.last_id;
             if !page.has_more {
@@ -132,40 +132,40 @@ async fn the_list_is_read_to_its_end_by_its_cursor() {
 #[tokio::test]
 async fn revoked_is_revoked_however_boltz_says_it() {
     for revoking_twice_fails in [false, true] {
-        let bed = Bed::with(Settings { revoking_twice_fails, ..Settings::default() }).await;
-        let id = bed.create().await.unwrap().details.id;
-        let Revocation::Revoked(details) = bed.client.revoke_key(&id).await.unwrap() else {
+        let env = TestEnv::with(Settings { revoking_twice_fails, ..Settings::default() }).await;
+        let id = env.create().await.unwrap().details.id;
+        let Revocation::Revoked(details) = env.client.revoke_key(&id).await.unwrap() else {
             panic!("it was there");
         };
-        assert!(!details.is_active && bed.emulator.active_keys().is_empty());
-        let again = bed.client.revoke_key(&id).await.unwrap();
+        assert!(!details.is_active && env.emulator.active_keys().is_empty());
+        let again = env.client.revoke_key(&id).await.unwrap();
         assert_eq!(matches!(again, Revocation::AlreadyRevoked), revoking_twice_fails);
-        assert_eq!(bed.client.revoke_key("key_unknown").await.unwrap(), Revocation::NotFound);
+        assert_eq!(env.client.revoke_key("key_unknown").await.unwrap(), Revocation::NotFound);
     }
 }
 
 #[tokio::test]
 async fn a_revocation_that_leaves_the_key_active_is_none() {
-    let bed = Bed::new().await;
-    let id = bed.create().await.unwrap().details.id;
+    let env = TestEnv::new().await;
+    let id = env.create().await.unwrap().details.id;
     let body = format!(r#"{{"id":"{id}","is_active":true,"name":"n"}}"#);
-    bed.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::Foreign(body)));
-    assert!(matches!(bed.client.revoke_key(&id).await, Err(BoltzError::Unreadable)));
+    env.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::Foreign(body)));
+    assert!(matches!(env.client.revoke_key(&id).await, Err(BoltzError::Unreadable)));
     // A refusal for another reason is none either.
     for status in [400, 403, 409, 422, 500] {
-        bed.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::status(status)));
-        assert_eq!(bed.client.revoke_key(&id).await.unwrap_err().status(), Some(status));
+        env.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::status(status)));
+        assert_eq!(env.client.revoke_key(&id).await.unwrap_err().status(), Some(status));
     }
-    assert_eq!(bed.emulator.active_keys().len(), 1);
+    assert_eq!(env.emulator.active_keys().len(), 1);
 }
 
 /// RFC 3986, section 2.3: what needs no encoding is sent as it is, for gateways that compare text.
 #[tokio::test]
 async fn unreserved_characters_of_an_id_are_sent_as_they_are() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let paths = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&paths);
-    let client = bed.client.clone().through(tower::service_fn(move |request: reqwest::Request| {
+    let client = env.client.clone().through(tower::service_fn(move |request: reqwest::Request| {
         seen.lock().unwrap().push(request.url().path().to_owned());
         async { Err(SendError::Timeout) }
     }));
@@ -175,8 +175,8 @@ async fn unreserved_characters_of_an_id_are_sent_as_they_are() {
 
 #[tokio::test]
 async fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
-    let bed = Bed::new().await;
-    let victim = bed.create().await.unwrap().details.id;
+    let env = TestEnv::new().await;
+    let victim = env.create().await.unwrap().details.id;
     for id in [
         format!("x/../{victim}"),
         format!("{victim}/revoke?"),
@@ -185,39 +185,39 @@ async fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
         format!("{victim}#"),
         "a b\u{e9}\u{0}".to_owned(),
     ] {
-        assert_eq!(bed.client.revoke_key(&id).await.unwrap(), Revocation::NotFound, "{id}");
+        assert_eq!(env.client.revoke_key(&id).await.unwrap(), Revocation::NotFound, "{id}");
     }
     for id in ["", ".", ".."] {
-        let error = bed.client.revoke_key(id).await.unwrap_err();
+        let error = env.client.revoke_key(id).await.unwrap_err();
         assert_eq!((error.effect(), error.kind()), (Effect::None, BoltzErrorKind::Invalid));
     }
-    assert_eq!(bed.emulator.active_keys().len(), 1, "nothing else was revoked");
+    assert_eq!(env.emulator.active_keys().len(), 1, "nothing else was revoked");
 }
 
 #[tokio::test]
 async fn the_admin_key_is_the_one_of_the_moment() {
-    let bed = Bed::new().await;
-    let me = bed.client.auth_me().await.unwrap().unwrap();
+    let env = TestEnv::new().await;
+    let me = env.client.auth_me().await.unwrap().unwrap();
     assert_eq!((me.key_type.as_str(), me.mode.as_deref()), ("admin", Some("live")));
-    bed.emulator.set_admin_keys(vec![AdminKey::new("sk_bc_admin_live_second".to_owned())]);
-    let error = bed.client.auth_me().await.unwrap_err();
+    env.emulator.set_admin_keys(vec![AdminKey::new("sk_bc_admin_live_second".to_owned())]);
+    let error = env.client.auth_me().await.unwrap_err();
     assert_eq!((error.kind(), error.status()), (BoltzErrorKind::Unauthorized, Some(401)));
-    bed.admin_key.send_replace(Some(SecretString::from("sk_bc_admin_live_second")));
-    assert!(bed.client.auth_me().await.is_ok());
-    bed.admin_key.send_replace(None);
-    assert_eq!(bed.client.list_keys(None).await.unwrap_err().status(), Some(401));
+    env.admin_key.send_replace(Some(SecretString::from("sk_bc_admin_live_second")));
+    assert!(env.client.auth_me().await.is_ok());
+    env.admin_key.send_replace(None);
+    assert_eq!(env.client.list_keys(None).await.unwrap_err().status(), Some(401));
 }
 
 #[tokio::test]
 async fn a_server_without_auth_me_is_no_error() {
-    let bed = Bed::with(Settings { has_auth_me: false, ..Settings::default() }).await;
-    assert_eq!(bed.client.auth_me().await.unwrap(), None);
+    let env = TestEnv::with(Settings { has_auth_me: false, ..Settings::default() }).await;
+    assert_eq!(env.client.auth_me().await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn every_status_is_sorted_by_its_meaning_and_by_what_it_may_have_done() {
     use BoltzErrorKind::{Invalid, RateLimited, Refused, Unauthorized, Unavailable};
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     for (status, kind, effect) in [
         (400, Invalid, Effect::None),
         (401, Unauthorized, Effect::None),
@@ -232,32 +232,32 @@ async fn every_status_is_sorted_by_its_meaning_and_by_what_it_may_have_done() {
     ] {
         // What may have had an effect is met both ways: the client cannot know.
         for when in [When::None, When::Before] {
-            let before = bed.emulator.keys().len();
-            let error = bed.create_with(when, Outcome::status(status)).await;
+            let before = env.emulator.keys().len();
+            let error = env.create_with(when, Outcome::status(status)).await;
             assert_eq!((error.status(), error.kind()), (Some(status), kind));
             assert_eq!(error.effect(), effect, "{status}");
-            let made = bed.emulator.keys().len() - before;
+            let made = env.emulator.keys().len() - before;
             assert_eq!(made, usize::from(when == When::Before), "one try: {status}");
         }
     }
-    assert_eq!(bed.emulator.count(Operation::Create), 20, "one request for each call");
+    assert_eq!(env.emulator.count(Operation::Create), 20, "one request for each call");
 }
 
 #[tokio::test]
 async fn boltzs_own_words_are_passed_on_shortened_and_without_control_characters() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let body = format!(r#"{{"code":"VALIDATION_ERROR","message":"bad\nname {}"}}"#, "x".repeat(1000));
     let outcome = Outcome::Status { status: 422, headers: [].into(), body: Some(body) };
-    let words = bed.create_with(When::None, outcome).await.to_string();
+    let words = env.create_with(When::None, outcome).await.to_string();
     assert!(words.starts_with("Boltz responded with 422 (VALIDATION_ERROR: badname xxx"), "{words}");
     assert!(words.len() < 400);
     let outcome = Outcome::Status { status: 502, headers: [].into(), body: Some("<html>".to_owned()) };
-    assert_eq!(bed.create_with(When::None, outcome).await.to_string(), "Boltz responded with 502");
+    assert_eq!(env.create_with(When::None, outcome).await.to_string(), "Boltz responded with 502");
 }
 
 #[tokio::test]
 async fn retry_after_is_heard() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     for (name, value, wait) in [
         ("retry-after", "7", Some(7 * SECOND)),
         ("retry-after-ms", "1500", Some(SECOND * 3 / 2)),
@@ -265,30 +265,30 @@ async fn retry_after_is_heard() {
     ] {
         let headers = [(name.to_owned(), value.to_owned())].into();
         let outcome = Outcome::Status { status: 429, headers, body: None };
-        assert_eq!(bed.create_with(When::None, outcome).await.retry_after(), wait, "{name}: {value}");
+        assert_eq!(env.create_with(When::None, outcome).await.retry_after(), wait, "{name}: {value}");
     }
 }
 
 #[tokio::test]
 async fn a_cut_is_doubt_and_is_not_tried_again() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     for (when, outcome, keys) in [
         (When::None, Outcome::Cut, 0),
         (When::Before, Outcome::Cut, 1),
         (When::Before, Outcome::CutMidAnswer, 1),
     ] {
-        bed.emulator.reset();
-        let error = bed.create_with(when, outcome.clone()).await;
+        env.emulator.reset();
+        let error = env.create_with(when, outcome.clone()).await;
         assert!(matches!(error, BoltzError::Transport(_)), "{outcome:?}: {error:?}");
         assert_eq!((error.effect(), error.kind()), (Effect::Unknown, BoltzErrorKind::Unavailable));
-        assert_eq!(bed.emulator.keys().len(), keys);
-        assert_eq!(bed.emulator.count(Operation::Create), 1, "not even on a fresh connection");
+        assert_eq!(env.emulator.keys().len(), keys);
+        assert_eq!(env.emulator.count(Operation::Create), 1, "not even on a fresh connection");
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_is_none_is_doubt_and_its_content_stays_untold() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let details = r#"{"id":"key_1","is_active":true,"name":"n"}"#;
     for outcome in [
         Outcome::Truncated(40),
@@ -300,7 +300,7 @@ async fn an_answer_that_is_none_is_doubt_and_its_content_stays_untold() {
         Outcome::Foreign("[]".to_owned()),
         Outcome::Foreign(String::new()),
     ] {
-        let error = bed.create_with(When::Before, outcome.clone()).await;
+        let error = env.create_with(When::Before, outcome.clone()).await;
         assert!(matches!(error, BoltzError::Unreadable), "{outcome:?}: {error:?}");
         assert_eq!(error.effect(), Effect::Unknown);
         assert!(!all_words(&error).contains("sk_bc"), "{}", all_words(&error));
@@ -309,22 +309,22 @@ async fn an_answer_that_is_none_is_doubt_and_its_content_stays_untold() {
 
 #[tokio::test]
 async fn an_endless_answer_is_not_read_to_its_end() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let outcome = Outcome::Foreign("x".repeat(8 << 20));
-    let error = bed.create_with(When::Before, outcome).await;
+    let error = env.create_with(When::Before, outcome).await;
     assert_eq!(error.effect(), Effect::Unknown);
     assert!(matches!(error, BoltzError::Unreadable), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_call_ends_with_its_timeout_and_its_effect_may_come_later() {
-    let bed = Bed::new().await;
-    bed.emulator.inject(Fault::once(Operation::Create, When::OnRelease, Outcome::Hang));
-    let Err(error) = bed.client.create_key(&named("late"), SECOND / 5).await else { panic!("it hangs") };
+    let env = TestEnv::new().await;
+    env.emulator.inject(Fault::once(Operation::Create, When::OnRelease, Outcome::Hang));
+    let Err(error) = env.client.create_key(&named("late"), SECOND / 5).await else { panic!("it hangs") };
     assert!(matches!(error, BoltzError::Timeout), "{error:?}");
     assert_eq!(error.effect(), Effect::Unknown);
-    bed.emulator.release();
-    eventually(PATIENCE, "the key is made after all", async || match bed.emulator.keys().len() {
+    env.emulator.release();
+    eventually(PATIENCE, "the key is made after all", async || match env.emulator.keys().len() {
         1 => Ok(()),
         count => Err(format!("{count} keys")),
     })
@@ -345,11 +345,11 @@ async fn without_a_connection_nothing_was_sent() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let (bed, elsewhere) = (Bed::new().await, Bed::new().await);
+    let (env, elsewhere) = (TestEnv::new().await, TestEnv::new().await);
     for status in [301, 302, 307, 308] {
         let location = format!("{}/compute/v1/admin/api-keys", elsewhere.emulator.base_url());
         let headers = [("location".to_owned(), location)].into();
-        let error = bed.create_with(When::None, Outcome::Status { status, headers, body: None }).await;
+        let error = env.create_with(When::None, Outcome::Status { status, headers, body: None }).await;
         assert_eq!((error.status(), error.effect()), (Some(status), Effect::Unknown));
     }
     assert_eq!(elsewhere.emulator.requests().len(), 0, "the admin key goes nowhere else");
@@ -357,14 +357,14 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn calls_are_counted_by_operation_and_code() {
-    let bed = Bed::new().await;
-    let id = bed.create().await.unwrap().details.id;
-    bed.client.list_keys(None).await.unwrap();
-    bed.client.revoke_key(&id).await.unwrap();
-    bed.client.auth_me().await.unwrap();
-    bed.create_with(When::None, Outcome::status(503)).await;
-    bed.create_with(When::None, Outcome::Cut).await;
-    let text = bed.metrics.to_text();
+    let env = TestEnv::new().await;
+    let id = env.create().await.unwrap().details.id;
+    env.client.list_keys(None).await.unwrap();
+    env.client.revoke_key(&id).await.unwrap();
+    env.client.auth_me().await.unwrap();
+    env.create_with(When::None, Outcome::status(503)).await;
+    env.create_with(When::None, Outcome::Cut).await;
+    let text = env.metrics.to_text();
     for line in [
         r#"boltz_api_requests_total{operation="create",code="200"} 1"#,
         r#"boltz_api_requests_total{operation="create",code="503"} 1"#,
@@ -380,17 +380,17 @@ async fn calls_are_counted_by_operation_and_code() {
 
 #[tokio::test]
 async fn no_error_tells_a_key() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let mut errors = vec![
-        bed.create_with(When::Before, Outcome::Cut).await,
-        bed.create_with(When::Before, Outcome::CutMidAnswer).await,
-        bed.create_with(When::Before, Outcome::Truncated(60)).await,
-        bed.create_with(When::None, Outcome::status(500)).await,
+        env.create_with(When::Before, Outcome::Cut).await,
+        env.create_with(When::Before, Outcome::CutMidAnswer).await,
+        env.create_with(When::Before, Outcome::Truncated(60)).await,
+        env.create_with(When::None, Outcome::status(500)).await,
     ];
-    bed.emulator.set_admin_keys(Vec::new());
-    errors.push(bed.client.auth_me().await.unwrap_err());
+    env.emulator.set_admin_keys(Vec::new());
+    errors.push(env.client.auth_me().await.unwrap_err());
     for error in &errors {
         assert!(!all_words(error).contains("sk_bc"), "{}", all_words(error));
     }
-    assert!(!format!("{:?}", bed.client).contains("sk_bc"));
+    assert!(!format!("{:?}", env.client).contains("sk_bc"));
 }

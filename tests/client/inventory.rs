@@ -33,20 +33,20 @@ fn name(cluster: &str, uid: &str, attempt: u64) -> String {
 }
 
 /// An inventory of the clusters `mine` and, formerly, `old`, at work over an emulator's list: a pass each hour.
-struct Bed {
+struct TestEnv {
     emulator: Arc<Emulator>,
     inventory: Arc<Inventory>,
     clock: Clock,
     task: JoinHandle<()>,
 }
 
-impl Drop for Bed {
+impl Drop for TestEnv {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Bed {
+impl TestEnv {
     fn with(settings: Settings, prepare: impl FnOnce(&Emulator)) -> Self {
         let start = "2026-11-24T00:00:00Z".parse().unwrap();
         let options = Options { settings, ..Options::default() };
@@ -104,7 +104,7 @@ fn client(emulator: &Arc<Emulator>, metrics: &Arc<Metrics>) -> BoltzClient {
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_shows_each_object_its_own_keys() {
-    let bed = Bed::with(Settings::default(), |emulator| {
+    let env = TestEnv::with(Settings::default(), |emulator| {
         for name in [
             name("mine", UID, 1),
             name("old", UID, 2),
@@ -115,9 +115,9 @@ async fn a_pass_shows_each_object_its_own_keys() {
             emulator.create_foreign(&name).unwrap();
         }
     });
-    let pass = bed.pass(1).await;
+    let pass = env.pass(1).await;
     assert_eq!((pass.len(), pass.is_empty()), (5, false));
-    let ids: Vec<String> = bed.emulator.keys().into_iter().map(|key| key.id).collect();
+    let ids: Vec<String> = env.emulator.keys().into_iter().map(|key| key.id).collect();
     let named = ids.iter().map(String::as_str).chain(["not-listed"]);
     let view = pass.view(&ObjectMark::from_uid(UID), named);
     let keys: BTreeSet<(&str, &AttemptId)> =
@@ -125,80 +125,80 @@ async fn a_pass_shows_each_object_its_own_keys() {
     let attempts = [1, 2].map(AttemptId::from_random);
     assert_eq!(keys, BTreeSet::from([(ids[0].as_str(), &attempts[0]), (ids[1].as_str(), &attempts[1])]));
     assert_eq!(view.under_other_names, ids[2..].iter().cloned().collect());
-    assert!(bed.inventory.names().include(&"old".parse().unwrap()));
+    assert!(env.inventory.names().include(&"old".parse().unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_list_is_a_pass_too() {
-    let bed = Bed::with(Settings::default(), |_| {});
-    let pass = bed.pass(1).await;
+    let env = TestEnv::with(Settings::default(), |_| {});
+    let pass = env.pass(1).await;
     assert_eq!((pass.len(), pass.is_empty()), (0, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_reads_every_page_and_no_page_twice() {
-    let bed = Bed::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
+    let env = TestEnv::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
         for attempt in 0..30 {
             emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
         }
     });
-    assert_eq!(bed.pass(1).await.len(), 30);
-    assert_eq!(bed.emulator.count(Operation::List), 3, "the third page says that it is the last");
+    assert_eq!(env.pass(1).await.len(), 30);
+    assert_eq!(env.emulator.count(Operation::List), 3, "the third page says that it is the last");
 }
 
-/// A list that says for ever that there is more.
+/// A list that says forever that there is more.
 #[tokio::test(start_paused = true)]
 async fn a_page_that_brings_nothing_new_ends_the_pass() {
     let row = json!({"id": "key_1", "name": name("mine", UID, 1), "is_active": true});
     let page = json!({"data": [row], "has_more": true, "first_id": "key_1", "last_id": "key_1"}).to_string();
-    let bed = Bed::with(Settings::default(), |emulator| {
+    let env = TestEnv::with(Settings::default(), |emulator| {
         emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::Foreign(page)).times(9));
     });
-    assert_eq!(bed.pass(1).await.len(), 1);
-    assert_eq!(bed.emulator.count(Operation::List), 2);
+    assert_eq!(env.pass(1).await.len(), 1);
+    assert_eq!(env.emulator.count(Operation::List), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_comes_each_hour_and_sooner_when_something_newer_is_wanted() {
-    let bed = Bed::with(Settings::default(), |_| {});
-    let first = bed.pass(1).await;
-    assert_eq!(bed.pass(2).await.started, first.started.plus(HOUR), "by itself");
-    let inventory = &bed.inventory;
+    let env = TestEnv::with(Settings::default(), |_| {});
+    let first = env.pass(1).await;
+    assert_eq!(env.pass(2).await.started, first.started.plus(HOUR), "by itself");
+    let inventory = &env.inventory;
     for number in 3..5 {
         sleep(10 * SECOND).await;
-        inventory.want_pass_since(bed.clock.now().monotonic);
+        inventory.request_pass_since(env.clock.now().monotonic);
         if number == 4 {
             // Nobody's older wish takes the newer one back.
-            inventory.want_pass_since(first.started);
+            inventory.request_pass_since(first.started);
         }
-        let wanted = bed.clock.now();
-        let pass = bed.pass(number).await;
+        let wanted = env.clock.now();
+        let pass = env.pass(number).await;
         assert_eq!((pass.started, pass.started_at), (wanted.monotonic, wanted.wall));
     }
-    let last = bed.clock.now().monotonic;
-    assert_eq!(bed.pass(5).await.started, last.plus(HOUR), "the wishes are fulfilled");
+    let last = env.clock.now().monotonic;
+    assert_eq!(env.pass(5).await.started, last.plus(HOUR), "the wishes are fulfilled");
 }
 
 #[tokio::test(start_paused = true)]
 async fn wishes_at_nearly_the_same_time_become_one_pass() {
-    let bed = Bed::with(Settings::default(), |_| {});
-    bed.pass(1).await;
+    let env = TestEnv::with(Settings::default(), |_| {});
+    env.pass(1).await;
     for _ in 0..20 {
-        bed.inventory.want_pass_since(bed.clock.now().monotonic);
+        env.inventory.request_pass_since(env.clock.now().monotonic);
         sleep(Duration::from_millis(20)).await;
     }
     sleep(60 * SECOND).await;
-    assert_eq!(bed.emulator.count(Operation::List), 2);
+    assert_eq!(env.emulator.count(Operation::List), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_that_cannot_be_read_is_asked_for_ever_more_seldom() {
     for status in [500, 400] {
-        let bed = Bed::with(Settings::default(), |emulator| {
+        let env = TestEnv::with(Settings::default(), |emulator| {
             emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::status(status)).times(7));
         });
-        bed.pass(1).await;
-        let asked = bed.asked_at();
+        env.pass(1).await;
+        let asked = env.asked_at();
         assert_eq!(asked.len(), 8);
         let waits: Vec<i64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(

@@ -2,7 +2,7 @@
 #![no_main]
 
 mod input;
-mod life;
+mod one_hour;
 
 use boltz_operator::plan::{later, plan, AccountFacts, Block, Facts, Monotonic, Now, Reason, Step};
 use input::Input;
@@ -15,7 +15,7 @@ const MOMENTS: [u64; 5] = [0, 59, 61, 181, 7200];
 fuzz_target!(|text: &str| {
     let input = Input::read(text);
     decide(&input);
-    life::live(&input);
+    one_hour::one_hour(&input);
 });
 
 /// No decision panics, wants to be woken in the past, or revokes what is not surely the object's.

@@ -34,7 +34,7 @@ pub enum WatchFault {
     /// before the fault, and no event after it.
     Replay,
     /// Connections are cut, and what they had reached is compacted: a watch from there, or from before, is refused with
-    /// the status 410, for ever.
+    /// the status 410, forever.
     GoneStatus,
     /// Connections end with an ERROR event of 410, new ones in place of their first event.
     GoneEvent,

@@ -352,6 +352,6 @@ fn a_suspended_object_has_no_renewal_time() {
 fn status_is_settled_after_one_write() {
     let (mut world, _) = World::ready(json!({"expiresInDays": 3}));
     let mut restarted = Process::start_other(&world, 2);
-    restarted.rest(&mut world);
+    restarted.run_until_idle(&mut world);
     assert_eq!(world.counts.status_writes, 1);
 }

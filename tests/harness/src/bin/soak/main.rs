@@ -58,8 +58,9 @@ struct Arguments {
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
-    let minutes: f64 = text.parse().map_err(|_| "wants a number of minutes, such as 2 or 0.5".to_owned())?;
-    if (0.1..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("wants 0.1 to 1440".to_owned()) }
+    let minutes: f64 =
+        text.parse().map_err(|_| "must be a number of minutes, such as 2 or 0.5".to_owned())?;
+    if (0.1..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("must be from 0.1 to 1440".to_owned()) }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +147,7 @@ async fn perform(
 
     println!("Faults and users stop; everything has to come to rest.");
     stage.calm();
-    users::tidy(stage).await?;
+    users::clean_up(stage).await?;
     settle(stage, operator, judge, PATIENCE, false).await?;
     // Knowledge that users destroyed makes orphans, by design. Those are revoked on request, and nothing else is.
     judge.count_orphans(stage);

@@ -10,7 +10,7 @@ use std::{
 
 /// Whatever stands in annotations and status: at most one key is asked for, none for an object that goes or is
 /// suspended, and no key of another object is revoked.
-pub fn live(input: &Input) {
+pub fn one_hour(input: &Input) {
     let forged = input.object();
     if !is_admitted(&forged) || foresees(input, &forged) {
         return;
@@ -23,7 +23,7 @@ pub fn live(input: &Input) {
     let mut process = Process::start_other(&world, seed(input));
     if input.ready {
         world.edit(|object| object.spec = forged.spec.clone());
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
     } else {
         add_secrets(&mut world, input, &forged);
     }
