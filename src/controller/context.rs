@@ -29,7 +29,7 @@ pub struct Context {
     /// The newest passes over Boltz's list.
     pub inventory: Inventory,
     /// The operator's Secrets.
-    pub secrets: SecretIndex,
+    pub(crate) secrets: SecretIndex,
     /// The settings of the plan.
     pub settings: Settings,
     pub(super) request_timeout: Duration,

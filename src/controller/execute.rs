@@ -132,7 +132,7 @@ impl Execution<'_> {
             }
             Ok(_) => (Answer::Done, Shown::Preflight),
             Err(error) if error.is_lack_of_dry_run() => {
-                // A webhook that cannot take part in dry runs must not block forever: a live read stands in.
+                // A webhook without dry-run support must not block issuing forever; a live read replaces the dry run.
                 let name = self.facts.object.secret_name();
                 match observe::read_secret(self.context, &self.facts.object.namespace, name).await {
                     Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),

@@ -26,7 +26,7 @@ pub struct ProcessMemory {
     /// The last failure of each slot, and the number of consecutive failures.
     pub troubles: BTreeMap<Slot, Trouble>,
     /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
-    pub done: BTreeMap<Slot, LastDone>,
+    pub(crate) done: BTreeMap<Slot, LastDone>,
     /// Workloads that were restarted, and for which key.
     pub restarted: BTreeMap<String, String>,
     /// The caches are known to be stale: the next write needs a live read first.
@@ -57,7 +57,7 @@ pub struct Trouble {
 
 /// A call that took effect.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LastDone {
+pub(crate) struct LastDone {
     /// [`super::Step::fingerprint`].
     pub fingerprint: String,
     /// When it was made.
@@ -124,7 +124,7 @@ impl ProcessMemory {
     }
 
     /// The Secret's name may be free now: retry immediately.
-    pub fn lift_secret_troubles(&mut self) {
+    pub(crate) fn lift_secret_troubles(&mut self) {
         self.foreign_secret = None;
         for slot in [Slot::Preflight, Slot::Store, Slot::Shape] {
             self.troubles.remove(&slot);

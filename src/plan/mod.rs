@@ -2,6 +2,53 @@
 //!
 //! [`plan`] takes what is known about one object ([`Facts`]) and the current time ([`Now`]), and returns the next step.
 //! It has no client, no clock and no randomness. Comments name the rule of `docs/protocol.md` that a line implements.
+//!
+//! The first steps of a new object:
+//!
+//! ```
+//! use boltz_operator::plan::{
+//!     AccountFacts, Facts, Monotonic, Now, ObjectFacts, ProcessMemory, SecretFacts, Settings, Step, plan,
+//! };
+//! use std::time::Duration;
+//!
+//! let object = ObjectFacts {
+//!     namespace: "team-a".to_owned(),
+//!     name: "design".to_owned(),
+//!     uid: "550e8400-e29b-41d4-a716-446655440000".to_owned(),
+//!     resource_version: "1".to_owned(),
+//!     generation: Some(1),
+//!     deleting: false,
+//!     has_finalizer: false,
+//!     finalizers: Vec::new(),
+//!     spec: Ok(serde_json::from_str(r#"{"expiresInDays": 90}"#)?),
+//!     ledger: Default::default(),
+//!     rotate: None,
+//!     retry: None,
+//!     rotate_now: None,
+//!     deletion_policy: None,
+//!     status: Default::default(),
+//! };
+//! let mut facts = Facts {
+//!     object,
+//!     secret: SecretFacts::Absent,
+//!     other_secrets: Vec::new(),
+//!     live: false,
+//!     preflight_passed: false,
+//!     passes: Vec::new(),
+//!     memory: ProcessMemory::default(),
+//!     account: AccountFacts::default(),
+//! };
+//! let settings = Settings { settle_time: Duration::from_secs(120), recheck: Duration::from_secs(60) };
+//! let now = Now { wall: jiff::Timestamp::now(), monotonic: Monotonic::default() };
+//!
+//! // C0: a dry run shows whether the Secret can be created.
+//! assert_eq!(plan(&facts, &settings, now).step, Step::Preflight);
+//!
+//! // C1: one write adds the finalizer and a new attempt. Only then is a key requested from Boltz.
+//! facts.preflight_passed = true;
+//! assert!(matches!(plan(&facts, &settings, now).step, Step::WriteAttempt { .. }));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod answer;
 mod apply;

@@ -165,7 +165,7 @@ pub(crate) fn faulty_body(
     Body::from_stream(stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) }))
 }
 
-/// Cuts the stream into events, each with the time at which it came, until nobody wants them any more.
+/// Cuts the stream into events, each with the time at which it came, until the reader is dropped.
 async fn read_lines(
     events: impl Stream<Item = Result<Bytes, axum::Error>>,
     arrived: mpsc::UnboundedSender<(Instant, Vec<u8>)>,

@@ -12,7 +12,7 @@ use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, UID, World, plain, w
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A key of 90 days, rotated by a third of its life, overlap a day.
+/// A key of 90 days, rotated at a third of its lifetime, overlap a day.
 fn usual() -> Value {
     json!({"expiresInDays": 90, "allowedIPs": ["10.0.0.1", "10.0.0.2"], "workspaceID": "w"})
 }

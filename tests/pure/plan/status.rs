@@ -207,7 +207,7 @@ fn conditions_say_what_is_going_on() {
         seen.facts.secret = SecretFacts::Absent;
     }
     let rows: &[(&str, Change, &str, bool, bool)] = &[
-        ("at rest", |_, _| {}, "+Issued", false, false),
+        ("idle", |_, _| {}, "+Issued", false, false),
         ("a rotation", |_, found| found.issue = Some(IssueReason::RotateRequested), "+Issued", true, false),
         ("a wait for Boltz", |_, found| block(found, Reason::BoltzUnavailable), "+Issued", true, false),
         ("a refused admin key", |_, found| block(found, Reason::BoltzUnauthorized), "+Issued", false, true),
