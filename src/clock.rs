@@ -31,7 +31,7 @@ impl Clock {
     }
 
     /// Converts to the runtime's clock.
-    pub fn instant(&self, at: Monotonic) -> Instant {
+    pub(crate) fn instant(&self, at: Monotonic) -> Instant {
         self.start + at.0
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // First: the memory of this process will contain the admin key and new keys.
-    if let Err(error) = runtime::forbid_core_dumps() {
+    if let Err(error) = runtime::disable_core_dumps() {
         return failed(&error, ExitCode::FAILURE);
     }
     let config = match Config::from_process() {

@@ -27,6 +27,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The first wait before a rejected write is retried.
 const RECHECK: Duration = Duration::from_secs(60);
@@ -64,7 +65,7 @@ pub enum StartError {
 }
 
 /// Disables core dumps, and debuggers of the same user.
-pub fn forbid_core_dumps() -> Result<(), StartError> {
+pub fn disable_core_dumps() -> Result<(), StartError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| StartError::CoreDumps(error.into()))
 }
 
@@ -84,13 +85,13 @@ async fn operate(config: Config) -> Result<(), StartError> {
     // First: for process 1 of a container, the kernel drops signals without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let told_to_stop = async move {
+    let stop_signal = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("received SIGTERM, shutting down"),
             _ = interrupt.recv() => tracing::info!("received SIGINT, shutting down"),
         }
     };
-    tokio::pin!(told_to_stop);
+    tokio::pin!(stop_signal);
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new());
     let listener = TcpListener::bind(config.listen).await.map_err(StartError::Listen)?;
@@ -116,7 +117,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
     let names = ClusterNames {
         current: tokio::select! {
             name = cluster_name(&config, &client) => name?,
-            () = &mut told_to_stop => return Ok(()),
+            () = &mut stop_signal => return Ok(()),
         },
         former: config.former_cluster_names.clone(),
     };
@@ -138,7 +139,7 @@ async fn operate(config: Config) -> Result<(), StartError> {
         Events::new(client.clone(), identity.clone()),
     ));
 
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
     let (ready, is_ready) = watch::channel(false);
     let background = {
         let context = Arc::clone(&context);
@@ -154,14 +155,14 @@ async fn operate(config: Config) -> Result<(), StartError> {
             )
         }
     };
-    let work = work(context, config, identity, client, ready, stopped);
+    let work = work(context, config, identity, client, ready, stop.clone());
     tokio::pin!(work);
     tokio::select! {
         () = &mut work => return Ok(()),
         _ = background => {}
-        () = &mut told_to_stop => {}
+        () = &mut stop_signal => {}
     }
-    stop.send_replace(true);
+    stop.cancel();
     if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
         tracing::warn!("shut down before all reconciliations finished; the next process continues them");
     }
@@ -175,7 +176,7 @@ async fn work(
     identity: String,
     client: Client,
     ready: watch::Sender<bool>,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) {
     let scope = Scope {
         namespaces: config.watch_namespaces.clone(),
@@ -205,15 +206,14 @@ async fn work(
     let namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let options = LeaseOptions { name: config.lease_name.clone(), namespace, identity };
     let (leading, mut is_leading) = watch::channel(false);
-    let (release, released) = watch::channel(false);
+    let release = CancellationToken::new();
     let follow = async {
-        let mut stopped = stop.clone();
         loop {
             // A standby is ready to take over.
             ready.send_replace(true);
             tokio::select! {
                 changed = is_leading.wait_for(|leading| *leading) => if changed.is_err() { break },
-                _ = stopped.wait_for(|stop| *stop) => break,
+                () = stop.cancelled() => break,
             }
             let mut lost = is_leading.clone();
             tokio::select! {
@@ -222,14 +222,14 @@ async fn work(
                     tracing::warn!("lost the lease; cancelled all reconciliations");
                 }
             }
-            if *stop.borrow() {
+            if stop.is_cancelled() {
                 break;
             }
         }
         // Another process may lead only after the controller has stopped.
-        release.send_replace(true);
+        release.cancel();
     };
-    tokio::join!(follow, lease::hold(client, options, leading, released, metrics));
+    tokio::join!(follow, lease::hold(client, options, leading, release.clone(), metrics));
 }
 
 async fn kubernetes_client() -> Result<Client, StartError> {

@@ -146,7 +146,7 @@ impl StandingFault {
         Self::of(Fault::once(operation, Effect::None, Outcome::status(status)))
     }
 
-    /// That fault, for ever.
+    /// That fault, forever.
     pub fn of(fault: Fault) -> Self {
         Self { fault, subject: None, workspace: None }
     }

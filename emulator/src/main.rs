@@ -48,7 +48,7 @@ enum Other {
 fn milliseconds(text: &str) -> Result<u64, String> {
     let duration: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     let milliseconds = u64::try_from(duration.as_millis()).ok().filter(|milliseconds| *milliseconds > 0);
-    milliseconds.ok_or_else(|| "wants at least a millisecond".to_owned())
+    milliseconds.ok_or_else(|| "must be at least 1ms".to_owned())
 }
 
 #[tokio::main]
@@ -69,18 +69,18 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Sen
     if let Some(Other::Workload(workload)) = arguments.other {
         return tokio::select! {
             result = workload::run(workload) => result,
-            () = told_to_end(terminate) => Ok(()),
+            () = stop_signal(terminate) => Ok(()),
         };
     }
     let settings = Settings { day_milliseconds: arguments.day, ..Settings::default() };
     let options = Options { listen: arguments.listen, admin_key: arguments.admin_key, settings };
     let emulator = Emulator::start(options).await?;
     println!("listening on {}", emulator.base_url());
-    told_to_end(terminate).await;
+    stop_signal(terminate).await;
     Ok(())
 }
 
-async fn told_to_end(mut terminate: Signal) {
+async fn stop_signal(mut terminate: Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

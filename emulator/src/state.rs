@@ -277,8 +277,8 @@ impl State {
         let invalid = |message| Refusal::invalid("expires_in_days", message);
         let days = u64::try_from(days).ok().filter(|days| *days >= 1);
         let days = days.ok_or_else(|| invalid("must be at least 1"))?;
-        let life = Duration::from_millis(self.settings.day_milliseconds.saturating_mul(days));
-        now.checked_add(life).map_err(|_| invalid("is too far away"))
+        let lifetime = Duration::from_millis(self.settings.day_milliseconds.saturating_mul(days));
+        now.checked_add(lifetime).map_err(|_| invalid("is too far away"))
     }
 
     /// Revokes a key.

@@ -368,7 +368,7 @@ pub struct BoltzApiKeyStatus {
 impl BoltzApiKeyStatus {
     /// The status without the transition times of its conditions.
     #[must_use]
-    pub fn without_transition_times(&self) -> Self {
+    pub(crate) fn without_transition_times(&self) -> Self {
         let mut status = self.clone();
         for condition in &mut status.conditions {
             condition.last_transition_time = Time(jiff::Timestamp::UNIX_EPOCH);

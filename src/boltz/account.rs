@@ -9,11 +9,9 @@ use crate::{
     observability::metrics::Metrics,
     plan::{AccountFacts, Block, BoltzErrorKind, Monotonic, Reason},
 };
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
 /// One Boltz organization.
@@ -70,7 +68,7 @@ impl Account {
     }
 
     /// Changes when calls are possible again.
-    pub fn recoveries(&self) -> watch::Receiver<u64> {
+    pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
         self.recovered.subscribe()
     }
 
@@ -92,7 +90,7 @@ impl Account {
     }
 
     /// Takes one key from the budget. The error says when the next one is available.
-    pub fn take_mint(&self, now: Monotonic) -> Result<(), Block> {
+    pub(crate) fn take_mint(&self, now: Monotonic) -> Result<(), Block> {
         self.lock().budget.take(now).map_err(|until| Block {
             reason: Reason::MintBudgetExceeded,
             message: "The limit of new keys per minute (--max-mints-per-minute) is reached.".to_owned(),
@@ -101,7 +99,7 @@ impl Account {
     }
 
     /// Call after a successful call.
-    pub fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         let mut state = self.lock();
         state.failures = 0;
         if state.paused.take().is_some() {
@@ -142,7 +140,7 @@ impl Account {
     }
 
     /// Waits until calls are possible.
-    pub async fn until_callable(&self, clock: Clock) {
+    pub(crate) async fn until_callable(&self, clock: Clock) {
         let mut recoveries = self.recovered.subscribe();
         loop {
             let Some(block) = self.facts(Mode::Test).calls_blocked else { return };
@@ -239,7 +237,7 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -40,7 +40,7 @@ impl AdminKeySource {
     }
 
     /// Publishes each change of the key. Does not end.
-    pub async fn publish(self, key: watch::Sender<Option<SecretString>>) {
+    pub(crate) async fn publish(self, key: watch::Sender<Option<SecretString>>) {
         let Self::File(path) = &self else { return std::future::pending().await };
         let missing = || {
             tracing::error!(file = %path.display(), "the admin key file is missing or empty");

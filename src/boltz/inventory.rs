@@ -10,22 +10,23 @@ use crate::{
     observability::metrics::Metrics,
     plan::Monotonic,
 };
+use parking_lot::Mutex;
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
 
 /// Minimum time between passes, so that requests by many objects are served by one pass.
-const LEAST_SPACING: Duration = Duration::from_millis(500);
+const MIN_SPACING: Duration = Duration::from_millis(500);
 
 /// The two newest complete passes, and the request for a newer one.
 #[derive(Debug)]
 pub struct Inventory {
     names: ClusterNames,
     snapshots: Mutex<VecDeque<Arc<Snapshot>>>,
-    wanted: watch::Sender<Monotonic>,
+    requested: watch::Sender<Monotonic>,
     completed: watch::Sender<u64>,
 }
 
@@ -35,7 +36,7 @@ impl Inventory {
         Self {
             names,
             snapshots: Mutex::default(),
-            wanted: watch::Sender::new(Monotonic::default()),
+            requested: watch::Sender::new(Monotonic::default()),
             completed: watch::Sender::new(0),
         }
     }
@@ -47,14 +48,14 @@ impl Inventory {
 
     /// The newest complete passes, newest first; at most two.
     pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.snapshots.lock().iter().cloned().collect()
     }
 
     /// Requests a pass that begins at this time or later. Does not wait for it: see [`Inventory::completions`].
-    pub fn want_pass_since(&self, since: Monotonic) {
-        self.wanted.send_if_modified(|wanted| {
-            let newer = since > *wanted;
-            *wanted = (*wanted).max(since);
+    pub fn request_pass_since(&self, since: Monotonic) {
+        self.requested.send_if_modified(|requested| {
+            let newer = since > *requested;
+            *requested = (*requested).max(since);
             newer
         });
     }
@@ -66,7 +67,7 @@ impl Inventory {
 
     /// Makes passes: one immediately, then one per interval, and one for each request. Does not end.
     pub async fn run(&self, account: &Account, interval: Duration, clock: Clock, metrics: &Metrics) {
-        let mut wanted = self.wanted.subscribe();
+        let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
             account.until_callable(clock).await;
@@ -90,17 +91,17 @@ impl Inventory {
                     continue;
                 }
             }
-            tokio::time::sleep(LEAST_SPACING).await;
+            tokio::time::sleep(MIN_SPACING).await;
             let next = clock.instant(now.monotonic.plus(interval));
-            let newer_wanted = wanted.wait_for(|since| *since > now.monotonic);
+            let newer_requested = requested.wait_for(|since| *since > now.monotonic);
             // The sender cannot be dropped here: the wait ends with a request or at the deadline.
-            let _ = tokio::time::timeout_at(next, newer_wanted).await;
+            let _ = tokio::time::timeout_at(next, newer_requested).await;
         }
     }
 
     fn push(&self, snapshot: Arc<Snapshot>) {
         {
-            let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut snapshots = self.snapshots.lock();
             snapshots.push_front(snapshot);
             snapshots.truncate(2);
         }

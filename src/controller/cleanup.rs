@@ -21,20 +21,21 @@ fn forget(context: &Context, facts: &Facts) {
 
 /// Handles a deleted object.
 pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, facts: &Facts) -> Action {
-    if revoke_left_behind(context, state, facts).await {
+    if revoke_unreported_keys(context, state, facts).await {
         forget(context, facts);
     }
     Action::await_change()
 }
 
 /// Rule 9: revokes keys of a deleted object that only this process knows. Returns whether all are revoked.
-async fn revoke_left_behind(context: &Context, state: &mut ObjectState, facts: &Facts) -> bool {
+async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, facts: &Facts) -> bool {
     let mut facts = facts.clone();
     observe::refresh(context, state, &mut facts);
     let is_retained = !facts.object.owns_its_secret();
     let now = context.clock.now().monotonic;
-    let is_blocked = context.account.facts(Mode::Test).calls_blocked.is_some_and(|block| block.holds(now));
-    for key_id in state.memory.left_behind(is_retained) {
+    let is_blocked =
+        context.account.facts(Mode::Test).calls_blocked.is_some_and(|block| block.is_in_effect(now));
+    for key_id in state.memory.unreported_keys(is_retained) {
         if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
             continue;
         }
@@ -42,10 +43,10 @@ async fn revoke_left_behind(context: &Context, state: &mut ObjectState, facts: &
         let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
         let effects = state.apply(&step, answer, &facts, context);
         // An event about a deleted object is of no use.
-        context.tell(&facts.object, &Effects { events: Vec::new(), ..effects });
-        context.inventory.want_pass_since(now);
+        context.publish(&facts.object, &Effects { events: Vec::new(), ..effects });
+        context.inventory.request_pass_since(now);
     }
-    state.memory.left_behind(is_retained).is_empty()
+    state.memory.unreported_keys(is_retained).is_empty()
 }
 
 /// Removes the state of deleted objects, once all their keys are revoked.
@@ -66,8 +67,9 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
             let facts = observe::from_caches(context, &mut state, &latest);
             let now = context.clock.now().monotonic;
             let waits = |slot| state.memory.trouble(&slot, now).is_some();
-            let left_behind = state.memory.left_behind(!facts.object.owns_its_secret());
-            let all_wait = !left_behind.is_empty() && left_behind.into_iter().map(Slot::Revoke).all(waits);
+            let unreported_keys = state.memory.unreported_keys(!facts.object.owns_its_secret());
+            let all_wait =
+                !unreported_keys.is_empty() && unreported_keys.into_iter().map(Slot::Revoke).all(waits);
             if all_wait || waits(Slot::Read) {
                 continue;
             }
@@ -81,7 +83,7 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
             if !effects.is_gone {
                 continue;
             }
-            if revoke_left_behind(context, &mut state, &facts).await {
+            if revoke_unreported_keys(context, &mut state, &facts).await {
                 context.states().remove(&uid);
                 let recreated = stores.iter().flat_map(Store::state).any(|object| {
                     object.name_any() == state.name && object.namespace().as_ref() == Some(&state.namespace)

@@ -10,11 +10,12 @@ use crate::{
     protocol::marker::AttemptId,
 };
 use kube::ResourceExt;
+use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use secrecy::SecretString;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::Semaphore;
@@ -28,7 +29,7 @@ pub struct Context {
     /// The newest passes over Boltz's list.
     pub inventory: Inventory,
     /// The operator's Secrets.
-    pub secrets: SecretIndex,
+    pub(crate) secrets: SecretIndex,
     /// The settings of the plan.
     pub settings: Settings,
     pub(super) request_timeout: Duration,
@@ -106,7 +107,7 @@ impl Context {
     }
 
     /// Publishes counters, log lines and events.
-    pub(super) fn tell(&self, object: &ObjectFacts, effects: &Effects) {
+    pub(super) fn publish(&self, object: &ObjectFacts, effects: &Effects) {
         for count in &effects.counts {
             match *count {
                 Count::Issued(reason) => self.metrics.issued(reason),
@@ -131,16 +132,16 @@ impl Context {
 
     /// Marks that the name of the object's Secret may be free now.
     pub(super) fn mark_freed(&self, uid: String) {
-        self.freed.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+        self.freed.lock().insert(uid);
     }
 
     /// Returns and removes the mark.
     pub(super) fn take_freed(&self, uid: &str) -> bool {
-        self.freed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+        self.freed.lock().remove(uid)
     }
 
     pub(super) fn states(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+        self.states.lock()
     }
 
     pub(super) fn state_of(&self, object: &WatchedApiKey) -> Arc<tokio::sync::Mutex<ObjectState>> {

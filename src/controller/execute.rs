@@ -76,7 +76,7 @@ pub async fn execute(
             (execution.restart_workload(target, key_id).await, Shown::Nothing)
         }
         Step::ReleaseSecret { name } => execution.release_secret(name).await,
-        Step::DropFinalizer { .. } => (execution.drop_finalizer().await, Shown::Nothing),
+        Step::RemoveFinalizer { .. } => (execution.remove_finalizer().await, Shown::Nothing),
     }
 }
 
@@ -132,7 +132,7 @@ impl Execution<'_> {
             }
             Ok(_) => (Answer::Done, Shown::Preflight),
             Err(error) if error.is_lack_of_dry_run() => {
-                // A webhook that cannot take part in dry runs must not block for ever: a live read stands in.
+                // A webhook without dry-run support must not block issuing forever; a live read replaces the dry run.
                 let name = self.facts.object.secret_name();
                 match observe::read_secret(self.context, &self.facts.object.namespace, name).await {
                     Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
@@ -386,7 +386,7 @@ impl Execution<'_> {
     }
 
     /// D2: removes the finalizer.
-    async fn drop_finalizer(&mut self) -> Answer {
+    async fn remove_finalizer(&mut self) -> Answer {
         let left: Vec<&String> =
             self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
         match self.patch_object(json!({"finalizers": left})).await {

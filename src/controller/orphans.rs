@@ -50,7 +50,7 @@ pub struct Orphans {
 
 impl Orphans {
     /// Processes one pass: updates the metric, logs new orphans and, with the policy `Revoke`, revokes them.
-    pub async fn record_pass(
+    pub(crate) async fn record_pass(
         &mut self,
         context: &Context,
         snapshot: &Snapshot,

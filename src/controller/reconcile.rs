@@ -40,7 +40,7 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Act
         }
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
         let effects = state.apply(&decision.step, answer, &facts, context);
-        context.tell(&facts.object, &effects);
+        context.publish(&facts.object, &effects);
         if effects.is_gone {
             return on_object_gone(context, &mut state, &facts).await;
         }
@@ -60,7 +60,7 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Act
 fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
     let now = context.clock.now();
     if let Some(since) = decision.pass_since {
-        context.inventory.want_pass_since(since);
+        context.inventory.request_pass_since(since);
     }
     let status = desired_status(facts, &context.settings, now, &decision.findings);
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, &gauges(&status));

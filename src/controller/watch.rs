@@ -28,6 +28,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Shorter than the 240 s after which some load balancers drop silent connections.
 const WATCH_TIMEOUT_SECONDS: u32 = 200;
@@ -47,13 +48,8 @@ pub struct Scope {
     pub orphans: OrphanHandling,
 }
 
-/// Watches and reconciles until `stop` turns true, then ends gracefully. Dropping the future drops what is in flight.
-pub async fn run(
-    context: Arc<Context>,
-    scope: Scope,
-    ready: watch::Sender<bool>,
-    mut stop: watch::Receiver<bool>,
-) {
+/// Watches and reconciles until `stop` is cancelled, then ends gracefully. Dropping the future cancels reconciliations.
+pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>, stop: CancellationToken) {
     let scopes: Vec<Option<String>> = match scope.namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
@@ -91,11 +87,8 @@ pub async fn run(
             .reconcile_all_on(changes(context.inventory.completions()))
             .reconcile_all_on(changes(context.account.recoveries()));
         stores.push(store.clone());
-        let mut stop = stop.clone();
         let reconciliations = controller
-            .graceful_shutdown_on(async move {
-                let _ = stop.wait_for(|stop| *stop).await;
-            })
+            .graceful_shutdown_on(stop.clone().cancelled_owned())
             .run(reconcile, |_, error, _| match *error {}, Arc::clone(&context))
             .for_each(|_| futures::future::ready(()));
         tasks.push(reconciliations.boxed());
@@ -117,7 +110,7 @@ pub async fn run(
     );
     let all = futures::future::join_all(tasks);
     let stopped = async {
-        let _ = stop.wait_for(|stop| *stop).await;
+        stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {

@@ -28,7 +28,7 @@ const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 
 /// A Secret with its values. Deliberately without `Debug`.
 #[derive(Deserialize)]
-pub struct SecretWithData {
+pub(crate) struct SecretWithData {
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     #[serde(default)]
     data: BTreeMap<String, k8s_openapi::ByteString>,
@@ -71,7 +71,7 @@ impl Kubernetes {
     }
 
     /// Reads the object from the API server.
-    pub async fn get_object(
+    pub(crate) async fn get_object(
         &self,
         namespace: &str,
         name: &str,
@@ -101,7 +101,7 @@ impl Kubernetes {
     }
 
     /// Reads a Secret with its values.
-    pub async fn get_secret(
+    pub(crate) async fn get_secret(
         &self,
         namespace: &str,
         name: &str,
@@ -115,7 +115,7 @@ impl Kubernetes {
     }
 
     /// Creates a Secret; fails if it exists.
-    pub async fn create_secret(
+    pub(crate) async fn create_secret(
         &self,
         namespace: &str,
         body: Vec<u8>,
@@ -171,7 +171,7 @@ impl Kubernetes {
     }
 
     /// One page of the Secrets with our label, with their values, and the token of the next page.
-    pub async fn list_secrets(
+    pub(crate) async fn list_secrets(
         &self,
         namespace: Option<&str>,
         page: Option<String>,
@@ -194,7 +194,7 @@ impl Kubernetes {
     }
 
     /// Changes the pod template of a workload, which restarts it.
-    pub async fn patch_workload(
+    pub(crate) async fn patch_workload(
         &self,
         namespace: &str,
         kind: crate::api::WorkloadKind,
@@ -212,7 +212,7 @@ impl Kubernetes {
     }
 
     /// Reads all objects from the API server.
-    pub async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
+    pub(crate) async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
         let api: Api<WatchedApiKey> = Api::all(self.client.clone());
         let list = bounded(api.list(&kube::api::ListParams::default())).await?;
         Ok(list.items)

@@ -77,7 +77,7 @@ impl KubernetesError {
     }
 
     /// A webhook does not support dry runs.
-    pub fn is_lack_of_dry_run(&self) -> bool {
+    pub(crate) fn is_lack_of_dry_run(&self) -> bool {
         matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")
     }
 

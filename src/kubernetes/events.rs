@@ -28,7 +28,7 @@ impl Events {
     }
 
     /// Publishes one event about the object. A failure is only logged.
-    pub fn publish(&self, object: &ObjectFacts, event: EventNote) {
+    pub(crate) fn publish(&self, object: &ObjectFacts, event: EventNote) {
         let EventNote { kind, reason, mut note } = event;
         if let Some((end, _)) =
             note.char_indices().take_while(|(index, _)| *index <= MAX_NOTE_LENGTH - 4).last()

@@ -17,6 +17,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 /// How long a lease is valid without renewal.
 const DURATION: Duration = Duration::from_secs(15);
@@ -75,12 +76,12 @@ fn next_move(current: &LeaseSpec, unchanged_for: Duration, identity: &str, now: 
     })
 }
 
-/// Holds the lease whenever it can, and says in `leading` whether it does, until `stop` is true; then releases it.
+/// Holds the lease whenever possible and publishes in `leading` whether it does. Releases it when `stop` is cancelled.
 pub async fn hold(
     client: Client,
     options: LeaseOptions,
     leading: watch::Sender<bool>,
-    mut stop: watch::Receiver<bool>,
+    stop: CancellationToken,
     metrics: Arc<Metrics>,
 ) {
     let mut election = Election {
@@ -114,7 +115,7 @@ pub async fn hold(
         };
         tokio::select! {
             () = wait => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stop.cancelled() => break,
         }
     }
     let held = election.leads(Instant::now());
@@ -215,7 +216,7 @@ impl Election {
 fn won(written: Result<(), kube::Error>) -> Result<bool, kube::Error> {
     match written {
         Ok(()) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -1,8 +1,8 @@
 //! Calls to the API server, with timeouts and without retries.
 
 pub mod client;
-pub mod error;
+pub(crate) mod error;
 pub mod events;
 pub mod lease;
-pub mod secret_body;
+pub(crate) mod secret_body;
 pub mod secret_index;

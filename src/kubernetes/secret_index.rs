@@ -9,10 +9,8 @@ use crate::{
     protocol::record::Record,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A Secret's metadata, as far as the operator needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +35,7 @@ pub struct SecretMetadata {
 
 impl SecretMetadata {
     /// From a response of the API server; `None` if it lacks a name, namespace, UID or version.
-    pub fn from_object_meta(meta: ObjectMeta) -> Option<Self> {
+    pub(crate) fn from_object_meta(meta: ObjectMeta) -> Option<Self> {
         let take = |map: Option<BTreeMap<String, String>>, key: &str| map.and_then(|mut map| map.remove(key));
         Some(Self {
             namespace: meta.namespace?,
@@ -131,7 +129,7 @@ struct Inner {
 
 /// The operator's Secrets.
 #[derive(Debug, Default)]
-pub struct SecretIndex {
+pub(crate) struct SecretIndex {
     inner: Mutex<Inner>,
 }
 
@@ -159,14 +157,14 @@ impl SecretIndex {
     }
 
     /// Begins a relist: entries that it does not show are removed, unless they were added meanwhile. Returns its number.
-    pub fn begin_relist(&self) -> u64 {
+    pub(crate) fn begin_relist(&self) -> u64 {
         let mut inner = self.lock();
         inner.relisting += 1;
         inner.relisting
     }
 
     /// Ends the relist with this number, for one namespace or for all. Returns the Secrets that were removed.
-    pub fn end_relist(&self, number: u64, namespace: Option<&str>) -> Vec<SecretMetadata> {
+    pub(crate) fn end_relist(&self, number: u64, namespace: Option<&str>) -> Vec<SecretMetadata> {
         let mut inner = self.lock();
         let listed = |key: &Key| namespace.is_none_or(|namespace| key.0 == namespace);
         let gone: Vec<Key> = inner
@@ -186,14 +184,14 @@ impl SecretIndex {
     }
 
     /// The names of the Secrets with the object's label or ownerReference.
-    pub fn names_of(&self, object_uid: &str, namespace: &str) -> BTreeSet<String> {
+    pub(crate) fn names_of(&self, object_uid: &str, namespace: &str) -> BTreeSet<String> {
         let inner = self.lock();
         let keys = inner.by_owner.get(object_uid).into_iter().flatten();
         keys.filter(|key| key.0 == namespace).map(|key| key.1.clone()).collect()
     }
 
     /// The ids of all keys in the records of all Secrets.
-    pub fn recorded_key_ids(&self) -> HashSet<String> {
+    pub(crate) fn recorded_key_ids(&self) -> HashSet<String> {
         let inner = self.lock();
         let records =
             inner.entries.values().filter_map(|entry| Record::parse(entry.metadata.record.as_deref()));
@@ -206,7 +204,7 @@ impl SecretIndex {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

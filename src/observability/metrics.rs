@@ -42,7 +42,7 @@ type Durations<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The metrics of one object.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ObjectGauges {
+pub(crate) struct ObjectGauges {
     /// The Secret contains a valid key. None: suspended before the first key.
     pub ready: Option<bool>,
     /// Boltz accepts the key.
@@ -230,7 +230,7 @@ impl Metrics {
     }
 
     /// Sets the metrics of one object.
-    pub fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
+    pub(crate) fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
         let labels = object(namespace, name);
         self.active.get_or_create(&labels).set(gauges.active.into());
         self.previous_keys
@@ -282,61 +282,61 @@ impl Metrics {
     }
 
     /// An attempt to issue or store a key failed.
-    pub fn issue_failed(&self, reason: &'static str) {
+    pub(crate) fn issue_failed(&self, reason: &'static str) {
         self.issue_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A stray was revoked.
-    pub fn stray_revoked(&self) {
+    pub(crate) fn stray_revoked(&self) {
         self.strays_revoked.inc();
     }
 
     /// Sets the number of orphans.
-    pub fn set_orphaned_keys(&self, count: usize) {
+    pub(crate) fn set_orphaned_keys(&self, count: usize) {
         self.orphaned_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A pass was completed.
-    pub fn set_inventory(&self, keys: usize, started_at: Timestamp) {
+    pub(crate) fn set_inventory(&self, keys: usize, started_at: Timestamp) {
         self.inventory_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
         self.inventory_at.store(started_at.as_second(), Ordering::Relaxed);
     }
 
     /// A call to Boltz ended.
-    pub fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {
+    pub(crate) fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {
         self.requests.get_or_create(&CallLabels { operation, code: code.to_owned() }).inc();
         self.request_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
     /// Sets whether the admin key is valid.
-    pub fn set_admin_key_valid(&self, valid: bool) {
+    pub(crate) fn set_admin_key_valid(&self, valid: bool) {
         self.admin_key_valid.set(valid.into());
     }
 
     /// Sets whether this process is the leader.
-    pub fn set_leader(&self, leader: bool) {
+    pub(crate) fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }
 
     /// Counts a running reconciliation until the returned guard is dropped.
-    pub fn reconciling(&self) -> InProgress<'_> {
+    pub(crate) fn reconciling(&self) -> InProgress<'_> {
         self.reconciles_in_progress.inc();
         InProgress(&self.reconciles_in_progress)
     }
 
     /// A reconciliation ended.
-    pub fn reconciled(&self, took: Duration) {
+    pub(crate) fn reconciled(&self, took: Duration) {
         self.reconcile_duration.observe(took.as_secs_f64());
     }
 
     /// A call to the API server failed in a reconciliation.
-    pub fn step_failed(&self) {
+    pub(crate) fn step_failed(&self) {
         self.reconcile_errors.inc();
     }
 }
 
 /// Counts one running reconciliation until it is dropped.
-pub struct InProgress<'a>(&'a Gauge);
+pub(crate) struct InProgress<'a>(&'a Gauge);
 
 impl Drop for InProgress<'_> {
     fn drop(&mut self) {

@@ -8,7 +8,7 @@ use super::{
     effects::{Count, Effects, EventKind, transitions},
     facts::{Facts, Settings},
     memory::{LastDone, ProcessMemory, Trouble},
-    patience::{Failure, patience},
+    retry::{Failure, retry_backoff},
     step::{RevokeReason, Slot, Step},
     time::{Monotonic, Now},
 };
@@ -75,7 +75,7 @@ impl ProcessMemory {
             Answer::ApiFailed(failure) => failing.api_failed(step, &failure, &mut effects),
             Answer::BoltzFailed(failure) => failing.boltz_failed(step, &failure, &mut effects),
         }
-        if let Step::DropFinalizer { retained_keys } = step
+        if let Step::RemoveFinalizer { retained_keys } = step
             && effects.is_gone
             && !retained_keys.is_empty()
         {
@@ -134,7 +134,7 @@ impl ProcessMemory {
             }
             Step::Revoke { key_id, reason } => {
                 self.mark_revoked(key_id);
-                self.tell_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
+                self.report_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
             }
             Step::RestartWorkload { target, key_id } => {
                 self.restarted.insert(target.to_string(), key_id.clone());
@@ -151,7 +151,7 @@ impl ProcessMemory {
             | Step::MoveSecret { .. }
             | Step::DeleteSecret { .. }
             | Step::Reshape
-            | Step::DropFinalizer { .. } => {}
+            | Step::RemoveFinalizer { .. } => {}
         }
     }
 
@@ -188,7 +188,7 @@ impl ProcessMemory {
 
     /// Collects what to report about a revocation. If the key was used after its replacement was issued, a workload may
     /// not have loaded the new key.
-    fn tell_revoked(
+    fn report_revoked(
         &self,
         key_id: &str,
         reason: RevokeReason,
@@ -253,8 +253,8 @@ impl Failing<'_> {
         self.memory.troubles.get(&self.slot).map_or(0, |trouble| trouble.failures)
     }
 
-    fn set(&mut self, failures: u32, block: Block, is_told: bool) {
-        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_told });
+    fn set(&mut self, failures: u32, block: Block, is_reported: bool) {
+        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported });
     }
 
     /// Counts one more failure and extends the wait of the slot.
@@ -264,13 +264,13 @@ impl Failing<'_> {
         reason: Reason,
         message: String,
         retry_after: Option<Duration>,
-        is_told: bool,
+        is_reported: bool,
     ) -> Monotonic {
         let failures = self.failures().saturating_add(1);
-        let patience = patience(&self.slot, failure, self.settings);
-        let until = self.now.monotonic.plus(patience.jittered(failures, self.jitter, retry_after));
-        let is_told = is_told || failures > FAILURES_UNREPORTED;
-        self.set(failures, Block { reason, message, until: Some(until) }, is_told);
+        let backoff = retry_backoff(&self.slot, failure, self.settings);
+        let until = self.now.monotonic.plus(backoff.jittered(failures, self.jitter, retry_after));
+        let is_reported = is_reported || failures > FAILURES_UNREPORTED;
+        self.set(failures, Block { reason, message, until: Some(until) }, is_reported);
         until
     }
 
@@ -372,8 +372,8 @@ impl Failing<'_> {
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
         let failed = format!("{}: {}.", self.what(), failure.message);
-        let is_told = kind != Failure::Passing || matches!(step, Step::Mint(_));
-        let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_told);
+        let is_reported = kind != Failure::Passing || matches!(step, Step::Mint(_));
+        let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_reported);
         if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
             trouble.block.message = if kind == Failure::Passing {
                 format!("{failed} The operator will retry.")

@@ -28,7 +28,7 @@ impl Backoff {
 
     /// The same, shortened by up to 20% so that retries spread out; `jitter` is from 0 to 1. At least `Retry-After`, up to
     /// [`MAX_RETRY_AFTER`].
-    pub fn jittered(self, failures: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
+    pub(crate) fn jittered(self, failures: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
         let wait = self.after(failures).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0));
         wait.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
     }

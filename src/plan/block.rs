@@ -78,7 +78,7 @@ pub struct Block {
 
 impl Block {
     /// Whether it is still in effect.
-    pub fn holds(&self, now: Monotonic) -> bool {
+    pub(crate) fn is_in_effect(&self, now: Monotonic) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 }

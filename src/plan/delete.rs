@@ -33,12 +33,12 @@ impl Decision<'_> {
         }
         let mut waiting_for = BTreeSet::new();
         if let Some(step) =
-            self.revoke_named(&mut waiting_for).or_else(|| self.end_attempts(&mut waiting_for))
+            self.revoke_named(&mut waiting_for).or_else(|| self.finish_attempts(&mut waiting_for))
         {
             return step;
         }
         if waiting_for.is_empty() {
-            return self.drop_finalizer(Vec::new());
+            return self.remove_finalizer(Vec::new());
         }
         let waiting_for = Vec::from_iter(waiting_for).join(", ");
         if let Some(trouble) = self.findings.also.first().cloned().filter(|_| self.findings.blocked.is_none())
@@ -74,7 +74,7 @@ impl Decision<'_> {
             }
         }
         for key in self.facts.named_keys() {
-            if !self.facts.may_live(self.settings, self.now, &key) {
+            if !self.facts.may_be_active(self.settings, self.now, &key) {
                 continue;
             }
             waiting_for.insert(key.id.clone());
@@ -84,7 +84,7 @@ impl Decision<'_> {
                         return Some(step);
                     }
                 }
-                KeyState::Unknown => self.want_to_know(&key),
+                KeyState::Unknown => self.request_passes_for(&key),
                 KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
             }
         }
@@ -92,7 +92,7 @@ impl Decision<'_> {
     }
 
     /// D2: every attempt in the ledger is finished.
-    fn end_attempts(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
+    fn finish_attempts(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let attempts: Vec<AttemptId> =
             self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
         for attempt in attempts {
@@ -101,7 +101,7 @@ impl Decision<'_> {
                 if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
                     return Some(step);
                 }
-            } else if !self.is_ended(&attempt) {
+            } else if !self.is_finished(&attempt) {
                 waiting_for.insert(format!("the key of attempt {attempt}"));
                 let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
                 self.waits.pass_since(self.facts, settled_at);
@@ -110,7 +110,7 @@ impl Decision<'_> {
         None
     }
 
-    fn is_ended(&self, attempt: &AttemptId) -> bool {
+    fn is_finished(&self, attempt: &AttemptId) -> bool {
         // Its key is named, is listed with this attempt or was created by this process, and is revoked.
         let named_and_gone = self.facts.named_keys().into_iter().any(|key| {
             let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
@@ -120,7 +120,7 @@ impl Decision<'_> {
                 && self.facts.key_state(self.settings, self.now, &key.id, Some(attempt)) == KeyState::Inactive
         });
         named_and_gone
-            || self.facts.knows_the_end(self.settings, self.now, attempt)
+            || self.facts.knows_result(self.settings, self.now, attempt)
             || self.facts.is_over(self.settings, self.now, attempt)
     }
 
@@ -139,7 +139,7 @@ impl Decision<'_> {
             .facts
             .named_keys()
             .into_iter()
-            .filter(|key| self.facts.may_live(self.settings, self.now, key))
+            .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .map(|key| key.id)
             .collect();
         for entry in &self.facts.object.ledger.entries {
@@ -147,11 +147,11 @@ impl Decision<'_> {
                 retained_keys.push(id);
             }
         }
-        self.drop_finalizer(retained_keys)
+        self.remove_finalizer(retained_keys)
     }
 
-    fn drop_finalizer(&mut self, retained_keys: Vec<String>) -> Step {
-        let step = self.attempt(Step::DropFinalizer { retained_keys });
+    fn remove_finalizer(&mut self, retained_keys: Vec<String>) -> Step {
+        let step = self.attempt(Step::RemoveFinalizer { retained_keys });
         step.or_else(|| self.status()).unwrap_or(Step::Wait)
     }
 }

@@ -83,7 +83,7 @@ pub struct ObjectFacts {
 impl ObjectFacts {
     /// What happens to the keys when the object is deleted. The annotation overrides the spec. The error is that of the
     /// spec.
-    pub fn effective_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
+    pub(crate) fn effective_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
         match (self.deletion_policy, &self.spec) {
             (Some(policy), _) => Ok(policy),
             (None, Ok(spec)) => Ok(spec.deletion_policy),

@@ -24,7 +24,7 @@ use std::time::Duration;
 /// The waits between failed attempts.
 const BETWEEN_ATTEMPTS: Backoff = Backoff::from_secs(1, 600);
 /// Number of consecutive failures after which the wait no longer grows.
-const MOST_COUNTED_FAILURES: usize = 10;
+const MAX_COUNTED_FAILURES: usize = 10;
 
 impl Decision<'_> {
     /// Rules 1 and 9: stores a received key within its window. After that, revokes it once it is certain that it was not
@@ -45,7 +45,7 @@ impl Decision<'_> {
                 // Retried within the window or not at all. Meanwhile no other key is issued.
                 self.waits.wake_at(window_end);
                 self.key_in_hand_waits = true;
-                self.findings.blocked = self.held(&[Slot::Store, Slot::Read]);
+                self.findings.blocked = self.block_of(&[Slot::Store, Slot::Read]);
             }
             return step;
         }
@@ -75,7 +75,7 @@ impl Decision<'_> {
             .facts
             .named_keys()
             .into_iter()
-            .filter(|key| self.facts.may_live(self.settings, self.now, key))
+            .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .map(|key| {
                 let mut previous = key.into_previous(end);
                 if intent.reason == IssueReason::RotateNow {
@@ -166,7 +166,7 @@ impl Decision<'_> {
             }
         }
         if self.facts.has_unread_value() {
-            self.findings.blocked = self.held(&[Slot::Read]);
+            self.findings.blocked = self.block_of(&[Slot::Read]);
             return None;
         }
         let reason = self.issue_reason(spec, rotation)?;
@@ -174,7 +174,8 @@ impl Decision<'_> {
             return None;
         }
         self.findings.issue = Some(reason);
-        if matches!(self.facts.secret, SecretFacts::Foreign(_)) && self.held(&[Slot::Preflight]).is_none() {
+        if matches!(self.facts.secret, SecretFacts::Foreign(_)) && self.block_of(&[Slot::Preflight]).is_none()
+        {
             // It may have been deleted. Secrets of other owners are not watched, so read.
             return self.attempt(Step::ReadLive);
         }
@@ -239,11 +240,11 @@ impl Decision<'_> {
     fn why_not_now(&self) -> Option<Block> {
         let account = &self.facts.account;
         let of_account =
-            |block: &Option<Block>| block.clone().filter(|block| block.holds(self.now.monotonic));
-        let of_secret = self.held(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
+            |block: &Option<Block>| block.clone().filter(|block| block.is_in_effect(self.now.monotonic));
+        let of_secret = self.block_of(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
         of_secret.or_else(|| {
             let block = of_account(&account.calls_blocked)
-                .or_else(|| self.held(&[Slot::Mint]))
+                .or_else(|| self.block_of(&[Slot::Mint]))
                 .or_else(|| of_account(&account.mints_blocked))
                 .or_else(|| self.ledger_backoff())?;
             // Keep the message of the failure. Only the time of the retry changes.
@@ -257,7 +258,7 @@ impl Decision<'_> {
     }
 
     /// The block of the first of these slots that is blocked now.
-    pub(super) fn held(&self, slots: &[Slot]) -> Option<Block> {
+    pub(super) fn block_of(&self, slots: &[Slot]) -> Option<Block> {
         let memory = &self.facts.memory;
         slots
             .iter()
@@ -274,7 +275,7 @@ impl Decision<'_> {
             .collect();
         let open = is_open.iter().filter(|is_open| **is_open).count();
         let room = (MAX_ENTRIES - 1).saturating_sub(open);
-        let counted = self.failures().min(MOST_COUNTED_FAILURES).min(room);
+        let counted = self.failures().min(MAX_COUNTED_FAILURES).min(room);
         let first_counted = entries.len() - counted;
         entries
             .iter()
@@ -318,21 +319,21 @@ impl Decision<'_> {
     /// Rule 3: with the maximum number of previous keys, optional rotations wait, and other rotations revoke the oldest
     /// previous key early. The outer `None`: there is room.
     fn room_for_previous(&mut self, reason: IssueReason) -> Option<Option<Step>> {
-        let living: Vec<NamedKey> = self
+        let active: Vec<NamedKey> = self
             .facts
             .named_keys()
             .into_iter()
-            .filter(|key| self.facts.may_live(self.settings, self.now, key))
+            .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .collect();
-        if living.len() <= MAX_PREVIOUS {
+        if active.len() <= MAX_PREVIOUS {
             return None;
         }
         // Keys whose Secret was deleted have no end of overlap: start with the oldest attempt.
         let ledger = &self.facts.object.ledger;
         let position = |key: &NamedKey| key.attempt.as_ref().and_then(|attempt| ledger.position(attempt));
         let oldest =
-            living.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
-        let oldest = oldest.or_else(|| living.iter().min_by_key(|key| position(key)))?;
+            active.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
+        let oldest = oldest.or_else(|| active.iter().min_by_key(|key| position(key)))?;
         if reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
                 self.waits.wake_at(self.now.monotonic_at(revoke_after));

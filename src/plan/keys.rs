@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// An attempt written this long ago is settled even if this process has just started. Longer than any clock error: a
 /// clock set to local time is off by up to 14 hours.
-const SURELY_SETTLED: Duration = Duration::from_secs(24 * 3600);
+const SETTLED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What is known about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct NamedKey {
 
 impl NamedKey {
     /// As an entry of the record's `previous`.
-    pub fn into_previous(self, revoke_after: Timestamp) -> PreviousKey {
+    pub(crate) fn into_previous(self, revoke_after: Timestamp) -> PreviousKey {
         PreviousKey {
             key_id: self.id,
             key_prefix: self.prefix,
@@ -67,7 +67,7 @@ impl NamedKey {
 
 impl Facts {
     /// The Secret that contains the key: the one with the name in the spec or, before a move, the one with the old name.
-    pub fn current_secret(&self) -> Option<&OwnSecret> {
+    pub(crate) fn current_secret(&self) -> Option<&OwnSecret> {
         match &self.secret {
             SecretFacts::Ours(secret) => Some(secret),
             SecretFacts::Absent | SecretFacts::Foreign(_) => self.other_secrets.first(),
@@ -80,14 +80,14 @@ impl Facts {
     }
 
     /// The record, if its hash matches the stored value and Boltz's list does not contradict it.
-    pub fn trusted_record(&self, settings: &Settings, now: Now) -> Option<&Record> {
+    pub(crate) fn trusted_record(&self, settings: &Settings, now: Now) -> Option<&Record> {
         let record = self.record().filter(|_| self.value_is_intact())?;
         let state = self.key_state(settings, now, &record.key_id, Some(&record.attempt));
         (!matches!(state, KeyState::Foreign | KeyState::Absent)).then_some(record)
     }
 
     /// Whether the value of a Secret must be read first.
-    pub fn has_unread_value(&self) -> bool {
+    pub(crate) fn has_unread_value(&self) -> bool {
         let own = match &self.secret {
             SecretFacts::Ours(own) => Some(own.as_ref()),
             SecretFacts::Absent | SecretFacts::Foreign(_) => None,
@@ -96,7 +96,7 @@ impl Facts {
     }
 
     /// Whether the Secret contains the value that its record describes. An unread value counts as intact.
-    pub fn value_is_intact(&self) -> bool {
+    pub(crate) fn value_is_intact(&self) -> bool {
         self.current_secret().is_some_and(|secret| {
             if secret.is_unread {
                 return secret.record.is_some();
@@ -178,7 +178,7 @@ impl Facts {
     }
 
     /// Key ids and attempts for which this process remembers when it first saw them.
-    pub fn ids_and_attempts(&self) -> BTreeSet<String> {
+    pub(crate) fn ids_and_attempts(&self) -> BTreeSet<String> {
         let attempts = self.object.ledger.entries.iter().map(|entry| entry.attempt.to_string());
         let named = self.named_keys().into_iter();
         attempts
@@ -187,7 +187,7 @@ impl Facts {
     }
 
     /// What is known about a named key.
-    pub fn key_state(
+    pub(crate) fn key_state(
         &self,
         settings: &Settings,
         now: Now,
@@ -225,7 +225,7 @@ impl Facts {
     }
 
     /// Whether the key may still be active. An expired key is not.
-    pub fn may_live(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
+    pub fn may_be_active(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
             && matches!(
                 self.key_state(settings, now, &key.id, key.attempt.as_ref()),
@@ -244,9 +244,9 @@ impl Facts {
             .find(|entry| entry.attempt == *attempt)
             .map(|entry| entry.written_at);
         if let Some(age) = written_at.map(|time| elapsed(time, now.wall))
-            && age >= SURELY_SETTLED
+            && age >= SETTLED_AFTER
         {
-            return now.monotonic.minus(age - SURELY_SETTLED);
+            return now.monotonic.minus(age - SETTLED_AFTER);
         }
         // A user may have removed an attempt of this process from the ledger while its key is not stored yet.
         let written = self.memory.attempts.get(attempt).map(|known| known.written);
@@ -275,7 +275,7 @@ impl Facts {
 
     /// Whether this process wrote the attempt and knows its result: the POST was not and will not be sent, or the key is
     /// revoked.
-    pub fn knows_the_end(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
+    pub fn knows_result(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         self.memory.attempts.get(attempt).is_some_and(|known| match &known.progress {
             Progress::Written => {
                 self.object.deleting || known.written.plus(settings.window()) <= now.monotonic

@@ -5,7 +5,7 @@ use super::{
     block::{Block, Reason},
     facts::{Facts, SecretFacts, Settings},
     memory::{ProcessMemory, Request, Trouble},
-    patience::{Failure, patience},
+    retry::{Failure, retry_backoff},
     step::Slot,
     time::{Monotonic, Now},
 };
@@ -15,7 +15,7 @@ impl ProcessMemory {
     /// Updates process memory from the facts: a received key that the record or status names is stored (rule 9); a new
     /// request clears blocks; new ids get the current time as first seen.
     pub fn learn(&mut self, facts: &mut Facts, settings: &Settings, now: Now) {
-        self.forget_what_is_over(facts);
+        self.prune(facts);
         for name in facts.ids_and_attempts() {
             self.first_seen.entry(name).or_insert(now.monotonic);
         }
@@ -36,7 +36,7 @@ impl ProcessMemory {
     }
 
     /// Removes entries that nothing refers to, so that process memory stays bounded.
-    fn forget_what_is_over(&mut self, facts: &Facts) {
+    fn prune(&mut self, facts: &Facts) {
         let Self { attempts, revoked_ids, not_found, first_seen, troubles, .. } = self;
         attempts.retain(|attempt, known| {
             facts.object.ledger.contains(attempt)
@@ -75,15 +75,16 @@ impl ProcessMemory {
             SecretFacts::Foreign(whose) => {
                 let is_known = self.foreign_secret.as_ref().is_some_and(|(known, _)| *known == name);
                 let trouble = self.troubles.get(&Slot::Preflight);
-                if !is_known || (facts.live && trouble.is_none_or(|trouble| !trouble.block.holds(now))) {
+                if !is_known || (facts.live && trouble.is_none_or(|trouble| !trouble.block.is_in_effect(now)))
+                {
                     let failures = trouble.filter(|_| is_known).map_or(1, |trouble| trouble.failures + 1);
-                    let wait = patience(&Slot::Preflight, Failure::Refused, settings).after(failures);
+                    let wait = retry_backoff(&Slot::Preflight, Failure::Refused, settings).after(failures);
                     let block = Block {
                         reason: Reason::SecretConflict,
                         message: whose.clone(),
                         until: Some(now.plus(wait)),
                     };
-                    self.troubles.insert(Slot::Preflight, Trouble { failures, block, is_told: true });
+                    self.troubles.insert(Slot::Preflight, Trouble { failures, block, is_reported: true });
                 }
                 self.foreign_secret = Some((name, whose.clone()));
             }

@@ -26,7 +26,7 @@ pub struct ProcessMemory {
     /// The last failure of each slot, and the number of consecutive failures.
     pub troubles: BTreeMap<Slot, Trouble>,
     /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
-    pub done: BTreeMap<Slot, LastDone>,
+    pub(crate) done: BTreeMap<Slot, LastDone>,
     /// Workloads that were restarted, and for which key.
     pub restarted: BTreeMap<String, String>,
     /// The caches are known to be stale: the next write needs a live read first.
@@ -52,12 +52,12 @@ pub struct Trouble {
     /// The last failure, and until when the slot is blocked.
     pub block: Block,
     /// The status reports it. Short failures are not reported.
-    pub is_told: bool,
+    pub is_reported: bool,
 }
 
 /// A call that took effect.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LastDone {
+pub(crate) struct LastDone {
     /// [`super::Step::fingerprint`].
     pub fingerprint: String,
     /// When it was made.
@@ -87,7 +87,7 @@ impl ProcessMemory {
 
     /// Keys that only this process knows after their object is deleted: keys in hand, and keys that were stored while
     /// the object was deleted, so that no status named them. With `Retain`, the Secret keeps the latter.
-    pub fn left_behind(&self, is_retained: bool) -> Vec<String> {
+    pub fn unreported_keys(&self, is_retained: bool) -> Vec<String> {
         let ids = self.attempts.values().filter_map(|known| match &known.progress {
             Progress::InHand { key, .. } => Some(&key.id),
             Progress::Stored { key, is_reported: false } if !is_retained => Some(&key.id),
@@ -98,7 +98,7 @@ impl ProcessMemory {
 
     /// The failure that blocks the slot now.
     pub fn trouble(&self, slot: &Slot, now: Monotonic) -> Option<&Trouble> {
-        self.troubles.get(slot).filter(|trouble| trouble.block.holds(now))
+        self.troubles.get(slot).filter(|trouble| trouble.block.is_in_effect(now))
     }
 
     /// Call before C1. Until C1 is confirmed, the attempt counts as never sent. If the write takes effect later, it is
@@ -124,7 +124,7 @@ impl ProcessMemory {
     }
 
     /// The Secret's name may be free now: retry immediately.
-    pub fn lift_secret_troubles(&mut self) {
+    pub(crate) fn lift_secret_troubles(&mut self) {
         self.foreign_secret = None;
         for slot in [Slot::Preflight, Slot::Store, Slot::Shape] {
             self.troubles.remove(&slot);

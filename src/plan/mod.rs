@@ -2,6 +2,53 @@
 //!
 //! [`plan`] takes what is known about one object ([`Facts`]) and the current time ([`Now`]), and returns the next step.
 //! It has no client, no clock and no randomness. Comments name the rule of `docs/protocol.md` that a line implements.
+//!
+//! The first steps of a new object:
+//!
+//! ```
+//! use boltz_operator::plan::{
+//!     AccountFacts, Facts, Monotonic, Now, ObjectFacts, ProcessMemory, SecretFacts, Settings, Step, plan,
+//! };
+//! use std::time::Duration;
+//!
+//! let object = ObjectFacts {
+//!     namespace: "team-a".to_owned(),
+//!     name: "design".to_owned(),
+//!     uid: "550e8400-e29b-41d4-a716-446655440000".to_owned(),
+//!     resource_version: "1".to_owned(),
+//!     generation: Some(1),
+//!     deleting: false,
+//!     has_finalizer: false,
+//!     finalizers: Vec::new(),
+//!     spec: Ok(serde_json::from_str(r#"{"expiresInDays": 90}"#)?),
+//!     ledger: Default::default(),
+//!     rotate: None,
+//!     retry: None,
+//!     rotate_now: None,
+//!     deletion_policy: None,
+//!     status: Default::default(),
+//! };
+//! let mut facts = Facts {
+//!     object,
+//!     secret: SecretFacts::Absent,
+//!     other_secrets: Vec::new(),
+//!     live: false,
+//!     preflight_passed: false,
+//!     passes: Vec::new(),
+//!     memory: ProcessMemory::default(),
+//!     account: AccountFacts::default(),
+//! };
+//! let settings = Settings { settle_time: Duration::from_secs(120), recheck: Duration::from_secs(60) };
+//! let now = Now { wall: jiff::Timestamp::now(), monotonic: Monotonic::default() };
+//!
+//! // C0: a dry run shows whether the Secret can be created.
+//! assert_eq!(plan(&facts, &settings, now).step, Step::Preflight);
+//!
+//! // C1: one write adds the finalizer and a new attempt. Only then is a key requested from Boltz.
+//! facts.preflight_passed = true;
+//! assert!(matches!(plan(&facts, &settings, now).step, Step::WriteAttempt { .. }));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod answer;
 mod apply;
@@ -15,8 +62,9 @@ mod issue;
 mod keys;
 mod learn;
 mod memory;
-mod patience;
+
 mod restart;
+mod retry;
 mod revoke;
 mod schedule;
 mod secret;
@@ -36,7 +84,7 @@ pub use status::{Findings, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 
-use patience::{Failure, patience};
+use retry::{Failure, retry_backoff};
 
 /// A decision.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,12 +163,12 @@ impl Decision<'_> {
         {
             return step;
         }
-        if self.facts.object.deleting { self.deletion() } else { self.duties() }
+        if self.facts.object.deleting { self.deletion() } else { self.maintenance() }
     }
 
     /// The next step of an object that is not being deleted, in order of priority. A step that has to wait does not
     /// delay the others.
-    fn duties(&mut self) -> Step {
+    fn maintenance(&mut self) -> Step {
         if !self.facts.object.has_finalizer
             && self.facts.has_something_to_revoke()
             && let Some(step) = self.attempt(Step::AddFinalizer)
@@ -155,7 +203,7 @@ impl Decision<'_> {
         if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {
             let trouble = trouble.clone();
             self.waits.blocked(&trouble.block);
-            if trouble.is_told && !self.findings.also.contains(&trouble.block) {
+            if trouble.is_reported && !self.findings.also.contains(&trouble.block) {
                 self.findings.also.push(trouble.block);
             }
             return None;
@@ -179,8 +227,8 @@ impl Decision<'_> {
         if step.fingerprint(self.facts).as_ref() != Some(&last.fingerprint) {
             return None;
         }
-        let patience = patience(slot, Failure::Undone, self.settings);
-        let again_at = last.at.plus(patience.after(last.repeats.saturating_add(1)));
+        let backoff = retry_backoff(slot, Failure::Undone, self.settings);
+        let again_at = last.at.plus(backoff.after(last.repeats.saturating_add(1)));
         (self.now.monotonic < again_at).then_some(again_at)
     }
 

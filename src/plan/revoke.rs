@@ -33,7 +33,7 @@ impl Decision<'_> {
 
     fn end_of_overlap(&mut self, key: &NamedKey) -> Option<Step> {
         let revoke_after = key.revoke_after?;
-        if !self.facts.may_live(self.settings, self.now, key) {
+        if !self.facts.may_be_active(self.settings, self.now, key) {
             return None;
         }
         if self.now.wall < revoke_after {
@@ -100,7 +100,7 @@ impl Decision<'_> {
                 }
                 continue;
             }
-            if !self.facts.knows_the_end(self.settings, self.now, &attempt) {
+            if !self.facts.knows_result(self.settings, self.now, &attempt) {
                 self.waits.pass_since(self.facts, settled_at);
             }
         }
@@ -135,7 +135,7 @@ impl Decision<'_> {
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
             KeyState::Active => self.revoke(key.id.clone(), reason),
             KeyState::Unknown => {
-                self.want_to_know(key);
+                self.request_passes_for(key);
                 None
             }
             KeyState::Inactive | KeyState::Foreign | KeyState::Absent => None,
@@ -143,7 +143,7 @@ impl Decision<'_> {
     }
 
     /// Requests the passes that show whether Boltz has the key.
-    pub(super) fn want_to_know(&mut self, key: &NamedKey) {
+    pub(super) fn request_passes_for(&mut self, key: &NamedKey) {
         let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
         let from = seen.plus(self.settings.settle_time);
         let after_the_last = self.facts.passes.first().map(|pass| pass.started.plus(Duration::from_nanos(1)));
@@ -157,7 +157,7 @@ impl Decision<'_> {
             self.waits.pass_since(self.facts, at.plus(Duration::from_nanos(1)));
         }
         if let Some(block) =
-            self.facts.account.calls_blocked.clone().filter(|block| block.holds(self.now.monotonic))
+            self.facts.account.calls_blocked.clone().filter(|block| block.is_in_effect(self.now.monotonic))
         {
             self.waits.blocked(&block);
             if self.facts.object.deleting {

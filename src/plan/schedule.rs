@@ -56,7 +56,7 @@ impl RotationSchedule {
     /// When the key must be renewed before it expires. Uses the lifetime that Boltz returned, not days × 24 h. If the
     /// lifetime is shorter than `renewBefore`, the default (a third) applies; otherwise each new key would be replaced
     /// immediately.
-    pub fn expiry_renewal(&self, record: &Record) -> Option<Timestamp> {
+    pub(crate) fn expiry_renewal(&self, record: &Record) -> Option<Timestamp> {
         let expires_at = record.expires_at?;
         let lifetime = elapsed(record.created_at, expires_at);
         let before = match self.renewal {
@@ -70,7 +70,7 @@ impl RotationSchedule {
     }
 
     /// When `rotation.interval` has passed.
-    pub fn interval_renewal(&self, record: &Record) -> Option<Timestamp> {
+    pub(crate) fn interval_renewal(&self, record: &Record) -> Option<Timestamp> {
         let interval = self.interval?;
         Some(later(record.issued_at, interval.saturating_sub(jitter(record, interval / 10))))
     }

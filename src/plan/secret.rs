@@ -22,14 +22,14 @@ impl Decision<'_> {
         let own = match &facts.secret {
             SecretFacts::Ours(own) => own,
             SecretFacts::Foreign(_) => {
-                let held = self.held(&[Slot::Preflight]);
-                if held.is_none() {
+                let block = self.block_of(&[Slot::Preflight]);
+                if block.is_none() {
                     return self.attempt(Step::ReadLive);
                 }
-                if let Some(block) = &held {
+                if let Some(block) = &block {
                     self.waits.blocked(block);
                 }
-                self.findings.blocked = held;
+                self.findings.blocked = block;
                 return None;
             }
             SecretFacts::Absent => {
@@ -40,10 +40,10 @@ impl Decision<'_> {
         // Rule 2: before the status drops a key that only the status, process memory or a replaced Secret names, add it
         // to the record. Of the status's previous keys, add only those that Boltz's list confirms.
         let end = later(self.now.wall, rotation.overlap);
-        let living: Vec<NamedKey> = facts
+        let active: Vec<NamedKey> = facts
             .named_keys()
             .into_iter()
-            .filter(|key| key.id != record.key_id && facts.may_live(self.settings, self.now, key))
+            .filter(|key| key.id != record.key_id && facts.may_be_active(self.settings, self.now, key))
             .filter(|key| {
                 record.names(&key.id)
                     || key.revoke_after.is_none()
@@ -51,16 +51,17 @@ impl Decision<'_> {
                         == KeyState::Active
             })
             .collect();
-        if living.iter().any(|key| !record.names(&key.id)) {
-            let previous = living.into_iter().map(|key| key.into_previous(end)).collect();
+        if active.iter().any(|key| !record.names(&key.id)) {
+            let previous = active.into_iter().map(|key| key.into_previous(end)).collect();
             let record = Record { previous, ..record.clone() };
             if let Some(step) = self.attempt(Step::WriteRecord(Box::new(record))) {
                 return Some(step);
             }
         }
-        let is_tied = own.labelled && own.owned == facts.object.owns_its_secret();
-        let is_shaped =
-            is_tied && record.secret_key == spec.secret.key && record.template_hash == template_hash(spec);
+        let has_label_and_owner = own.labelled && own.owned == facts.object.owns_its_secret();
+        let is_shaped = has_label_and_owner
+            && record.secret_key == spec.secret.key
+            && record.template_hash == template_hash(spec);
         if !is_shaped && let Some(step) = self.attempt(Step::Reshape) {
             return Some(step);
         }

@@ -49,12 +49,12 @@ pub fn desired_status(
         ..BoltzApiKeyStatus::default()
     };
     let record = facts.record();
-    let mut works = false;
+    let mut is_valid = false;
     if let Some(record) = record {
         let state = facts.key_state(settings, now, &record.key_id, Some(&record.attempt));
         let active = matches!(state, KeyState::Active | KeyState::Unknown)
             && record.expires_at.is_none_or(|expires_at| now.wall < expires_at);
-        works = active && facts.trusted_record(settings, now).is_some();
+        is_valid = active && facts.trusted_record(settings, now).is_some();
         status.key_id = Some(record.key_id.clone());
         status.key_prefix = Some(record.key_prefix.clone());
         status.is_active = Some(active);
@@ -89,7 +89,7 @@ pub fn desired_status(
     let overlap = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
     let end = later(now.wall, overlap.map_or(LAST_USED_COARSENESS, |rotation| rotation.overlap));
     for key in facts.named_keys().into_iter().filter(|key| status.key_id.as_ref() != Some(&key.id)) {
-        if facts.may_live(settings, now, &key) {
+        if facts.may_be_active(settings, now, &key) {
             let before = old.previous_keys.iter().find(|previous| previous.key_id == key.id);
             // A key without an end was the current one until now, and the record could not be updated yet.
             let reported = before.map_or(end, |previous| previous.revoke_after.0);
@@ -106,7 +106,7 @@ pub fn desired_status(
         }
     }
     status.pending_restarts = facts.pending_restarts().into_iter().map(|(target, _)| target).collect();
-    status.conditions = conditions(facts, now, findings, works);
+    status.conditions = conditions(facts, now, findings, is_valid);
     truncate_times(&mut status);
     status
 }
@@ -152,14 +152,14 @@ fn truncate_times(status: &mut BoltzApiKeyStatus) {
     }
 }
 
-fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<Condition> {
+fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> Vec<Condition> {
     let suspended = facts.object.spec.as_ref().is_ok_and(|spec| spec.suspend);
     let blocked = findings.blocked.as_ref();
     let (ready, reason, message) = if facts.object.deleting {
         let message =
             blocked.map_or("Revoking the keys of this object.".to_owned(), |block| block.message.clone());
         (false, Reason::Deleting, message)
-    } else if works {
+    } else if is_valid {
         if !findings.still_used.is_empty() {
             let message = format!(
                 "The key is valid, but these previous keys are still in use after the end of their overlap: {}.",
@@ -199,10 +199,10 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, works: bool) -> Vec<
     let blocks: Vec<&Block> = blocked.into_iter().chain(also).collect();
     let waiting = findings.issue.is_some() || !blocks.is_empty() || facts.object.deleting;
     let stalled = blocks.iter().any(|block| block.reason.is_stalled());
-    let told: Vec<&str> = blocks.iter().map(|block| block.message.as_str()).collect();
-    let told = told.join(" ");
+    let messages: Vec<&str> = blocks.iter().map(|block| block.message.as_str()).collect();
+    let messages = messages.join(" ");
     let (progress_reason, progress_message) = match blocks.first() {
-        Some(block) => (block.reason.as_str(), told.as_str()),
+        Some(block) => (block.reason.as_str(), messages.as_str()),
         None if facts.object.deleting => (Reason::Deleting.as_str(), "Revoking the keys of this object."),
         None => {
             findings.issue.map_or((reason.as_str(), ""), |issue| (issue.as_str(), "A key is being issued."))

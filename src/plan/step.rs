@@ -72,7 +72,7 @@ pub enum Step {
         name: String,
     },
     /// D2: removes the finalizer.
-    DropFinalizer {
+    RemoveFinalizer {
         /// Active keys that are not revoked (`deletionPolicy: Retain`).
         retained_keys: Vec<String>,
     },
@@ -121,7 +121,7 @@ pub enum Slot {
     Status,
     /// [`Step::Revoke`] of that key.
     Revoke(String),
-    /// [`Step::AddFinalizer`] and [`Step::DropFinalizer`].
+    /// [`Step::AddFinalizer`] and [`Step::RemoveFinalizer`].
     Finalizer,
     /// [`Step::WriteRecord`].
     Record,
@@ -147,7 +147,7 @@ impl Step {
             Self::Mint(_) => Slot::Mint,
             Self::WriteStatus(_) => Slot::Status,
             Self::Revoke { key_id, .. } => Slot::Revoke(key_id.clone()),
-            Self::AddFinalizer | Self::DropFinalizer { .. } => Slot::Finalizer,
+            Self::AddFinalizer | Self::RemoveFinalizer { .. } => Slot::Finalizer,
             Self::WriteRecord(_) => Slot::Record,
             Self::MoveSecret { .. } | Self::Reshape => Slot::Shape,
             Self::DeleteSecret { name, .. } => Slot::DeleteSecret(name.clone()),
@@ -169,7 +169,7 @@ impl Step {
             | Self::Revoke { .. } => None,
             Self::WriteStatus(status) => serde_json::to_string(&status.without_transition_times()).ok(),
             Self::AddFinalizer => Some("add".to_owned()),
-            Self::DropFinalizer { .. } => Some("drop".to_owned()),
+            Self::RemoveFinalizer { .. } => Some("remove".to_owned()),
             Self::WriteRecord(record) => Some(record.to_annotation()),
             Self::MoveSecret { from } => Some(format!("{from}>{}", facts.object.secret_name())),
             Self::Reshape => facts.object.spec.as_ref().ok().map(|spec| {

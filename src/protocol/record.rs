@@ -41,7 +41,7 @@ pub enum IssueReason {
 impl IssueReason {
     /// With the maximum number of previous keys, optional rotations wait; other rotations revoke the oldest previous key
     /// early.
-    pub fn is_optional(self) -> bool {
+    pub(crate) fn is_optional(self) -> bool {
         matches!(self, Self::RotateRequested | Self::Interval)
     }
 
@@ -133,7 +133,7 @@ pub struct PreviousKey {
 
 impl Record {
     /// A record without a key, for the dry run before one is issued.
-    pub fn placeholder(owner_uid: &str) -> Self {
+    pub(crate) fn placeholder(owner_uid: &str) -> Self {
         Self {
             owner_uid: owner_uid.to_owned(),
             key_id: String::new(),
@@ -189,7 +189,7 @@ pub fn value_sha256(value: &[u8]) -> String {
 
 /// The hash of the issuance parameters: workspace, mode, addresses as a set, days. Absent equals the default.
 /// `displayName` does not count. 64 bits are enough: it is only compared with the previous hash.
-pub fn parameters_hash(spec: &BoltzApiKeySpec) -> String {
+pub(crate) fn parameters_hash(spec: &BoltzApiKeySpec) -> String {
     let addresses: BTreeSet<String> = spec
         .allowed_ips
         .iter()

@@ -98,8 +98,8 @@ async fn a_key_is_created_with_what_was_asked_and_its_value_works() {
     let details = &created.details;
     assert_eq!((details.name.as_str(), details.livemode, details.is_active), ("all of it", false, true));
     assert_eq!(details.workspace_id.as_deref(), Some("ws_design"));
-    let life = details.expires_at.unwrap().duration_since(details.created_at.unwrap());
-    assert_eq!(life.as_hours(), 30 * 24);
+    let lifetime = details.expires_at.unwrap().duration_since(details.created_at.unwrap());
+    assert_eq!(lifetime.as_hours(), 30 * 24);
     let known = env.emulator.key(&details.id).unwrap();
     assert_eq!(known.allowed_ips, ["192.0.2.1", "2001:db8::1"]);
     assert_eq!(env.emulator.authenticate(created.key.expose_secret()).as_ref(), Some(&details.id));

@@ -146,7 +146,7 @@ async fn a_pass_reads_every_page_and_no_page_twice() {
     assert_eq!(env.emulator.count(Operation::List), 3, "the third page says that it is the last");
 }
 
-/// A list that says for ever that there is more.
+/// A list that says forever that there is more.
 #[tokio::test(start_paused = true)]
 async fn a_page_that_brings_nothing_new_ends_the_pass() {
     let row = json!({"id": "key_1", "name": name("mine", UID, 1), "is_active": true});
@@ -166,10 +166,10 @@ async fn a_pass_comes_each_hour_and_sooner_when_something_newer_is_wanted() {
     let inventory = &env.inventory;
     for number in 3..5 {
         sleep(10 * SECOND).await;
-        inventory.want_pass_since(env.clock.now().monotonic);
+        inventory.request_pass_since(env.clock.now().monotonic);
         if number == 4 {
             // Nobody's older wish takes the newer one back.
-            inventory.want_pass_since(first.started);
+            inventory.request_pass_since(first.started);
         }
         let wanted = env.clock.now();
         let pass = env.pass(number).await;
@@ -184,7 +184,7 @@ async fn wishes_at_nearly_the_same_time_become_one_pass() {
     let env = TestEnv::with(Settings::default(), |_| {});
     env.pass(1).await;
     for _ in 0..20 {
-        env.inventory.want_pass_since(env.clock.now().monotonic);
+        env.inventory.request_pass_since(env.clock.now().monotonic);
         sleep(Duration::from_millis(20)).await;
     }
     sleep(60 * SECOND).await;

@@ -17,6 +17,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -79,7 +80,7 @@ struct Candidate {
     line: watch::Sender<Line>,
     requests: watch::Receiver<u32>,
     leading: watch::Receiver<bool>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -112,13 +113,13 @@ impl Candidate {
         });
         let client = kube::Client::new(service, "default");
         let (leads, leading) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
         let options = LeaseOptions {
             name: "boltz-operator".to_owned(),
             namespace: "default".to_owned(),
             identity: identity.to_owned(),
         };
-        let task = tokio::spawn(lease::hold(client, options, leads, stopped, Arc::new(Metrics::new())));
+        let task = tokio::spawn(lease::hold(client, options, leads, stop.clone(), Arc::new(Metrics::new())));
         Self { line, requests, leading, stop, task }
     }
 
@@ -217,7 +218,7 @@ async fn a_released_lease_is_taken_at_the_next_look() {
     first.until(true).await;
     let mut second = Candidate::start(&server, "second");
     sleep(10 * SECOND).await;
-    first.stop.send_replace(true);
+    first.stop.cancel();
     first.task.await.unwrap();
     assert!(!*first.leading.borrow());
     assert_eq!(server.holder(), None);
@@ -230,7 +231,7 @@ async fn a_release_that_nobody_answers_does_not_hold_up_the_end() {
     let mut first = Candidate::start(&server, "first");
     first.until(true).await;
     first.line.send_replace(Line::Dead);
-    first.stop.send_replace(true);
+    first.stop.cancel();
     timeout(7 * SECOND, first.task).await.expect("it ends").unwrap();
 }
 

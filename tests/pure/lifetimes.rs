@@ -15,7 +15,7 @@ fn a_year_of_rotations() {
         assert_eq!(world.ready_reason(), "Issued");
         world.assert_good();
     }
-    // A third of the life before its end, and at most a tenth of that earlier: every 19 to 20 days.
+    // A third of the lifetime before its end, and at most a tenth of that earlier: every 19 to 20 days.
     assert!((18..=20).contains(&(world.counts.posts - 1)), "{} rotations", world.counts.posts - 1);
     assert_eq!(most_active, 2, "an overlap of one day");
     // Three writes and one at the end of the overlap; `lastUsedAt` never moved.
@@ -60,7 +60,7 @@ fn steady_state_writes_nothing_and_asks_for_nothing() {
 }
 
 #[test]
-fn an_expiry_while_the_operator_was_down_is_mended_at_once() {
+fn a_key_that_expired_while_the_operator_was_down_is_replaced_at_once() {
     let (mut world, _) = World::ready(json!({"expiresInDays": 1}));
     world.advance_to(3 * DAY);
     let mut process = Process::start_other(&world, 2);

@@ -131,7 +131,7 @@ fn trace_7_a_stripped_finalizer_is_put_back() {
     assert!(world.object().finalizers.contains(&"other".to_owned()), "another's stays");
     world.edit(|object| object.finalizers.retain(|finalizer| finalizer != "other"));
     world.delete();
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.active(), [""; 0]);
 }
 
@@ -148,7 +148,7 @@ fn trace_8_absence_is_not_judged_by_passes_older_than_the_key() {
             process.take_pass(&mut world);
             later(&mut world, SECOND);
         }
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         assert_eq!(world.counts.posts, 1, "a list that lags {lag} s behind costs no second key");
         let mut restarted = Process::start_other(&world, 2);
         for _ in 0..20 {
@@ -170,7 +170,7 @@ fn trace_9_a_crash_between_r3_and_r4_does_not_rotate_twice() {
         let crash = &mut |step: &Step| is_store(step).then_some(Fault::CrashAfter);
         assert!(process.reconcile_with(&mut world, crash).is_err());
         let mut restarted = Process::start_other(&world, 2);
-        restarted.rest(&mut world);
+        restarted.run_until_idle(&mut world);
         assert_eq!(world.counts.posts, 2);
         world.assert_good();
     }
@@ -181,7 +181,7 @@ fn trace_11_a_revocation_that_a_restored_backup_overtakes_is_dropped() {
     let (mut world, mut process) = World::ready(plain());
     let backup = world.secrets.clone();
     world.edit(|object| object.rotate = Some("1".to_owned()));
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     later(&mut world, 2 * DAY);
     process.stale = Some(Box::new(world.clone()));
     process.take_pass(&mut world);
@@ -198,7 +198,7 @@ fn trace_12_a_store_that_took_effect_without_an_answer_succeeded() {
         let mut world = World::with(plain());
         let mut process = Process::start(&world);
         if rotation {
-            process.rest(&mut world);
+            process.run_until_idle(&mut world);
             world.edit(|object| object.rotate_now = Some("1".to_owned()));
         }
         // However often it were tried again, no answer would come, and status cannot be written either.
@@ -211,7 +211,7 @@ fn trace_12_a_store_that_took_effect_without_an_answer_succeeded() {
             let _ = process.reconcile_with(&mut world, lose);
             later(&mut world, SECOND);
         }
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         assert_eq!(world.counts.posts, if rotation { 2 } else { 1 });
         world.assert_good();
     }
@@ -222,14 +222,14 @@ fn trace_14_keys_known_to_a_vanished_record_alone_are_revoked_through_the_ledger
     let (mut world, mut process) = World::ready(plain());
     for round in 0..3 {
         world.edit(|object| object.rotate = Some(round.to_string()));
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
     }
     assert_eq!(world.active().len(), 4);
     world.secrets.clear();
     world.edit(|object| object.status = BoltzApiKeyStatus::default());
     world.delete();
     let mut restarted = Process::start_other(&world, 2);
-    restarted.rest(&mut world);
+    restarted.run_until_idle(&mut world);
     assert!(world.object.is_none());
     assert_eq!(world.active(), [""; 0]);
 }
@@ -265,7 +265,7 @@ fn trace_15_forged_ids_neither_block_a_deletion_nor_hurt_others() {
     world.secret().record = Some(record);
     for process in [&mut process, &mut Process::start_other(&world, 2)] {
         let mut world = world.clone();
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         world.delete();
         process.live_until(&mut world, DAY);
         assert!(world.object.is_none(), "the deletion ends");

@@ -24,6 +24,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 /// What every run of every process can share; building a client of its own for each would take most of the time.
 struct Shared {
@@ -132,11 +133,10 @@ async fn operate(run: ProcessRun) {
         concurrency: 4,
         orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
     };
-    let (_stop, stopped) = watch::channel(false);
     let (ready, _is_ready) = watch::channel(false);
     tokio::join!(
         context.account.watch_admin_key(SHARED.admin_key.subscribe()),
         context.inventory.run(&context.account, 10 * MINUTE, clock, &context.metrics),
-        controller::run(Arc::clone(&context), scope, ready, stopped),
+        controller::run(Arc::clone(&context), scope, ready, CancellationToken::new()),
     );
 }

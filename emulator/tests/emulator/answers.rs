@@ -1,6 +1,6 @@
 //! Every route, and every way in which it refuses.
 
-use crate::client::{Bed, KEYS, ME, eventually, ok, refused, send, text};
+use crate::client::{KEYS, ME, TestEnv, eventually, ok, refused, send, text};
 use boltz_emulator::{AdminKey, Operation, Settings};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, header::CONTENT_TYPE};
@@ -12,9 +12,9 @@ fn time(value: &Json) -> Timestamp {
 
 #[tokio::test]
 async fn a_key_is_created_with_what_was_asked_for() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let before = Timestamp::now();
-    let answer = ok(bed.create(json!({
+    let answer = ok(env.create(json!({
         "name": "training",
         "allowed_ips": ["192.0.2.7", "2001:db8::1"],
         "expires_in_days": 30,
@@ -43,17 +43,17 @@ async fn a_key_is_created_with_what_was_asked_for() {
             "workspace_id": "ws_any",
         })
     );
-    assert_eq!(bed.list("").await["data"], json!([details]));
+    assert_eq!(env.list("").await["data"], json!([details]));
 }
 
 #[tokio::test]
 async fn what_is_not_asked_for_has_the_documented_default() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     for body in [
         json!({"name": "plain"}),
         json!({"name": "plain", "allowed_ips": null, "expires_in_days": null, "mode": null, "workspace_id": null}),
     ] {
-        let answer = ok(bed.create(body)).await;
+        let answer = ok(env.create(body)).await;
         assert!(text(&answer["key"]).starts_with("sk_bc_ws_live_"));
         let details = &answer["key_details"];
         assert_eq!(details["allowed_ips"], json!([]));
@@ -61,14 +61,14 @@ async fn what_is_not_asked_for_has_the_documented_default() {
         assert_eq!(details["livemode"], true);
         assert!(details["workspace_id"].is_string());
     }
-    let keys = bed.emulator.keys();
+    let keys = env.emulator.keys();
     assert_ne!(keys[0].id, keys[1].id);
     assert_ne!(keys[0].plaintext, keys[1].plaintext);
 }
 
 #[tokio::test]
 async fn values_that_are_not_allowed_are_422_and_named() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     for (field, body) in [
         ("name", json!({})),
         ("name", json!({"name": ""})),
@@ -79,142 +79,142 @@ async fn values_that_are_not_allowed_are_422_and_named() {
         ("expires_in_days", json!({"name": "n", "expires_in_days": -1})),
         ("expires_in_days", json!({"name": "n", "expires_in_days": i64::MAX})),
     ] {
-        let response = send(bed.create(body.clone())).await;
+        let response = send(env.create(body.clone())).await;
         assert_eq!(response.status(), 422, "{body}");
         let answer: Json = response.json().await.unwrap();
         assert_eq!(answer["code"], "VALIDATION_ERROR");
         assert_eq!(answer["details"][0]["field"], field, "{body}");
     }
-    assert_eq!(bed.emulator.keys(), []);
+    assert_eq!(env.emulator.keys(), []);
 }
 
 #[tokio::test]
 async fn a_body_that_is_not_the_right_json_is_400() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     for body in ["", "{", "[]", "\"name\"", r#"{"name": 5}"#, r#"{"name": "n", "expires_in_days": "1"}"#] {
-        let request = bed.request(Method::POST, KEYS).header(CONTENT_TYPE, "application/json").body(body);
+        let request = env.request(Method::POST, KEYS).header(CONTENT_TYPE, "application/json").body(body);
         assert_eq!(refused(request).await, (400, "BAD_REQUEST".to_owned()), "{body}");
     }
-    assert_eq!(bed.emulator.keys(), []);
+    assert_eq!(env.emulator.keys(), []);
 }
 
 #[tokio::test]
 async fn without_a_known_key_everything_is_401() {
-    let bed = Bed::new().await;
-    let (_, id) = bed.created(json!({"name": "n"})).await;
+    let env = TestEnv::new().await;
+    let (_, id) = env.created(json!({"name": "n"})).await;
     let revoke = format!("{KEYS}/{id}/revoke");
     let calls =
         [(Method::POST, KEYS), (Method::GET, KEYS), (Method::POST, revoke.as_str()), (Method::GET, ME)];
     for (method, path) in calls {
-        let url = format!("{}{path}", bed.emulator.base_url());
+        let url = format!("{}{path}", env.emulator.base_url());
         for request in [
-            bed.http.request(method.clone(), &url),
-            bed.http.request(method.clone(), &url).bearer_auth(bed.emulator.admin_key()),
-            bed.request_as("sk_bc_admin_live_other", method.clone(), path),
-            bed.request_as("", method.clone(), path),
+            env.http.request(method.clone(), &url),
+            env.http.request(method.clone(), &url).bearer_auth(env.emulator.admin_key()),
+            env.request_as("sk_bc_admin_live_other", method.clone(), path),
+            env.request_as("", method.clone(), path),
         ] {
             assert_eq!(refused(request).await, (401, "UNAUTHORIZED".to_owned()), "{method} {path}");
         }
     }
-    assert_eq!(bed.emulator.active_keys().len(), 1);
+    assert_eq!(env.emulator.active_keys().len(), 1);
 }
 
 #[tokio::test]
 async fn a_workspace_key_is_403_on_admin_routes() {
-    let bed = Bed::new().await;
-    let (key, id) = bed.created(json!({"name": "n"})).await;
+    let env = TestEnv::new().await;
+    let (key, id) = env.created(json!({"name": "n"})).await;
     for request in [
-        bed.request_as(&key, Method::POST, KEYS).json(&json!({"name": "more"})),
-        bed.request_as(&key, Method::GET, KEYS),
-        bed.request_as(&key, Method::POST, &format!("{KEYS}/{id}/revoke")),
+        env.request_as(&key, Method::POST, KEYS).json(&json!({"name": "more"})),
+        env.request_as(&key, Method::GET, KEYS),
+        env.request_as(&key, Method::POST, &format!("{KEYS}/{id}/revoke")),
     ] {
         assert_eq!(refused(request).await, (403, "FORBIDDEN".to_owned()));
     }
-    assert_eq!(bed.emulator.active_keys().len(), 1);
+    assert_eq!(env.emulator.active_keys().len(), 1);
 }
 
 #[tokio::test]
 async fn a_key_says_who_it_is_and_that_is_a_use() {
-    let bed = Bed::new().await;
-    let (key, id) = bed.created(json!({"name": "n", "mode": "test", "workspace_id": "ws_1"})).await;
-    assert_eq!(bed.list("").await["data"][0]["last_used_at"], Json::Null);
-    assert_eq!(bed.emulator.authenticate(&key), Some(id.clone()));
-    assert_eq!(bed.emulator.key(&id).unwrap().last_used_at, None, "looking is no use");
-    let me = ok(bed.me(&key)).await;
+    let env = TestEnv::new().await;
+    let (key, id) = env.created(json!({"name": "n", "mode": "test", "workspace_id": "ws_1"})).await;
+    assert_eq!(env.list("").await["data"][0]["last_used_at"], Json::Null);
+    assert_eq!(env.emulator.authenticate(&key), Some(id.clone()));
+    assert_eq!(env.emulator.key(&id).unwrap().last_used_at, None, "looking is no use");
+    let me = ok(env.me(&key)).await;
     assert_eq!(me["api_key_id"], json!(id));
     assert_eq!(me["principal_type"], "api_key");
     assert_eq!((&me["key_type"], &me["mode"]), (&json!("workspace"), &json!("test")));
     assert_eq!(me["workspace_id"], "ws_1");
     assert_eq!(me["organization_id"], me["selected_organization_id"]);
-    assert!(time(&bed.list("").await["data"][0]["last_used_at"]) >= bed.emulator.keys()[0].created_at);
+    assert!(time(&env.list("").await["data"][0]["last_used_at"]) >= env.emulator.keys()[0].created_at);
 
-    let admin = ok(bed.me(bed.emulator.admin_key())).await;
+    let admin = ok(env.me(env.emulator.admin_key())).await;
     assert_eq!((&admin["key_type"], &admin["mode"]), (&json!("admin"), &json!("live")));
     assert!(admin.get("workspace_id").is_none());
-    assert_eq!(bed.emulator.authenticate(bed.emulator.admin_key()), None);
+    assert_eq!(env.emulator.authenticate(env.emulator.admin_key()), None);
 }
 
 #[tokio::test]
 async fn admin_keys_can_be_of_the_wrong_kind_or_gone() {
-    let bed = Bed::new().await;
+    let env = TestEnv::new().await;
     let mut key = AdminKey::new("sk_bc_ws_test_wrong");
     (key.key_type, key.mode) = ("workspace".to_owned(), "test".to_owned());
-    bed.emulator.set_admin_keys(vec![key]);
-    let me = ok(bed.me("sk_bc_ws_test_wrong")).await;
+    env.emulator.set_admin_keys(vec![key]);
+    let me = ok(env.me("sk_bc_ws_test_wrong")).await;
     assert_eq!((&me["key_type"], &me["mode"]), (&json!("workspace"), &json!("test")));
     assert!(me["workspace_id"].is_string());
-    assert_eq!(refused(bed.request_as("sk_bc_ws_test_wrong", Method::GET, KEYS)).await.0, 403);
-    assert_eq!(refused(bed.request(Method::GET, KEYS)).await.0, 401, "the first one is gone");
+    assert_eq!(refused(env.request_as("sk_bc_ws_test_wrong", Method::GET, KEYS)).await.0, 403);
+    assert_eq!(refused(env.request(Method::GET, KEYS)).await.0, 401, "the first one is gone");
 }
 
 #[tokio::test]
 async fn a_revoked_key_is_inactive_and_401() {
-    let bed = Bed::new().await;
-    let (key, id) = bed.created(json!({"name": "n"})).await;
-    ok(bed.me(&key)).await;
-    let answer = ok(bed.revoke(&id)).await;
+    let env = TestEnv::new().await;
+    let (key, id) = env.created(json!({"name": "n"})).await;
+    ok(env.me(&key)).await;
+    let answer = ok(env.revoke(&id)).await;
     assert_eq!((&answer["id"], &answer["is_active"]), (&json!(id), &json!(false)));
     assert!(answer.get("key").is_none());
-    assert_eq!(refused(bed.me(&key)).await.0, 401);
-    assert_eq!(bed.emulator.authenticate(&key), None);
-    assert_eq!(bed.list("").await["data"][0]["is_active"], false);
-    assert_eq!(refused(bed.revoke("key_unknown")).await, (404, "NOT_FOUND".to_owned()));
+    assert_eq!(refused(env.me(&key)).await.0, 401);
+    assert_eq!(env.emulator.authenticate(&key), None);
+    assert_eq!(env.list("").await["data"][0]["is_active"], false);
+    assert_eq!(refused(env.revoke("key_unknown")).await, (404, "NOT_FOUND".to_owned()));
 }
 
 #[tokio::test]
 async fn a_shrunken_day_ends_a_key_when_it_says() {
-    let bed = Bed::with(Settings { day_milliseconds: 150, ..Settings::default() }).await;
-    let answer = ok(bed.create(json!({"name": "n", "expires_in_days": 2}))).await;
+    let env = TestEnv::with(Settings { day_milliseconds: 150, ..Settings::default() }).await;
+    let answer = ok(env.create(json!({"name": "n", "expires_in_days": 2}))).await;
     let key = text(&answer["key"]);
     let details = &answer["key_details"];
     let (created, expires) = (time(&details["created_at"]), time(&details["expires_at"]));
     assert_eq!(created.duration_until(expires), SignedDuration::from_millis(300));
     let asked = Timestamp::now();
-    let status = send(bed.me(&key)).await.status();
+    let status = send(env.me(&key)).await.status();
     assert!(status == 200 || Timestamp::now() >= expires, "asked at {asked}, expires at {expires}");
-    eventually("the key expires", async || send(bed.me(&key)).await.status() == 401).await;
+    eventually("the key expires", async || send(env.me(&key)).await.status() == 401).await;
     assert!(Timestamp::now() >= expires);
-    assert_eq!(bed.list("").await["data"][0]["is_active"], false);
-    assert_eq!(bed.emulator.active_keys(), []);
+    assert_eq!(env.list("").await["data"][0]["is_active"], false);
+    assert_eq!(env.emulator.active_keys(), []);
 }
 
 #[tokio::test]
 async fn other_routes_and_methods_are_refused_in_the_same_words() {
-    let bed = Bed::new().await;
-    assert_eq!(refused(bed.request(Method::GET, "/compute/v2")).await, (404, "NOT_FOUND".to_owned()));
-    assert_eq!(refused(bed.request(Method::DELETE, KEYS)).await, (405, "METHOD_NOT_ALLOWED".to_owned()));
+    let env = TestEnv::new().await;
+    assert_eq!(refused(env.request(Method::GET, "/compute/v2")).await, (404, "NOT_FOUND".to_owned()));
+    assert_eq!(refused(env.request(Method::DELETE, KEYS)).await, (405, "METHOD_NOT_ALLOWED".to_owned()));
 }
 
 #[tokio::test]
 async fn requests_are_logged_in_order() {
-    let bed = Bed::new().await;
-    let (_, id) = bed.created(json!({"name": "first"})).await;
-    send(bed.create(json!({"name": "second", "mode": "wrong"}))).await;
-    bed.list("").await;
-    send(bed.revoke(&id)).await;
-    send(bed.me("wrong")).await;
+    let env = TestEnv::new().await;
+    let (_, id) = env.created(json!({"name": "first"})).await;
+    send(env.create(json!({"name": "second", "mode": "wrong"}))).await;
+    env.list("").await;
+    send(env.revoke(&id)).await;
+    send(env.me("wrong")).await;
     let seen: Vec<_> =
-        bed.emulator.requests().into_iter().map(|r| (r.operation, r.subject, r.status)).collect();
+        env.emulator.requests().into_iter().map(|r| (r.operation, r.subject, r.status)).collect();
     let row = |operation, subject: &str, status| (operation, subject.to_owned(), Some(status));
     assert_eq!(
         seen,
@@ -226,16 +226,16 @@ async fn requests_are_logged_in_order() {
             row(Operation::AuthMe, "", 401),
         ]
     );
-    assert_eq!(bed.emulator.count(Operation::Create), 2);
+    assert_eq!(env.emulator.count(Operation::Create), 2);
 }
 
 #[tokio::test]
 async fn an_emulator_that_is_dropped_closes_its_connections_and_frees_its_port() {
-    let bed = Bed::new().await;
-    bed.list("").await;
-    let address = bed.emulator.base_url();
-    let http = bed.http.clone();
-    drop(bed);
+    let env = TestEnv::new().await;
+    env.list("").await;
+    let address = env.emulator.base_url();
+    let http = env.http.clone();
+    drop(env);
     eventually("it is gone", async || match http.get(&address).send().await {
         Ok(_) => false,
         Err(error) => error.is_connect(),

@@ -10,12 +10,12 @@ pub const KEYS: &str = "/compute/v1/admin/api-keys";
 pub const ME: &str = "/compute/v1/auth/me";
 
 /// An emulator and a client that knows its admin key.
-pub struct Bed {
+pub struct TestEnv {
     pub emulator: Emulator,
     pub http: reqwest::Client,
 }
 
-impl Bed {
+impl TestEnv {
     pub async fn new() -> Self {
         Self::with(Settings::default()).await
     }

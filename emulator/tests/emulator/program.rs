@@ -1,6 +1,6 @@
 //! The program: its flags, its one line, its end.
 
-use crate::client::{Bed, KEYS, http, ok};
+use crate::client::{KEYS, TestEnv, http, ok};
 use serde_json::json;
 use std::{
     process::{Output, Stdio},
@@ -73,8 +73,8 @@ async fn wrong_flags_are_named() {
 
 #[tokio::test]
 async fn a_taken_port_ends_it_with_a_reason() {
-    let bed = Bed::new().await;
-    let address = bed.emulator.base_url().replace("http://", "");
+    let env = TestEnv::new().await;
+    let address = env.emulator.base_url().replace("http://", "");
     let output = ended(program(&["--listen", &address])).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -83,11 +83,11 @@ async fn a_taken_port_ends_it_with_a_reason() {
 
 #[tokio::test]
 async fn the_workload_says_whose_key_it_uses_and_when_it_is_refused() {
-    let bed = Bed::new().await;
-    let id = bed.emulator.create_foreign("mounted").unwrap();
+    let env = TestEnv::new().await;
+    let id = env.emulator.create_foreign("mounted").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), bed.emulator.key(&id).unwrap().plaintext).unwrap();
-    let url = bed.emulator.base_url();
+    std::fs::write(file.path(), env.emulator.key(&id).unwrap().plaintext).unwrap();
+    let url = env.emulator.base_url();
     let path = file.path().to_str().unwrap();
     let flags = ["--base-url", &url, "--key-file", path, "--interval", "20ms", "--listen", "127.0.0.1:0"];
     let mut command = program(&[&["workload"], &flags[..]].concat());
@@ -98,10 +98,10 @@ async fn the_workload_says_whose_key_it_uses_and_when_it_is_refused() {
     let mut said =
         async || timeout(Duration::from_secs(20), lines.next_line()).await.unwrap().unwrap().unwrap();
     assert_eq!(said().await, format!("authenticated as {id}"));
-    let other = bed.emulator.create_foreign("renewed").unwrap();
-    std::fs::write(file.path(), bed.emulator.key(&other).unwrap().plaintext).unwrap();
+    let other = env.emulator.create_foreign("renewed").unwrap();
+    std::fs::write(file.path(), env.emulator.key(&other).unwrap().plaintext).unwrap();
     // A write is not atomic: a half-written file may be read once.
     while said().await != format!("authenticated as {other}") {}
-    bed.emulator.deactivate(&other);
+    env.emulator.deactivate(&other);
     assert_eq!(said().await, "refused: 401 Unauthorized");
 }

@@ -23,7 +23,7 @@ pub fn check(input: &Input) {
     let mut process = Process::start_other(&world, seed(input));
     if input.ready {
         world.edit(|object| object.spec = forged.spec.clone());
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
     } else {
         add_secrets(&mut world, input, &forged);
     }

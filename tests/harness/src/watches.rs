@@ -34,7 +34,7 @@ pub enum WatchFault {
     /// before the fault, and no event after it.
     Replay,
     /// Connections are cut, and what they had reached is compacted: a watch from there, or from before, is refused with
-    /// the status 410, for ever.
+    /// the status 410, forever.
     GoneStatus,
     /// Connections end with an ERROR event of 410, new ones in place of their first event.
     GoneEvent,
@@ -165,7 +165,7 @@ pub(crate) fn faulty_body(
     Body::from_stream(stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) }))
 }
 
-/// Cuts the stream into events, each with the time at which it came, until nobody wants them any more.
+/// Cuts the stream into events, each with the time at which it came, until the reader is dropped.
 async fn read_lines(
     events: impl Stream<Item = Result<Bytes, axum::Error>>,
     arrived: mpsc::UnboundedSender<(Instant, Vec<u8>)>,

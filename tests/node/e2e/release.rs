@@ -57,8 +57,8 @@ pub fn pods(cluster: &Cluster) -> Vec<String> {
     let words = format!("-n {NAMESPACE} get pods -l app.kubernetes.io/component=operator -o json");
     let pods: Json = serde_json::from_str(&cluster.kubectl(&words)).unwrap();
     let pods = pods["items"].as_array().unwrap().iter().map(|pod| &pod["metadata"]);
-    let staying = pods.filter(|metadata| metadata["deletionTimestamp"].is_null());
-    staying.map(|metadata| metadata["name"].as_str().unwrap().to_owned()).collect()
+    let running = pods.filter(|metadata| metadata["deletionTimestamp"].is_null());
+    running.map(|metadata| metadata["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The pod that leads, once it is none of these.

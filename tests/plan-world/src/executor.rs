@@ -217,7 +217,7 @@ impl Process {
                 }
                 fault.map_or(Answer::Done, api_fault)
             }
-            Step::DropFinalizer { .. } => {
+            Step::RemoveFinalizer { .. } => {
                 let answer = world.write_object(facts, fault, |object| {
                     object.finalizers.retain(|finalizer| finalizer != FINALIZER);
                 });

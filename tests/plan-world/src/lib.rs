@@ -90,7 +90,7 @@ impl World {
     pub fn ready(spec: serde_json::Value) -> (Self, Process) {
         let mut world = Self::with(spec);
         let mut process = Process::start(&world);
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         assert_eq!(world.ready_reason(), "Issued");
         (world, process)
     }
@@ -99,7 +99,7 @@ impl World {
     pub fn rotated(spec: serde_json::Value) -> (Self, Process) {
         let (mut world, mut process) = Self::ready(spec);
         world.edit(|object| object.rotate = Some("1".to_owned()));
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         assert_eq!(world.record().key_id, "key-2");
         (world, process)
     }

@@ -22,7 +22,7 @@ const MOST_STEPS: usize = 64;
 /// What follows a decision that has been carried out.
 pub enum Next {
     /// There is nothing to do now.
-    Rest(Box<Plan>),
+    Idle(Box<Plan>),
     /// Another decision, by what the answer showed.
     Decide,
     /// The object is gone.
@@ -201,7 +201,7 @@ impl Process {
         let Some(mut facts) = self.facts(world, false) else { return Ok(self.on_object_missing(world)) };
         for _ in 0..MOST_STEPS {
             let next = self.step(world, &mut facts, fault)?;
-            if let Next::Rest(decision) = next {
+            if let Next::Idle(decision) = next {
                 return Ok(Some(*decision));
             }
             world.assert_the_delivered_key_lives();
@@ -221,7 +221,7 @@ impl Process {
     ) -> Result<Next, Crashed> {
         let decision = self.decide_on(world, facts);
         if decision.step == Step::Wait {
-            return Ok(Next::Rest(Box::new(decision)));
+            return Ok(Next::Idle(Box::new(decision)));
         }
         let fault = fault(&decision.step);
         let before = facts.clone();
@@ -235,12 +235,12 @@ impl Process {
 
     /// Something went wrong in that slot, and it waits.
     pub fn block(&mut self, slot: Slot, block: Block) {
-        self.memory.troubles.insert(slot, Trouble { failures: 1, block, is_told: true });
+        self.memory.troubles.insert(slot, Trouble { failures: 1, block, is_reported: true });
     }
 
     /// The object is gone: the keys that only this process knows of are revoked.
     pub fn on_object_gone(&mut self, world: &mut World, facts: &Facts) -> Option<Plan> {
-        for key_id in self.memory.left_behind(!facts.object.owns_its_secret()) {
+        for key_id in self.memory.unreported_keys(!facts.object.owns_its_secret()) {
             world.key(&key_id).revoked = true;
             world.changed();
             let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
@@ -252,7 +252,7 @@ impl Process {
 
     /// The same, when no cache shows the object any more.
     pub fn on_object_missing(&mut self, world: &mut World) -> Option<Plan> {
-        for key_id in self.memory.left_behind(false) {
+        for key_id in self.memory.unreported_keys(false) {
             world.key(&key_id).revoked = true;
             world.changed();
             self.memory.mark_revoked(&key_id);
@@ -308,7 +308,7 @@ impl Process {
     }
 
     /// Lives for long enough that everything is settled, and shorter than any overlap.
-    pub fn rest(&mut self, world: &mut World) {
+    pub fn run_until_idle(&mut self, world: &mut World) {
         let until = world.elapsed + 20 * MINUTE;
         self.live_until(world, until);
     }

@@ -19,7 +19,7 @@ impl World {
         }
     }
 
-    /// The promise, at rest: the active keys are those that the Secret's record names, its value works, and status
+    /// The promise, when everything is idle: the active keys are those that the Secret's record names, its value works, and status
     /// says the same.
     pub fn assert_good(&self) {
         let record = self.record();

@@ -38,9 +38,11 @@ pub fn words(decision: &Plan) -> String {
         Step::RestartWorkload { target, .. } => format!("restart {}", target.name),
         Step::ReadLive => "read".to_owned(),
         Step::ReleaseSecret { name } => format!("release {name}"),
-        Step::DropFinalizer { retained_keys } if retained_keys.is_empty() => "drop the finalizer".to_owned(),
-        Step::DropFinalizer { retained_keys } => {
-            format!("drop the finalizer, leaving {}", retained_keys.join(" "))
+        Step::RemoveFinalizer { retained_keys } if retained_keys.is_empty() => {
+            "remove the finalizer".to_owned()
+        }
+        Step::RemoveFinalizer { retained_keys } => {
+            format!("remove the finalizer, leaving {}", retained_keys.join(" "))
         }
     }
 }

@@ -155,7 +155,7 @@ impl Actor {
         Ok(())
     }
 
-    /// It comes to rest next.
+    /// It becomes idle next.
     fn goes_on_by_itself(&self, world: &World) -> bool {
         self.decision(world).is_some_and(|Plan { step, .. }| step == Step::Wait)
     }
@@ -189,7 +189,7 @@ impl Actor {
                         .map(|(_, fault)| fault)
                 })
             })? {
-                Next::Rest(decision) => Phase::Idle {
+                Next::Idle(decision) => Phase::Idle {
                     wake_at: decision.wake_at.map(|at| self.process.started + at.0),
                     pass_since: decision.pass_since,
                 },

@@ -44,9 +44,10 @@ impl PartialEq for State {
 impl State {
     /// Of the least of the texts for each order of the processes: at most two.
     fn fingerprint(&self) -> u64 {
-        let rest = self.rest();
+        let surroundings = self.surroundings();
         let actors: Vec<String> = self.actors.iter().map(|actor| told(actor, &self.world)).collect();
-        let is_spoken_of = |name: &str| rest.contains(name) || actors.iter().any(|told| told.contains(name));
+        let is_spoken_of =
+            |name: &str| surroundings.contains(name) || actors.iter().any(|told| told.contains(name));
         let matters =
             |key: &&Key| !key.revoked || is_spoken_of(&key.id) || is_spoken_of(key.attempt.as_str());
         let keys: String = self.world.keys.iter().filter(matters).map(told_key).collect();
@@ -59,7 +60,7 @@ impl State {
             told
         };
         let mut whole: Vec<String> = self.actors.iter().zip(&actors).map(whole).collect();
-        let text = |actors: &[String]| without_names(&format!("{rest} {} {keys} ", actors.concat()));
+        let text = |actors: &[String]| without_names(&format!("{surroundings} {} {keys} ", actors.concat()));
         let mut least = text(&whole);
         if whole.len() > 1 {
             whole.reverse();
@@ -71,8 +72,8 @@ impl State {
     }
 
     /// All but processes and keys.
-    fn rest(&self) -> String {
-        let Self { world, actors: _, faults, freezes, pauses, passes, users, lives: _, backup, orphaned } =
+    fn surroundings(&self) -> String {
+        let Self { world, actors: _, faults, freezes, pauses, passes, users, starts: _, backup, orphaned } =
             self;
         let mut text = told_data(world, world);
         if let Some(backup) = backup {

@@ -30,7 +30,7 @@ const MOST_WRITES: usize = 60;
 const MOST_REPEATS: u8 = 3;
 /// How long a fault stands.
 const STANDING: Duration = Duration::from_secs(2 * 3600);
-/// Nothing takes longer to come to rest than this.
+/// Nothing takes longer to become idle than this.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
 
 /// The bounds of one space.
@@ -82,7 +82,7 @@ pub struct State {
     /// What users may still do.
     users: Vec<User>,
     /// Processes that were ever started.
-    lives: u64,
+    starts: u64,
     pub backup: Option<Box<World>>,
     /// A user did something whose consequence the protocol documents as a residue: keys of these attempts are orphans.
     pub orphaned: Vec<AttemptId>,
@@ -182,7 +182,7 @@ impl State {
                 > ledger.iter().filter(|entry| named.iter().all(|key| key.attempt != entry.attempt)).count()
     }
 
-    /// What is wrong although everything is at rest.
+    /// What is wrong although every process is idle.
     fn what_is_wrong(&self) -> Option<String> {
         let active: Vec<&str> = self.own_active().map(|key| key.id.as_str()).collect();
         let is_orphan = |id: &&&str| {
@@ -214,13 +214,13 @@ impl State {
         } else if object.status.key_id.as_ref() != Some(&record.key_id) {
             Some(format!("status names {:?}, the record {}", object.status.key_id, record.key_id))
         } else {
-            unnamed.next().map(|id| format!("{id} lives, and nothing names it"))
+            unnamed.next().map(|id| format!("{id} is active, and nothing names it"))
         }
     }
 
-    fn life(&mut self) -> Actor {
-        self.lives += 1;
-        Actor::new(Process::start_other(&self.world, self.lives))
+    fn start_process(&mut self) -> Actor {
+        self.starts += 1;
+        Actor::new(Process::start_other(&self.world, self.starts))
     }
 }
 
@@ -231,7 +231,7 @@ impl Model for Protocol {
     fn init_states(&self) -> Vec<State> {
         let mut world = World::with(self.spec.clone());
         if self.is_ready {
-            Process::start_other(&world, 1000).rest(&mut world);
+            Process::start_other(&world, 1000).run_until_idle(&mut world);
         }
         world.list_lag = self.list_lag;
         user::add_foreign_keys(&mut world);
@@ -243,12 +243,12 @@ impl Model for Protocol {
             pauses: self.pauses,
             passes: self.passes,
             users: self.users.clone(),
-            lives: 0,
+            starts: 0,
             backup: None,
             orphaned: Vec::new(),
         };
         for _ in 0..self.operators {
-            let actor = state.life();
+            let actor = state.start_process();
             state.actors.push(actor);
         }
         vec![state]
@@ -307,12 +307,12 @@ impl Model for Protocol {
                 let State { world, actors, pauses, passes, .. } = &mut state;
                 let can_be_disturbed = *pauses + *passes > 0;
                 if actors[index].step(world, fault, self.standing.as_ref(), can_be_disturbed).is_err() {
-                    state.actors[index] = state.life();
+                    state.actors[index] = state.start_process();
                 }
             }
             Action::Crash(index) => {
                 state.faults -= 1;
-                state.actors[index] = state.life();
+                state.actors[index] = state.start_process();
             }
             Action::Pass(index) => {
                 let State { world, actors, passes, .. } = &mut state;
@@ -367,10 +367,10 @@ impl Model for Protocol {
             Property::always("no more keys are active than there may be", |_, state: &State| {
                 !state.is_excessive()
             }),
-            Property::always("at rest all is good", |_, state: &State| {
+            Property::always("when idle, all is good", |_, state: &State| {
                 !state.is_quiescent() || state.what_is_wrong().is_none()
             }),
-            Property::always("it comes to rest", |model: &Protocol, state: &State| {
+            Property::always("it becomes idle", |model: &Protocol, state: &State| {
                 model.standing.is_some() || state.world.elapsed < LONGEST
             }),
             Property::always("no call is repeated without time passing", |_, state: &State| {

@@ -91,7 +91,7 @@ impl User {
                 state.orphaned.extend(lost);
                 // etcd is restored while nothing runs.
                 for index in 0..state.actors.len() {
-                    state.actors[index] = state.life();
+                    state.actors[index] = state.start_process();
                 }
             }
             Self::ForgesTheStatus => world.edit(|object| object.status.key_id = Some(ANOTHER_KEY.to_owned())),

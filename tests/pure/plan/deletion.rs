@@ -1,4 +1,4 @@
-//! The end of an object: nothing is left alive, nothing foreign is touched, nothing blocks for ever.
+//! The end of an object: nothing is left alive, nothing foreign is touched, nothing blocks forever.
 
 use boltz_operator::{
     api::DeletionPolicy,
@@ -53,7 +53,7 @@ fn what_a_deletion_does_next() {
                 world.edit_spec(json!({"deletionPolicy": "Retain"}));
                 world.secrets.clear();
             },
-            "drop the finalizer, leaving key-1",
+            "remove the finalizer, leaving key-1",
         ),
         (
             "the annotation outdoes the field",
@@ -82,9 +82,9 @@ fn what_a_deletion_does_next() {
                 world.key("key-1").revoked = true;
                 process.take_pass(world);
             },
-            "drop the finalizer",
+            "remove the finalizer",
         ),
-        ("expired", &|world, _| world.elapsed += 400 * DAY, "drop the finalizer"),
+        ("expired", &|world, _| world.elapsed += 400 * DAY, "remove the finalizer"),
     ];
     for (what, change, expected) in rows {
         let (mut world, mut process) = World::ready(json!({"expiresInDays": 90}));

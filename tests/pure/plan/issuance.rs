@@ -12,7 +12,7 @@ use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, UID, World, plain, w
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A key of 90 days, rotated by a third of its life, overlap a day.
+/// A key of 90 days, rotated at a third of its lifetime, overlap a day.
 fn usual() -> Value {
     json!({"expiresInDays": 90, "allowedIPs": ["10.0.0.1", "10.0.0.2"], "workspaceID": "w"})
 }
@@ -157,7 +157,7 @@ fn a_restart_writes_nothing() {
     let (mut world, _) = World::ready(usual());
     let before = world.counts.clone();
     let mut restarted = Process::start(&world);
-    restarted.rest(&mut world);
+    restarted.run_until_idle(&mut world);
     assert_eq!(world.counts.object_writes, before.object_writes);
     assert_eq!(world.counts.secret_writes, before.secret_writes);
     assert_eq!(world.counts.status_writes, before.status_writes);
@@ -286,13 +286,13 @@ fn a_full_ledger_without_a_key_does_not_stand_in_its_own_way() {
     let mut process = Process::start(&world);
     // Somebody takes the Secret away as often as it is written.
     for _ in 0..40 {
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         world.secrets.clear();
     }
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     world.advance_to(world.elapsed + DAY);
-    process.rest(&mut world);
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
+    process.run_until_idle(&mut world);
     assert!(world.secrets.contains_key("key"), "{:?}", world.object().ledger);
 }
 
@@ -301,14 +301,14 @@ fn a_full_ledger_drains() {
     let mut world = World::with(plain());
     full_ledger(&mut world);
     let mut process = Process::start(&world);
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     world.assert_good();
     assert!(
         world.object().ledger.entries.len() <= 11,
         "what is over has left, but for what the backoff counts"
     );
     world.edit(|object| object.rotate = Some("1".to_owned()));
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.object().ledger.entries.len(), 2, "after a success nothing is counted any more");
 }
 
@@ -320,7 +320,7 @@ fn what_the_backoff_counts_leaves_room_for_the_next_attempt() {
     for entry in world.object().ledger.entries.clone().iter().take(6) {
         world.make_key(UID, &entry.attempt, None);
     }
-    Process::start(&world).rest(&mut world);
+    Process::start(&world).run_until_idle(&mut world);
     world.assert_good();
     assert_eq!(world.counts.posts, 1);
 }
@@ -448,7 +448,7 @@ fn a_definitely_refused_key_is_revoked_at_once() {
     };
     process.reconcile_with(&mut world, refuse).unwrap();
     assert!(world.key("key-1").revoked);
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     world.assert_good();
 }
 
@@ -477,7 +477,7 @@ fn success_ends_the_backoff() {
     let (mut world, mut process) = World::ready(plain());
     for round in 0..5 {
         world.edit(|object| object.rotate_now = Some(round.to_string()));
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         assert_eq!(world.counts.posts, 2 + round, "a rotation that is asked for comes at once");
     }
     world.assert_good();
@@ -488,7 +488,7 @@ fn with_four_previous_keys_optional_rotations_wait_and_others_cut_an_overlap() {
     let (mut world, mut process) = World::ready(plain());
     for round in 0..6 {
         world.edit(|object| object.rotate = Some(round.to_string()));
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
     }
     assert_eq!(world.counts.posts, 5, "the current key and four previous ones");
     assert_eq!(world.active().len(), 5);
@@ -499,7 +499,7 @@ fn with_four_previous_keys_optional_rotations_wait_and_others_cut_an_overlap() {
         ready.message
     );
     world.secret().value = None;
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.counts.posts, 6, "an altered Secret cannot wait");
     assert_eq!(world.active().len(), 5);
     assert!(world.key("key-1").revoked, "the oldest made room");
@@ -514,12 +514,12 @@ fn with_four_previous_keys_optional_rotations_wait_and_others_cut_an_overlap() {
 fn rotate_now_leaves_no_overlap() {
     let (mut world, mut process) = World::ready(json!({"rotation": {"overlapPolicy": "UntilIdle"}}));
     world.edit(|object| object.rotate = Some("1".into()));
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.active().len(), 2);
     world.key("key-1").last_used_at = Some(world.true_time());
     world.key("key-2").last_used_at = Some(world.true_time());
     world.edit(|object| object.rotate_now = Some("leaked".into()));
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.active(), ["key-3"], "every older key goes, used or not");
     for id in ["key-1", "key-2"] {
         assert_eq!(world.key(id).reason, Some(RevokeReason::RotateNow), "{id}");
@@ -543,7 +543,7 @@ fn keys_of_many_objects_do_not_renew_at_one_moment() {
         let mut world = World::with(usual());
         world.edit(|facts| facts.uid = format!("550e8400-e29b-41d4-a716-4466554400{object:02}"));
         let mut process = Process::start(&world);
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         renewals.insert(world.object().status.renewal_time.clone().unwrap().0);
         let mut restarted = Process::start_other(&world, 9);
         assert_eq!(restarted.reconcile(&mut world).unwrap().step, Step::Wait, "a restart keeps the time");

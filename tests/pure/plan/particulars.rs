@@ -66,7 +66,7 @@ fn a_record_says_all_that_boltz_answered_and_counts_rotations() {
     }
     // Without its Secret the object still knows by its status.
     world.secrets.clear();
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!((world.record().rotations, world.record().reason), (4, IssueReason::SecretMissing));
     assert_eq!(world.object().status.rotations, Some(4));
 }
@@ -83,7 +83,7 @@ fn the_largest_count_of_rotations_stays() {
             world.secret().record.as_mut().unwrap().rotations = i64::MAX;
             world.edit(|object| object.rotate = Some("1".to_owned()));
         }
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         assert_eq!((world.counts.posts, world.record().rotations), (2, i64::MAX), "{forge_status}");
     }
 }
@@ -142,7 +142,7 @@ fn a_store_that_may_still_land_outweighs_a_later_refusal() {
     };
     process.live_with(&mut world, 90 * SECOND, faults).unwrap();
     assert_eq!(world.active(), ["key-1"], "it may be in the Secret any moment");
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.violation, None);
     world.assert_good();
 }
@@ -178,7 +178,7 @@ fn a_revoked_key_does_not_end_another_attempt() {
     process.reconcile(&mut world);
     assert!(world.key("key-1").revoked);
     assert!(world.object.is_some(), "the other attempt may still have a key");
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert!(world.object.is_none());
     assert_eq!(world.active(), [""; 0]);
 }
@@ -226,7 +226,7 @@ fn a_moment_is_over_when_it_has_come() {
     assert!(!key.is_active_at(now.wall), "the expiry");
     let mut named = facts.named_keys().remove(0);
     named.expires_at = Some(now.wall);
-    assert!(!facts.may_live(&world.settings, now, &named), "the expiry of a named key");
+    assert!(!facts.may_be_active(&world.settings, now, &named), "the expiry of a named key");
     // The end of the overlap.
     let (mut world, mut process) = World::ready(json!({"rotation": {"overlap": "10m"}}));
     world.edit(|object| object.rotate = Some("1".to_owned()));
@@ -286,7 +286,7 @@ fn whose_end_a_process_knows() {
         facts.object.deleting = deleting;
         let attempt = Attempt { written, progress: progress.clone(), ..known.clone() };
         facts.memory.attempts.insert(id.clone(), attempt);
-        let found = facts.knows_the_end(&world.settings, now, &id);
+        let found = facts.knows_result(&world.settings, now, &id);
         assert_eq!(found, knows, "{progress:?}, deleting: {deleting}");
     }
 }
@@ -406,8 +406,8 @@ fn a_retained_object_leaves_its_stored_key_to_the_secret() {
     let mut memory = ProcessMemory::default();
     let progress = Progress::Stored { key, is_reported: false };
     memory.attempts.insert(AttemptId::from_random(1), Attempt { progress, ..known });
-    assert_eq!(memory.left_behind(true), [""; 0]);
-    assert_eq!(memory.left_behind(false), ["key-1"]);
+    assert_eq!(memory.unreported_keys(true), [""; 0]);
+    assert_eq!(memory.unreported_keys(false), ["key-1"]);
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn a_long_life_does_not_fill_the_memory() {
     let (mut world, mut process) = World::ready(json!({"rotation": {"overlap": "1m"}}));
     for round in 0..12 {
         world.edit(|object| object.rotate = Some(round.to_string()));
-        process.rest(&mut world);
+        process.run_until_idle(&mut world);
         process.take_pass(&mut world);
         process.reconcile(&mut world);
         let ProcessMemory { attempts, revoked_ids, first_seen, .. } = &process.memory;

@@ -82,7 +82,7 @@ fn until_idle_without_an_overlap_does_not_ask_for_passes_without_end() {
         World::ready(json!({"rotation": {"overlapPolicy": "UntilIdle", "overlap": "0s"}}));
     world.edit(|object| object.rotate = Some("1".to_owned()));
     let before = world.counts.passes;
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.active(), ["key-2"]);
     assert!(world.counts.passes - before <= 8, "{} passes", world.counts.passes - before);
 }
@@ -236,7 +236,7 @@ fn a_key_that_only_status_names_is_recorded_before_status_forgets_it() {
     world.edit(|object| object.status = status);
     assert_eq!(words(&other.decide(&world)), "record previous key-1");
     other.reconcile(&mut world);
-    process.rest(&mut world);
+    process.run_until_idle(&mut world);
     assert_eq!(world.active(), ["key-1", "key-2"]);
     world.assert_good();
 }

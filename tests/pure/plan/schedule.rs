@@ -21,7 +21,7 @@ fn a_key_renews_as_long_before_its_expiry_as_asked_and_up_to_a_tenth_of_that_ear
         (json!({"renewBefore": "36h"}), 36 * HOUR),
         (json!({"renewBeforePercentage": 10}), 9 * DAY),
         (json!({"renewBeforePercentage": 50}), 45 * DAY),
-        // Longer than the life: the default third, or the key would renew at once, for ever.
+        // Longer than the lifetime: the default third, or the key would renew at once, without end.
         (json!({"renewBefore": "2160h"}), 30 * DAY),
         // The sooner of the two.
         (json!({"interval": "240h", "renewBefore": "24h"}), 80 * DAY),
@@ -32,7 +32,7 @@ fn a_key_renews_as_long_before_its_expiry_as_asked_and_up_to_a_tenth_of_that_ear
     }
     assert!(
         before_expiry(json!({"renewBeforePercentage": 99})) <= 81 * DAY,
-        "never in the first tenth of the life"
+        "never in the first tenth of the lifetime"
     );
 }
 

@@ -93,7 +93,7 @@ fn kind(step: &Step) -> &'static str {
         Step::Reshape => "Reshape",
         Step::RestartWorkload { .. } => "RestartWorkload",
         Step::ReleaseSecret { .. } => "ReleaseSecret",
-        Step::DropFinalizer { .. } => "DropFinalizer",
+        Step::RemoveFinalizer { .. } => "RemoveFinalizer",
     }
 }
 
@@ -112,7 +112,7 @@ const STEPS: [&str; 15] = [
     "Reshape",
     "RestartWorkload",
     "ReleaseSecret",
-    "DropFinalizer",
+    "RemoveFinalizer",
 ];
 
 /// One cell of the matrix. Answers how often the fault struck, and what is wrong.
@@ -206,7 +206,7 @@ fn every_step_may_fail_in_every_way_for_hours() {
                 // A read has no version to conflict with, and nothing undoes it. An object that is not there is gone.
                 let is_no_fault = match step {
                     "ReadLive" => matches!(fault, Fault::Conflict | Fault::Undone),
-                    "DropFinalizer" => *fault == Fault::NotFound,
+                    "RemoveFinalizer" => *fault == Fault::NotFound,
                     _ => false,
                 };
                 if is_no_fault {

@@ -207,7 +207,7 @@ fn conditions_say_what_is_going_on() {
         seen.facts.secret = SecretFacts::Absent;
     }
     let rows: &[(&str, Change, &str, bool, bool)] = &[
-        ("at rest", |_, _| {}, "+Issued", false, false),
+        ("idle", |_, _| {}, "+Issued", false, false),
         ("a rotation", |_, found| found.issue = Some(IssueReason::RotateRequested), "+Issued", true, false),
         ("a wait for Boltz", |_, found| block(found, Reason::BoltzUnavailable), "+Issued", true, false),
         ("a refused admin key", |_, found| block(found, Reason::BoltzUnauthorized), "+Issued", false, true),
@@ -352,6 +352,6 @@ fn a_suspended_object_has_no_renewal_time() {
 fn status_is_settled_after_one_write() {
     let (mut world, _) = World::ready(json!({"expiresInDays": 3}));
     let mut restarted = Process::start_other(&world, 2);
-    restarted.rest(&mut world);
+    restarted.run_until_idle(&mut world);
     assert_eq!(world.counts.status_writes, 1);
 }

@@ -1,4 +1,4 @@
-//! What must hold: at any time, and at rest.
+//! What must hold: at any time, and when idle.
 
 use crate::{
     SoakError,
@@ -23,7 +23,7 @@ use std::{
 const SPACING: Duration = Duration::from_secs(1);
 /// Before a second look at what seems to be broken.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
-/// No key is renewed before this share of its life is over: users ask for 40 % before the end at most, and a tenth of
+/// No key is renewed before this share of its lifetime is over: users ask for 40 % before the end at most, and a tenth of
 /// that is jitter.
 const EARLIEST_RENEWAL: f64 = 0.5;
 
@@ -239,12 +239,12 @@ impl Judge {
                 self.renewals += 1;
                 let Some(before) = before.and_then(|id| self.look.keys.get(&id)) else { continue };
                 let Some(expires_at) = before.expires_at else { continue };
-                let life = expires_at.duration_since(before.created_at).as_secs_f64();
+                let lifetime = expires_at.duration_since(before.created_at).as_secs_f64();
                 let age = key.created_at.duration_since(before.created_at).as_secs_f64();
-                if age < life * EARLIEST_RENEWAL {
+                if age < lifetime * EARLIEST_RENEWAL {
                     return Err(SoakError::broken(
                         place_of(object),
-                        format!("{} was renewed after {age:.1} s of {life:.1} s", before.id),
+                        format!("{} was renewed after {age:.1} s of {lifetime:.1} s", before.id),
                     ));
                 }
             }
@@ -290,7 +290,7 @@ impl Judge {
         stage.forged().iter().any(|uid| mark(uid) == mark_of_key)
     }
 
-    /// What is not as it has to be at rest: the object, and what is wrong with it. Orphans of forged objects are
+    /// What is not as it has to be when idle: the object, and what is wrong with it. Orphans of forged objects are
     /// excused unless they are to be revoked too.
     pub fn wrong_at_rest(&mut self, stage: &Stage, orphans_too: bool) -> Vec<(String, String)> {
         self.saw_the_end = true;
@@ -328,8 +328,8 @@ impl Judge {
             .key_in(secret)
             .filter(|key| key.authenticates(self.look.now))
             .ok_or("the key is lost: the value in its Secret does not authenticate")?;
-        let life = key.expires_at.map(|expires_at| expires_at.duration_since(key.created_at));
-        if life.is_some_and(|life| life.unsigned_abs() < 10 * DAY) {
+        let lifetime = key.expires_at.map(|expires_at| expires_at.duration_since(key.created_at));
+        if lifetime.is_some_and(|lifetime| lifetime.unsigned_abs() < 10 * DAY) {
             return Err("its key is still one of the short days".to_owned());
         }
         if record["keyID"] != *key.id {

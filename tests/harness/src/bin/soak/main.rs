@@ -5,7 +5,7 @@
 //! | `stage` | what everything happens on: control plane, proxy, emulator, slots for objects, what is not ours |
 //! | `users` | random users |
 //! | `chaos` | random faults at Boltz and at the API server, random restarts of the operator |
-//! | `judge` | what must hold at any time, and what must hold at rest |
+//! | `judge` | what must hold at any time, and what must hold when idle |
 //!
 //! The judge reads records, markers and status as JSON: it shares no code with the operator that it judges.
 
@@ -27,7 +27,7 @@ use std::{
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(15);
-/// To come to rest: the longest life of a key in the run, the waits after failures, and room for a slow machine.
+/// To become idle: the longest lifetime of a key in the run, the waits after failures, and room for a slow machine.
 const PATIENCE: Duration = Duration::from_secs(420);
 /// For orphans to be revoked once that is asked for.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(120);
@@ -38,7 +38,7 @@ const ORPHAN_PATIENCE: Duration = Duration::from_secs(120);
 /// Users rotate, change specs, suspend, delete and recreate objects, delete and edit Secrets, and forge annotations.
 /// Calls to Boltz and to the API server are cut, lost, late, refused although done, truncated. The operator is killed
 /// and restarted. Days have 20 s, so keys expire and are renewed within the run. Afterwards faults and users stop,
-/// everything has to come to rest within 7 minutes (it usually takes one), and the books have to balance.
+/// everything has to be idle within 7 minutes (it usually takes one), and the books have to balance.
 ///
 /// The exit code is 1 when a promise is broken: the report says which, for which object, and how to replay it. The
 /// same seed makes the same choices in the same order; what the machine makes of their timing differs. Everything is
@@ -58,8 +58,9 @@ struct Arguments {
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
-    let minutes: f64 = text.parse().map_err(|_| "wants a number of minutes, such as 2 or 0.5".to_owned())?;
-    if (0.1..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("wants 0.1 to 1440".to_owned()) }
+    let minutes: f64 =
+        text.parse().map_err(|_| "must be a number of minutes, such as 2 or 0.5".to_owned())?;
+    if (0.1..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("must be from 0.1 to 1440".to_owned()) }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -144,9 +145,9 @@ async fn perform(
         () = tell_progress(stage) => {}
     }
 
-    println!("Faults and users stop; everything has to come to rest.");
+    println!("Faults and users stop; everything has to become idle.");
     stage.calm();
-    users::tidy(stage).await?;
+    users::clean_up(stage).await?;
     settle(stage, operator, judge, PATIENCE, false).await?;
     // Knowledge that users destroyed makes orphans, by design. Those are revoked on request, and nothing else is.
     judge.count_orphans(stage);
@@ -187,7 +188,7 @@ async fn settle(
             told = Instant::now();
             let waited = started.elapsed().as_secs();
             println!(
-                "{waited} s at rest, {} things are not settled, the first: {object}: {what}",
+                "after {waited} s without faults, {} things are not settled, the first: {object}: {what}",
                 wrong.len()
             );
         }

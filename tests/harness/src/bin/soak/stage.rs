@@ -153,7 +153,7 @@ impl Stage {
         OperatorProcess::start(&binary, self.proxy.kubeconfig(), &arguments, &environment).map_err(failed)
     }
 
-    /// No fault any more, and keys that are issued from now on live long: nothing has to happen at rest.
+    /// No fault any more, and keys that are issued from now on have a long lifetime: nothing has to happen when idle.
     pub fn calm(&self) {
         self.emulator.clear_faults();
         self.emulator.release();

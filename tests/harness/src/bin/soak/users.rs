@@ -257,8 +257,8 @@ async fn patch_secret(
 }
 
 /// In the end nobody is suspended, and nobody wants a name that is taken.
-pub async fn tidy(stage: &Stage) -> Result<(), SoakError> {
-    let failed = |error: kube::Error| SoakError::Stage(format!("tidy up: {error}"));
+pub async fn clean_up(stage: &Stage) -> Result<(), SoakError> {
+    let failed = |error: kube::Error| SoakError::Stage(format!("clean_up up: {error}"));
     let objects = stage.all_objects().list(&ListParams::default()).await.map_err(failed)?;
     for object in objects {
         let mut spec = json!({"suspend": false});

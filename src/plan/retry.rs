@@ -20,7 +20,7 @@ pub enum Failure {
 
 /// The waits after failures of this kind in this slot. With these waits, an object whose calls all fail makes at most
 /// 120 calls to the API server in its first hour and 30 in each later hour, and 40 and 12 calls to Boltz.
-pub fn patience(slot: &Slot, failure: Failure, settings: &Settings) -> Backoff {
+pub fn retry_backoff(slot: &Slot, failure: Failure, settings: &Settings) -> Backoff {
     let recheck = settings.recheck;
     match (slot, failure) {
         (_, Failure::Conflict) => Backoff::from_secs(1, 600),
