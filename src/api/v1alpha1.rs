@@ -53,7 +53,7 @@ use std::collections::BTreeMap;
 pub struct BoltzApiKeySpec {
     /// Name of the key in Boltz's console. The operator appends a marker that identifies the key, and shortens this
     /// text so that both fit in 64 characters. A change takes effect with the next rotation. Default:
-    /// <namespace>/<name>.
+    /// `<namespace>/<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub display_name: Option<String>,

@@ -139,7 +139,6 @@ impl Account {
         }
     }
 
-    /// Waits until calls are possible.
     pub(crate) async fn until_callable(&self, clock: Clock) {
         let mut recoveries = self.recovered.subscribe();
         loop {

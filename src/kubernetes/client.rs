@@ -70,7 +70,6 @@ impl Kubernetes {
         bounded(self.client.request::<T>(request)).await
     }
 
-    /// Reads the object from the API server.
     pub(crate) async fn get_object(
         &self,
         namespace: &str,
@@ -100,7 +99,6 @@ impl Kubernetes {
         bounded(objects.patch_status(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
-    /// Reads a Secret with its values.
     pub(crate) async fn get_secret(
         &self,
         namespace: &str,

@@ -229,7 +229,6 @@ impl Metrics {
         text
     }
 
-    /// Sets the metrics of one object.
     pub(crate) fn set_object(&self, namespace: &str, name: &str, gauges: &ObjectGauges) {
         let labels = object(namespace, name);
         self.active.get_or_create(&labels).set(gauges.active.into());
@@ -281,39 +280,32 @@ impl Metrics {
         self.revoked.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// An attempt to issue or store a key failed.
     pub(crate) fn issue_failed(&self, reason: &'static str) {
         self.issue_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// A stray was revoked.
     pub(crate) fn stray_revoked(&self) {
         self.strays_revoked.inc();
     }
 
-    /// Sets the number of orphans.
     pub(crate) fn set_orphaned_keys(&self, count: usize) {
         self.orphaned_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// A pass was completed.
     pub(crate) fn set_inventory(&self, keys: usize, started_at: Timestamp) {
         self.inventory_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
         self.inventory_at.store(started_at.as_second(), Ordering::Relaxed);
     }
 
-    /// A call to Boltz ended.
     pub(crate) fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {
         self.requests.get_or_create(&CallLabels { operation, code: code.to_owned() }).inc();
         self.request_duration.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
-    /// Sets whether the admin key is valid.
     pub(crate) fn set_admin_key_valid(&self, valid: bool) {
         self.admin_key_valid.set(valid.into());
     }
 
-    /// Sets whether this process is the leader.
     pub(crate) fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }
@@ -324,7 +316,6 @@ impl Metrics {
         InProgress(&self.reconciles_in_progress)
     }
 
-    /// A reconciliation ended.
     pub(crate) fn reconciled(&self, took: Duration) {
         self.reconcile_duration.observe(took.as_secs_f64());
     }

@@ -81,7 +81,7 @@ pub struct Record {
     pub workspace_id: Option<String>,
     /// The SHA-256 of the stored value, hexadecimal.
     pub value_sha256: String,
-    /// [`parameters_hash`] of the spec that the key was issued for.
+    /// The `parameters_hash` of the spec that the key was issued for.
     pub parameters_hash: String,
     /// The value of the rotate annotation when the attempt was written: this request is handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]

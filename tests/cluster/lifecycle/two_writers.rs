@@ -64,10 +64,10 @@ async fn post_is_held(env: &TestEnv) {
 
 /// It goes on after the other has taken over, and notices.
 async fn wakes(process: &OperatorProcess) {
-    let before = process.log().matches("leadership is lost").count();
+    let before = process.log().matches("lost the lease").count();
     process.process().signal("CONT");
     boltz_harness::eventually(PATIENCE, "it notices that it does not lead any more", async || {
-        let now = process.log().matches("leadership is lost").count();
+        let now = process.log().matches("lost the lease").count();
         if now > before { Ok(()) } else { Err(process.process().last_lines(20)) }
     })
     .await
