@@ -1,7 +1,10 @@
 //! Executes steps: all writes, one call per step. It decides nothing: it returns the result of the call as [`Answer`], and
 //! what the call showed of the cluster as [`Shown`].
 
-use super::{Context, ObjectState, observe};
+use super::{
+    Context, ObjectState,
+    observe::{self, Shown},
+};
 use crate::{
     api::{
         BoltzApiKeySpec, BoltzApiKeyStatus, Mode, RolloutRestartTarget, WatchedApiKey,
@@ -31,24 +34,6 @@ use serde_json::{Value as Json, json};
 
 /// The value in a dry run. No workload ever sees it.
 const DRY_RUN_VALUE: &[u8] = b"preflight";
-
-/// What a call showed of the cluster. It becomes a fact.
-pub enum Shown {
-    /// Nothing new.
-    Nothing,
-    /// The object and its Secrets, read from the API server.
-    Everything(Box<Facts>),
-    /// The object.
-    Object(Box<WatchedApiKey>),
-    /// The object, and the status as it was written: the API server may have normalized it.
-    Reported(Box<WatchedApiKey>, Box<BoltzApiKeyStatus>),
-    /// The Secret with the name in the spec, and the hash of its value.
-    Secret(Box<SecretMetadata>, Option<String>),
-    /// The Secret with this name does not exist any more.
-    NoSecret(String),
-    /// The dry run passed.
-    Preflight,
-}
 
 /// Executes one step.
 pub async fn execute(

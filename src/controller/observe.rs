@@ -1,9 +1,9 @@
 //! All reads: collects the facts of a decision, from caches or from the API server.
 
-use super::{Context, ObjectState, execute::Shown};
+use super::{Context, ObjectState};
 use crate::{
     api::{
-        DeletionPolicy, Mode, WatchedApiKey,
+        BoltzApiKeyStatus, DeletionPolicy, Mode, WatchedApiKey,
         annotations::{
             DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, RETRY_ANNOTATION, ROTATE_ANNOTATION,
             ROTATE_NOW_ANNOTATION,
@@ -20,6 +20,24 @@ use crate::{
 };
 use kube::ResourceExt;
 use std::sync::Arc;
+
+/// What a call showed of the cluster. It becomes a fact.
+pub enum Shown {
+    /// Nothing new.
+    Nothing,
+    /// The object and its Secrets, read from the API server.
+    Everything(Box<Facts>),
+    /// The object.
+    Object(Box<WatchedApiKey>),
+    /// The object, and the status as it was written: the API server may have normalized it.
+    Reported(Box<WatchedApiKey>, Box<BoltzApiKeyStatus>),
+    /// The Secret with the name in the spec, and the hash of its value.
+    Secret(Box<SecretMetadata>, Option<String>),
+    /// The Secret with this name does not exist any more.
+    NoSecret(String),
+    /// The dry run passed.
+    Preflight,
+}
 
 /// The facts from the caches. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<WatchedApiKey>) -> Facts {

@@ -1,6 +1,6 @@
 //! Calls to the API server, with timeouts, without retries, with typed errors.
 
-use super::error::KubernetesError;
+use super::error::{KubernetesError, TIMEOUT};
 use crate::{
     api::{BoltzApiKey, WatchedApiKey},
     kubernetes::secret_index::SecretMetadata,
@@ -17,8 +17,6 @@ use kube::{
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
-/// Timeout of one call.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
 const LIST_TIMEOUT: Duration = Duration::from_secs(65);
 /// The name in managedFields.

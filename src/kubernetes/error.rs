@@ -1,8 +1,11 @@
 //! Errors of calls to the API server, and what they mean for the caller.
 
-use super::client::TIMEOUT;
 use crate::plan::{ApiFailure, Verdict};
 use kube::core::Status;
+use std::time::Duration;
+
+/// Timeout of one call.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a call to the API server failed; the caller says which call.
 #[derive(Debug, thiserror::Error)]

@@ -58,6 +58,7 @@ mod block;
 mod delete;
 mod effects;
 mod facts;
+mod failing;
 mod issue;
 mod keys;
 mod learn;
@@ -71,6 +72,7 @@ mod secret;
 mod status;
 mod step;
 mod time;
+mod undone;
 
 pub use answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Verdict};
 pub use attempt::{Attempt, Intent, MintedKey, Progress};

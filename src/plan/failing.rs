@@ -1,0 +1,189 @@
+//! A call that failed or succeeded, and its slot: how long the slot waits, and what is reported.
+
+use super::{
+    answer::{ApiFailure, BoltzErrorKind, BoltzFailure, Verdict},
+    block::{Block, Reason},
+    effects::{Count, Effects, EventKind},
+    facts::{Facts, Settings},
+    memory::{LastDone, ProcessMemory, Trouble},
+    retry::{Failure, retry_backoff},
+    step::{Slot, Step},
+    time::{Monotonic, Now},
+};
+use std::time::Duration;
+
+/// If the same call is needed again within this time, something undoes it.
+const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
+/// After more consecutive failures than this the status reports the failure.
+const FAILURES_UNREPORTED: u32 = 2;
+
+/// A slot whose call has a result.
+pub(super) struct Failing<'a> {
+    pub(super) memory: &'a mut ProcessMemory,
+    pub(super) slot: Slot,
+    pub(super) now: Now,
+    pub(super) settings: &'a Settings,
+    pub(super) jitter: f64,
+}
+
+impl Failing<'_> {
+    pub(super) fn succeeded(&mut self, step: &Step, facts: &Facts) {
+        self.memory.troubles.remove(&self.slot);
+        let Some(fingerprint) = step.fingerprint(facts) else { return };
+        let at = self.now.monotonic;
+        let again = self
+            .memory
+            .done
+            .get(&self.slot)
+            .filter(|last| last.fingerprint == fingerprint && at.since(last.at) < UNDONE_WITHIN);
+        let repeats = again.map_or(0, |last| last.repeats.saturating_add(1));
+        self.memory.done.insert(self.slot.clone(), LastDone { fingerprint, at, repeats });
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.memory.troubles.get(&self.slot).map_or(0, |trouble| trouble.failures)
+    }
+
+    pub(super) fn set(&mut self, failures: u32, block: Block, is_reported: bool) {
+        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported });
+    }
+
+    /// Counts one more failure and extends the wait of the slot.
+    pub(super) fn failed(
+        &mut self,
+        failure: Failure,
+        reason: Reason,
+        message: String,
+        retry_after: Option<Duration>,
+        is_reported: bool,
+    ) -> Monotonic {
+        let failures = self.failures().saturating_add(1);
+        let backoff = retry_backoff(&self.slot, failure, self.settings);
+        let until = self.now.monotonic.plus(backoff.jittered(failures, self.jitter, retry_after));
+        let is_reported = is_reported || failures > FAILURES_UNREPORTED;
+        self.set(failures, Block { reason, message, until: Some(until) }, is_reported);
+        until
+    }
+
+    /// The condition reason for a failure of the API server.
+    pub(super) fn reason(&self) -> Reason {
+        match self.slot {
+            Slot::Preflight
+            | Slot::Store
+            | Slot::Read
+            | Slot::Record
+            | Slot::Shape
+            | Slot::DeleteSecret(_)
+            | Slot::Release => Reason::SecretWriteFailed,
+            Slot::Restart(_) => Reason::RestartFailed,
+            Slot::Ledger | Slot::Mint | Slot::Status | Slot::Revoke(_) | Slot::Finalizer => {
+                Reason::ObjectWriteFailed
+            }
+        }
+    }
+
+    /// What failed, as the beginning of a sentence.
+    pub(super) fn what(&self) -> String {
+        match &self.slot {
+            Slot::Preflight | Slot::Store => "Failed to write the Secret".to_owned(),
+            Slot::Read => "Failed to read the object and its Secret".to_owned(),
+            Slot::Ledger => "Failed to record the attempt to issue a key on the object".to_owned(),
+            Slot::Status => "Failed to update the status".to_owned(),
+            Slot::Finalizer => "Failed to update the finalizers of the object".to_owned(),
+            Slot::Record => "Failed to update the record on the Secret".to_owned(),
+            Slot::Shape => "Failed to update the Secret to match spec.secret".to_owned(),
+            Slot::DeleteSecret(name) => format!("Failed to delete the old Secret {name}"),
+            Slot::Restart(target) => format!("Failed to restart {target}"),
+            Slot::Release => "Failed to remove the ownerReference of the Secret".to_owned(),
+            Slot::Mint => "Failed to create a key at Boltz".to_owned(),
+            Slot::Revoke(key_id) => format!("Failed to revoke key {key_id}"),
+        }
+    }
+
+    /// Counts a failed attempt to issue or store a key.
+    pub(super) fn count_failure(&self, reason: Reason, effects: &mut Effects) {
+        if matches!(self.slot, Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint) {
+            effects.counts.push(Count::IssueFailed(reason.as_str()));
+        }
+    }
+
+    pub(super) fn api_failed(&mut self, step: &Step, failure: &ApiFailure, effects: &mut Effects) {
+        let reason = if failure.by_policy { Reason::PolicyDenied } else { self.reason() };
+        let failed = format!("{}: {}", self.what(), failure.message.trim_end_matches('.'));
+        let message = format!("{failed}. The operator will retry.");
+        effects.counts.push(Count::StepFailed);
+        let line = match step {
+            Step::Store { .. } => "a key was not stored",
+            _ => "a call to the API server failed",
+        };
+        effects.log(EventKind::Warning, line, None, failed.as_str());
+        match failure.verdict {
+            Verdict::Conflict => {
+                self.memory.must_read = true;
+                // A first conflict is normal. The next read resolves it.
+                if self.failures() == 0 {
+                    let at_once = Block { reason, message, until: Some(self.now.monotonic) };
+                    self.set(1, at_once, false);
+                } else {
+                    self.failed(Failure::Conflict, reason, message, None, false);
+                }
+            }
+            Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {
+                // A workload that does not exist does not use the old key.
+                if let Step::RestartWorkload { target, key_id } = step {
+                    self.memory.restarted.insert(target.to_string(), key_id.clone());
+                }
+                effects.event(EventKind::Warning, "RestartFailed", format!("{failed}."));
+            }
+            Verdict::Refused | Verdict::NotFound => {
+                if self.failures() == 0 && matches!(step, Step::RestartWorkload { .. }) {
+                    effects.event(EventKind::Warning, "RestartFailed", message.clone());
+                }
+                // The Secret or the object may have been deleted: read.
+                self.memory.must_read |=
+                    failure.verdict == Verdict::NotFound || matches!(step, Step::Store { .. });
+                self.count_failure(reason, effects);
+                self.failed(Failure::Refused, reason, message, None, true);
+            }
+            Verdict::Unknown => {
+                // The call may have taken effect: read.
+                self.memory.must_read |= *step != Step::ReadLive && *step != Step::Preflight;
+                self.count_failure(reason, effects);
+                self.failed(Failure::Passing, reason, message, None, false);
+            }
+        }
+    }
+
+    pub(super) fn boltz_failed(&mut self, step: &Step, failure: &BoltzFailure, effects: &mut Effects) {
+        let (reason, kind) = match failure.kind {
+            BoltzErrorKind::Unauthorized => (Reason::BoltzUnauthorized, Failure::Refused),
+            BoltzErrorKind::Invalid => (Reason::BoltzRejected, Failure::Invalid),
+            BoltzErrorKind::Refused => (Reason::BoltzRejected, Failure::Refused),
+            BoltzErrorKind::RateLimited => (Reason::RateLimited, Failure::Passing),
+            BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
+        };
+        let failed = format!("{}: {}.", self.what(), failure.message);
+        let is_reported = kind != Failure::Passing || matches!(step, Step::Mint(_));
+        let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_reported);
+        if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
+            trouble.block.message = if kind == Failure::Passing {
+                format!("{failed} The operator will retry.")
+            } else {
+                let at = super::time::later(self.now.wall, until.since(self.now.monotonic));
+                format!(
+                    "{failed} The next retry is at {at:.0}, or when the spec or the annotation boltz.bio/retry changes."
+                )
+            };
+        }
+        self.count_failure(reason, effects);
+        let message = match step {
+            Step::Mint(_) => "failed to create a key",
+            _ => "failed to revoke a key",
+        };
+        let key_id = match step {
+            Step::Revoke { key_id, .. } => Some(key_id.as_str()),
+            _ => None,
+        };
+        effects.log(EventKind::Warning, message, key_id, failure.message.as_str());
+    }
+}

@@ -1,0 +1,35 @@
+//! When a step that was done is needed again: something undoes it.
+
+use super::{facts::Facts, step::Step};
+
+impl Step {
+    /// Equal for equal calls: if a call with the same fingerprint is needed again soon, something undoes it. `None`:
+    /// another rule limits its repetition.
+    pub fn fingerprint(&self, facts: &Facts) -> Option<String> {
+        match self {
+            Self::Wait
+            | Self::ReadLive
+            | Self::Preflight
+            | Self::WriteAttempt { .. }
+            | Self::Mint(_)
+            | Self::Store { .. }
+            | Self::Revoke { .. } => None,
+            Self::WriteStatus(status) => serde_json::to_string(&status.without_transition_times()).ok(),
+            Self::AddFinalizer => Some("add".to_owned()),
+            Self::RemoveFinalizer { .. } => Some("remove".to_owned()),
+            Self::WriteRecord(record) => Some(record.to_annotation()),
+            Self::MoveSecret { from } => Some(format!("{from}>{}", facts.object.secret_name())),
+            Self::Reshape => facts.object.spec.as_ref().ok().map(|spec| {
+                format!(
+                    "{}/{}/{:?}",
+                    spec.secret.key,
+                    crate::protocol::record::template_hash(spec),
+                    spec.deletion_policy as u8
+                )
+            }),
+            Self::DeleteSecret { uid, .. } => Some(uid.clone()),
+            Self::RestartWorkload { key_id, .. } => Some(key_id.clone()),
+            Self::ReleaseSecret { name } => Some(name.clone()),
+        }
+    }
+}
