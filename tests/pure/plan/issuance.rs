@@ -262,7 +262,8 @@ fn boltzs_refusal_is_tried_again_ever_more_seldom_and_at_once_when_somebody_asks
     assert_eq!((first_hour, later), (12, 24), "every ten minutes in the end");
     let (_, _, first_hour, later) = refused(BoltzErrorKind::Invalid);
     assert_eq!((first_hour, later), (6, 4), "every hour in the end");
-    let asks: &[(&str, fn(&mut World))] = &[
+    type Change = fn(&mut World);
+    let asks: &[(&str, Change)] = &[
         ("a new spec", |world| world.edit_spec(json!({"displayName": "other"}))),
         ("rotate", |world| world.edit(|object| object.rotate = Some("1".to_owned()))),
         ("rotate-now", |world| world.edit(|object| object.rotate_now = Some("1".to_owned()))),
