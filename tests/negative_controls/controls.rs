@@ -93,8 +93,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a foreign Secret is a conflict",
         file: "src/plan/issue.rs",
-        with: "self.held(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);",
-        without: "self.held(&[Slot::Store, Slot::Ledger, Slot::Read]);",
+        with: "self.block_of(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);",
+        without: "self.block_of(&[Slot::Store, Slot::Ledger, Slot::Read]);",
         red: &[Plan("what_stands_in_the_way")],
     },
     Control {
@@ -296,8 +296,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the keys of an object that is gone are revoked by their writer",
         file: "src/controller/cleanup.rs",
-        with: "for key_id in state.memory.left_behind(is_retained) {",
-        without: "for key_id in state.memory.left_behind(is_retained).into_iter().take(0) {",
+        with: "for key_id in state.memory.unreported_keys(is_retained) {",
+        without: "for key_id in state.memory.unreported_keys(is_retained).into_iter().take(0) {",
         red: &[Simulation("a_key_whose_object_is_gone")],
     },
     Control {
