@@ -73,6 +73,11 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         (json!({"secret": {"name": "Not_DNS"}}), "spec.secret.name", "DNS-1123"),
         (json!({"secret": {"key": "a/b"}}), "spec.secret.key", "should match"),
         (
+            json!({"secret": {"template": {"labels": {"team": "Data Science"}}}}),
+            "spec.secret.template.labels.team",
+            "should match",
+        ),
+        (
             json!({"secret": {"template": {"labels": {"boltz.bio/owner-uid": "x"}}}}),
             "spec.secret.template.labels",
             "reserved for the operator",
