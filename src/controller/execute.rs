@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{
         BoltzApiKeySpec, BoltzApiKeyStatus, Mode, RolloutRestartTarget, WatchedApiKey,
-        annotations::{FINALIZER, LEDGER_ANNOTATION, RESTARTED_FOR_ANNOTATION},
+        annotations::{FINALIZER, LEDGER_ANNOTATION, RECORD_ANNOTATION, RESTARTED_FOR_ANNOTATION},
     },
     boltz::{CreateKeyRequest, KeyMode, Revocation},
     kubernetes::{
@@ -112,9 +112,10 @@ impl Execution<'_> {
         }
         let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
         match self.write_secret(&placeholder, value, true).await {
-            Ok(metadata) if metadata.record.as_deref() != Some(placeholder.to_annotation().as_str()) => {
-                (Answer::Undone("the record is missing on the Secret".to_owned()), Shown::Nothing)
-            }
+            Ok(metadata) if metadata.record.as_deref() != Some(placeholder.to_annotation().as_str()) => (
+                Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret")),
+                Shown::Nothing,
+            ),
             Ok(_) => (Answer::Done, Shown::Preflight),
             Err(error) if error.is_lack_of_dry_run() => {
                 // A webhook without dry-run support must not block issuing forever; a live read replaces the dry run.
@@ -410,7 +411,7 @@ fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<Strin
     let answer = if is_recorded {
         Answer::Done
     } else {
-        Answer::Undone("the record is missing on the Secret".to_owned())
+        Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret"))
     };
     (answer, Shown::Secret(Box::new(metadata), value_sha256))
 }

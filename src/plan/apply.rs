@@ -39,7 +39,7 @@ impl ProcessMemory {
                 self.done(step, answer, facts, &mut effects);
             }
             Answer::Undone(missing) => {
-                let reason = failing.reason();
+                let reason = failing.slot.failure_reason();
                 let message = format!(
                     "The API server accepted a write of the operator, but {missing}. An admission webhook or policy may \
                      have changed it."

@@ -65,41 +65,6 @@ impl Failing<'_> {
         until
     }
 
-    /// The condition reason for a failure of the API server.
-    pub(super) fn reason(&self) -> Reason {
-        match self.slot {
-            Slot::Preflight
-            | Slot::Store
-            | Slot::Read
-            | Slot::Record
-            | Slot::Shape
-            | Slot::DeleteSecret(_)
-            | Slot::Release => Reason::SecretWriteFailed,
-            Slot::Restart(_) => Reason::RestartFailed,
-            Slot::Ledger | Slot::Mint | Slot::Status | Slot::Revoke(_) | Slot::Finalizer => {
-                Reason::ObjectWriteFailed
-            }
-        }
-    }
-
-    /// What failed, as the beginning of a sentence.
-    pub(super) fn what(&self) -> String {
-        match &self.slot {
-            Slot::Preflight | Slot::Store => "Failed to write the Secret".to_owned(),
-            Slot::Read => "Failed to read the object and its Secret".to_owned(),
-            Slot::Ledger => "Failed to record the attempt to issue a key on the object".to_owned(),
-            Slot::Status => "Failed to update the status".to_owned(),
-            Slot::Finalizer => "Failed to update the finalizers of the object".to_owned(),
-            Slot::Record => "Failed to update the record on the Secret".to_owned(),
-            Slot::Shape => "Failed to update the Secret to match spec.secret".to_owned(),
-            Slot::DeleteSecret(name) => format!("Failed to delete the old Secret {name}"),
-            Slot::Restart(target) => format!("Failed to restart {target}"),
-            Slot::Release => "Failed to remove the ownerReference of the Secret".to_owned(),
-            Slot::Mint => "Failed to create a key at Boltz".to_owned(),
-            Slot::Revoke(key_id) => format!("Failed to revoke key {key_id}"),
-        }
-    }
-
     /// Counts a failed attempt to issue or store a key.
     pub(super) fn count_failure(&self, reason: Reason, effects: &mut Effects) {
         if matches!(self.slot, Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint) {
@@ -108,8 +73,8 @@ impl Failing<'_> {
     }
 
     pub(super) fn api_failed(&mut self, step: &Step, failure: &ApiFailure, effects: &mut Effects) {
-        let reason = if failure.by_policy { Reason::PolicyDenied } else { self.reason() };
-        let failed = format!("{}: {}", self.what(), failure.message.trim_end_matches('.'));
+        let reason = if failure.by_policy { Reason::PolicyDenied } else { self.slot.failure_reason() };
+        let failed = format!("{}: {}", self.slot.failure(), failure.message.trim_end_matches('.'));
         let message = format!("{failed}. The operator will retry.");
         effects.counts.push(Count::StepFailed);
         let line = match step {
@@ -162,7 +127,7 @@ impl Failing<'_> {
             BoltzErrorKind::RateLimited => (Reason::RateLimited, Failure::Passing),
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
-        let failed = format!("{}: {}.", self.what(), failure.message);
+        let failed = format!("{}: {}.", self.slot.failure(), failure.message);
         let is_reported = kind != Failure::Passing || matches!(step, Step::Mint(_));
         let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_reported);
         if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {

@@ -212,6 +212,19 @@ impl Decision<'_> {
         }
         if let Some(again_at) = self.undone_until(&step, &slot) {
             self.waits.wake_at(again_at);
+            // Once may be a user. A status that is undone cannot report anything.
+            let repeats = self.facts.memory.done.get(&slot).map_or(0, |last| last.repeats);
+            if repeats > 0 && slot != Slot::Status {
+                self.findings.also.push(Block {
+                    reason: slot.failure_reason(),
+                    message: format!(
+                        "{} again and again: something undoes the change. Check admission webhooks, policies and other \
+                         controllers. The operator will retry.",
+                        slot.failure()
+                    ),
+                    until: Some(again_at),
+                });
+            }
             return None;
         }
         let wants_read = self.facts.memory.must_read || matches!(step, Step::Revoke { .. });

@@ -1,6 +1,6 @@
 //! The steps that a decision can ask for, and the slot of each step.
 
-use super::attempt::Intent;
+use super::{attempt::Intent, block::Reason};
 use crate::{
     api::{BoltzApiKeyStatus, RolloutRestartTarget},
     protocol::{ledger::LedgerEntry, marker::AttemptId, record::Record},
@@ -133,6 +133,43 @@ pub enum Slot {
     Restart(String),
     /// [`Step::ReleaseSecret`].
     Release,
+}
+
+impl Slot {
+    /// The condition reason for a failure of the API server.
+    pub(super) fn failure_reason(&self) -> Reason {
+        match self {
+            Self::Preflight
+            | Self::Store
+            | Self::Read
+            | Self::Record
+            | Self::Shape
+            | Self::DeleteSecret(_)
+            | Self::Release => Reason::SecretWriteFailed,
+            Self::Restart(_) => Reason::RestartFailed,
+            Self::Ledger | Self::Mint | Self::Status | Self::Revoke(_) | Self::Finalizer => {
+                Reason::ObjectWriteFailed
+            }
+        }
+    }
+
+    /// What failed, as the beginning of a sentence.
+    pub(super) fn failure(&self) -> String {
+        match self {
+            Self::Preflight | Self::Store => "Failed to write the Secret".to_owned(),
+            Self::Read => "Failed to read the object and its Secret".to_owned(),
+            Self::Ledger => "Failed to record the attempt to issue a key on the object".to_owned(),
+            Self::Status => "Failed to update the status".to_owned(),
+            Self::Finalizer => "Failed to update the finalizers of the object".to_owned(),
+            Self::Record => "Failed to update the record on the Secret".to_owned(),
+            Self::Shape => "Failed to update the Secret to match spec.secret".to_owned(),
+            Self::DeleteSecret(name) => format!("Failed to delete the old Secret {name}"),
+            Self::Restart(target) => format!("Failed to restart {target}"),
+            Self::Release => "Failed to remove the ownerReference of the Secret".to_owned(),
+            Self::Mint => "Failed to create a key at Boltz".to_owned(),
+            Self::Revoke(key_id) => format!("Failed to revoke key {key_id}"),
+        }
+    }
 }
 
 impl Step {

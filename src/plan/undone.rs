@@ -21,10 +21,10 @@ impl Step {
             Self::MoveSecret { from } => Some(format!("{from}>{}", facts.object.secret_name())),
             Self::Reshape => facts.object.spec.as_ref().ok().map(|spec| {
                 format!(
-                    "{}/{}/{:?}",
+                    "{}/{}/{}",
                     spec.secret.key,
                     crate::protocol::record::template_hash(spec),
-                    spec.deletion_policy as u8
+                    facts.object.owns_its_secret()
                 )
             }),
             Self::DeleteSecret { uid, .. } => Some(uid.clone()),

@@ -91,6 +91,12 @@ impl TestEnv {
         Self::with_options(EnvOptions::default()).await
     }
 
+    /// With a short settle time, for tests that look at how soon a key is revoked.
+    pub async fn settling_fast() -> Self {
+        let arguments = owned(&["--settle-time", "2s", "--request-timeout", "1s"]);
+        Self::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await
+    }
+
     pub async fn with_options(options: EnvOptions) -> Self {
         let control_plane = if options.own_control_plane {
             let own = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();

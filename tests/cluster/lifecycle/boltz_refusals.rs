@@ -60,7 +60,7 @@ async fn a_key_that_was_refused_once_comes() {
 
 async fn refused_once(row: &'static str, status: u16, again: Again) {
     let mut verdict = Verdict::new(row);
-    let mut env = TestEnv::new().await;
+    let mut env = TestEnv::settling_fast().await;
     env.create("rotating", json!({"rotation": {"overlap": "1s"}})).await;
     let old = env.id_of("rotating").await;
     // One that has a key, and one that has none.
@@ -133,7 +133,7 @@ async fn a_workspace_that_is_refused_for_a_while_costs_few_calls_and_holds_up_no
 
 async fn refused_workspace(row: &'static str, status: u16) {
     let mut verdict = Verdict::new(row);
-    let mut env = TestEnv::new().await;
+    let mut env = TestEnv::settling_fast().await;
     with_neighbour(&mut env).await;
     let refused = StandingFault::of(Fault::once(Operation::Create, Effect::None, refusal(status)));
     env.emulator.stand("refused", refused.in_workspace("ws_refused"));
@@ -187,7 +187,7 @@ async fn revocations_that_are_refused_for_a_while_are_said_and_done_in_the_end()
 
 async fn unrevoked(row: &'static str, outcome: Outcome) {
     let mut verdict = Verdict::new(row);
-    let env = TestEnv::new().await;
+    let env = TestEnv::settling_fast().await;
     let mut old = Vec::new();
     for name in ["leaked", "rotated", "going", "gone"] {
         env.create(name, json!({"rotation": {"overlap": "2s"}})).await;
@@ -283,7 +283,7 @@ async fn unrevoked(row: &'static str, outcome: Outcome) {
 /// A 404 that is true: the key is gone at Boltz, and the list agrees. Nobody waits for it for ever.
 #[tokio::test]
 async fn a_key_that_is_gone_at_boltz_holds_nobody() {
-    let env = TestEnv::new().await;
+    let env = TestEnv::settling_fast().await;
     env.create("going", json!({"rotation": {"overlap": "24h"}})).await;
     let old = env.id_of("going").await;
     env.annotate("going", "boltz.bio/rotate", "1").await;

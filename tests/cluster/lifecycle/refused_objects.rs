@@ -31,7 +31,7 @@ async fn while_objects_cannot_be_written_the_rest_goes_on() {
 async fn object_refused(row: &'static str, on: (&'static str, &'static str), denied: Option<&'static str>) {
     let mut verdict = Verdict::new(row);
     let is_status = on.1.ends_with("status");
-    let mut env = TestEnv::new().await;
+    let mut env = TestEnv::settling_fast().await;
     with_neighbour(&mut env).await;
     let overlap = json!({"rotation": {"overlap": "8s"}});
     for name in ["main", "doomed"] {

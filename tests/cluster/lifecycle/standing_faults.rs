@@ -155,7 +155,7 @@ async fn a_refused_secret_is_told_and_stops_nothing_else() {
 
 async fn refused(row: Refusal) {
     let mut verdict = Verdict::new(row.name);
-    let mut env = TestEnv::new().await;
+    let mut env = TestEnv::settling_fast().await;
     match row.cause {
         Cause::NoRights => with_rights_of_its_own(&mut env).await,
         _ => with_neighbour(&mut env).await,
@@ -349,7 +349,7 @@ async fn forbidden(env: &TestEnv, label: &str) {
 
 async fn an_immutable_secret_that_is_deleted_is_made_anew() {
     let mut verdict = Verdict::new("an immutable Secret is deleted");
-    let env = TestEnv::new().await;
+    let env = TestEnv::settling_fast().await;
     env.create("main", json!({"rotation": {"overlap": "2s"}})).await;
     let old = env.id_of("main").await;
     begin(&env, Cause::Immutable, &["main"]).await;
@@ -452,7 +452,7 @@ async fn failing(row: &'static str, seconds: Option<u8>, words: &str) {
 #[tokio::test]
 async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
     let mut verdict = Verdict::new("a terminating namespace");
-    let mut env = TestEnv::new().await;
+    let mut env = TestEnv::settling_fast().await;
     with_neighbour(&mut env).await;
     let hold = ConfigMap {
         metadata: kube::core::ObjectMeta {
@@ -520,7 +520,7 @@ async fn in_a_namespace_that_is_going_keys_are_revoked_and_nothing_spins() {
 #[ignore = "takes 4 minutes: make test-all runs it"]
 async fn a_refusal_that_stays_is_looked_at_ever_more_seldom() {
     let mut verdict = Verdict::new("four minutes of a refusal");
-    let env = TestEnv::new().await;
+    let env = TestEnv::settling_fast().await;
     env.create("main", json!({})).await;
     env.ready("main").await;
     let policy =
