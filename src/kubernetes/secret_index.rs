@@ -217,7 +217,8 @@ impl Inner {
             && !is_newer(&metadata.resource_version, &entry.metadata.resource_version)
         {
             entry.relisting = relisting;
-            if entry.metadata.resource_version == metadata.resource_version && entry.value == Value::Unread {
+            // A read knows better than the write that it reads back: an admission webhook may have changed the value.
+            if entry.metadata.resource_version == metadata.resource_version && value != Value::Unread {
                 entry.value = value;
             }
             return false;

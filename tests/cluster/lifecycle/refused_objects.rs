@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Writes of the objects themselves, or of their status, that are refused or fail.
 #[tokio::test]
-
+#[ignore = "judges by times, so it wants a machine of its own: make test-all runs it"]
 async fn while_objects_cannot_be_written_the_rest_goes_on() {
     let objects = ("boltz.bio", "boltzapikeys");
     let status = ("boltz.bio", "boltzapikeys/status");

@@ -148,7 +148,7 @@ fn refusals() -> Vec<Refusal> {
 
 /// `ROW="an immutable Secret" cargo test --test lifecycle a_refused_secret -- --ignored --nocapture` runs one row.
 #[tokio::test]
-
+#[ignore = "judges by times, so it wants a machine of its own: make test-all runs it"]
 async fn a_refused_secret_is_told_and_stops_nothing_else() {
     run_rows(4, refusals().into_iter().map(|row| (row.name, refused(row)))).await;
 }
@@ -346,7 +346,7 @@ async fn forbidden(env: &TestEnv, label: &str) {
 
 /// The way out of an immutable Secret that the message names: it is deleted, and made anew as it should be.
 #[tokio::test]
-
+#[ignore = "judges by times, so it wants a machine of its own: make test-all runs it"]
 async fn an_immutable_secret_that_is_deleted_is_made_anew() {
     let mut verdict = Verdict::new("an immutable Secret is deleted");
     let env = TestEnv::settling_fast().await;
@@ -371,7 +371,7 @@ async fn an_immutable_secret_that_is_deleted_is_made_anew() {
 
 /// The API server fails, with 500 or by saying nothing, at every write of a Secret in the namespace.
 #[tokio::test]
-
+#[ignore = "judges by times, so it wants a machine of its own: make test-all runs it"]
 async fn while_secrets_cannot_be_written_nothing_claims_to_be_ready_that_is_not() {
     let rows = [
         ("a webhook that refuses connections", None, "failed calling webhook"),
