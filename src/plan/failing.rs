@@ -44,8 +44,8 @@ impl Failing<'_> {
         self.memory.troubles.get(&self.slot).map_or(0, |trouble| trouble.failures)
     }
 
-    pub(super) fn set(&mut self, failures: u32, block: Block, is_reported: bool) {
-        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported });
+    pub(super) fn set(&mut self, kind: Option<Failure>, failures: u32, block: Block, is_reported: bool) {
+        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported, kind });
     }
 
     /// Counts one more failure and extends the wait of the slot.
@@ -57,11 +57,13 @@ impl Failing<'_> {
         retry_after: Option<Duration>,
         is_reported: bool,
     ) -> Monotonic {
-        let failures = self.failures().saturating_add(1);
+        let last = self.memory.troubles.get(&self.slot);
+        let failures = last.filter(|last| last.kind.is_none_or(|kind| kind == failure));
+        let failures = failures.map_or(0, |last| last.failures).saturating_add(1);
         let backoff = retry_backoff(&self.slot, failure, self.settings);
         let until = self.now.monotonic.plus(backoff.jittered(failures, self.jitter, retry_after));
         let is_reported = is_reported || failures > FAILURES_UNREPORTED;
-        self.set(failures, Block { reason, message, until: Some(until) }, is_reported);
+        self.set(Some(failure), failures, Block { reason, message, until: Some(until) }, is_reported);
         until
     }
 
@@ -88,7 +90,7 @@ impl Failing<'_> {
                 // A first conflict is normal. The next read resolves it.
                 if self.failures() == 0 {
                     let at_once = Block { reason, message, until: Some(self.now.monotonic) };
-                    self.set(1, at_once, false);
+                    self.set(Some(Failure::Conflict), 1, at_once, false);
                 } else {
                     self.failed(Failure::Conflict, reason, message, None, false);
                 }

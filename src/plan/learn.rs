@@ -84,7 +84,7 @@ impl ProcessMemory {
                         message: whose.clone(),
                         until: Some(now.plus(wait)),
                     };
-                    self.troubles.insert(Slot::Preflight, Trouble { failures, block, is_reported: true });
+                    self.troubles.insert(Slot::Preflight, Trouble { failures, ..Trouble::new(block) });
                 }
                 self.foreign_secret = Some((name, whose.clone()));
             }

@@ -3,6 +3,7 @@
 use super::{
     attempt::{Attempt, Intent, MintedKey, Progress},
     block::Block,
+    retry::Failure,
     step::Slot,
     time::Monotonic,
 };
@@ -53,6 +54,15 @@ pub struct Trouble {
     pub block: Block,
     /// The status reports it. Short failures are not reported.
     pub is_reported: bool,
+    /// The kind of the failures. Another kind is counted from the beginning.
+    pub(super) kind: Option<Failure>,
+}
+
+impl Trouble {
+    /// A first failure, which the status reports.
+    pub fn new(block: Block) -> Self {
+        Self { failures: 1, block, is_reported: true, kind: None }
+    }
 }
 
 /// A call that took effect.

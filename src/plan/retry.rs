@@ -1,7 +1,6 @@
 //! How long each kind of call waits after each kind of failure.
 
 use super::{backoff::Backoff, facts::Settings, step::Slot};
-use std::time::Duration;
 
 /// Kinds of failure, by who can fix them and how soon a retry is useful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +33,8 @@ pub fn retry_backoff(slot: &Slot, failure: Failure, settings: &Settings) -> Back
         (Slot::Mint | Slot::Restart(_) | Slot::Revoke(_), _) => Backoff::from_secs(1, 600),
         // Two leaders with different knowledge would otherwise overwrite each other without end.
         (Slot::Status, Failure::Undone) => Backoff { first: recheck, longest: recheck * 5 },
-        (_, Failure::Refused | Failure::Invalid) => {
-            Backoff { first: recheck, longest: Duration::from_secs(600) }
-        }
+        // An API server that starts also refuses, for some seconds.
+        (_, Failure::Refused | Failure::Invalid) => Backoff::from_secs(5, 600),
         (_, Failure::Passing | Failure::Undone) => Backoff::from_secs(1, 600),
     }
 }

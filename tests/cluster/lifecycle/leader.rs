@@ -32,7 +32,7 @@ async fn one_leads_another_stands_by_and_takes_over_at_once_when_it_goes() {
 
     assert_eq!(env.operator.terminate(), Some(0));
     // So nobody has to wait for it to run out.
-    assert!(env.operator.log().contains("the lease is released"), "{}", env.operator.log());
+    assert!(env.operator.log().contains("released the lease"), "{}", env.operator.log());
     boltz_harness::eventually(PATIENCE, "the second leads", async || match holder().await {
         Some(now) if now != first => Ok(()),
         other => Err(format!("{other:?}")),

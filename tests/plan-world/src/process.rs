@@ -235,7 +235,7 @@ impl Process {
 
     /// Something went wrong in that slot, and it waits.
     pub fn block(&mut self, slot: Slot, block: Block) {
-        self.memory.troubles.insert(slot, Trouble { failures: 1, block, is_reported: true });
+        self.memory.troubles.insert(slot, Trouble::new(block));
     }
 
     /// The object is gone: the keys that only this process knows of are revoked.

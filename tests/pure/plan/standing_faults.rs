@@ -317,3 +317,24 @@ fn a_restart_that_was_refused_follows_even_after_a_crash() {
         assert!(world.object().status.pending_restarts.is_empty());
     }
 }
+
+/// An outage of an hour, and then an API server that starts: its first refusal is not counted with the silence before.
+#[test]
+fn another_kind_of_failure_is_counted_from_the_beginning() {
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    let silent = &mut |step: &Step| matches!(step, Step::WriteStatus(_)).then_some(Fault::Cut);
+    process.live_with(&mut world, HOUR, silent).unwrap();
+    let refusals = Cell::new(0);
+    let refused_once = |step: &Step| {
+        let strikes = matches!(step, Step::WriteStatus(_)) && refusals.replace(refusals.get() + 1) == 0;
+        strikes.then_some(Fault::Refused)
+    };
+    while refusals.get() == 0 {
+        let next = world.elapsed + 5 * SECOND;
+        process.live_with(&mut world, next, &mut { refused_once }).unwrap();
+    }
+    let next = world.elapsed + 10 * SECOND;
+    process.live_with(&mut world, next, &mut { refused_once }).unwrap();
+    assert_eq!(world.ready_reason(), "Issued");
+}
