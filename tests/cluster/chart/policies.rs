@@ -114,7 +114,7 @@ async fn keys_expire_and_live_mode_is_for_labelled_namespaces() {
     }
     let policies = json!({"expiry": {"enabled": true, "maxDays": 30}, "liveMode": {"enabled": true}});
     stage.switch_on(policies.clone(), ("plain", json!({"mode": "test"})), "spec.expiresInDays must").await;
-    stage.switch_on(policies, ("plain", json!({"expiresInDays": 30})), "only for namespaces").await;
+    stage.switch_on(policies, ("plain", json!({"expiresInDays": 30})), "only in namespaces").await;
     let must_expire = Some("spec.expiresInDays must be set, to at most 30");
     stage.check(&[
         ("plain", test(30), None),
@@ -124,7 +124,7 @@ async fn keys_expire_and_live_mode_is_for_labelled_namespaces() {
         (
             "plain",
             json!({"expiresInDays": 1}),
-            Some("only for namespaces with the label boltz.bio/live-mode=allowed"),
+            Some("only in namespaces with the label boltz.bio/live-mode=allowed"),
         ),
         ("plain", json!({"mode": "live", "expiresInDays": 1}), Some("set spec.mode to test")),
     ]);
