@@ -1,7 +1,7 @@
 //! Boltz's answers, byte by byte: no body is too strange to be read or refused, and no error tells a key.
 #![no_main]
 
-use boltz_operator::boltz::{read_answer, read_refusal, AuthMe, BoltzError, CreatedKey, KeyDetails, KeyPage};
+use boltz_operator::boltz::{AuthMe, BoltzError, CreatedKey, KeyDetails, KeyPage, read_answer, read_refusal};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use std::{error::Error, fmt::Debug};

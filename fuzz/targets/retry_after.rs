@@ -22,10 +22,7 @@ fuzz_target!(|input: &[u8]| {
         for failures in [0, 1, u32::MAX] {
             let wait = delay(failures, asked);
             assert!(wait <= MAX_RETRY_AFTER, "{asked:?} makes it wait for {wait:?}");
-            assert!(
-                wait >= asked.unwrap_or_default().min(MAX_RETRY_AFTER),
-                "{wait:?} is before {asked:?}"
-            );
+            assert!(wait >= asked.unwrap_or_default().min(MAX_RETRY_AFTER), "{wait:?} is before {asked:?}");
         }
     }
 });

@@ -1,9 +1,32 @@
 //! The input of the target `plan`: lines, each a word and what it stands for. What cannot be read counts as absent, so
 //! that one broken line leaves the others their meaning.
 
-use plan_world::UID;
-use boltz_operator::{api::{annotations::{DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION}, BoltzApiKeySpec, WatchedApiKey}, boltz::{snapshot::{ClusterNames, Snapshot}, KeyDetails}, controller::object_facts, duration::parse_duration, kubernetes::secret_index::{Ownership, SecretMetadata}, plan::{Facts, Intent, Memory, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings}, protocol::{marker::ObjectMark, record::{value_sha256, IssueReason}}};
+use boltz_operator::{
+    api::{
+        BoltzApiKeySpec, WatchedApiKey,
+        annotations::{
+            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION,
+            ROTATE_NOW_ANNOTATION,
+        },
+    },
+    boltz::{
+        KeyDetails,
+        snapshot::{ClusterNames, Snapshot},
+    },
+    controller::object_facts,
+    duration::parse_duration,
+    kubernetes::secret_index::{Ownership, SecretMetadata, Value as Stored},
+    plan::{
+        Facts, Intent, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret, Pass, ProcessMemory, Progress,
+        SecretFacts, Settings,
+    },
+    protocol::{
+        marker::ObjectMark,
+        record::{IssueReason, value_sha256},
+    },
+};
 use jiff::Timestamp;
+use plan_world::UID;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -122,10 +145,13 @@ impl Input {
             Some((Ownership::Foreign(whose), _)) => SecretFacts::Foreign(whose),
             Some((Ownership::Ours, wanted)) => {
                 let hash = self.value.as_ref().map(|value| value_sha256(value.as_bytes()));
-                SecretFacts::Ours(Box::new(wanted.as_own(UID, hash)))
+                SecretFacts::Ours(Box::new(wanted.as_own(UID, Stored::Read(hash))))
             }
         };
-        let other = self.other.as_ref().map(|record| metadata("other", record, Some(UID)).as_own(UID, None));
+        let other = self
+            .other
+            .as_ref()
+            .map(|record| metadata("other", record, Some(UID)).as_own(UID, Stored::Read(None)));
         (secret, other.into_iter().filter(|other| other.record.is_some()).collect())
     }
 
@@ -144,8 +170,8 @@ impl Input {
     }
 
     /// What this process remembers of the attempts in the ledger.
-    pub fn memory(&self, object: &ObjectFacts) -> Memory {
-        let mut memory = Memory::default();
+    pub fn memory(&self, object: &ObjectFacts) -> ProcessMemory {
+        let mut memory = ProcessMemory::default();
         let spec: BoltzApiKeySpec = object
             .spec
             .clone()
@@ -168,24 +194,25 @@ impl Input {
                 livemode: true,
                 workspace_id: None,
             };
-            memory.writing(attempt.clone(), intent, Monotonic::default());
+            memory.mark_writing(attempt.clone(), intent, Monotonic::default());
             // Each letter is a call further than the one before it.
             let calls = "wphd".find(letter).map_or(if letter == 's' { 3 } else { 0 }, |index| index + 1);
             if calls >= 1 {
-                memory.written(attempt);
+                memory.mark_written(attempt);
             }
             if calls >= 2 {
-                memory.posting(attempt);
+                memory.mark_posting(attempt);
             }
-            if calls >= 3 {
-                memory.answered(attempt, key);
-            }
-            if letter == 'd' {
-                memory.storing(attempt);
-                memory.not_stored(attempt, true, false);
-            }
-            if letter == 's' {
-                memory.stored(attempt);
+            if calls >= 3
+                && let Some(known) = memory.attempts.get_mut(attempt)
+            {
+                known.progress = match letter {
+                    's' => Progress::Stored { key, is_reported: false },
+                    _ => {
+                        let calls_in_doubt = u32::from(letter == 'd');
+                        Progress::InHand { key, calls_in_doubt, is_refused: false }
+                    }
+                };
             }
         }
         memory

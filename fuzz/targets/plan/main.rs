@@ -4,7 +4,7 @@
 mod input;
 mod undisturbed;
 
-use boltz_operator::plan::{later, plan, AccountFacts, Block, Facts, Monotonic, Now, Reason, Step};
+use boltz_operator::plan::{AccountFacts, Block, Facts, Monotonic, Now, Reason, Step, later, plan};
 use input::Input;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn decide(input: &Input) {
             account: AccountFacts::default(),
         };
         facts.passes = input.passes(&facts, now);
-        memory.learn(&facts, now.monotonic);
+        memory.learn(&mut facts, &settings, now);
         facts.memory = memory.clone();
         for is_blocked in [false, true] {
             facts.account.calls_blocked = is_blocked.then(|| Block {

@@ -1,7 +1,15 @@
 //! An hour of an object that nobody touches any more, decided and carried out without faults.
 
 use crate::input::{Input, start};
-use boltz_operator::{api::BoltzApiKeySpec, duration::parse_duration, plan::ObjectFacts, protocol::{marker::{AttemptId, Marker, ObjectMark}, record::Record}};
+use boltz_operator::{
+    api::BoltzApiKeySpec,
+    duration::parse_duration,
+    plan::ObjectFacts,
+    protocol::{
+        marker::{AttemptId, Marker, ObjectMark},
+        record::Record,
+    },
+};
 use plan_world::{HOUR, Key, Process, Secret, World};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
