@@ -62,8 +62,8 @@ impl Tree {
         tree
     }
 
-    /// The dependencies that have been compiled for this very program need not be compiled once more. They are linked, not
-    /// copied; what is compiled of the copied tree has other names.
+    /// The dependencies that have been compiled for this very program need not be compiled once more. What compilers write
+    /// is linked, because they replace it; what build scripts have left is copied, because they write into it.
     fn take_dependencies(&self) {
         let Some(built) = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|target| target.join("debug"))
         else {
@@ -72,10 +72,9 @@ impl Tree {
         let own = self.target.join("debug");
         if !own.exists() {
             std::fs::create_dir_all(&own).unwrap();
-            for folder in ["deps", "build", ".fingerprint"] {
-                let linked =
-                    Command::new("cp").arg("-al").arg(built.join(folder)).arg(&own).status().unwrap();
-                assert!(linked.success(), "the folder {folder} was not linked");
+            for (folder, how) in [("deps", "-al"), ("build", "-a"), (".fingerprint", "-a")] {
+                let taken = Command::new("cp").arg(how).arg(built.join(folder)).arg(&own).status().unwrap();
+                assert!(taken.success(), "the folder {folder} was not taken over");
             }
         }
     }
