@@ -3,7 +3,6 @@
 use super::{
     Decision,
     block::{Block, Reason},
-    facts::SecretFacts,
     keys::KeyState,
     step::{RevokeReason, Step},
 };
@@ -126,12 +125,7 @@ impl Decision<'_> {
 
     /// Keeps the keys and the Secret. Does not call Boltz, so it also works when Boltz is unreachable.
     fn retain(&mut self) -> Step {
-        let secrets = match &self.facts.secret {
-            SecretFacts::Ours(own) => Some(own.as_ref()),
-            SecretFacts::Absent | SecretFacts::Foreign(_) => None,
-        };
-        let owned = secrets.into_iter().chain(&self.facts.other_secrets).find(|secret| secret.owned);
-        if let Some(secret) = owned {
+        if let Some(secret) = self.facts.own_secrets().find(|secret| secret.owned) {
             let step = Step::ReleaseSecret { name: secret.name.clone() };
             return self.attempt(step).or_else(|| self.status()).unwrap_or(Step::Wait);
         }

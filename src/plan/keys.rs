@@ -68,10 +68,7 @@ impl NamedKey {
 impl Facts {
     /// The Secret that contains the key: the one with the name in the spec or, before a move, the one with the old name.
     pub(crate) fn current_secret(&self) -> Option<&OwnSecret> {
-        match &self.secret {
-            SecretFacts::Ours(secret) => Some(secret),
-            SecretFacts::Absent | SecretFacts::Foreign(_) => self.other_secrets.first(),
-        }
+        self.own_secrets().next()
     }
 
     /// Its record, whether or not its value can be trusted.
@@ -86,13 +83,18 @@ impl Facts {
         (!matches!(state, KeyState::Foreign | KeyState::Absent)).then_some(record)
     }
 
-    /// Whether the value of a Secret must be read first.
-    pub(crate) fn has_unread_value(&self) -> bool {
-        let own = match &self.secret {
+    /// The Secrets of the object: first the one at the wanted name.
+    pub(super) fn own_secrets(&self) -> impl Iterator<Item = &OwnSecret> {
+        let wanted = match &self.secret {
             SecretFacts::Ours(own) => Some(own.as_ref()),
             SecretFacts::Absent | SecretFacts::Foreign(_) => None,
         };
-        own.into_iter().chain(&self.other_secrets).any(|secret| secret.is_unread)
+        wanted.into_iter().chain(&self.other_secrets)
+    }
+
+    /// Whether the value of a Secret must be read first.
+    pub(crate) fn has_unread_value(&self) -> bool {
+        self.own_secrets().any(|secret| secret.is_unread)
     }
 
     /// Whether the Secret contains the value that its record describes. An unread value counts as intact.
