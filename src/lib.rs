@@ -23,3 +23,4 @@ pub mod observability;
 pub mod plan;
 pub mod protocol;
 pub mod runtime;
+mod scrub;

@@ -108,6 +108,13 @@ where
         }
         Outcome::Truncated(length) => respond(real.0, real.1.chars().take(length).collect()),
         Outcome::Foreign(body) => respond(200, body),
+        Outcome::Lie(lie) => match serde_json::from_str(&real.1) {
+            Ok(answer) if real.0 == 200 => {
+                let number = lock(state).requests.len();
+                respond(200, lie.told(answer, number).to_string())
+            }
+            _ => respond(real.0, real.1),
+        },
     }
 }
 

@@ -76,8 +76,11 @@ async fn list(
 fn page(state: &State, query: &ListQuery, now: Timestamp) -> Answer {
     let limit = match query.limit.as_deref().map(str::parse::<usize>) {
         None => 100,
-        Some(Ok(limit @ 1..=1000)) => limit,
-        Some(_) => return Err(Refusal::invalid("limit", "must be from 1 to 1000")),
+        Some(Ok(limit)) if (1..=state.settings.largest_limit).contains(&limit) => limit,
+        Some(_) => {
+            let message = format!("must be from 1 to {}", state.settings.largest_limit);
+            return Err(Refusal::invalid("limit", &message));
+        }
     };
     let wanted = PageRequest {
         after: query.after_id.as_deref(),

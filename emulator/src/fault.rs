@@ -1,5 +1,6 @@
 //! Faults on demand.
 
+use crate::lie::Lie;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -61,6 +62,8 @@ pub enum Outcome {
     Truncated(usize),
     /// A 200 with something else.
     Foreign(String),
+    /// The real answer, changed into nonsense.
+    Lie(Lie),
 }
 
 impl Outcome {
@@ -72,7 +75,7 @@ impl Outcome {
     /// Whether it cannot be had before the request has taken effect.
     pub fn needs_the_answer(&self) -> bool {
         match self {
-            Self::Answer | Self::Hold | Self::CutMidAnswer | Self::Truncated(_) => true,
+            Self::Answer | Self::Hold | Self::CutMidAnswer | Self::Truncated(_) | Self::Lie(_) => true,
             Self::Cut | Self::Hang | Self::Status { .. } | Self::Foreign(_) => false,
         }
     }
@@ -144,6 +147,11 @@ impl StandingFault {
     /// All requests of that kind get that status, and have no effect.
     pub fn status(operation: Operation, status: u16) -> Self {
         Self::of(Fault::once(operation, Effect::None, Outcome::status(status)))
+    }
+
+    /// All requests of that kind take effect, and are answered with that lie.
+    pub fn lie(operation: Operation, lie: Lie) -> Self {
+        Self::of(Fault::once(operation, Effect::Before, Outcome::Lie(lie)))
     }
 
     /// That fault, forever.

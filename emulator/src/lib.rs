@@ -11,7 +11,7 @@
 //! | `control` | the routes under `/_emulator` |
 //! | `answer` | one request from its log entry to its answer, or to a fault |
 //! | `clock` | the machine's time, or a simulation's |
-//! | `fault`, `settings`, `rate`, `key`, `state` | data without I/O |
+//! | `fault`, `lie`, `settings`, `rate`, `key`, `state` | data without I/O |
 
 mod answer;
 mod api;
@@ -20,6 +20,7 @@ pub mod connection;
 mod control;
 mod fault;
 mod key;
+mod lie;
 mod rate;
 mod server;
 mod settings;
@@ -28,6 +29,7 @@ mod state;
 pub use clock::Clock;
 pub use fault::{Effect, Fault, Operation, Outcome, StandingFault};
 pub use key::{AdminKey, Key};
+pub use lie::Lie;
 pub use server::{Emulator, EmulatorError, Options};
 pub use settings::Settings;
 pub use state::LoggedRequest;

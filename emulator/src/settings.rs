@@ -20,6 +20,8 @@ pub struct Settings {
     pub unique_names: bool,
     /// The longest name, in characters; absent: no limit.
     pub longest_name: Option<usize>,
+    /// Longer names are cut to so many characters; absent: names stay as they are.
+    pub names_cut_to: Option<usize>,
     /// How long a new key is missing from the list, in milliseconds.
     pub list_lag_milliseconds: u64,
     /// The most keys on a page, whatever the client asks for.
@@ -28,6 +30,10 @@ pub struct Settings {
     pub requests_per_second: Option<u32>,
     /// How long every answer is held back, in milliseconds.
     pub latency_milliseconds: u64,
+    /// The largest `limit` of a list that is not refused.
+    pub largest_limit: usize,
+    /// The id of the organization, as `auth/me` says it; absent: it says none.
+    pub organization_id: Option<String>,
     /// Whether there is `auth/me`.
     pub has_auth_me: bool,
     /// Whether revoking a revoked key is an error.
@@ -44,10 +50,13 @@ impl Default for Settings {
             expiry_deactivates: true,
             unique_names: false,
             longest_name: None,
+            names_cut_to: None,
             list_lag_milliseconds: 0,
             page_size: 1000,
             requests_per_second: None,
             latency_milliseconds: 0,
+            largest_limit: 1000,
+            organization_id: Some("org_emulated".to_owned()),
             has_auth_me: true,
             revoking_twice_fails: false,
         }

@@ -264,7 +264,10 @@ impl State {
             revoked_at: None,
             livemode,
             last_used_at: None,
-            name,
+            name: match self.settings.names_cut_to {
+                Some(length) => name.chars().take(length).collect(),
+                None => name,
+            },
             workspace_id: request.workspace_id.clone().unwrap_or_else(|| DEFAULT_WORKSPACE.to_owned()),
         };
         self.index_by_id.insert(key.id.clone(), self.keys.len());
@@ -361,10 +364,10 @@ impl State {
             "api_key_id": id,
             "key_type": key_type,
             "mode": mode,
-            "organization_id": "org_emulated",
+            "organization_id": self.settings.organization_id,
             "organization_name": "Emulated organization",
             "principal_type": "api_key",
-            "selected_organization_id": "org_emulated",
+            "selected_organization_id": self.settings.organization_id,
         });
         if let Some(workspace) = workspace {
             answer["workspace_id"] = json!(workspace);

@@ -29,6 +29,10 @@ pub struct Account {
 #[derive(Debug)]
 struct State {
     admin_key: AdminKey,
+    /// The server has no `auth/me`.
+    lacks_auth_me: bool,
+    /// Boltz gave a new key another name than requested. Contains the message for the condition.
+    names_altered: Option<String>,
     failures: u32,
     paused: Option<Block>,
     budget: Budget,
@@ -53,6 +57,8 @@ impl Account {
             metrics,
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
+                lacks_auth_me: false,
+                names_altered: None,
                 failures: 0,
                 paused: None,
                 budget: Budget::new(mints_per_minute),
@@ -81,12 +87,21 @@ impl Account {
             }
             AdminKey::Usable | AdminKey::TestMode => state.paused.clone(),
         };
+        let names_altered = state.names_altered.clone().map(|message| Block {
+            reason: Reason::NamesAltered,
+            message,
+            until: None,
+        });
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
             reason: Reason::BoltzUnauthorized,
             message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
             until: None,
         });
-        AccountFacts { calls_blocked, mints_blocked }
+        AccountFacts {
+            calls_blocked,
+            mints_blocked: mints_blocked.or(names_altered),
+            lacks_auth_me: state.lacks_auth_me,
+        }
     }
 
     /// Takes one key from the budget. The error says when the next one is available.
@@ -96,6 +111,17 @@ impl Account {
             message: "The limit of new keys per minute (--max-mints-per-minute) is reached.".to_owned(),
             until: Some(until),
         })
+    }
+
+    /// Boltz gave a new key another name than requested: no more keys are created.
+    pub(crate) fn mark_names_altered(&self, requested: &str, name: &str) {
+        let message = format!(
+            "Boltz changes the names of keys: it named a key \"{name}\" instead of \"{requested}\". Without the name, a \
+             key whose response is lost could not be found again. No keys are issued. When Boltz keeps names, restart the \
+             operator with --retry-altered-names."
+        );
+        tracing::error!("{message}");
+        self.lock().names_altered = Some(message);
     }
 
     /// Call after a successful call.
@@ -200,9 +226,15 @@ impl Account {
     /// `Err`: the check failed, so the result is unknown.
     async fn check_admin_key(&self) -> Result<AdminKey, BoltzError> {
         let answer = match self.client.auth_me().await {
-            Ok(Some(me)) => return Ok(judge(&me)),
+            Ok(Some(me)) => {
+                self.lock().lacks_auth_me = false;
+                return Ok(judge(&me));
+            }
             // A server without auth/me: only an admin key may list the keys.
-            Ok(None) => self.client.list_keys(None).await.map(|_| AdminKey::Usable),
+            Ok(None) => {
+                self.lock().lacks_auth_me = true;
+                self.client.list_keys(None, None).await.map(|_| AdminKey::Usable)
+            }
             Err(error) => Err(error),
         };
         match answer {

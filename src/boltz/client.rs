@@ -4,7 +4,7 @@ use super::{
     error::{BoltzError, SendError},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
-use crate::observability::metrics::Metrics;
+use crate::{observability::metrics::Metrics, scrub::scrub};
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -128,9 +128,13 @@ impl BoltzClient {
         Ok(created)
     }
 
-    /// One page of the list of keys of all workspaces, after the key with this id.
-    pub async fn list_keys(&self, after_id: Option<&str>) -> Result<KeyPage, BoltzError> {
+    /// One page of the list of keys of all workspaces, after the key with this id, with at most so many rows. Without a
+    /// limit, Boltz's default applies.
+    pub async fn list_keys(&self, after_id: Option<&str>, limit: Option<u32>) -> Result<KeyPage, BoltzError> {
         let mut call = self.request(Method::GET, KEYS);
+        if let Some(limit) = limit {
+            call = call.query(&[("limit", limit)]);
+        }
         if let Some(after_id) = after_id {
             call = call.query(&[("after_id", after_id)]);
         }
@@ -160,13 +164,35 @@ impl BoltzClient {
         }
     }
 
-    /// Type and mode of the admin key; `None` if the server does not have this call.
+    /// Type, mode and organization of the admin key; `None` if the server does not have this call.
     pub async fn auth_me(&self) -> Result<Option<AuthMe>, BoltzError> {
-        match self.send("auth_me", self.request(Method::GET, AUTH_ME)).await {
+        self.who_is(self.request(Method::GET, AUTH_ME)).await
+    }
+
+    /// The same of another key, if Boltz accepts it. Boltz may count this as use of the key.
+    pub async fn auth_me_with(&self, key: &SecretString) -> Result<Option<AuthMe>, BoltzError> {
+        let request = self.http.request(Method::GET, format!("{}{AUTH_ME}", self.base_url));
+        let Ok(mut header) = HeaderValue::from_str(key.expose_secret()) else {
+            return Err(BoltzError::InvalidId);
+        };
+        header.set_sensitive(true);
+        let answer = self.who_is(request.header("x-api-key", header)).await;
+        answer.map_err(|error| error.without(&[key.expose_secret()]))
+    }
+
+    async fn who_is(&self, request: RequestBuilder) -> Result<Option<AuthMe>, BoltzError> {
+        match self.send("auth_me", request).await {
             Ok(me) => Ok(Some(me)),
             Err(BoltzError::Status { status: 404 | 405, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes when the admin key changes.
+    pub(super) fn admin_key_changes(&self) -> watch::Receiver<Option<SecretString>> {
+        let mut changes = self.admin_key.clone();
+        changes.mark_unchanged();
+        changes
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -202,7 +228,10 @@ impl BoltzClient {
         let result = exchange(self.transport.clone(), request, timeout).await;
         let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
         self.metrics.boltz_call(metric, &code, started.elapsed());
-        let (_, body) = result?;
+        let (_, body) = result.map_err(|error| {
+            let admin_key = self.admin_key.borrow();
+            error.without(&[admin_key.as_ref().map_or("", |key| key.expose_secret())])
+        })?;
         read_answer(&body)
     }
 }
@@ -288,7 +317,7 @@ fn printable(value: &serde_json::Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
-    text.chars().filter(|character| !character.is_control()).take(MAX_MESSAGE_LENGTH).collect()
+    scrub(&text, &[]).chars().take(MAX_MESSAGE_LENGTH).collect()
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them (`docs/boltz-api.md`).

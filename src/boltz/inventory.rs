@@ -2,17 +2,23 @@
 //!
 //! One paginated pass serves all objects that request a pass not older than a given time.
 
-use super::snapshot::{ClusterNames, Snapshot};
+use super::{
+    fuse::{Fuse, Judgment},
+    pass::{AfterPage, InconsistentList, PassInProgress},
+    snapshot::{ClusterNames, Snapshot},
+    types::KeyPage,
+};
 use crate::{
     backoff,
-    boltz::{BoltzClient, BoltzError, KeyDetails, account::Account},
+    boltz::{BoltzError, account::Account},
     clock::Clock,
     observability::metrics::Metrics,
-    plan::Monotonic,
+    plan::{BoltzErrorKind, Doubt, Monotonic},
+    protocol::marker::ObjectMark,
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -20,14 +26,41 @@ use tokio::sync::watch;
 
 /// Minimum time between passes, so that requests by many objects are served by one pass.
 const MIN_SPACING: Duration = Duration::from_millis(500);
+/// A pass that takes longer has failed.
+const MAX_PASS_DURATION: Duration = Duration::from_secs(15 * 60);
+/// While a pass is doubtful, the next one follows at least this soon: three have to agree over an hour.
+const INTERVAL_IN_DOUBT: Duration = Duration::from_secs(15 * 60);
+/// The rows of a page to ask for: Boltz's default is 100. If Boltz refuses it, the default is used.
+const PAGE_SIZE: u32 = 1000;
+/// A list without end must not be read at full speed.
+const UNSPACED_PAGES: u32 = 20;
+const PAGE_SPACING: Duration = Duration::from_millis(50);
 
 /// The two newest complete passes, and the request for a newer one.
 #[derive(Debug)]
 pub struct Inventory {
     names: ClusterNames,
+    /// The ids that each object refers to: a pass remembers whether Boltz lists them under other names.
+    named: Mutex<HashMap<ObjectMark, Vec<String>>>,
     snapshots: Mutex<VecDeque<Arc<Snapshot>>>,
+    fuse: Mutex<Fuse>,
+    /// The limit of a page, until Boltz refuses it.
+    page_size: Mutex<Option<u32>>,
     requested: watch::Sender<Monotonic>,
     completed: watch::Sender<u64>,
+}
+
+/// Why a pass failed. It then proves nothing.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Boltz(#[from] BoltzError),
+    #[error(transparent)]
+    Inconsistent(#[from] InconsistentList),
+    #[error("the admin key changed while Boltz's list of keys was read")]
+    AdminKeyChanged,
+    #[error("Boltz's list of keys was not read completely within 15 minutes")]
+    TooLong,
 }
 
 impl Inventory {
@@ -35,7 +68,10 @@ impl Inventory {
     pub fn new(names: ClusterNames) -> Self {
         Self {
             names,
+            named: Mutex::default(),
             snapshots: Mutex::default(),
+            fuse: Mutex::default(),
+            page_size: Mutex::new(Some(PAGE_SIZE)),
             requested: watch::Sender::new(Monotonic::default()),
             completed: watch::Sender::new(0),
         }
@@ -49,6 +85,21 @@ impl Inventory {
     /// The newest complete passes, newest first; at most two.
     pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
         self.snapshots.lock().iter().cloned().collect()
+    }
+
+    /// The ids that an object refers to. Passes that begin from now on know whether Boltz lists them under other names.
+    pub fn set_named(&self, object: ObjectMark, ids: Vec<String>) {
+        self.named.lock().insert(object, ids);
+    }
+
+    /// The object does not exist any more.
+    pub(crate) fn forget(&self, object: &ObjectMark) {
+        self.named.lock().remove(object);
+    }
+
+    /// Call after a successful revocation: later passes do not lack this key.
+    pub(crate) fn mark_revoked(&self, id: &str) {
+        self.fuse.lock().revoked(id);
     }
 
     /// Requests a pass that begins at this time or later. Does not wait for it: see [`Inventory::completions`].
@@ -67,36 +118,73 @@ impl Inventory {
 
     /// Makes passes: one immediately, then one per interval, and one for each request. Does not end.
     pub async fn run(&self, account: &Account, interval: Duration, clock: Clock, metrics: &Metrics) {
+        // Another leader may have revoked keys since this process led last.
+        self.snapshots.lock().clear();
+        *self.fuse.lock() = Fuse::default();
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
             account.until_callable(clock).await;
-            let now = clock.now();
-            match list_all(account.client()).await {
-                Ok(keys) => {
+            let started = clock.now().monotonic;
+            let doubt = match self.pass(account, clock).await {
+                Ok(mut snapshot) => {
                     failures = 0;
-                    account.succeeded();
-                    metrics.set_inventory(keys.len(), now.wall);
-                    let snapshot = Arc::new(Snapshot::new(now.monotonic, now.wall, keys, &self.names));
-                    self.push(snapshot);
+                    let judgment = self.fuse.lock().judge(&snapshot, clock.now());
+                    snapshot.doubt = judgment.doubt;
+                    let doubtful = judgment.doubt != Doubt::None;
+                    metrics.set_inventory(snapshot.rows, doubtful, judgment.missing, snapshot.started_at);
+                    report(judgment);
+                    self.push(Arc::new(snapshot));
+                    judgment.doubt
                 }
                 Err(error) => {
                     failures += 1;
-                    account.failed(&error, clock.now().monotonic);
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "failed to list the keys at Boltz"
+                        failures,
+                        "failed to read the list of keys"
                     );
+                    metrics.pass_failed();
                     tokio::time::sleep(backoff::delay(failures, None)).await;
                     continue;
                 }
-            }
+            };
             tokio::time::sleep(MIN_SPACING).await;
-            let next = clock.instant(now.monotonic.plus(interval));
-            let newer_requested = requested.wait_for(|since| *since > now.monotonic);
+            let interval = if doubt == Doubt::None { interval } else { interval.min(INTERVAL_IN_DOUBT) };
+            let next = clock.instant(started.plus(interval));
+            let newer_requested = requested.wait_for(|since| *since > started);
             // The sender cannot be dropped here: the wait ends with a request or at the deadline.
             let _ = tokio::time::timeout_at(next, newer_requested).await;
         }
+    }
+
+    /// One pass. Complete only if the list says so consistently.
+    async fn pass(&self, account: &Account, clock: Clock) -> Result<Snapshot, PassError> {
+        let admin_key = account.client().admin_key_changes();
+        let named: HashSet<String> = self.named.lock().values().flatten().cloned().collect();
+        let now = clock.now();
+        let mut pass = PassInProgress::begin(now, &self.names, named);
+        let pages = async {
+            let mut pages = Pages { account, clock, page_size: &self.page_size, failures: 0 };
+            let mut after = None;
+            for number in 0_u32.. {
+                if number > UNSPACED_PAGES {
+                    tokio::time::sleep(PAGE_SPACING).await;
+                }
+                match pass.add(pages.page(after.as_deref()).await?)? {
+                    AfterPage::Next(cursor) => after = Some(cursor),
+                    AfterPage::Complete => break,
+                }
+            }
+            Ok(())
+        };
+        let deadline = clock.instant(now.monotonic.plus(MAX_PASS_DURATION));
+        tokio::time::timeout_at(deadline, pages).await.unwrap_or(Err(PassError::TooLong))?;
+        // An error means that the key can never change again.
+        if admin_key.has_changed().unwrap_or_default() {
+            return Err(PassError::AdminKeyChanged);
+        }
+        Ok(pass.complete())
     }
 
     fn push(&self, snapshot: Arc<Snapshot>) {
@@ -109,18 +197,57 @@ impl Inventory {
     }
 }
 
-/// One complete pass. Rows may shift between pages, so each id counts once. A page without new ids ends the pass.
-async fn list_all(client: &BoltzClient) -> Result<Vec<KeyDetails>, BoltzError> {
-    let mut keys: Vec<KeyDetails> = Vec::new();
-    let mut seen: HashSet<String> = HashSet::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = client.list_keys(after.as_deref()).await?;
-        let before = keys.len();
-        keys.extend(page.data.into_iter().filter(|key| seen.insert(key.id.clone())));
-        match page.last_id {
-            Some(last) if page.has_more && keys.len() > before => after = Some(last),
-            _ => return Ok(keys),
+/// Reads pages. A page that fails is asked for again at the same cursor, so that a pass also completes under a rate limit.
+struct Pages<'a> {
+    account: &'a Account,
+    clock: Clock,
+    page_size: &'a Mutex<Option<u32>>,
+    failures: u32,
+}
+
+impl Pages<'_> {
+    async fn page(&mut self, after: Option<&str>) -> Result<KeyPage, BoltzError> {
+        loop {
+            self.account.until_callable(self.clock).await;
+            let page_size = *self.page_size.lock();
+            let error = match self.account.client().list_keys(after, page_size).await {
+                Ok(page) => {
+                    self.failures = 0;
+                    self.account.succeeded();
+                    return Ok(page);
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                BoltzErrorKind::Invalid | BoltzErrorKind::Refused if page_size.is_some() => {
+                    *self.page_size.lock() = None;
+                }
+                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
+                    self.account.failed(&error, self.clock.now().monotonic);
+                    return Err(error);
+                }
+                BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable => {
+                    self.failures += 1;
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures = self.failures,
+                        "failed to read a page of the list of keys; it will be retried"
+                    );
+                    self.account.failed(&error, self.clock.now().monotonic);
+                    tokio::time::sleep(backoff::delay(self.failures, error.retry_after())).await;
+                }
+            }
         }
+    }
+}
+
+fn report(judgment: Judgment) {
+    let Judgment { doubt, missing, expected } = judgment;
+    if doubt != Doubt::None {
+        tracing::warn!(
+            missing,
+            expected,
+            "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour agree"
+        );
     }
 }

@@ -36,7 +36,7 @@
 //! let created = client.create_key(&request, timeout).await?;
 //! let id = created.details.id;
 //! assert_eq!(emulator.authenticate(created.key.expose_secret()).as_ref(), Some(&id));
-//! assert_eq!(client.list_keys(None).await?.data[0].id, id);
+//! assert_eq!(client.list_keys(None, None).await?.data[0].id, id);
 //!
 //! assert!(matches!(client.revoke_key(&id).await?, Revocation::Revoked(_)));
 //! assert_eq!(emulator.authenticate(created.key.expose_secret()), None);
@@ -49,7 +49,9 @@ pub(crate) mod admin_key;
 mod budget;
 mod client;
 mod error;
+mod fuse;
 pub mod inventory;
+mod pass;
 pub mod snapshot;
 mod types;
 

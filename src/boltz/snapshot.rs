@@ -2,11 +2,11 @@
 
 use super::types::KeyDetails;
 use crate::{
-    plan::{ListedKey, Monotonic, Pass},
+    plan::{Doubt, ListedKey, Monotonic, Now, Pass},
     protocol::marker::{ClusterName, Marker, ObjectMark},
 };
 use jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The cluster names of this installation.
 #[derive(Clone, Debug)]
@@ -33,35 +33,46 @@ pub struct Snapshot {
     pub started_at: Timestamp,
     /// The keys with our marker, by object.
     pub ours: HashMap<ObjectMark, Vec<ListedKey>>,
-    /// Every listed id, with the object in its marker if it is ours.
+    /// The object in the marker of our keys, by id; `None` for ids that our objects refer to and that have no such marker.
     owners: HashMap<String, Option<ObjectMark>>,
+    /// The number of listed rows, ours or not.
+    pub rows: usize,
+    /// What the pass does not prove.
+    pub doubt: Doubt,
 }
 
 impl Snapshot {
-    /// A pass that returned these keys.
-    pub fn new(
-        started: Monotonic,
-        started_at: Timestamp,
-        keys: Vec<KeyDetails>,
-        names: &ClusterNames,
-    ) -> Self {
-        let mut ours: HashMap<ObjectMark, Vec<ListedKey>> = HashMap::new();
-        let mut owners = HashMap::with_capacity(keys.len());
-        for key in keys {
-            let marker = Marker::parse(&key.name).filter(|marker| names.include(&marker.cluster));
-            owners.insert(key.id.clone(), marker.as_ref().map(|marker| marker.object.clone()));
-            if let Some(marker) = marker {
-                ours.entry(marker.object).or_default().push(ListedKey {
-                    id: key.id,
-                    attempt: marker.attempt,
-                    prefix: key.key_prefix,
-                    is_active: key.is_active,
-                    expires_at: key.expires_at,
-                    last_used_at: key.last_used_at,
-                });
-            }
+    /// A pass that began now and has no rows yet.
+    pub fn empty(now: Now) -> Self {
+        Self {
+            started: now.monotonic,
+            started_at: now.wall,
+            ours: HashMap::new(),
+            owners: HashMap::new(),
+            rows: 0,
+            doubt: Doubt::None,
         }
-        Self { started, started_at, ours, owners }
+    }
+
+    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift between
+    /// pages, so each id counts once.
+    pub fn add(&mut self, row: KeyDetails, names: &ClusterNames, named: &HashSet<String>) {
+        self.rows += 1;
+        let marker = Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster));
+        if (marker.is_none() && !named.contains(&row.id)) || self.owners.contains_key(&row.id) {
+            return;
+        }
+        self.owners.insert(row.id.clone(), marker.as_ref().map(|marker| marker.object.clone()));
+        if let Some(marker) = marker {
+            self.ours.entry(marker.object).or_default().push(ListedKey {
+                id: row.id,
+                attempt: marker.attempt,
+                prefix: row.key_prefix,
+                is_active: row.is_active,
+                expires_at: row.expires_at,
+                last_used_at: row.last_used_at,
+            });
+        }
     }
 
     /// The pass reduced to one object and its named key ids.
@@ -74,16 +85,18 @@ impl Snapshot {
                 .filter(|id| self.owners.get(*id).is_some_and(|owner| owner.as_ref() != Some(object)))
                 .map(str::to_owned)
                 .collect(),
+            doubt: self.doubt,
         }
     }
 
-    /// The number of listed keys, ours or not.
-    pub fn len(&self) -> usize {
-        self.owners.len()
+    /// Our keys that the pass shows as active.
+    pub fn active_keys(&self, now: Timestamp) -> impl Iterator<Item = &ListedKey> {
+        self.ours.values().flatten().filter(move |key| key.is_active_at(now))
     }
 
-    /// Whether the list was empty.
-    pub fn is_empty(&self) -> bool {
-        self.owners.is_empty()
+    /// The number of ids in memory.
+    #[cfg(test)]
+    pub(super) fn remembered_ids(&self) -> usize {
+        self.owners.len()
     }
 }

@@ -4,6 +4,9 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
+/// The length of `key_prefix`, in characters.
+const KEY_PREFIX_LENGTH: usize = 12;
+
 /// The body of a create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CreateKeyRequest {
@@ -57,8 +60,8 @@ pub struct KeyDetails {
     /// counts as active.
     #[serde(default = "yes", deserialize_with = "lenient_yes")]
     pub is_active: bool,
-    /// Its first 12 characters; may be the same for every key.
-    #[serde(default, deserialize_with = "lenient")]
+    /// Its first 12 characters; may be the same for every key. Never more, whatever Boltz says: the rest is secret.
+    #[serde(default, deserialize_with = "key_prefix")]
     pub key_prefix: String,
     /// False for test-mode keys.
     #[serde(default = "yes", deserialize_with = "lenient_yes")]
@@ -67,7 +70,7 @@ pub struct KeyDetails {
     #[serde(default, deserialize_with = "lenient")]
     pub last_used_at: Option<Timestamp>,
     /// Display name and marker: the only field that the operator can write.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub name: String,
     /// Admin keys have none.
     #[serde(default, deserialize_with = "lenient")]
@@ -84,6 +87,11 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserialize
     Ok(T::deserialize(value).unwrap_or_default())
 }
 
+fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let prefix: String = lenient(deserializer)?;
+    Ok(prefix.chars().filter(|character| !character.is_control()).take(KEY_PREFIX_LENGTH).collect())
+}
+
 fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     lenient::<D, Option<bool>>(deserializer).map(|value| value.unwrap_or(true))
 }
@@ -96,7 +104,7 @@ pub struct KeyPage {
     /// Whether there is a page after this one.
     pub has_more: bool,
     /// The cursor for it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub last_id: Option<String>,
 }
 
@@ -117,6 +125,12 @@ pub struct AuthMe {
     /// `admin` or `workspace`.
     pub key_type: String,
     /// `live` or `test`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub mode: Option<String>,
+    /// The id of the key.
+    #[serde(default, deserialize_with = "lenient")]
+    pub api_key_id: Option<String>,
+    /// The organization that the key belongs to.
+    #[serde(default, deserialize_with = "lenient")]
+    pub organization_id: Option<String>,
 }

@@ -4,6 +4,7 @@ use super::{Context, ObjectState, execute::revoke_key, observe};
 use crate::{
     api::{Mode, WatchedApiKey},
     plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
+    protocol::marker::ObjectMark,
 };
 use kube::{
     ResourceExt,
@@ -15,8 +16,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 
 fn forget(context: &Context, facts: &Facts) {
-    context.states().remove(&facts.object.uid);
+    forget_uid(context, &facts.object.uid);
     context.metrics.forget(&facts.object.namespace, &facts.object.name);
+}
+
+fn forget_uid(context: &Context, uid: &str) {
+    context.states().remove(uid);
+    context.inventory.forget(&ObjectMark::from_uid(uid));
 }
 
 /// Handles a deleted object.
@@ -84,7 +90,7 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
                 continue;
             }
             if revoke_unreported_keys(context, &mut state, &facts).await {
-                context.states().remove(&uid);
+                forget_uid(context, &uid);
                 let recreated = stores.iter().flat_map(Store::state).any(|object| {
                     object.name_any() == state.name && object.namespace().as_ref() == Some(&state.namespace)
                 });

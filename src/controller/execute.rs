@@ -18,8 +18,8 @@ use crate::{
         secret_index::{SecretMetadata, Value},
     },
     plan::{
-        Answer, ApiFailure, Facts, Intent, MintedKey, OwnSecret, RevokeReason, SecretFacts, Step, Verdict,
-        with_finalizer,
+        Answer, ApiFailure, BoltzErrorKind, Facts, Intent, KeyCheck, MintedKey, ObjectFacts, OwnSecret,
+        RevokeReason, SecretFacts, Step, Unusable, Verdict, with_finalizer,
     },
     protocol::{
         ledger::{Ledger, LedgerEntry},
@@ -29,7 +29,7 @@ use crate::{
 };
 use k8s_openapi::ByteString;
 use rand::RngExt;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
 
 /// The value in a dry run. No workload ever sees it.
@@ -49,6 +49,7 @@ pub async fn execute(
         Step::Preflight => execution.preflight().await,
         Step::WriteAttempt { keep, intent } => execution.write_attempt(keep.clone(), intent).await,
         Step::Mint(attempt) => (execution.mint(attempt).await, Shown::Nothing),
+        Step::CheckKey { secret, key_id } => execution.check_key(secret, key_id).await,
         Step::Store { attempt, record } => execution.store(attempt, record).await,
         Step::WriteStatus(status) => execution.write_status(status).await,
         Step::Revoke { key_id, reason } => (revoke_key(context, key_id, *reason).await, Shown::Nothing),
@@ -71,6 +72,9 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
     match context.account.client().revoke_key(key_id).await {
         Ok(revocation) => {
             context.account.succeeded();
+            if !matches!(revocation, Revocation::NotFound) {
+                context.inventory.mark_revoked(key_id);
+            }
             match revocation {
                 Revocation::Revoked(_) => Answer::Done,
                 Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
@@ -187,7 +191,12 @@ impl Execution<'_> {
         let now = self.context.clock.now().monotonic;
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
-        let request = create_request(self.context, self.facts, &known.intent.spec, attempt);
+        let marker = Marker {
+            cluster: self.context.inventory.names().current.clone(),
+            object: ObjectMark::from_uid(&self.facts.object.uid),
+            attempt: attempt.clone(),
+        };
+        let request = create_request(&self.facts.object, &known.intent.spec, &marker);
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
                 self.context.account.succeeded();
@@ -204,13 +213,50 @@ impl Execution<'_> {
                     workspace_id: details.workspace_id,
                 };
                 self.state.values.insert(attempt.clone(), created.key);
-                Answer::Minted(Box::new(key))
+                match Unusable::find(&marker, &details.name, key.expires_at, received_at) {
+                    None => Answer::Minted(Box::new(key)),
+                    Some(unusable) => {
+                        if let Unusable::OtherName(name) = &unusable {
+                            self.context.account.mark_names_altered(&request.name, name);
+                        }
+                        Answer::MintedUnusable(Box::new(key), unusable)
+                    }
+                }
             }
             Err(error) => {
                 self.context.account.failed(&error, self.context.clock.now().monotonic);
                 Answer::BoltzFailed(error.failure())
             }
         }
+    }
+
+    /// Reads the Secret and asks Boltz with its value. The only use of a stored value (rule 12).
+    async fn check_key(&mut self, secret: &str, key_id: &str) -> (Answer, Shown) {
+        let read = match self.context.kubernetes.get_secret(&self.facts.object.namespace, secret).await {
+            Ok(read) => read.and_then(SecretWithData::into_parts),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
+        let value = read.and_then(|(metadata, mut data)| {
+            let record =
+                Record::parse(metadata.record.as_deref()).filter(|record| record.key_id == key_id)?;
+            let value = data.remove(&record.secret_key)?;
+            let is_intact = value_sha256(&value.0) == record.value_sha256;
+            String::from_utf8(value.0).ok().filter(|_| is_intact).map(SecretString::from)
+        });
+        let Some(value) = value else { return (Answer::Stale, Shown::Nothing) };
+        let check = match self.context.account.client().auth_me_with(&value).await {
+            Ok(Some(me)) if me.api_key_id.as_deref() == Some(key_id) => KeyCheck::Valid,
+            Ok(Some(_)) => KeyCheck::Unclear("Boltz responded with another key's id".to_owned()),
+            Ok(None) => KeyCheck::Unclear("Boltz responded with 404".to_owned()),
+            Err(error) if error.status() == Some(401) => KeyCheck::Invalid,
+            Err(error) => {
+                if error.kind() == BoltzErrorKind::RateLimited {
+                    self.context.account.failed(&error, self.context.clock.now().monotonic);
+                }
+                KeyCheck::Unclear(error.to_string())
+            }
+        };
+        (Answer::Checked(check), Shown::Nothing)
     }
 
     /// C3, R3: writes the key and its record, in one write.
@@ -416,18 +462,7 @@ fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<Strin
     (answer, Shown::Secret(Box::new(metadata), value_sha256))
 }
 
-fn create_request(
-    context: &Context,
-    facts: &Facts,
-    spec: &BoltzApiKeySpec,
-    attempt: &AttemptId,
-) -> CreateKeyRequest {
-    let object = &facts.object;
-    let marker = Marker {
-        cluster: context.inventory.names().current.clone(),
-        object: ObjectMark::from_uid(&object.uid),
-        attempt: attempt.clone(),
-    };
+fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker) -> CreateKeyRequest {
     let default_name = format!("{}/{}", object.namespace, object.name);
     let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&default_name);
     CreateKeyRequest {

@@ -119,6 +119,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
+    context.inventory.set_named(mark.clone(), ids.clone());
     facts.passes = context
         .inventory
         .snapshots()

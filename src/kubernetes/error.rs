@@ -1,6 +1,9 @@
 //! Errors of calls to the API server, and what they mean for the caller.
 
-use crate::plan::{ApiFailure, Verdict};
+use crate::{
+    plan::{ApiFailure, Verdict},
+    scrub::scrub,
+};
 use kube::core::Status;
 use std::time::Duration;
 
@@ -36,7 +39,8 @@ impl KubernetesError {
         match error {
             kube::Error::Api(status) => {
                 let Status { code, reason, message, .. } = *status;
-                Self::ApiStatus { code, reason, message }
+                // An admission webhook may repeat the value that it denies.
+                Self::ApiStatus { code, reason, message: scrub(&message, &[]) }
             }
             other => Self::Transport(Box::new(other)),
         }

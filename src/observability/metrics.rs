@@ -78,6 +78,9 @@ pub struct Metrics {
     inventory_keys: Gauge,
     inventory_age: Gauge,
     inventory_at: AtomicI64,
+    inventory_failures: Counter,
+    inventory_doubtful: Gauge,
+    inventory_missing_keys: Gauge,
     requests: Family<CallLabels, Counter>,
     request_duration: Durations<OperationLabels>,
     admin_key_valid: Gauge,
@@ -118,6 +121,9 @@ impl Metrics {
             inventory_age: Gauge::default(),
             // Before the first pass, the age is counted from the start of the process.
             inventory_at: AtomicI64::new(Timestamp::now().as_second()),
+            inventory_failures: Counter::default(),
+            inventory_doubtful: Gauge::default(),
+            inventory_missing_keys: Gauge::default(),
             requests: Family::default(),
             request_duration,
             admin_key_valid: Gauge::default(),
@@ -189,6 +195,21 @@ impl Metrics {
             "inventory_age_seconds",
             "Age of the newest complete read of Boltz's list of keys",
             self.inventory_age.clone(),
+        );
+        registry.register(
+            "inventory_failures",
+            "Failed reads of Boltz's list of keys, including lists that contradict themselves",
+            self.inventory_failures.clone(),
+        );
+        registry.register(
+            "inventory_doubtful",
+            "Whether the newest read of Boltz's list lacks so many keys that their absence is not believed",
+            self.inventory_doubtful.clone(),
+        );
+        registry.register(
+            "inventory_missing_keys",
+            "Keys that the newest read of Boltz's list lacks although earlier reads showed them as active",
+            self.inventory_missing_keys.clone(),
         );
         registry.register("api_requests", "Calls to Boltz", self.requests.clone());
         registry.register(
@@ -292,9 +313,15 @@ impl Metrics {
         self.orphaned_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn set_inventory(&self, keys: usize, started_at: Timestamp) {
+    pub(crate) fn set_inventory(&self, keys: usize, doubtful: bool, missing: usize, started_at: Timestamp) {
         self.inventory_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.inventory_doubtful.set(i64::from(doubtful));
+        self.inventory_missing_keys.set(i64::try_from(missing).unwrap_or(i64::MAX));
         self.inventory_at.store(started_at.as_second(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn pass_failed(&self) {
+        self.inventory_failures.inc();
     }
 
     pub(crate) fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {

@@ -2,6 +2,8 @@
 //! [`super::ProcessMemory::apply`] decides what they mean.
 
 use super::{attempt::MintedKey, block::Block};
+use crate::{protocol::marker::Marker, scrub::scrub};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// Result of a step's call.
@@ -19,6 +21,10 @@ pub enum Answer {
     Gone,
     /// Boltz created a key.
     Minted(Box<MintedKey>),
+    /// Boltz created a key that must not be used. It is revoked.
+    MintedUnusable(Box<MintedKey>, Unusable),
+    /// Boltz was asked with the stored key whether it is valid.
+    Checked(KeyCheck),
     /// The key was already revoked.
     AlreadyRevoked,
     /// Boltz, or a gateway in front of it, responded to a revocation with 404.
@@ -27,6 +33,36 @@ pub enum Answer {
     ApiFailed(ApiFailure),
     /// Boltz rejected the call, or did not respond.
     BoltzFailed(BoltzFailure),
+}
+
+/// Why a new key must not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Boltz named it differently: Boltz's list would not lead back to the object. Contains the name.
+    OtherName(String),
+    /// By the operator's clock, it had expired when it arrived: one of the two clocks is wrong.
+    Expired,
+}
+
+impl Unusable {
+    /// Compares a new key with what was requested.
+    pub fn find(marker: &Marker, name: &str, expires_at: Option<Timestamp>, now: Timestamp) -> Option<Self> {
+        if Marker::parse(name).as_ref() != Some(marker) {
+            return Some(Self::OtherName(scrub(name, &[])));
+        }
+        expires_at.is_some_and(|expires_at| expires_at <= now).then_some(Self::Expired)
+    }
+}
+
+/// What Boltz says to a request with the stored key itself (`auth/me`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyCheck {
+    /// Boltz accepts it, so a list that shows it as inactive or not at all is wrong.
+    Valid,
+    /// Boltz does not accept it: 401.
+    Invalid,
+    /// Any other answer proves nothing: a 403 may be about the address of the operator. Contains the answer.
+    Unclear(String),
 }
 
 /// What a failed call to the API server means for the caller.

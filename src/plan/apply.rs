@@ -47,6 +47,17 @@ impl ProcessMemory {
                 failing.failed(Failure::Refused, reason, message, None, true);
                 failing.count_failure(reason, &mut effects);
             }
+            Answer::MintedUnusable(key, unusable) => {
+                failing.minted_unusable(&key, &unusable, &mut effects);
+                if let Step::Mint(attempt) = step {
+                    self.minted_key(attempt, *key, true);
+                }
+            }
+            Answer::Checked(check) => {
+                if let Step::CheckKey { key_id, .. } = step {
+                    failing.checked(key_id, check);
+                }
+            }
             Answer::Stale => self.must_read = true,
             Answer::Postponed(block) => failing.set(None, 1, block, true),
             Answer::Gone => effects.is_gone = true,
@@ -116,7 +127,7 @@ impl ProcessMemory {
         match step {
             Step::Mint(attempt) => {
                 if let Answer::Minted(key) = answer {
-                    self.minted_key(attempt, *key);
+                    self.minted_key(attempt, *key, false);
                 }
             }
             Step::Store { attempt, record } => self.stored(attempt, record, facts, effects),
@@ -140,6 +151,7 @@ impl ProcessMemory {
             | Step::Wait
             | Step::ReadLive
             | Step::Preflight
+            | Step::CheckKey { .. }
             | Step::AddFinalizer
             | Step::WriteRecord(_)
             | Step::MoveSecret { .. }
@@ -157,9 +169,9 @@ impl ProcessMemory {
         }
     }
 
-    fn minted_key(&mut self, attempt: &AttemptId, key: MintedKey) {
+    fn minted_key(&mut self, attempt: &AttemptId, key: MintedKey, is_refused: bool) {
         if let Some(known) = self.attempts.get_mut(attempt) {
-            known.progress = Progress::InHand { key, calls_in_doubt: 0, is_refused: false };
+            known.progress = Progress::InHand { key, calls_in_doubt: 0, is_refused };
         }
     }
 

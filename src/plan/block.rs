@@ -27,6 +27,12 @@ pub enum Reason {
     BoltzUnavailable,
     /// Boltz rejected the admin key.
     BoltzUnauthorized,
+    /// Boltz's list does not show the key as active, and it is not certain that this is true.
+    KeyDoubtful,
+    /// Boltz changes the names of keys, so that they cannot be found again.
+    NamesAltered,
+    /// New keys have expired when they arrive: the clock of the operator or of Boltz is wrong.
+    ClockSkew,
     /// Boltz limits the request rate.
     RateLimited,
     /// The operator's limit of new keys is reached.
@@ -61,6 +67,9 @@ impl Reason {
                 | Self::SecretWriteFailed
                 | Self::ObjectWriteFailed
                 | Self::RestartFailed
+                | Self::KeyDoubtful
+                | Self::NamesAltered
+                | Self::ClockSkew
         )
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Decision,
     block::{Block, Reason},
+    facts::Doubt,
     keys::KeyState,
     step::{RevokeReason, Step},
 };
@@ -49,7 +50,13 @@ impl Decision<'_> {
                 reason: Reason::Deleting,
                 message: format!(
                     "Waiting for Boltz's list of keys to show whether these keys exist: {waiting_for}. Keys that exist \
-                     are then revoked."
+                     are then revoked.{}",
+                    if self.facts.passes.first().is_some_and(|pass| pass.doubt != Doubt::None) {
+                        " The list lacks many keys that it showed before, so it is not believed until three passes over \
+                         an hour agree."
+                    } else {
+                        ""
+                    }
                 ),
                 until: None,
             });
@@ -83,7 +90,15 @@ impl Decision<'_> {
                         return Some(step);
                     }
                 }
-                KeyState::Unknown => self.request_passes_for(&key),
+                KeyState::Unknown => {
+                    // Inactive in a list that is not believed: the revocation shows whether this is true.
+                    if self.facts.listed(&key.id).is_some()
+                        && let Some(step) = self.revoke(key.id.clone(), RevokeReason::Deleted)
+                    {
+                        return Some(step);
+                    }
+                    self.request_passes_for(&key);
+                }
                 KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
             }
         }

@@ -146,6 +146,21 @@ pub struct Pass {
     pub keys: Vec<ListedKey>,
     /// Key ids that the object refers to, but that Boltz lists without this object's marker.
     pub under_other_names: BTreeSet<String>,
+    /// What the pass does not prove.
+    pub doubt: Doubt,
+}
+
+/// What a pass does not prove. Keys that it shows as active are always believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Doubt {
+    /// It proves everything.
+    #[default]
+    None,
+    /// It lacks all keys that earlier passes showed as active, and they are few: an absence counts if the key itself
+    /// confirms it.
+    All,
+    /// It lacks many keys that earlier passes showed as active: it proves no absence.
+    Many,
 }
 
 /// A key with the object's marker, as Boltz lists it.
@@ -179,4 +194,6 @@ pub struct AccountFacts {
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.
     pub mints_blocked: Option<Block>,
+    /// Boltz has no `auth/me`: a key cannot be asked whether it is valid.
+    pub lacks_auth_me: bool,
 }

@@ -1,7 +1,8 @@
 //! A call that failed or succeeded, and its slot: how long the slot waits, and what is reported.
 
 use super::{
-    answer::{ApiFailure, BoltzErrorKind, BoltzFailure, Verdict},
+    answer::{ApiFailure, BoltzErrorKind, BoltzFailure, Unusable, Verdict},
+    attempt::MintedKey,
     block::{Block, Reason},
     effects::{Count, Effects, EventKind},
     facts::{Facts, Settings},
@@ -119,6 +120,31 @@ impl Failing<'_> {
                 self.failed(Failure::Passing, reason, message, None, false);
             }
         }
+    }
+
+    /// A new key that must not be used. Each retry creates and revokes a key.
+    pub(super) fn minted_unusable(&mut self, key: &MintedKey, unusable: &Unusable, effects: &mut Effects) {
+        let (reason, message) = match unusable {
+            Unusable::OtherName(name) => (
+                Reason::NamesAltered,
+                format!(
+                    "Boltz named the new key {} \"{name}\", which is not the requested name. The key cannot be found \
+                     again by its name, so it is revoked.",
+                    key.id
+                ),
+            ),
+            Unusable::Expired => (
+                Reason::ClockSkew,
+                format!(
+                    "The new key {} had already expired when it arrived, so it is revoked. Check the clock of the \
+                     operator's node, and the metric boltz_clock_skew_seconds. The operator will retry.",
+                    key.id
+                ),
+            ),
+        };
+        effects.log(EventKind::Warning, "a new key is not usable", Some(&key.id), message.as_str());
+        self.count_failure(reason, effects);
+        self.failed(Failure::Invalid, reason, message, None, true);
     }
 
     pub(super) fn boltz_failed(&mut self, step: &Step, failure: &BoltzFailure, effects: &mut Effects) {

@@ -6,7 +6,7 @@ use super::{
     backoff::Backoff,
     block::{Block, Reason},
     facts::SecretFacts,
-    keys::{KeyState, NamedKey},
+    keys::NamedKey,
     schedule::RotationSchedule,
     step::{RevokeReason, Slot, Step},
     time::{elapsed, later},
@@ -136,14 +136,13 @@ impl Decision<'_> {
         };
         let is_new = |asked: &Option<String>, handled: &Option<String>| asked.is_some() && asked != handled;
         let due = |time: Option<jiff::Timestamp>| time.is_some_and(|time| time <= self.now.wall);
-        let state = facts.key_state(self.settings, self.now, &record.key_id, Some(&record.attempt));
         if !facts.value_is_intact() {
             Some(IssueReason::SecretAltered)
         } else if is_new(&facts.object.rotate_now, &record.rotate_now) {
             Some(IssueReason::RotateNow)
         } else if due(rotation.expiry_renewal(record)) {
             Some(IssueReason::Renewal)
-        } else if matches!(state, KeyState::Inactive | KeyState::Foreign | KeyState::Absent) {
+        } else if self.is_dead(record) {
             Some(IssueReason::KeyInactive)
         } else if record.parameters_hash != parameters_hash(spec) {
             Some(IssueReason::ParametersChanged)
@@ -169,7 +168,15 @@ impl Decision<'_> {
             self.findings.blocked = self.block_of(&[Slot::Read]);
             return None;
         }
-        let reason = self.issue_reason(spec, rotation)?;
+        let reason = self.issue_reason(spec, rotation);
+        let is_urgent = reason.is_some_and(|reason| !reason.is_optional());
+        if !is_urgent
+            && !spec.suspend
+            && let Some(step) = self.check_key()
+        {
+            return Some(step);
+        }
+        let reason = reason?;
         if spec.suspend {
             return None;
         }
@@ -287,10 +294,12 @@ impl Decision<'_> {
     }
 
     /// The number of attempts in the ledger since the last successful one. An attempt is successful if the Secret still
-    /// contains its key as it was stored. A key that something alters or deletes again and again is no success.
+    /// contains its key as it was stored, and the key is valid. A key that something alters, deletes or revokes again and
+    /// again is no success.
     fn failures(&self) -> usize {
         let facts = self.facts;
-        let current = facts.record().filter(|_| facts.value_is_intact()).map(|record| &record.attempt);
+        let current = facts.record().filter(|record| facts.value_is_intact() && !self.is_dead(record));
+        let current = current.map(|record| &record.attempt);
         let entries = &facts.object.ledger.entries;
         entries.iter().rev().take_while(|entry| current != Some(&entry.attempt)).count()
     }

@@ -1,8 +1,9 @@
 //! What is known about one key or one attempt.
 
 use super::{
+    answer::KeyCheck,
     attempt::Progress,
-    facts::{Facts, ListedKey, OwnSecret, Pass, SecretFacts, Settings},
+    facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts, Settings},
     time::{Monotonic, Now, elapsed},
 };
 use crate::{
@@ -32,6 +33,13 @@ pub enum KeyState {
     Absent,
     /// Not known yet.
     Unknown,
+}
+
+impl KeyState {
+    /// Boltz does not accept the key for this object any more.
+    pub(super) fn is_gone(self) -> bool {
+        matches!(self, Self::Inactive | Self::Foreign | Self::Absent)
+    }
 }
 
 /// A key that the record, the status or process memory refers to, with the end of its overlap.
@@ -188,7 +196,8 @@ impl Facts {
             .collect()
     }
 
-    /// What is known about a named key.
+    /// What is known about a named key. The key itself, if it was asked, knows better than Boltz's list. A key of this
+    /// process is not given up because the list does not show it: its revocation is tried.
     pub(crate) fn key_state(
         &self,
         settings: &Settings,
@@ -196,13 +205,42 @@ impl Facts {
         id: &str,
         attempt: Option<&AttemptId>,
     ) -> KeyState {
+        let believed = self.state_by_list(settings, now, id, attempt, Doubt::None);
+        match self.memory.check_of(id) {
+            Some(KeyCheck::Valid) if believed.is_gone() => KeyState::Active,
+            Some(KeyCheck::Invalid)
+                if self.state_by_list(settings, now, id, attempt, Doubt::All).is_gone() =>
+            {
+                KeyState::Inactive
+            }
+            _ if believed == KeyState::Absent && self.memory.minted(id).is_some() => KeyState::Active,
+            _ => believed,
+        }
+    }
+
+    /// What Boltz's list says about a key. Passes with more doubt than this prove only that a key is active.
+    pub(super) fn state_by_list(
+        &self,
+        settings: &Settings,
+        now: Now,
+        id: &str,
+        attempt: Option<&AttemptId>,
+        accepted_doubt: Doubt,
+    ) -> KeyState {
         if self.memory.revoked_ids.contains(id) {
             return KeyState::Inactive;
         }
+        let is_believed = |pass: &Pass| pass.doubt <= accepted_doubt;
+        let newest_is_believed = self.passes.first().is_none_or(is_believed);
         if let Some(key) = self.listed(id) {
-            return if key.is_active_at(now.wall) { KeyState::Active } else { KeyState::Inactive };
+            return match key.is_active_at(now.wall) {
+                true => KeyState::Active,
+                // Expired, or believed to be revoked.
+                false if newest_is_believed || key.is_active => KeyState::Inactive,
+                false => KeyState::Unknown,
+            };
         }
-        if self.passes.first().is_some_and(|pass| pass.under_other_names.contains(id)) {
+        if newest_is_believed && self.passes.first().is_some_and(|pass| pass.under_other_names.contains(id)) {
             return KeyState::Foreign;
         }
         // A pass counts only if it began at least one settle time after the key was first seen.
@@ -213,7 +251,8 @@ impl Facts {
             .min()
             .map(|seen| seen.plus(settings.settle_time));
         let missed = |pass: &Pass| {
-            expected_from.is_some_and(|from| pass.started >= from)
+            is_believed(pass)
+                && expected_from.is_some_and(|from| pass.started >= from)
                 && !pass.under_other_names.contains(id)
                 && !pass.keys.iter().any(|key| key.id == id)
         };
@@ -265,7 +304,8 @@ impl Facts {
     pub fn is_over(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         let settled_at = self.settled_at(settings, now, attempt);
         self.passes.first().is_some_and(|pass| {
-            settled_at <= now.monotonic
+            pass.doubt == Doubt::None
+                && settled_at <= now.monotonic
                 && pass.started >= settled_at
                 && !pass.keys.iter().any(|key| {
                     key.attempt == *attempt

@@ -3,7 +3,7 @@
 use super::{
     attempt::Progress,
     block::{Block, Reason},
-    facts::{Facts, SecretFacts, Settings},
+    facts::{Doubt, Facts, SecretFacts, Settings},
     memory::{ProcessMemory, Request, Trouble},
     retry::{Failure, retry_backoff},
     step::Slot,
@@ -37,7 +37,7 @@ impl ProcessMemory {
 
     /// Removes entries that nothing refers to, so that process memory stays bounded.
     fn prune(&mut self, facts: &Facts) {
-        let Self { attempts, revoked_ids, not_found, first_seen, troubles, .. } = self;
+        let Self { attempts, revoked_ids, not_found, first_seen, troubles, key_check, .. } = self;
         attempts.retain(|attempt, known| {
             facts.object.ledger.contains(attempt)
                 || match &known.progress {
@@ -47,6 +47,7 @@ impl ProcessMemory {
                 }
         });
         let named: BTreeSet<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
+        key_check.take_if(|checked| !named.contains(&checked.key_id));
         let is_shown = |id: &String| {
             facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
         };
@@ -129,7 +130,7 @@ impl ProcessMemory {
             });
             let expected_from = seen.unwrap_or(*at).plus(settings.settle_time);
             let is_active = pass.keys.iter().any(|key| key.id == *id && key.is_active_at(now.wall));
-            pass.started > *at && pass.started >= expected_from && !is_active
+            pass.doubt == Doubt::None && pass.started > *at && pass.started >= expected_from && !is_active
         };
         let gone: Vec<String> =
             self.not_found.iter().filter(|(id, at)| is_gone(id, at)).map(|(id, _)| id.clone()).collect();

@@ -1,6 +1,7 @@
 //! What this process knows about its own calls.
 
 use super::{
+    answer::KeyCheck,
     attempt::{Attempt, Intent, MintedKey, Progress},
     block::Block,
     retry::Failure,
@@ -24,6 +25,8 @@ pub struct ProcessMemory {
     pub revoked_ids: BTreeSet<String>,
     /// Keys whose revocation got the response 404, and when it did last.
     pub not_found: BTreeMap<String, Monotonic>,
+    /// What Boltz said to the stored key itself, the last time that it was asked.
+    pub key_check: Option<CheckedKey>,
     /// The last failure of each slot, and the number of consecutive failures.
     pub troubles: BTreeMap<Slot, Trouble>,
     /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
@@ -34,6 +37,19 @@ pub struct ProcessMemory {
     pub must_read: bool,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
     pub foreign_secret: Option<(String, String)>,
+}
+
+/// A key that was asked whether it is valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedKey {
+    /// Its id.
+    pub key_id: String,
+    /// What Boltz said.
+    pub check: KeyCheck,
+    /// When it was asked last.
+    pub at: Monotonic,
+    /// Since when Boltz has said the same.
+    pub since: Monotonic,
 }
 
 /// What users request: a change of it retries everything.
@@ -85,6 +101,11 @@ impl ProcessMemory {
             }
             _ => None,
         })
+    }
+
+    /// What Boltz said to the key with this id.
+    pub(super) fn check_of(&self, id: &str) -> Option<&KeyCheck> {
+        self.key_check.as_ref().filter(|checked| checked.key_id == id).map(|checked| &checked.check)
     }
 
     /// The keys in hand: their values exist only in this process.

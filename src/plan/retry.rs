@@ -25,6 +25,8 @@ pub fn retry_backoff(slot: &Slot, failure: Failure, settings: &Settings) -> Back
         (_, Failure::Conflict) => Backoff::from_secs(1, 600),
         (Slot::Preflight, Failure::Refused) => Backoff { first: recheck, longest: recheck * 5 },
         (Slot::Preflight, _) => Backoff::from_secs(1, 300),
+        // Valid although the list says otherwise: the list may be wrong for days.
+        (Slot::Check, Failure::Undone) => Backoff::from_secs(60, 3600),
         // Each retry creates and revokes a key.
         (Slot::Store, Failure::Refused) => Backoff { first: recheck, longest: recheck * 30 },
         (Slot::Store, _) => Backoff::from_secs(1, 1800),

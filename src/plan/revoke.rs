@@ -4,6 +4,7 @@ use super::{
     Decision,
     attempt::Progress,
     block::Reason,
+    facts::Doubt,
     keys::{KeyState, NamedKey},
     schedule::RotationSchedule,
     step::{RevokeReason, Step},
@@ -142,8 +143,11 @@ impl Decision<'_> {
         }
     }
 
-    /// Requests the passes that show whether Boltz has the key.
+    /// Requests the passes that show whether Boltz has the key. While passes are doubtful, the inventory repeats them.
     pub(super) fn request_passes_for(&mut self, key: &NamedKey) {
+        if self.facts.passes.first().is_some_and(|pass| pass.doubt != Doubt::None) {
+            return;
+        }
         let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
         let from = seen.plus(self.settings.settle_time);
         let after_the_last = self.facts.passes.first().map(|pass| pass.started.plus(Duration::from_nanos(1)));

@@ -32,6 +32,13 @@ pub enum Step {
         /// The new record.
         record: Box<Record>,
     },
+    /// Asks Boltz with the stored key itself whether it is valid, before a list that says otherwise is believed.
+    CheckKey {
+        /// The Secret with the key.
+        secret: String,
+        /// The id of the key.
+        key_id: String,
+    },
     /// C4, R4, R6: writes the status.
     WriteStatus(Box<BoltzApiKeyStatus>),
     /// R5, D1, strays, unstored keys: revokes a key. Only on live facts (rule 8).
@@ -117,6 +124,8 @@ pub enum Slot {
     Ledger,
     /// [`Step::Mint`].
     Mint,
+    /// [`Step::CheckKey`].
+    Check,
     /// [`Step::WriteStatus`].
     Status,
     /// [`Step::Revoke`] of that key.
@@ -142,6 +151,7 @@ impl Slot {
             Self::Preflight
             | Self::Store
             | Self::Read
+            | Self::Check
             | Self::Record
             | Self::Shape
             | Self::DeleteSecret(_)
@@ -159,6 +169,7 @@ impl Slot {
             Self::Preflight | Self::Store => "Failed to write the Secret".to_owned(),
             Self::Read => "Failed to read the object and its Secret".to_owned(),
             Self::Ledger => "Failed to record the attempt to issue a key on the object".to_owned(),
+            Self::Check => "Failed to check whether the key is valid".to_owned(),
             Self::Status => "Failed to update the status".to_owned(),
             Self::Finalizer => "Failed to update the finalizers of the object".to_owned(),
             Self::Record => "Failed to update the record on the Secret".to_owned(),
@@ -182,6 +193,7 @@ impl Step {
             Self::Store { .. } => Slot::Store,
             Self::WriteAttempt { .. } => Slot::Ledger,
             Self::Mint(_) => Slot::Mint,
+            Self::CheckKey { .. } => Slot::Check,
             Self::WriteStatus(_) => Slot::Status,
             Self::Revoke { key_id, .. } => Slot::Revoke(key_id.clone()),
             Self::AddFinalizer | Self::RemoveFinalizer { .. } => Slot::Finalizer,

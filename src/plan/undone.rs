@@ -12,6 +12,7 @@ impl Step {
             | Self::Preflight
             | Self::WriteAttempt { .. }
             | Self::Mint(_)
+            | Self::CheckKey { .. }
             | Self::Store { .. }
             | Self::Revoke { .. } => None,
             Self::WriteStatus(status) => serde_json::to_string(&status.without_transition_times()).ok(),

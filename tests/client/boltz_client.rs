@@ -117,7 +117,7 @@ async fn the_list_is_read_to_its_end_by_its_cursor() {
             (0..7).map(|number| env.emulator.create_foreign(&format!("key {number}")).unwrap()).collect();
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let page = env.client.list_keys(after.as_deref()).await.unwrap();
+            let page = env.client.list_keys(after.as_deref(), None).await.unwrap();
             listed.extend(page.data.into_iter().map(|key| key.id));
             after = page.last_id;
             if !page.has_more {
@@ -205,7 +205,7 @@ async fn the_admin_key_is_the_one_of_the_moment() {
     env.admin_key.send_replace(Some(SecretString::from("sk_bc_admin_live_second")));
     assert!(env.client.auth_me().await.is_ok());
     env.admin_key.send_replace(None);
-    assert_eq!(env.client.list_keys(None).await.unwrap_err().status(), Some(401));
+    assert_eq!(env.client.list_keys(None, None).await.unwrap_err().status(), Some(401));
 }
 
 #[tokio::test]
@@ -359,7 +359,7 @@ async fn a_redirect_is_not_followed() {
 async fn calls_are_counted_by_operation_and_code() {
     let env = TestEnv::new().await;
     let id = env.create().await.unwrap().details.id;
-    env.client.list_keys(None).await.unwrap();
+    env.client.list_keys(None, None).await.unwrap();
     env.client.revoke_key(&id).await.unwrap();
     env.client.auth_me().await.unwrap();
     env.create_with(When::None, Outcome::status(503)).await;

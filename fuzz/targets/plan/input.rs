@@ -163,7 +163,10 @@ impl Input {
         let names = ClusterNames { current: "fuzz".parse().expect("a good name"), former: Vec::new() };
         let named: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
         let view = |started| {
-            let snapshot = Snapshot::new(started, now.wall, self.keys.clone(), &names);
+            let mut snapshot = Snapshot::empty(Now { monotonic: started, ..now });
+            for key in &self.keys {
+                snapshot.add(key.clone(), &names, &named.iter().cloned().collect());
+            }
             snapshot.view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str))
         };
         vec![view(now.monotonic), view(now.monotonic.minus(Duration::from_secs(1)))]

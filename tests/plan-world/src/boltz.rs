@@ -2,7 +2,7 @@
 
 use crate::{DAY, World};
 use boltz_operator::{
-    plan::{RevokeReason, later},
+    plan::{KeyCheck, RevokeReason, later},
     protocol::marker::{AttemptId, ObjectMark},
 };
 use jiff::Timestamp;
@@ -59,6 +59,11 @@ impl World {
         }
         key.revoked = true;
         key.reason = Some(reason);
+    }
+
+    /// What Boltz says to a request with the key itself.
+    pub(crate) fn check_key(&self, id: &str) -> KeyCheck {
+        if self.active().contains(&id) { KeyCheck::Valid } else { KeyCheck::Invalid }
     }
 
     pub fn key(&mut self, id: &str) -> &mut Key {

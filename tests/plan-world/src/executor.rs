@@ -5,8 +5,8 @@ use crate::{Crashed, Fault, Process, Secret, World, api_server::own_secret, faul
 use boltz_operator::{
     api::{Mode, annotations::FINALIZER},
     plan::{
-        Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Facts, MintedKey, SecretFacts, Step,
-        Verdict, with_finalizer,
+        Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Facts, KeyCheck, MintedKey, SecretFacts,
+        Step, Verdict, with_finalizer,
     },
     protocol::{
         ledger::{Ledger, LedgerEntry},
@@ -109,6 +109,11 @@ impl Process {
                 answer
             }
             Step::Mint(attempt) => self.mint(world, facts, attempt, fault),
+            Step::CheckKey { key_id, .. } => match fault {
+                Some(fault @ Fault::Boltz(_)) => Answer::Checked(KeyCheck::Unclear(format!("{fault:?}"))),
+                Some(fault) => api_fault(fault),
+                None => Answer::Checked(world.check_key(key_id)),
+            },
             Step::Store { attempt, record } => {
                 let Some(value) = self.values.get(attempt).cloned() else { return Ok(Answer::Stale) };
                 self.memory.mark_storing(attempt);
@@ -339,6 +344,10 @@ impl World {
             Step::Mint(_) | Step::Revoke { .. } => self.counts.boltz_calls += 1,
             // The object, and its Secret.
             Step::ReadLive => self.counts.api_calls += 2,
+            Step::CheckKey { .. } => {
+                self.counts.api_calls += 1;
+                self.counts.boltz_calls += 1;
+            }
             // The value has to be read first.
             Step::MoveSecret { .. } | Step::Reshape | Step::ReleaseSecret { .. } => {
                 self.counts.api_calls += 2

@@ -20,7 +20,7 @@ pub use faults::{Crashed, Fault};
 pub use process::{Next, Process};
 pub use words::{is_mint, is_store, plain, words};
 
-use boltz_operator::plan::{ObjectFacts, Settings, later};
+use boltz_operator::plan::{Doubt, ObjectFacts, Settings, later};
 use faults::Late;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, time::Duration};
@@ -57,6 +57,10 @@ pub struct World {
     pub counts: Counts,
     /// A new key is not listed for this long.
     pub list_lag: Duration,
+    /// The list shows every key as inactive.
+    pub list_shows_inactive: bool,
+    /// What the passes do not prove.
+    pub doubt: Doubt,
     /// Between two passes that nothing asked for.
     pub inventory_interval: Duration,
     /// What must never be, and was.
@@ -77,6 +81,8 @@ impl World {
             keys: Vec::new(),
             counts: Counts::default(),
             list_lag: Duration::ZERO,
+            list_shows_inactive: false,
+            doubt: Doubt::None,
             inventory_interval: 10 * MINUTE,
             violation: None,
             late: Vec::new(),

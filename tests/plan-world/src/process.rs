@@ -3,7 +3,7 @@
 use crate::{Crashed, Fault, Key, MINUTE, SECOND, World, api_server::own_secret};
 use boltz_operator::{
     plan::{
-        AccountFacts, Answer, Block, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
+        AccountFacts, Answer, Block, Doubt, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
         RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
     },
     protocol::marker::{AttemptId, ObjectMark},
@@ -35,6 +35,7 @@ struct Listing {
     started: Duration,
     started_at: Timestamp,
     keys: Vec<Key>,
+    doubt: Doubt,
 }
 
 /// One process of the operator.
@@ -79,9 +80,11 @@ impl Process {
         world.counts.passes += 1;
         let listed_until = world.true_time();
         let lag = world.list_lag;
-        let keys =
+        let mut keys: Vec<Key> =
             world.keys.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
-        self.listings.push_front(Listing { started: world.elapsed, started_at: world.wall(), keys });
+        keys.iter_mut().for_each(|key| key.revoked |= world.list_shows_inactive);
+        let (started, started_at, doubt) = (world.elapsed, world.wall(), world.doubt);
+        self.listings.push_front(Listing { started, started_at, keys, doubt });
         self.listings.truncate(2);
     }
 
@@ -163,6 +166,7 @@ impl Process {
                     .filter(|key| key.object != mark && named.contains(&key.id))
                     .map(|key| key.id.clone())
                     .collect(),
+                doubt: listing.doubt,
             })
             .collect();
         self.memory.learn(facts, &world.settings, self.now(world));

@@ -18,6 +18,7 @@ pub fn words(decision: &Plan) -> String {
     let issue = || decision.findings.issue.map_or("nothing", |reason| reason.as_str());
     match &decision.step {
         Step::Wait => "wait".to_owned(),
+        Step::CheckKey { .. } => "check the key".to_owned(),
         Step::Preflight => format!("issue: {}", issue()),
         Step::WriteAttempt { intent, .. } => format!("attempt: {}", intent.reason.as_str()),
         Step::Mint(_) => "mint".to_owned(),

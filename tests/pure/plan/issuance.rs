@@ -75,23 +75,6 @@ fn what_starts_an_issuance() {
             },
             "Interval",
         ),
-        (
-            "Boltz says that it is inactive",
-            |world, process| {
-                world.key("key-1").revoked = true;
-                process.take_pass(world);
-            },
-            "KeyInactive",
-        ),
-        (
-            "two passes that should show it do not",
-            |world, process| {
-                world.keys.clear();
-                process.take_pass(world);
-                process.take_pass(world);
-            },
-            "KeyInactive",
-        ),
     ];
     for (what, change, reason) in rows {
         assert_eq!(after(usual(), change), format!("issue: {reason}"), "{what}");

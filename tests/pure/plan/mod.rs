@@ -1,6 +1,7 @@
 //! Every decision, in tables: what starts an issuance, what blocks it, what is revoked and what never.
 
 mod deletion;
+mod doubtful_lists;
 mod issuance;
 mod particulars;
 mod revocation;

@@ -52,6 +52,11 @@ const SCENARIOS: &[Scenario] = &[
         world.secrets.clear();
         (world, process)
     }),
+    ("revoked by somebody else", || {
+        let (mut world, process) = World::ready(plain());
+        world.key("key-1").revoked = true;
+        (world, process)
+    }),
     ("deletion", || {
         let (mut world, process) = World::rotated(plain());
         world.delete();
@@ -84,6 +89,7 @@ fn kind(step: &Step) -> &'static str {
         Step::WriteAttempt { .. } => "WriteAttempt",
         Step::Mint(_) => "Mint",
         Step::Store { .. } => "Store",
+        Step::CheckKey { .. } => "CheckKey",
         Step::WriteStatus(_) => "WriteStatus",
         Step::Revoke { .. } => "Revoke",
         Step::AddFinalizer => "AddFinalizer",
@@ -97,12 +103,13 @@ fn kind(step: &Step) -> &'static str {
     }
 }
 
-const STEPS: [&str; 15] = [
+const STEPS: [&str; 16] = [
     "ReadLive",
     "Preflight",
     "WriteAttempt",
     "Mint",
     "Store",
+    "CheckKey",
     "WriteStatus",
     "Revoke",
     "AddFinalizer",

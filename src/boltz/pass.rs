@@ -1,0 +1,174 @@
+//! One pass over Boltz's list, while its pages arrive: what is kept of them, and whether they are consistent. No calls.
+
+use super::{
+    snapshot::{ClusterNames, Snapshot},
+    types::KeyPage,
+};
+use crate::plan::Now;
+use std::collections::HashSet;
+
+/// A pass that is not complete yet. Rows of others leave nothing behind, so that its memory is bounded by our own keys.
+#[derive(Debug)]
+pub struct PassInProgress<'a> {
+    names: &'a ClusterNames,
+    /// Ids that our objects refer to: whether Boltz lists them under another name is of interest.
+    named: HashSet<String>,
+    snapshot: Snapshot,
+    cursors: CursorCycle,
+    previous_page: HashSet<String>,
+}
+
+/// The list contradicts itself: the pass proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InconsistentList {
+    /// `has_more` is true, and there is no cursor for the next page.
+    #[error("Boltz's list of keys says that it has more pages, but has no cursor for the next one")]
+    NoCursor,
+    /// `has_more` is true, and the page shows nothing that the page before did not show.
+    #[error("Boltz's list of keys says that it has more pages, but its pages show nothing new")]
+    NothingNew,
+    /// A cursor came twice: the pages form a circle.
+    #[error("Boltz's list of keys returned the same cursor twice, so it has no end")]
+    RepeatedCursor,
+}
+
+/// What comes after a page.
+#[derive(Debug)]
+pub enum AfterPage {
+    /// The page after this cursor.
+    Next(String),
+    /// Nothing: this was the last page.
+    Complete,
+}
+
+impl<'a> PassInProgress<'a> {
+    /// A pass that begins now.
+    pub fn begin(now: Now, names: &'a ClusterNames, named: HashSet<String>) -> Self {
+        Self {
+            names,
+            named,
+            snapshot: Snapshot::empty(now),
+            cursors: CursorCycle::default(),
+            previous_page: HashSet::new(),
+        }
+    }
+
+    /// Takes the next page.
+    pub fn add(&mut self, page: KeyPage) -> Result<AfterPage, InconsistentList> {
+        let ids: HashSet<String> = page.data.iter().map(|row| row.id.clone()).collect();
+        let shows_something_new = ids.iter().any(|id| !self.previous_page.contains(id));
+        for row in page.data {
+            self.snapshot.add(row, self.names, &self.named);
+        }
+        if !page.has_more {
+            return Ok(AfterPage::Complete);
+        }
+        if !shows_something_new {
+            return Err(InconsistentList::NothingNew);
+        }
+        let cursor = page.last_id.filter(|id| !id.is_empty()).ok_or(InconsistentList::NoCursor)?;
+        if self.cursors.is_repeated(&cursor) {
+            return Err(InconsistentList::RepeatedCursor);
+        }
+        self.previous_page = ids;
+        Ok(AfterPage::Next(cursor))
+    }
+
+    /// The pass, after its last page.
+    pub fn complete(self) -> Snapshot {
+        self.snapshot
+    }
+}
+
+/// Finds a circle of cursors and remembers one of them (Brent's algorithm, BIT 20, 1980).
+#[derive(Debug, Default)]
+struct CursorCycle {
+    remembered: Option<String>,
+    steps: u64,
+    limit: u64,
+}
+
+impl CursorCycle {
+    fn is_repeated(&mut self, cursor: &str) -> bool {
+        if self.remembered.as_deref() == Some(cursor) {
+            return true;
+        }
+        self.steps += 1;
+        if self.steps > self.limit {
+            self.limit = (2 * self.limit).max(1);
+            self.steps = 0;
+            self.remembered = Some(cursor.to_owned());
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value as Json, json};
+
+    fn names() -> ClusterNames {
+        ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() }
+    }
+
+    fn now() -> Now {
+        Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic: Default::default() }
+    }
+
+    /// Ids of the rows, whether there is more, and the cursor.
+    fn page(ids: &[&str], has_more: bool, cursor: Option<&str>) -> KeyPage {
+        let rows: Vec<Json> = ids.iter().map(|id| json!({"id": id})).collect();
+        serde_json::from_value(json!({"data": rows, "has_more": has_more, "last_id": cursor})).unwrap()
+    }
+
+    /// The number of pages that were taken, and how it ended.
+    fn walk(pages: Vec<KeyPage>) -> (usize, Option<InconsistentList>) {
+        let names = names();
+        let mut pass = PassInProgress::begin(now(), &names, HashSet::new());
+        for (index, page) in pages.into_iter().enumerate() {
+            match pass.add(page) {
+                Ok(AfterPage::Next(_)) => {}
+                Ok(AfterPage::Complete) => return (index + 1, None),
+                Err(error) => return (index + 1, Some(error)),
+            }
+        }
+        panic!("the pages do not end");
+    }
+
+    #[test]
+    fn only_a_consistent_list_is_a_pass() {
+        use InconsistentList::{NoCursor, NothingNew, RepeatedCursor};
+        let circle = ["a", "b", "c", "d"].into_iter().cycle().take(20);
+        let circle = circle.map(|id| page(&[id], true, Some(id))).collect();
+        for (pages, expected) in [
+            (vec![page(&[], false, None)], (1, None)),
+            (vec![page(&["a"], true, Some("a")), page(&["b"], false, Some("b"))], (2, None)),
+            // Rows shift while keys come and go.
+            (vec![page(&["a", "b"], true, Some("b")), page(&["b", "c"], false, Some("c"))], (2, None)),
+            (vec![page(&["a"], true, Some("a")), page(&[], false, None)], (2, None)),
+            (vec![page(&["a"], true, None)], (1, Some(NoCursor))),
+            (vec![page(&["a"], true, Some(""))], (1, Some(NoCursor))),
+            (vec![page(&[], true, Some("a"))], (1, Some(NothingNew))),
+            (vec![page(&["a"], true, Some("a")), page(&["a"], true, Some("b"))], (2, Some(NothingNew))),
+            (vec![page(&["a"], true, Some("a")), page(&["b"], true, Some("a"))], (2, Some(RepeatedCursor))),
+            (circle, (10, Some(RepeatedCursor))),
+        ] {
+            assert_eq!(walk(pages), expected);
+        }
+    }
+
+    #[test]
+    fn rows_of_others_leave_nothing_behind() {
+        let names = names();
+        let mut pass = PassInProgress::begin(now(), &names, HashSet::from(["named".to_owned()]));
+        for number in 0..1000 {
+            let ids: Vec<String> = (0..100).map(|row| format!("{number}-{row}")).collect();
+            let ids: Vec<&str> = ids.iter().map(String::as_str).chain(["named"]).collect();
+            pass.add(page(&ids, true, Some(ids[0]))).unwrap();
+        }
+        assert_eq!(pass.previous_page.len(), 101);
+        let snapshot = pass.complete();
+        assert_eq!((snapshot.rows, snapshot.remembered_ids()), (101_000, 1));
+    }
+}

@@ -1,0 +1,130 @@
+//! The key is its own witness: before Boltz's list is believed that the current key is gone, the key itself is asked.
+
+use super::{
+    Decision,
+    answer::KeyCheck,
+    block::{Block, Reason},
+    facts::Doubt,
+    failing::Failing,
+    keys::KeyState,
+    memory::CheckedKey,
+    retry::Failure,
+    step::{Slot, Step},
+};
+use crate::protocol::record::Record;
+use std::time::Duration;
+
+/// If the check is unclear for so long, and the list says all the time that the key is gone, the list is believed.
+const UNCLEAR_FOR: Duration = Duration::from_secs(3600);
+
+impl Decision<'_> {
+    /// Whether the current key is gone: Boltz's list says so, and so does the key.
+    pub(super) fn is_dead(&self, record: &Record) -> bool {
+        let facts = self.facts;
+        let state = |accepted_doubt| {
+            let attempt = Some(&record.attempt);
+            facts.state_by_list(self.settings, self.now, &record.key_id, attempt, accepted_doubt)
+        };
+        // The key of something else: it may be valid, and this object must not use it.
+        if state(Doubt::None) == KeyState::Foreign {
+            return true;
+        }
+        let by_list = |accepted_doubt| state(accepted_doubt).is_gone();
+        match facts.memory.key_check.as_ref().filter(|checked| checked.key_id == record.key_id) {
+            Some(CheckedKey { check: KeyCheck::Invalid, .. }) => by_list(Doubt::All),
+            Some(CheckedKey { check: KeyCheck::Unclear(_), since, .. }) => {
+                self.now.monotonic.since(*since) >= UNCLEAR_FOR && by_list(Doubt::None)
+            }
+            Some(CheckedKey { check: KeyCheck::Valid, .. }) => false,
+            // Without `auth/me` there is no other witness. A revocation by this process needs none.
+            None => {
+                (facts.account.lacks_auth_me || facts.memory.revoked_ids.contains(&record.key_id))
+                    && by_list(Doubt::None)
+            }
+        }
+    }
+
+    /// Asks the current key, if the newest pass says that it is gone and it was not asked since.
+    pub(super) fn check_key(&mut self) -> Option<Step> {
+        let facts = self.facts;
+        let record = facts.record()?;
+        let secret = facts.current_secret()?.name.clone();
+        let (id, pass) = (&record.key_id, facts.passes.first()?);
+        let is_gone = |accepted_doubt| {
+            let attempt = Some(&record.attempt);
+            facts.state_by_list(self.settings, self.now, id, attempt, accepted_doubt).is_gone()
+        };
+        if record.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall) || self.is_dead(record) {
+            return None;
+        }
+        if !is_gone(Doubt::All) {
+            if is_gone(Doubt::Many) {
+                self.report_doubt(
+                    id,
+                    "but it also lacks many other keys that it showed before, so it is not believed",
+                );
+            }
+            return None;
+        }
+        if facts.account.lacks_auth_me {
+            return None;
+        }
+        let checked = facts.memory.key_check.as_ref().filter(|checked| checked.key_id == *id);
+        let is_answered = checked.is_some_and(|checked| {
+            checked.at >= pass.started && !matches!(checked.check, KeyCheck::Unclear(_))
+        });
+        if checked.is_some_and(|checked| checked.check == KeyCheck::Valid) {
+            self.report_doubt(id, "but Boltz accepts the key, so the list is wrong");
+        }
+        if is_answered {
+            return None;
+        }
+        let step = self.attempt(Step::CheckKey { secret, key_id: id.clone() });
+        if step.is_none() && checked.is_none_or(|checked| checked.check != KeyCheck::Valid) {
+            self.findings.blocked = self.block_of(&[Slot::Check, Slot::Read]);
+        }
+        step
+    }
+
+    fn report_doubt(&mut self, key_id: &str, but: &str) {
+        let message = format!(
+            "Boltz's list of keys does not show key {key_id} as active, {but}. No new key is issued for this reason. To \
+             issue one anyway, set the annotation boltz.bio/rotate-now."
+        );
+        self.findings.also.push(Block { reason: Reason::KeyDoubtful, message, until: None });
+    }
+}
+
+impl Failing<'_> {
+    /// Applies the answer to a check.
+    pub(super) fn checked(&mut self, key_id: &str, check: KeyCheck) {
+        let at = self.now.monotonic;
+        let before = self.memory.key_check.take();
+        let is_same = |before: &CheckedKey| {
+            before.key_id == key_id && std::mem::discriminant(&before.check) == std::mem::discriminant(&check)
+        };
+        let since = before.filter(is_same).map_or(at, |before| before.since);
+        self.memory.key_check =
+            Some(CheckedKey { key_id: key_id.to_owned(), check: check.clone(), at, since });
+        match check {
+            KeyCheck::Invalid => {
+                self.memory.troubles.remove(&self.slot);
+            }
+            KeyCheck::Valid => {
+                self.failed(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
+                // The decision reports it, as long as the list is wrong.
+                if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
+                    trouble.is_reported = false;
+                }
+            }
+            KeyCheck::Unclear(answer) => {
+                let message = format!(
+                    "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does not \
+                     show whether it is valid: {answer}. No new key is issued before this is clear, or before one hour \
+                     has passed. To issue one now, set the annotation boltz.bio/rotate-now."
+                );
+                self.failed(Failure::Passing, Reason::KeyDoubtful, message, None, true);
+            }
+        }
+    }
+}

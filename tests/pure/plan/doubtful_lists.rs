@@ -1,0 +1,196 @@
+//! A list that shows the current key as gone: the key itself is asked, and nothing is concluded from a list that lies.
+
+use boltz_operator::plan::{BoltzErrorKind, Doubt, Step};
+use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
+use serde_json::json;
+
+fn conditions(world: &World) -> Vec<(String, String, String)> {
+    let conditions = &world.object().status.conditions;
+    conditions
+        .iter()
+        .map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone()))
+        .collect()
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> (String, String, String) {
+    (kind.to_owned(), status.to_owned(), reason.to_owned())
+}
+
+/// Every key is shown as inactive, or as another's.
+fn lie(world: &mut World) {
+    world.list_shows_inactive = true;
+}
+
+fn truth(world: &mut World) {
+    world.list_shows_inactive = false;
+}
+
+fn live_for(process: &mut Process, world: &mut World, time: std::time::Duration) {
+    let until = world.elapsed + time;
+    process.live_until(world, until);
+}
+
+#[test]
+fn a_key_that_is_revoked_by_others_is_replaced_after_it_was_asked() {
+    for is_listed in [true, false] {
+        let (mut world, mut process) = World::ready(plain());
+        live_for(&mut process, &mut world, HOUR);
+        world.key("key-1").revoked = true;
+        if !is_listed {
+            world.list_lag = 10 * DAY;
+            process.take_pass(&mut world);
+        }
+        process.take_pass(&mut world);
+        assert_eq!(words(&process.decide(&world)), "check the key");
+        live_for(&mut process, &mut world, MINUTE);
+        assert_eq!(world.record().reason.as_str(), "KeyInactive");
+        assert_eq!(world.counts.posts, 2);
+    }
+}
+
+#[test]
+fn a_list_that_lies_for_a_day_changes_nothing_and_is_reported() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    lie(&mut world);
+    process.take_pass(&mut world);
+    live_for(&mut process, &mut world, 10 * SECOND);
+    assert_eq!(
+        conditions(&world),
+        [
+            condition("Ready", "True", "Issued"),
+            condition("Reconciling", "False", "KeyDoubtful"),
+            condition("Stalled", "True", "KeyDoubtful")
+        ]
+    );
+    let (boltz, status) = (world.counts.boltz_calls, world.counts.status_writes);
+    live_for(&mut process, &mut world, DAY);
+    assert_eq!(world.counts.posts, 1);
+    assert_eq!(world.counts.status_writes, status, "the status does not change");
+    let asked = world.counts.boltz_calls - boltz;
+    assert!((10..=40).contains(&asked), "asked {asked} times");
+    world.assert_good();
+    truth(&mut world);
+    live_for(&mut process, &mut world, HOUR);
+    assert_eq!(conditions(&world)[2], condition("Stalled", "False", "Issued"));
+    world.assert_good();
+}
+
+#[test]
+fn an_unclear_answer_proves_nothing_for_an_hour() {
+    let unclear = || {
+        |step: &Step| {
+            let strikes = matches!(step, Step::CheckKey { .. });
+            strikes.then_some(Fault::Boltz(BoltzErrorKind::Unauthorized))
+        }
+    };
+    for lasts in [true, false] {
+        let (mut world, mut process) = World::ready(plain());
+        live_for(&mut process, &mut world, HOUR);
+        lie(&mut world);
+        process.take_pass(&mut world);
+        let until = world.elapsed + 55 * MINUTE;
+        process.live_with(&mut world, until, &mut unclear()).unwrap();
+        assert_eq!(world.counts.posts, 1);
+        assert_eq!(conditions(&world)[0], condition("Ready", "False", "KeyDoubtful"));
+        if !lasts {
+            truth(&mut world);
+        }
+        let until = world.elapsed + 20 * MINUTE;
+        process.live_with(&mut world, until, &mut unclear()).unwrap();
+        assert_eq!(world.counts.posts, if lasts { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn without_auth_me_the_list_is_believed() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    process.account.lacks_auth_me = true;
+    world.key("key-1").revoked = true;
+    process.take_pass(&mut world);
+    assert_eq!(words(&process.decide(&world)), "issue: KeyInactive");
+}
+
+#[test]
+fn a_doubtful_list_proves_no_absence() {
+    for (doubt, posts) in [(Doubt::Many, 1), (Doubt::All, 2)] {
+        let (mut world, mut process) = World::ready(plain());
+        live_for(&mut process, &mut world, HOUR);
+        // Even if it is true: of many keys, nobody believes it at once.
+        world.key("key-1").revoked = true;
+        world.doubt = doubt;
+        process.take_pass(&mut world);
+        live_for(&mut process, &mut world, DAY);
+        assert_eq!(world.counts.posts, posts, "{doubt:?}");
+        if doubt == Doubt::Many {
+            assert_eq!(conditions(&world)[0], condition("Ready", "True", "Issued"));
+            assert_eq!(conditions(&world)[2], condition("Stalled", "True", "KeyDoubtful"));
+        }
+    }
+}
+
+/// Somebody revokes every key at once.
+#[test]
+fn keys_that_are_revoked_again_and_again_are_issued_ever_more_seldom() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    let begin = world.elapsed;
+    let mut issued = Vec::new();
+    while world.elapsed < begin + HOUR {
+        world.keys.iter_mut().for_each(|key| key.revoked = true);
+        process.take_pass(&mut world);
+        let before = world.counts.posts;
+        live_for(&mut process, &mut world, SECOND);
+        if world.counts.posts > before {
+            issued.push((world.elapsed - begin).as_secs());
+        }
+    }
+    assert!((8..=14).contains(&issued.len()), "issued at {issued:?}");
+    let last = issued.len() - 1;
+    assert!(issued[last] - issued[last - 1] >= 500, "issued at {issued:?}");
+}
+
+/// The finalizer stays while a list that is not believed lacks the key.
+#[test]
+fn a_deletion_does_not_believe_a_doubtful_list() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    let mut other = Process::start_other(&world, 9);
+    world.doubt = Doubt::Many;
+    let hidden = std::mem::take(&mut world.keys);
+    other.take_pass(&mut world);
+    world.delete();
+    live_for(&mut other, &mut world, 3 * HOUR);
+    let ready = world.object().status.conditions[0].message.clone();
+    assert!(ready.contains("not believed"), "{ready}");
+    world.keys = hidden;
+    world.doubt = Doubt::None;
+    live_for(&mut other, &mut world, HOUR);
+    assert!(world.object.is_none());
+    assert_eq!(world.active(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_deletion_revokes_what_a_doubtful_list_shows_as_inactive() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    world.doubt = Doubt::Many;
+    lie(&mut world);
+    process.take_pass(&mut world);
+    world.delete();
+    live_for(&mut process, &mut world, MINUTE);
+    assert_eq!(world.active(), Vec::<&str>::new());
+}
+
+/// This process knows that it made the key.
+#[test]
+fn a_key_of_this_process_is_revoked_even_if_the_list_does_not_show_it() {
+    let (mut world, mut process) = World::rotated(json!({"rotation": {"overlap": "1h"}}));
+    let key = world.keys.remove(0);
+    let boltz = world.counts.boltz_calls;
+    process.take_pass(&mut world);
+    process.take_pass(&mut world);
+    live_for(&mut process, &mut world, 2 * HOUR);
+    assert_eq!(world.counts.boltz_calls, boltz + 1, "{} is revoked", key.id);
+}
