@@ -140,6 +140,7 @@ impl ProcessMemory {
             | Step::Wait
             | Step::ReadLive
             | Step::Preflight
+            | Step::WriteLedger(_)
             | Step::AddFinalizer
             | Step::WriteRecord(_)
             | Step::MoveSecret { .. }

@@ -30,7 +30,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the settle time",
         file: "src/plan/keys.rs",
-        with: "seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)",
+        with: "seen.unwrap_or(now.monotonic).plus(settings.settling())",
         without: "seen.unwrap_or(now.monotonic)",
         red: &[Plan("trace_2")],
     },
@@ -198,8 +198,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "what is named as previous is no stray",
         file: "src/plan/revoke.rs",
-        with: "let named = self.facts.named_keys();",
-        without: "let named: Vec<NamedKey> =\n            self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_none()).collect();",
+        with: "let named = facts.named_keys();",
+        without: "let named: Vec<NamedKey> =\n            facts.named_keys().into_iter().filter(|key| key.revoke_after.is_none()).collect();",
         red: &[Plan("trace_21")],
     },
     Control {

@@ -1,6 +1,7 @@
 //! Every decision, in tables: what starts an issuance, what blocks it, what is revoked and what never.
 
 mod deletion;
+mod forgeries;
 mod issuance;
 mod particulars;
 mod revocation;
