@@ -42,6 +42,27 @@ pub const ALL: &[Control] = &[
         red: &[Plan("trace_24")],
     },
     Control {
+        defence: "no time in the ledger makes an attempt over",
+        file: "src/plan/keys.rs",
+        with: "let settled_at = self.seen_to_settle_at(settings, now, attempt);",
+        without: "let settled_at = self.settled_at(settings, now, attempt);",
+        red: &[Plan("no_forged_time_makes_an_attempt_over")],
+    },
+    Control {
+        defence: "a ledger that cannot be read is not empty",
+        file: "src/protocol/ledger.rs",
+        with: "return forged(Forgery::Unreadable);",
+        without: "return Self::default();",
+        red: &[Unit("what_cannot_be_read_is_a_forgery"), Plan("a_key_that_appears_after_the_ledger_was_forged")],
+    },
+    Control {
+        defence: "a forged ledger is replaced only after it is settled",
+        file: "src/plan/keys.rs",
+        with: "Some(self.memory.forged_since.unwrap_or(now.monotonic).plus(settings.settling()))",
+        without: "Some(self.memory.forged_since.unwrap_or(now.monotonic))",
+        red: &[Plan("a_key_that_appears_after_the_ledger_was_forged")],
+    },
+    Control {
         defence: "a live read before every revocation",
         file: "src/plan/mod.rs",
         with: "self.facts.memory.must_read || matches!(step, Step::Revoke { .. });",
