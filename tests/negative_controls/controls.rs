@@ -53,7 +53,10 @@ pub const ALL: &[Control] = &[
         file: "src/protocol/ledger.rs",
         with: "return forged(Forgery::Unreadable);",
         without: "return Self::default();",
-        red: &[Unit("what_cannot_be_read_is_a_forgery"), Plan("a_key_that_appears_after_the_ledger_was_forged")],
+        red: &[
+            Unit("what_cannot_be_read_is_a_forgery"),
+            Plan("a_key_that_appears_after_the_ledger_was_forged"),
+        ],
     },
     Control {
         defence: "a forged ledger is replaced only after it is settled",
