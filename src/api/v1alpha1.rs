@@ -5,11 +5,17 @@
 // The printed columns repeat parameter names.
 #![allow(clippy::duplicated_attributes)]
 
+use crate::protocol::{is_id, record::MAX_PREVIOUS_READ};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+
+/// The operator writes three conditions. Others may add some.
+const MAX_CONDITIONS_READ: usize = 64;
+/// The maximum of the CRD.
+const MAX_RESTART_TARGETS: usize = 32;
 
 /// A workspace key of the Boltz API, created, stored in a Secret, rotated and revoked by boltz-operator.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -378,6 +384,18 @@ impl BoltzApiKeyStatus {
             condition.last_transition_time = Time(jiff::Timestamp::UNIX_EPOCH);
         }
         status
+    }
+
+    /// The status as far as it is read: users can write more.
+    #[must_use]
+    pub(crate) fn bounded(mut self) -> Self {
+        self.key_id = self.key_id.filter(|id| is_id(id));
+        let mut seen = HashSet::new();
+        self.previous_keys.retain(|previous| is_id(&previous.key_id) && seen.insert(previous.key_id.clone()));
+        self.previous_keys.truncate(MAX_PREVIOUS_READ);
+        self.conditions.truncate(MAX_CONDITIONS_READ);
+        self.pending_restarts.truncate(MAX_RESTART_TARGETS);
+        self
     }
 
     /// Whether it names the key, as current or previous.

@@ -69,5 +69,6 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 }
 
 fn lenient_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BoltzApiKeyStatus>, D::Error> {
-    lenient::<D, Option<BoltzApiKeyStatus>>(deserializer).map(|status| status.ok().flatten())
+    let status = lenient::<D, Option<BoltzApiKeyStatus>>(deserializer)?;
+    Ok(status.ok().flatten().map(BoltzApiKeyStatus::bounded))
 }

@@ -48,6 +48,7 @@ pub async fn execute(
         Step::ReadLive => execution.read_live().await,
         Step::Preflight => execution.preflight().await,
         Step::WriteAttempt { keep, intent } => execution.write_attempt(keep.clone(), intent).await,
+        Step::WriteLedger(entries) => execution.write_ledger(entries.clone()).await,
         Step::Mint(attempt) => (execution.mint(attempt).await, Shown::Nothing),
         Step::CheckKey { secret, key_id } => execution.check_key(secret, key_id).await,
         Step::Store { attempt, record } => execution.store(attempt, record).await,
@@ -116,7 +117,7 @@ impl Execution<'_> {
         }
         let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
         match self.write_secret(&placeholder, value, true).await {
-            Ok(metadata) if metadata.record.as_deref() != Some(placeholder.to_annotation().as_str()) => (
+            Ok(metadata) if metadata.record.as_ref() != Some(&placeholder) => (
                 Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret")),
                 Shown::Nothing,
             ),
@@ -163,8 +164,8 @@ impl Execution<'_> {
             return (Answer::Postponed(block), Shown::Nothing);
         }
         let attempt = AttemptId::from_random(rand::rng().random());
-        let mut ledger = Ledger { entries: keep };
-        ledger.entries.push(LedgerEntry { attempt: attempt.clone(), written_at: now.wall });
+        let mut ledger = Ledger::new(keep);
+        ledger.entries.push(LedgerEntry::new(attempt.clone(), now.wall));
         self.state.memory.mark_writing(attempt.clone(), intent.clone(), now.monotonic);
         let finalizers = with_finalizer(&self.facts.object.finalizers);
         let metadata = json!({
@@ -181,6 +182,19 @@ impl Execution<'_> {
         } else {
             self.state.memory.mark_written(&attempt);
             answer
+        };
+        (answer, Shown::Object(object))
+    }
+
+    /// Writes the ledger in place of a forged one.
+    async fn write_ledger(&mut self, entries: Vec<LedgerEntry>) -> (Answer, Shown) {
+        let annotations = json!({LEDGER_ANNOTATION: Ledger::new(entries).to_annotation()});
+        let (answer, object) = self.patch_object(json!({"annotations": annotations})).await;
+        let Some(object) = object else { return (answer, Shown::Nothing) };
+        let answer = if observe::object_facts(&object).ledger.forgery.is_none() {
+            answer
+        } else {
+            Answer::Undone(format!("the annotation {LEDGER_ANNOTATION} is not as it was written"))
         };
         (answer, Shown::Object(object))
     }
@@ -237,8 +251,7 @@ impl Execution<'_> {
             Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
         };
         let value = read.and_then(|(metadata, mut data)| {
-            let record =
-                Record::parse(metadata.record.as_deref()).filter(|record| record.key_id == key_id)?;
+            let record = metadata.record.filter(|record| record.key_id == key_id)?;
             let value = data.remove(&record.secret_key)?;
             let is_intact = value_sha256(&value.0) == record.value_sha256;
             String::from_utf8(value.0).ok().filter(|_| is_intact).map(SecretString::from)
@@ -370,7 +383,7 @@ impl Execution<'_> {
         let read = self.context.kubernetes.get_secret(&self.facts.object.namespace, &own.name).await?;
         let parts = read.and_then(SecretWithData::into_parts);
         Ok(parts.and_then(|(metadata, mut data)| {
-            let mut record = Record::parse(metadata.record.as_deref())?;
+            let mut record = metadata.record.clone()?;
             let value = data.remove(&record.secret_key)?;
             let intact = metadata.resource_version == own.resource_version
                 && value_sha256(&value.0) == record.value_sha256;
@@ -453,7 +466,7 @@ impl Execution<'_> {
 /// The result of a write of the Secret. An admission webhook may have removed the record; then nothing shows whose key the
 /// Secret contains.
 fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<String>) -> (Answer, Shown) {
-    let is_recorded = Record::parse(metadata.record.as_deref()).as_ref() == Some(record);
+    let is_recorded = metadata.record.as_ref() == Some(record);
     let answer = if is_recorded {
         Answer::Done
     } else {

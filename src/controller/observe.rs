@@ -12,11 +12,7 @@ use crate::{
     kubernetes::secret_index::{Ownership, SecretMetadata, Value, is_newer},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
-    protocol::{
-        ledger::Ledger,
-        marker::ObjectMark,
-        record::{Record, value_sha256},
-    },
+    protocol::{ledger::Ledger, marker::ObjectMark, record::value_sha256},
 };
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -185,7 +181,9 @@ pub async fn read_secret(
         context.secrets.remove(namespace, name, None);
         return Ok(None);
     };
-    let hash = Record::parse(metadata.record.as_deref())
+    let hash = metadata
+        .record
+        .as_ref()
         .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
     if metadata.owner_label.is_some() {
         context.secrets.put(metadata.clone(), Value::Read(hash.clone()));

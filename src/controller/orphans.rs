@@ -8,7 +8,7 @@ use crate::{
     cli::OrphanPolicy,
     kubernetes::{client::SecretWithData, error::KubernetesError},
     plan::{Answer, Monotonic, RevokeReason},
-    protocol::{ledger::Ledger, marker::ObjectMark, record::Record},
+    protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use kube::{ResourceExt, runtime::reflector::Store};
 use std::{
@@ -107,9 +107,8 @@ impl Orphans {
             loop {
                 let (secrets, next) = context.kubernetes.list_secrets(None, page).await?;
                 for (metadata, _) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
-                    let Some(record) = Record::parse(metadata.record.as_deref()) else { continue };
-                    recorded.insert(record.key_id);
-                    recorded.extend(record.previous.into_iter().map(|previous| previous.key_id));
+                    let Some(record) = metadata.record else { continue };
+                    recorded.extend(record.key_ids().cloned());
                 }
                 page = next;
                 if page.is_none() {
@@ -157,7 +156,7 @@ fn find<'a>(
         let status = object.and_then(|object| object.status.as_ref());
         for key in keys.iter().filter(|key| key.is_active_at(now)) {
             let reported = status.is_some_and(|status| status.names(&key.id));
-            if !ledger.contains(&key.attempt) && !reported && !recorded.contains(&key.id) {
+            if !ledger.may_contain(&key.attempt) && !reported && !recorded.contains(&key.id) {
                 orphans.insert(key.id.clone());
             }
         }

@@ -10,7 +10,7 @@ use crate::{
         client::SecretWithData,
         secret_index::{SecretMetadata, Value},
     },
-    protocol::record::{Record, value_sha256},
+    protocol::record::value_sha256,
 };
 use futures::{FutureExt, StreamExt, stream};
 use http::StatusCode;
@@ -169,7 +169,9 @@ async fn read_secrets(context: &Context, namespace: Option<&str>) {
             Ok((secrets, next)) => {
                 failures = 0;
                 for (metadata, data) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
-                    let hash = Record::parse(metadata.record.as_deref())
+                    let hash = metadata
+                        .record
+                        .as_ref()
                         .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
                     context.secrets.put(metadata, Value::Read(hash));
                 }

@@ -25,8 +25,8 @@ pub struct SecretMetadata {
     pub resource_version: String,
     /// The value of our label.
     pub owner_label: Option<String>,
-    /// The value of our annotation.
-    pub record: Option<String>,
+    /// The record, if our annotation is one.
+    pub record: Option<Record>,
     /// Its owners.
     pub owner_references: Vec<OwnerReference>,
     /// It is being deleted.
@@ -43,7 +43,7 @@ impl SecretMetadata {
             uid: meta.uid?,
             resource_version: meta.resource_version?,
             owner_label: take(meta.labels, OWNER_LABEL),
-            record: take(meta.annotations, RECORD_ANNOTATION),
+            record: Record::parse(take(meta.annotations, RECORD_ANNOTATION).as_deref()),
             owner_references: meta.owner_references.unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
         })
@@ -51,7 +51,7 @@ impl SecretMetadata {
 
     /// Whether the Secret belongs to the object with this UID.
     pub fn ownership(&self, object_uid: &str) -> Ownership {
-        let record = Record::parse(self.record.as_deref());
+        let record = self.record.as_ref();
         let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
         let labelled = self.owner_label.as_deref() == Some(object_uid);
         match record {
@@ -83,7 +83,7 @@ impl SecretMetadata {
             name: self.name.clone(),
             uid: self.uid.clone(),
             resource_version: self.resource_version.clone(),
-            record: Record::parse(self.record.as_deref()).filter(|record| record.owner_uid == object_uid),
+            record: self.record.clone().filter(|record| record.owner_uid == object_uid),
             value_sha256,
             is_unread,
             labelled: self.owner_label.as_deref() == Some(object_uid),
@@ -193,14 +193,8 @@ impl SecretIndex {
     /// The ids of all keys in the records of all Secrets.
     pub(crate) fn recorded_key_ids(&self) -> HashSet<String> {
         let inner = self.lock();
-        let records =
-            inner.entries.values().filter_map(|entry| Record::parse(entry.metadata.record.as_deref()));
-        records
-            .flat_map(|record| {
-                std::iter::once(record.key_id)
-                    .chain(record.previous.into_iter().map(|previous| previous.key_id))
-            })
-            .collect()
+        let records = inner.entries.values().filter_map(|entry| entry.metadata.record.as_ref());
+        records.flat_map(Record::key_ids).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -152,6 +152,7 @@ impl ProcessMemory {
             | Step::ReadLive
             | Step::Preflight
             | Step::CheckKey { .. }
+            | Step::WriteLedger(_)
             | Step::AddFinalizer
             | Step::WriteRecord(_)
             | Step::MoveSecret { .. }

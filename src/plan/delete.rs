@@ -4,11 +4,17 @@ use super::{
     Decision,
     block::{Block, Reason},
     facts::Doubt,
-    keys::KeyState,
+    keys::{KeyState, NamedKey},
     step::{RevokeReason, Step},
 };
-use crate::{api::DeletionPolicy, protocol::marker::AttemptId};
+use crate::{
+    api::{DeletionPolicy, annotations::LEDGER_ANNOTATION},
+    protocol::marker::AttemptId,
+};
 use std::collections::BTreeSet;
+
+/// Maximum number of keys that a message names.
+const MAX_NAMED: usize = 10;
 
 impl Decision<'_> {
     /// Revokes every key that the record, the status or the ledger refers to. Removes the finalizer when no key is left
@@ -40,7 +46,11 @@ impl Decision<'_> {
         if waiting_for.is_empty() {
             return self.remove_finalizer(Vec::new());
         }
-        let waiting_for = Vec::from_iter(waiting_for).join(", ");
+        let more = waiting_for.len().saturating_sub(MAX_NAMED);
+        let mut waiting_for = Vec::from_iter(waiting_for.into_iter().take(MAX_NAMED)).join(", ");
+        if more > 0 {
+            waiting_for = format!("{waiting_for} and {more} more");
+        }
         if let Some(trouble) = self.findings.also.first().cloned().filter(|_| self.findings.blocked.is_none())
         {
             self.findings.blocked = Some(trouble);
@@ -107,30 +117,33 @@ impl Decision<'_> {
 
     /// D2: every attempt in the ledger is finished.
     fn finish_attempts(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
-        let attempts: Vec<AttemptId> =
-            self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
-        for attempt in attempts {
-            if let Some(id) = self.active_key_of(&attempt) {
+        let facts = self.facts;
+        if self.lost_attempts().is_some() {
+            waiting_for
+                .insert(format!("the keys that the forged annotation {LEDGER_ANNOTATION} no longer names"));
+        }
+        let named = facts.named_keys();
+        for attempt in facts.object.ledger.entries.iter().map(|entry| &entry.attempt) {
+            if let Some(id) = self.active_key_of(attempt) {
                 waiting_for.insert(id.clone());
                 if let Some(step) = self.revoke(id, RevokeReason::Deleted) {
                     return Some(step);
                 }
-            } else if !self.is_finished(&attempt) {
+            } else if !self.is_finished(attempt, &named) {
                 waiting_for.insert(format!("the key of attempt {attempt}"));
-                let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
-                self.waits.pass_since(self.facts, settled_at);
+                let settled_at = facts.seen_to_settle_at(self.settings, self.now, attempt);
+                self.waits.pass_since(facts, settled_at);
             }
         }
         None
     }
 
-    fn is_finished(&self, attempt: &AttemptId) -> bool {
+    fn is_finished(&self, attempt: &AttemptId, named: &[NamedKey]) -> bool {
         // Its key is named, is listed with this attempt or was created by this process, and is revoked.
-        let named_and_gone = self.facts.named_keys().into_iter().any(|key| {
+        let named_and_gone = named.iter().filter(|key| key.attempt.as_ref() == Some(attempt)).any(|key| {
             let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
                 || self.facts.memory.attempts.contains_key(attempt);
-            key.attempt.as_ref() == Some(attempt)
-                && shown
+            shown
                 && self.facts.key_state(self.settings, self.now, &key.id, Some(attempt)) == KeyState::Inactive
         });
         named_and_gone
@@ -151,9 +164,12 @@ impl Decision<'_> {
             .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .map(|key| key.id)
             .collect();
-        for entry in &self.facts.object.ledger.entries {
-            if let Some(id) = self.active_key_of(&entry.attempt).filter(|id| !retained_keys.contains(id)) {
-                retained_keys.push(id);
+        for key in self.facts.passes.first().iter().flat_map(|pass| &pass.keys) {
+            if self.facts.object.ledger.may_contain(&key.attempt)
+                && self.is_active(key)
+                && !retained_keys.contains(&key.id)
+            {
+                retained_keys.push(key.id.clone());
             }
         }
         self.remove_finalizer(retained_keys)

@@ -22,6 +22,11 @@ impl Settings {
     pub fn window(&self) -> Duration {
         self.settle_time / 2
     }
+
+    /// How long after C1 an attempt is settled: its POST, sent within the window, can take effect for a settle time.
+    pub(super) fn settling(&self) -> Duration {
+        self.window() + self.settle_time
+    }
 }
 
 /// Everything that is known about one object.

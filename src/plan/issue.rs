@@ -12,9 +12,9 @@ use super::{
     time::{elapsed, later},
 };
 use crate::{
-    api::BoltzApiKeySpec,
+    api::{BoltzApiKeySpec, annotations::LEDGER_ANNOTATION},
     protocol::{
-        ledger::{LedgerEntry, MAX_ENTRIES},
+        ledger::{Forgery, LedgerEntry, MAX_ENTRIES},
         marker::AttemptId,
         record::{IssueReason, MAX_PREVIOUS, PreviousKey, Record, parameters_hash},
     },
@@ -109,6 +109,7 @@ impl Decision<'_> {
             rotate_now: intent.rotate_now.clone(),
             rotations: replaced.unwrap_or_default(),
             previous,
+            other: self.facts.record().map(|record| record.other.clone()).unwrap_or_default(),
             ..Record::placeholder(&self.facts.object.uid)
         };
         record.take_shape(self.facts.object.spec.as_ref().unwrap_or(&intent.spec));
@@ -191,6 +192,10 @@ impl Decision<'_> {
             self.findings.blocked = Some(block);
             return None;
         }
+        if let Some(block) = self.lost_attempts() {
+            self.findings.blocked = Some(block);
+            return None;
+        }
         if let Some(step) = self.room_for_previous(reason) {
             return step;
         }
@@ -199,7 +204,7 @@ impl Decision<'_> {
         if reusable.is_none() && keep.len() >= MAX_ENTRIES {
             self.ledger_is_full = true;
             for entry in &keep {
-                let settled_at = self.facts.settled_at(self.settings, self.now, &entry.attempt);
+                let settled_at = self.facts.seen_to_settle_at(self.settings, self.now, &entry.attempt);
                 self.waits.pass_since(self.facts, settled_at);
             }
             self.findings.blocked = Some(Block {
@@ -291,6 +296,45 @@ impl Decision<'_> {
             .filter(|(index, (_, is_open))| *is_open || *index >= first_counted)
             .map(|(_, (entry, _))| entry.clone())
             .collect()
+    }
+
+    /// Rule 3: a forged ledger is written anew when Boltz's list shows which attempts it has to have.
+    pub(super) fn rewrite_ledger(&mut self) -> Option<Step> {
+        self.facts.object.ledger.forgery?;
+        if let Some(block) = self.lost_attempts() {
+            if self.findings.blocked.as_ref() != Some(&block) {
+                self.findings.also.push(block);
+            }
+            return None;
+        }
+        let entries = self.entries_to_keep();
+        // With more, their strays are revoked first.
+        if entries.len() > MAX_ENTRIES {
+            return None;
+        }
+        self.attempt(Step::WriteLedger(entries))
+    }
+
+    /// Why no key is issued after the ledger was forged, until Boltz's list shows every key of an attempt in it.
+    pub(super) fn lost_attempts(&mut self) -> Option<Block> {
+        let forgery = self.facts.object.ledger.forgery?;
+        let settles_at = self.facts.forgery_settles_at(self.settings, self.now)?;
+        self.waits.pass_since(self.facts, settles_at);
+        if self.facts.pass_after_forgery(self.settings, self.now).is_some() {
+            return None;
+        }
+        let what = match forgery {
+            Forgery::Unreadable => "cannot be read",
+            Forgery::TooLong => "is longer than the operator writes it",
+        };
+        Some(Block {
+            reason: Reason::Pending,
+            message: format!(
+                "The annotation {LEDGER_ANNOTATION} {what}. It has to name every request for a key, so no key is issued \
+                 until Boltz's list shows which keys this object has. The operator then writes the annotation anew."
+            ),
+            until: None,
+        })
     }
 
     /// The number of attempts in the ledger since the last successful one. An attempt is successful if the Secret still

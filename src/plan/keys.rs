@@ -9,12 +9,16 @@ use super::{
 use crate::{
     api::annotations::FINALIZER,
     protocol::{
+        OtherFields,
         marker::AttemptId,
         record::{PreviousKey, Record},
     },
 };
 use jiff::Timestamp;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 /// An attempt written this long ago is settled even if this process has just started. Longer than any clock error: a
 /// clock set to local time is off by up to 14 hours.
@@ -57,6 +61,8 @@ pub struct NamedKey {
     pub revoke_after: Option<Timestamp>,
     /// Revoke it at that time even if it is still in use.
     pub even_if_used: bool,
+    /// Fields of later releases, if the record lists it as previous.
+    pub other: OtherFields,
 }
 
 impl NamedKey {
@@ -69,6 +75,7 @@ impl NamedKey {
             revoke_after: self.revoke_after.unwrap_or(revoke_after),
             expires_at: self.expires_at,
             even_if_used: self.even_if_used,
+            other: self.other,
         }
     }
 }
@@ -125,8 +132,9 @@ impl Facts {
     /// process memory and of the status.
     pub fn named_keys(&self) -> Vec<NamedKey> {
         let mut named: Vec<NamedKey> = Vec::new();
+        let mut ids: HashSet<String> = HashSet::new();
         let mut add = |key: NamedKey| {
-            if !named.iter().any(|known| known.id == key.id) {
+            if ids.insert(key.id.clone()) {
                 named.push(key);
             }
         };
@@ -139,6 +147,7 @@ impl Facts {
                 expires_at: record.expires_at,
                 revoke_after: None,
                 even_if_used: false,
+                other: OtherFields::default(),
             });
             for previous in &record.previous {
                 add(NamedKey {
@@ -148,6 +157,7 @@ impl Facts {
                     expires_at: previous.expires_at,
                     revoke_after: Some(previous.revoke_after),
                     even_if_used: previous.even_if_used,
+                    other: previous.other.clone(),
                 });
             }
         }
@@ -160,6 +170,7 @@ impl Facts {
                     expires_at: key.expires_at,
                     revoke_after: None,
                     even_if_used: false,
+                    other: OtherFields::default(),
                 });
             }
         }
@@ -172,6 +183,7 @@ impl Facts {
                 expires_at: status.expires_at.as_ref().map(|time| time.0),
                 revoke_after: None,
                 even_if_used: false,
+                other: OtherFields::default(),
             });
         }
         for previous in &status.previous_keys {
@@ -182,6 +194,7 @@ impl Facts {
                 expires_at: None,
                 revoke_after: Some(previous.revoke_after.0),
                 even_if_used: false,
+                other: OtherFields::default(),
             });
         }
         named
@@ -284,15 +297,36 @@ impl Facts {
             .iter()
             .find(|entry| entry.attempt == *attempt)
             .map(|entry| entry.written_at);
+        // Of its own attempts, this process knows better when they were written.
         if let Some(age) = written_at.map(|time| elapsed(time, now.wall))
             && age >= SETTLED_AFTER
+            && !self.memory.attempts.contains_key(attempt)
         {
             return now.monotonic.minus(age - SETTLED_AFTER);
         }
+        self.seen_to_settle_at(settings, now, attempt)
+    }
+
+    /// The same, by what this process saw itself: users can edit the times in the ledger. Only from then on the attempt
+    /// may be forgotten.
+    pub(super) fn seen_to_settle_at(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> Monotonic {
         // A user may have removed an attempt of this process from the ledger while its key is not stored yet.
         let written = self.memory.attempts.get(attempt).map(|known| known.written);
         let seen = self.memory.first_seen.get(attempt.as_str()).copied().or(written);
-        seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)
+        seen.unwrap_or(now.monotonic).plus(settings.settling())
+    }
+
+    /// If the ledger is a forgery: from when on a pass shows every key of an attempt that it may have listed. No process
+    /// that saw the forgery has written an attempt since.
+    pub(super) fn forgery_settles_at(&self, settings: &Settings, now: Now) -> Option<Monotonic> {
+        self.object.ledger.forgery?;
+        Some(self.memory.forged_since.unwrap_or(now.monotonic).plus(settings.settling()))
+    }
+
+    /// The pass that shows this.
+    pub(super) fn pass_after_forgery(&self, settings: &Settings, now: Now) -> Option<&Pass> {
+        let settles_at = self.forgery_settles_at(settings, now)?;
+        self.passes.first().filter(|pass| pass.started >= settles_at)
     }
 
     /// Whether the attempt is settled.
@@ -302,7 +336,7 @@ impl Facts {
 
     /// Whether the attempt is over: a pass that began after it was settled shows no active key of it.
     pub fn is_over(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
-        let settled_at = self.settled_at(settings, now, attempt);
+        let settled_at = self.seen_to_settle_at(settings, now, attempt);
         self.passes.first().is_some_and(|pass| {
             pass.doubt == Doubt::None
                 && settled_at <= now.monotonic
@@ -332,7 +366,8 @@ impl Facts {
 
     /// Whether the object needs a finalizer: it has attempts or keys.
     pub fn has_something_to_revoke(&self) -> bool {
-        !self.object.ledger.entries.is_empty() || !self.named_keys().is_empty()
+        let ledger = &self.object.ledger;
+        ledger.forgery.is_some() || !ledger.entries.is_empty() || !self.named_keys().is_empty()
     }
 }
 

@@ -7,14 +7,16 @@ use super::{
     memory::{ProcessMemory, Request, Trouble},
     retry::{Failure, retry_backoff},
     step::Slot,
-    time::{Monotonic, Now},
+    time::{Monotonic, Now, earlier},
 };
-use std::collections::BTreeSet;
+use crate::protocol::{ledger::LedgerEntry, marker::AttemptId};
+use std::collections::{BTreeSet, HashSet};
 
 impl ProcessMemory {
     /// Updates process memory from the facts: a received key that the record or status names is stored (rule 9); a new
     /// request clears blocks; new ids get the current time as first seen.
     pub fn learn(&mut self, facts: &mut Facts, settings: &Settings, now: Now) {
+        self.learn_lost_attempts(facts, settings, now);
         self.prune(facts);
         for name in facts.ids_and_attempts() {
             self.first_seen.entry(name).or_insert(now.monotonic);
@@ -33,6 +35,33 @@ impl ProcessMemory {
         self.learn_whose_secret(facts, settings, now.monotonic);
         self.learn_what_is_stored(facts);
         self.learn_what_is_gone(facts, settings, now);
+    }
+
+    /// In place of a forged ledger: the attempts of this process and, from the pass on that shows them all, those of the
+    /// object's active keys.
+    fn learn_lost_attempts(&mut self, facts: &mut Facts, settings: &Settings, now: Now) {
+        if facts.object.ledger.forgery.is_none() {
+            self.forged_since = None;
+            return;
+        }
+        let since = *self.forged_since.get_or_insert(now.monotonic);
+        facts.memory.forged_since = Some(since);
+        let mut entries = Vec::new();
+        let mut listed: HashSet<&AttemptId> = HashSet::new();
+        if let Some(pass) = facts.pass_after_forgery(settings, now) {
+            for key in pass.keys.iter().filter(|key| key.is_active_at(now.wall)) {
+                if !self.attempts.contains_key(&key.attempt) && listed.insert(&key.attempt) {
+                    self.first_seen.entry(key.attempt.to_string()).or_insert(since);
+                    entries.push(LedgerEntry::new(key.attempt.clone(), pass.started_at));
+                }
+            }
+        }
+        let mut own: Vec<_> = self.attempts.iter().collect();
+        own.sort_by_key(|(_, known)| known.written);
+        entries.extend(own.into_iter().map(|(attempt, known)| {
+            LedgerEntry::new(attempt.clone(), earlier(now.wall, now.monotonic.since(known.written)))
+        }));
+        facts.object.ledger.entries = entries;
     }
 
     /// Removes entries that nothing refers to, so that process memory stays bounded.

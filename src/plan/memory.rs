@@ -33,6 +33,8 @@ pub struct ProcessMemory {
     pub(crate) done: BTreeMap<Slot, LastDone>,
     /// Workloads that were restarted, and for which key.
     pub restarted: BTreeMap<String, String>,
+    /// When this process first saw that the ledger was forged.
+    pub(super) forged_since: Option<Monotonic>,
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.

@@ -193,6 +193,7 @@ impl Decision<'_> {
             }
         }
         self.revocations()
+            .or_else(|| self.rewrite_ledger())
             .or_else(|| self.restart_workloads())
             .or_else(|| self.status())
             .unwrap_or(Step::Wait)

@@ -4,7 +4,7 @@ use super::{
     Decision,
     attempt::Progress,
     block::Reason,
-    facts::Doubt,
+    facts::{Doubt, ListedKey},
     keys::{KeyState, NamedKey},
     schedule::RotationSchedule,
     step::{RevokeReason, Step},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{api::OverlapPolicy, protocol::marker::AttemptId};
 use jiff::Timestamp;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// A key counts as idle when it has not been used for this long, or for its overlap if that is shorter.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -77,22 +77,23 @@ impl Decision<'_> {
                 || self.findings.blocked.as_ref().is_some_and(|block| {
                     block.reason.is_stalled() && block.reason != Reason::BoltzUnauthorized
                 });
-        let named = self.facts.named_keys();
-        let attempts: Vec<AttemptId> =
-            self.facts.object.ledger.entries.iter().map(|entry| entry.attempt.clone()).collect();
-        for attempt in attempts {
-            if named.iter().any(|key| key.attempt.as_ref() == Some(&attempt)) {
+        let facts = self.facts;
+        let named = facts.named_keys();
+        let named_attempts: HashSet<&AttemptId> =
+            named.iter().filter_map(|key| key.attempt.as_ref()).collect();
+        for attempt in facts.object.ledger.entries.iter().map(|entry| &entry.attempt) {
+            if named_attempts.contains(attempt) {
                 continue;
             }
-            let progress = self.facts.memory.attempts.get(&attempt).map(|known| &known.progress);
+            let progress = facts.memory.attempts.get(attempt).map(|known| &known.progress);
             if matches!(progress, Some(Progress::InHand { .. } | Progress::Stored { .. })) {
                 continue;
             }
-            let settled_at = self.facts.settled_at(self.settings, self.now, &attempt);
+            let settled_at = facts.settled_at(self.settings, self.now, attempt);
             let lost_here = matches!(progress, Some(Progress::Sent | Progress::Ended));
             if issued_first
                 && (lost_here || settled_at <= self.now.monotonic)
-                && let Some(id) = self.active_key_of(&attempt)
+                && let Some(id) = self.active_key_of(attempt)
                 && !named.iter().any(|key| key.id == id)
             {
                 // A stray that cannot be revoked now does not delay the others.
@@ -101,7 +102,7 @@ impl Decision<'_> {
                 }
                 continue;
             }
-            if !self.facts.knows_result(self.settings, self.now, &attempt) {
+            if !facts.knows_result(self.settings, self.now, attempt) {
                 self.waits.pass_since(self.facts, settled_at);
             }
         }
@@ -111,13 +112,12 @@ impl Decision<'_> {
     /// The active key of the attempt in the newest pass.
     pub(super) fn active_key_of(&self, attempt: &AttemptId) -> Option<String> {
         let keys = &self.facts.passes.first()?.keys;
-        keys.iter()
-            .find(|key| {
-                key.attempt == *attempt
-                    && key.is_active_at(self.now.wall)
-                    && !self.facts.memory.revoked_ids.contains(&key.id)
-            })
-            .map(|key| key.id.clone())
+        keys.iter().find(|key| key.attempt == *attempt && self.is_active(key)).map(|key| key.id.clone())
+    }
+
+    /// Whether Boltz lists the key as active, and this process has not revoked it.
+    pub(super) fn is_active(&self, key: &ListedKey) -> bool {
+        key.is_active_at(self.now.wall) && !self.facts.memory.revoked_ids.contains(&key.id)
     }
 
     /// Rule 8: never before the key's own attempt is settled.
@@ -126,7 +126,7 @@ impl Decision<'_> {
             Some(attempt) => self.facts.settled_at(self.settings, self.now, attempt),
             None => {
                 let seen = self.facts.memory.first_seen.get(&key.id).copied();
-                seen.unwrap_or(self.now.monotonic).plus(self.settings.window() + self.settings.settle_time)
+                seen.unwrap_or(self.now.monotonic).plus(self.settings.settling())
             }
         };
         if self.now.monotonic < settled_at {

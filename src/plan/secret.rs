@@ -51,9 +51,15 @@ impl Decision<'_> {
                         == KeyState::Active
             })
             .collect();
-        if active.iter().any(|key| !record.names(&key.id)) {
+        let is_known = |key: &NamedKey| {
+            let state = facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref());
+            state != KeyState::Unknown
+        };
+        // A forged record is written anew when Boltz's list shows which of its keys exist.
+        let is_cut = record.is_cut && active.iter().all(is_known);
+        if is_cut || active.iter().any(|key| !record.names(&key.id)) {
             let previous = active.into_iter().map(|key| key.into_previous(end)).collect();
-            let record = Record { previous, ..record.clone() };
+            let record = Record { previous, is_cut: false, ..record.clone() };
             if let Some(step) = self.attempt(Step::WriteRecord(Box::new(record))) {
                 return Some(step);
             }

@@ -23,6 +23,8 @@ pub enum Step {
         /// What is requested now.
         intent: Box<Intent>,
     },
+    /// Writes these entries in place of a forged ledger.
+    WriteLedger(Vec<LedgerEntry>),
     /// C2, R2: sends the POST.
     Mint(AttemptId),
     /// C3, R3: writes the key in hand and the record to the Secret.
@@ -120,7 +122,7 @@ pub enum Slot {
     Preflight,
     /// [`Step::Store`].
     Store,
-    /// [`Step::WriteAttempt`].
+    /// [`Step::WriteAttempt`] and [`Step::WriteLedger`].
     Ledger,
     /// [`Step::Mint`].
     Mint,
@@ -191,7 +193,7 @@ impl Step {
             Self::ReadLive => Slot::Read,
             Self::Preflight => Slot::Preflight,
             Self::Store { .. } => Slot::Store,
-            Self::WriteAttempt { .. } => Slot::Ledger,
+            Self::WriteAttempt { .. } | Self::WriteLedger(_) => Slot::Ledger,
             Self::Mint(_) => Slot::Mint,
             Self::CheckKey { .. } => Slot::Check,
             Self::WriteStatus(_) => Slot::Status,

@@ -16,6 +16,8 @@ impl Step {
             | Self::Store { .. }
             | Self::Revoke { .. } => None,
             Self::WriteStatus(status) => serde_json::to_string(&status.without_transition_times()).ok(),
+            // Its times are not the same at every decision.
+            Self::WriteLedger(_) => Some("anew".to_owned()),
             Self::AddFinalizer => Some("add".to_owned()),
             Self::RemoveFinalizer { .. } => Some("remove".to_owned()),
             Self::WriteRecord(record) => Some(record.to_annotation()),

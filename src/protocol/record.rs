@@ -1,6 +1,7 @@
 //! The record: the annotation on the Secret that names the current key and the previous keys. It is written together with
 //! the key's value, in one write.
 
+use super::{OtherFields, is_id};
 use crate::{
     api::BoltzApiKeySpec,
     protocol::marker::{AttemptId, hexadecimal},
@@ -8,10 +9,20 @@ use crate::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 /// Maximum number of previous keys of an object.
 pub const MAX_PREVIOUS: usize = 4;
+/// Maximum number of previous keys that are read from a record or a status. Concurrent writers exceed [`MAX_PREVIOUS`] by
+/// a few. What comes after them is a forgery; if it names a key of the object, the ledger lists that key's attempt.
+pub const MAX_PREVIOUS_READ: usize = 64;
+/// Maximum length of the unknown fields of a record.
+const MAX_OTHER_LENGTH: usize = 4096;
+/// The same for a previous key.
+const MAX_OTHER_OF_PREVIOUS: usize = 512;
 
 /// Why a key was issued. Used in records, status, events and metrics.
 #[derive(
@@ -106,6 +117,12 @@ pub struct Record {
     /// limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<PreviousKey>,
+    /// Fields of later releases.
+    #[serde(flatten)]
+    pub other: OtherFields,
+    /// The annotation has more than is read. It is to be written anew.
+    #[serde(skip)]
+    pub is_cut: bool,
 }
 
 /// A previous key in its overlap.
@@ -129,6 +146,9 @@ pub struct PreviousKey {
     /// The key may have leaked: revoke it even if it is in use, also with `UntilIdle`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub even_if_used: bool,
+    /// Fields of later releases.
+    #[serde(flatten)]
+    pub other: OtherFields,
 }
 
 impl Record {
@@ -155,6 +175,8 @@ impl Record {
             template_hash: String::new(),
             rotations: 0,
             previous: Vec::new(),
+            other: OtherFields::default(),
+            is_cut: false,
         }
     }
 
@@ -166,14 +188,33 @@ impl Record {
         self.template_hash = template_hash(spec);
     }
 
-    /// Reads the annotation; `None` if it is absent or invalid.
+    /// Reads the annotation; `None` if it is absent or invalid. Users can edit it, so its lists are bounded.
     pub fn parse(annotation: Option<&str>) -> Option<Self> {
-        serde_json::from_str(annotation?).ok()
+        let record: Self = serde_json::from_str(annotation?).ok()?;
+        is_id(&record.key_id).then(|| record.bounded())
+    }
+
+    fn bounded(mut self) -> Self {
+        let count = self.previous.len();
+        let mut seen = HashSet::new();
+        self.previous.retain(|key| is_id(&key.key_id) && seen.insert(key.key_id.clone()));
+        self.previous.truncate(MAX_PREVIOUS_READ);
+        self.is_cut = self.previous.len() < count;
+        self.other.drop_if_longer_than(MAX_OTHER_LENGTH);
+        for key in &mut self.previous {
+            key.other.drop_if_longer_than(MAX_OTHER_OF_PREVIOUS);
+        }
+        self
     }
 
     /// The annotation's text.
     pub fn to_annotation(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The ids of the keys that the record names.
+    pub(crate) fn key_ids(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.key_id).chain(self.previous.iter().map(|previous| &previous.key_id))
     }
 
     /// Whether the record names the key, as current or previous.
@@ -251,5 +292,29 @@ mod tests {
         for text in ["", "{}", "null", "{\"keyID\":1}"] {
             assert_eq!(Record::parse(Some(text)), None, "{text}");
         }
+        let long = Record { key_id: "k".repeat(257), ..Record::placeholder("uid") };
+        assert_eq!(Record::parse(Some(&long.to_annotation())), None);
+    }
+
+    #[test]
+    fn of_forged_previous_keys_the_first_are_read() {
+        let key = |id: String| PreviousKey {
+            key_id: id,
+            key_prefix: None,
+            attempt: None,
+            revoke_after: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            even_if_used: false,
+            other: OtherFields::default(),
+        };
+        let read = |ids: &mut dyn Iterator<Item = String>| {
+            let record = Record { previous: ids.map(key).collect(), ..Record::placeholder("uid") };
+            let read = Record::parse(Some(&record.to_annotation())).unwrap();
+            (read.previous.len(), read.is_cut)
+        };
+        assert_eq!(read(&mut (0..64).map(|id| id.to_string())), (64, false));
+        assert_eq!(read(&mut (0..2200).map(|id| id.to_string())), (64, true));
+        assert_eq!(read(&mut (0..2200).map(|_| "same".to_owned())), (1, true));
+        assert_eq!(read(&mut std::iter::once("k".repeat(257))), (0, true));
     }
 }

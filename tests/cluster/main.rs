@@ -9,3 +9,4 @@ mod core_dumps;
 mod crash_matrix;
 mod lifecycle;
 mod test_env;
+mod upgrade;

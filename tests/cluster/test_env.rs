@@ -69,6 +69,8 @@ pub struct EnvOptions {
     pub without: Vec<&'static str>,
     /// The operator is another user: given the namespace, its kubeconfig file.
     pub kubeconfig: Option<UserOf>,
+    /// Another program than the operator of this tree.
+    pub binary: Option<PathBuf>,
 }
 
 /// Makes a user with rights in that namespace, and answers its kubeconfig file.
@@ -146,14 +148,20 @@ impl TestEnv {
             (None, Some(user_of)) => user_of(&namespace),
             (None, None) => control_plane.kubeconfig("operator"),
         };
-        let operator = start(&kubeconfig, &arguments, &options.environment).await;
+        let binary = options.binary.unwrap_or_else(this_operator);
+        let operator = start(&binary, &kubeconfig, &arguments, &options.environment).await;
         Self { control_plane, client, namespace, emulator, operator, arguments, proxy, admin_key_file }
     }
 
     /// Another operator with the same configuration but for these flags, without the proxy.
     pub async fn another(&self, changes: &[&str]) -> OperatorProcess {
+        self.another_of(&this_operator(), changes).await
+    }
+
+    /// The same with another program.
+    pub async fn another_of(&self, binary: &Path, changes: &[&str]) -> OperatorProcess {
         let arguments = with(&self.arguments, &owned(changes));
-        start(&self.control_plane.kubeconfig("operator"), &arguments, &[]).await
+        start(binary, &self.control_plane.kubeconfig("operator"), &arguments, &[]).await
     }
 
     /// The same namespace on another control plane, with an operator of its own and the same Boltz.
@@ -163,7 +171,7 @@ impl TestEnv {
             client: control_plane.admin_client().await.unwrap(),
             namespace: self.namespace.clone(),
             emulator: Arc::clone(&self.emulator),
-            operator: start(&control_plane.kubeconfig("operator"), &arguments, &[]).await,
+            operator: start(&this_operator(), &control_plane.kubeconfig("operator"), &arguments, &[]).await,
             arguments,
             proxy: None,
             admin_key_file: Arc::clone(&self.admin_key_file),
@@ -464,8 +472,17 @@ fn with(arguments: &[String], changes: &[String]) -> Vec<String> {
     arguments
 }
 
-async fn start(kubeconfig: &Path, arguments: &[String], environment: &[(String, String)]) -> OperatorProcess {
-    let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
+/// The operator of this tree.
+pub fn this_operator() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_boltz-operator"))
+}
+
+async fn start(
+    binary: &Path,
+    kubeconfig: &Path,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> OperatorProcess {
     let operator = OperatorProcess::start(binary, kubeconfig, arguments, environment).unwrap();
     operator.wait_ready().await.unwrap();
     operator

@@ -30,7 +30,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the settle time",
         file: "src/plan/keys.rs",
-        with: "seen.unwrap_or(now.monotonic).plus(settings.window() + settings.settle_time)",
+        with: "seen.unwrap_or(now.monotonic).plus(settings.settling())",
         without: "seen.unwrap_or(now.monotonic)",
         red: &[Plan("trace_2")],
     },
@@ -40,6 +40,30 @@ pub const ALL: &[Control] = &[
         with: "Duration::from_secs(24 * 3600)",
         without: "Duration::from_secs(3600)",
         red: &[Plan("trace_24")],
+    },
+    Control {
+        defence: "no time in the ledger makes an attempt over",
+        file: "src/plan/keys.rs",
+        with: "let settled_at = self.seen_to_settle_at(settings, now, attempt);",
+        without: "let settled_at = self.settled_at(settings, now, attempt);",
+        red: &[Plan("no_forged_time_makes_an_attempt_over")],
+    },
+    Control {
+        defence: "a ledger that cannot be read is not empty",
+        file: "src/protocol/ledger.rs",
+        with: "return forged(Forgery::Unreadable);",
+        without: "return Self::default();",
+        red: &[
+            Unit("what_cannot_be_read_is_a_forgery"),
+            Plan("a_key_that_appears_after_the_ledger_was_forged"),
+        ],
+    },
+    Control {
+        defence: "a forged ledger is replaced only after it is settled",
+        file: "src/plan/keys.rs",
+        with: "Some(self.memory.forged_since.unwrap_or(now.monotonic).plus(settings.settling()))",
+        without: "Some(self.memory.forged_since.unwrap_or(now.monotonic))",
+        red: &[Plan("a_key_that_appears_after_the_ledger_was_forged")],
     },
     Control {
         defence: "a live read before every revocation",
@@ -198,8 +222,8 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "what is named as previous is no stray",
         file: "src/plan/revoke.rs",
-        with: "let named = self.facts.named_keys();",
-        without: "let named: Vec<NamedKey> =\n            self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_none()).collect();",
+        with: "let named = facts.named_keys();",
+        without: "let named: Vec<NamedKey> =\n            facts.named_keys().into_iter().filter(|key| key.revoke_after.is_none()).collect();",
         red: &[Plan("trace_21")],
     },
     Control {

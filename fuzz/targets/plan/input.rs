@@ -22,7 +22,7 @@ use boltz_operator::{
     },
     protocol::{
         marker::ObjectMark,
-        record::{IssueReason, value_sha256},
+        record::{IssueReason, Record, value_sha256},
     },
 };
 use jiff::Timestamp;
@@ -134,7 +134,7 @@ impl Input {
             uid: format!("uid of {name}"),
             resource_version: "1".to_owned(),
             owner_label: label.map(str::to_owned),
-            record: Some(record.to_owned()),
+            record: Record::parse(Some(record)),
             owner_references: Vec::new(),
             deleting: false,
         };

@@ -14,6 +14,7 @@ mod clone;
 mod cluster_trouble;
 mod delete;
 mod examples;
+mod forgeries;
 mod hand_over;
 mod issue;
 mod leader;

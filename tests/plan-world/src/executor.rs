@@ -97,16 +97,20 @@ impl Process {
                 let attempt = AttemptId::from_random(self.seed << 20 | self.attempts);
                 self.memory.mark_writing(attempt.clone(), (**intent).clone(), now.monotonic);
                 let mut entries = keep.clone();
-                entries.push(LedgerEntry { attempt: attempt.clone(), written_at: now.wall });
+                entries.push(LedgerEntry::new(attempt.clone(), now.wall));
                 let finalizers = with_finalizer(&facts.object.finalizers);
                 let answer = world.write_object(facts, fault, |object| {
-                    object.ledger = Ledger { entries };
+                    object.ledger = Ledger::new(entries);
                     object.finalizers = finalizers;
                 });
                 if answer == Answer::Done {
                     self.memory.mark_written(&attempt);
                 }
                 answer
+            }
+            Step::WriteLedger(entries) => {
+                let ledger = Ledger::new(entries.clone());
+                world.write_object(facts, fault, |object| object.ledger = ledger)
             }
             Step::Mint(attempt) => self.mint(world, facts, attempt, fault),
             Step::CheckKey { key_id, .. } => match fault {

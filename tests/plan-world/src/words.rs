@@ -21,6 +21,7 @@ pub fn words(decision: &Plan) -> String {
         Step::CheckKey { .. } => "check the key".to_owned(),
         Step::Preflight => format!("issue: {}", issue()),
         Step::WriteAttempt { intent, .. } => format!("attempt: {}", intent.reason.as_str()),
+        Step::WriteLedger(entries) => format!("ledger of {}", entries.len()),
         Step::Mint(_) => "mint".to_owned(),
         Step::Store { record, .. } => format!("store {}", record.key_id),
         Step::WriteStatus(status) => {

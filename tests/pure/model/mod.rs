@@ -154,8 +154,9 @@ impl State {
                 .filter_map(|secret| secret.record.as_ref())
                 .any(|record| record.names(&key.id));
             let object = object.filter(|object| user::mark_of(object) == key.object);
-            let known = object
-                .is_some_and(|object| object.status.names(&key.id) || object.ledger.contains(&key.attempt));
+            let known = object.is_some_and(|object| {
+                object.status.names(&key.id) || object.ledger.may_contain(&key.attempt)
+            });
             let held = self.actors.iter().any(|actor| actor.process.memory.minted(&key.id).is_some());
             !(recorded || known || held || self.orphaned.contains(&key.attempt))
         })
@@ -178,8 +179,12 @@ impl State {
         !is_one_each
             || named.len() > 1 + MAX_PREVIOUS
             || ledger.len() > MAX_ENTRIES
-            || others.len()
-                > ledger.iter().filter(|entry| named.iter().all(|key| key.attempt != entry.attempt)).count()
+            || object.ledger.forgery.is_none()
+                && others.len()
+                    > ledger
+                        .iter()
+                        .filter(|entry| named.iter().all(|key| key.attempt != entry.attempt))
+                        .count()
     }
 
     /// What is wrong although every process is idle.
@@ -194,6 +199,9 @@ impl State {
         };
         if object.deleting {
             return Some("the deletion does not end".to_owned());
+        }
+        if object.ledger.forgery.is_some() {
+            return Some("the forged ledger stays".to_owned());
         }
         if self.world.ready_reason() == "BoltzRejected" {
             // Until the spec changes; the condition says so.

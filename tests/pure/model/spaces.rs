@@ -52,7 +52,7 @@ fn tell(protocol: &Protocol, property: &str, actions: Vec<super::Action>) {
 }
 
 /// Short walks of users, with all that the protocol promises about them.
-const WALKS: [&[User]; 8] = [
+const WALKS: [&[User]; 10] = [
     &[User::Deletes, User::Recreates],
     &[User::Rotates, User::Rotates],
     &[User::RotatesNow, User::Deletes],
@@ -60,6 +60,8 @@ const WALKS: [&[User]; 8] = [
     &[User::EditsTheValue],
     &[User::StripsTheFinalizer, User::Deletes],
     &[User::TakesABackup, User::Rotates, User::RestoresIt],
+    &[User::RuinsTheLedger, User::Deletes],
+    &[User::Rotates, User::RuinsTheLedger],
     &[User::ForgesTheStatus, User::ForgesTheRecord, User::ForgesTheLedger],
 ];
 

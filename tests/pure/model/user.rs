@@ -4,12 +4,12 @@ use super::State;
 use boltz_operator::{
     plan::ObjectFacts,
     protocol::{
-        ledger::LedgerEntry,
+        ledger::{Ledger, LedgerEntry},
         marker::{AttemptId, ObjectMark},
         record::PreviousKey,
     },
 };
-use plan_world::{Key, SECOND, UID, World};
+use plan_world::{DAY, Key, SECOND, UID, World};
 
 const SECOND_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 const ANOTHER_UID: &str = "11111111-2222-4333-8444-555555555555";
@@ -30,6 +30,7 @@ pub enum User {
     ForgesTheStatus,
     ForgesTheRecord,
     ForgesTheLedger,
+    RuinsTheLedger,
 }
 
 pub fn mark_of(object: &ObjectFacts) -> ObjectMark {
@@ -105,16 +106,19 @@ impl User {
                         revoke_after,
                         expires_at: None,
                         even_if_used: true,
+                        other: Default::default(),
                     });
                 }
             }
+            Self::RuinsTheLedger => world.edit(|object| object.ledger = Ledger::parse(Some("no ledger"))),
+            // Nor is it believed how old an attempt is.
             Self::ForgesTheLedger => {
-                let written_at = world.true_time() - 7200 * SECOND;
+                let written_at = world.true_time() - 2 * DAY;
                 world.edit(|object| {
-                    object
-                        .ledger
-                        .entries
-                        .push(LedgerEntry { attempt: AttemptId::from_random(7), written_at });
+                    for entry in &mut object.ledger.entries {
+                        entry.written_at = written_at;
+                    }
+                    object.ledger.entries.push(LedgerEntry::new(AttemptId::from_random(7), written_at));
                 });
             }
         }

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod doubtful_lists;
+mod forgeries;
 mod issuance;
 mod particulars;
 mod revocation;

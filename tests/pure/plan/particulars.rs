@@ -250,11 +250,9 @@ fn an_attempts_age_is_its_own() {
     let (world, mut facts, now) = facts();
     let ids = [1, 2].map(AttemptId::from_random);
     let ages = [DAY + MINUTE, 20 * HOUR];
-    let entries = ids.iter().zip(ages).map(|(attempt, age)| LedgerEntry {
-        attempt: attempt.clone(),
-        written_at: boltz_operator::plan::later(now.wall, Duration::ZERO) - age,
-    });
-    facts.object.ledger = Ledger { entries: entries.collect() };
+    let entries =
+        ids.iter().zip(ages).map(|(attempt, age)| LedgerEntry::new(attempt.clone(), now.wall - age));
+    facts.object.ledger = Ledger::new(entries.collect());
     let settled_at = |facts: &Facts, id| facts.settled_at(&world.settings, now, id);
     assert_eq!(settled_at(&facts, &ids[0]), now.monotonic.minus(MINUTE), "a day after it was written");
     assert_eq!(settled_at(&facts, &ids[1]), now.monotonic.plus(3 * MINUTE), "it is seen only now");

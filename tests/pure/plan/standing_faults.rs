@@ -1,7 +1,10 @@
 //! Faults that stay: every step, refused in every way for hours of virtual time. The object makes few calls, says what
 //! stands in the way, does its other duties, and is well again when the fault goes.
 
-use boltz_operator::plan::{BoltzErrorKind, Step};
+use boltz_operator::{
+    plan::{BoltzErrorKind, Step},
+    protocol::ledger::Ledger,
+};
 use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain};
 use serde_json::json;
 use std::{cell::Cell, collections::BTreeMap, time::Duration};
@@ -40,6 +43,11 @@ const SCENARIOS: &[Scenario] = &[
     ("no finalizer", || {
         let (mut world, process) = World::rotated(json!({"rotation": {"overlap": "10m"}}));
         world.edit(|object| object.finalizers.clear());
+        (world, process)
+    }),
+    ("a forged ledger", || {
+        let (mut world, process) = World::rotated(json!({"rotation": {"overlap": "10m"}}));
+        world.edit(|object| object.ledger = Ledger::parse(Some("no ledger")));
         (world, process)
     }),
     ("a key that only status names", || {
@@ -87,6 +95,7 @@ fn kind(step: &Step) -> &'static str {
         Step::ReadLive => "ReadLive",
         Step::Preflight => "Preflight",
         Step::WriteAttempt { .. } => "WriteAttempt",
+        Step::WriteLedger(_) => "WriteLedger",
         Step::Mint(_) => "Mint",
         Step::Store { .. } => "Store",
         Step::CheckKey { .. } => "CheckKey",
@@ -103,10 +112,11 @@ fn kind(step: &Step) -> &'static str {
     }
 }
 
-const STEPS: [&str; 16] = [
+const STEPS: [&str; 17] = [
     "ReadLive",
     "Preflight",
     "WriteAttempt",
+    "WriteLedger",
     "Mint",
     "Store",
     "CheckKey",
