@@ -55,6 +55,21 @@ pub struct Config {
     #[arg(long, env = "BOLTZ_OPERATOR_MAX_MINTS_PER_MINUTE", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT", help_heading = "Boltz")]
     pub max_mints_per_minute: u32,
 
+    /// Move to another Boltz organization: its id. Without it, an admin key of another organization than before is not
+    /// used. Keys of the former organization stay valid there; the operator cannot revoke them any more.
+    #[arg(
+        long,
+        env = "BOLTZ_OPERATOR_ACCEPT_ORGANIZATION",
+        value_name = "ORGANIZATION_ID",
+        help_heading = "Boltz"
+    )]
+    pub accept_organization: Option<String>,
+
+    /// Issue keys again after Boltz changed the name of a new key. Without it, no keys are issued any more after that: a
+    /// key without its name cannot be found again.
+    #[arg(long, env = "BOLTZ_OPERATOR_RETRY_ALTERED_NAMES", help_heading = "Boltz")]
+    pub retry_altered_names: bool,
+
     /// Name of this cluster, 1 to 16 characters from a-z, 0-9 and '-'. It is part of every key's name at Boltz and
     /// identifies the keys of this cluster. Default: derived from the UID of the namespace kube-system. A cloned
     /// cluster has the same UID, so give it a name.

@@ -12,6 +12,7 @@ use crate::{
         client::Kubernetes,
         events::Events,
         lease::{self, LeaseOptions},
+        remembered,
     },
     observability::{metrics::Metrics, server},
     plan::Settings,
@@ -31,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The first wait before a rejected write is retried.
 const RECHECK: Duration = Duration::from_secs(60);
+/// How long a new leader waits for what is remembered, and for the first check of the admin key. Without them, it works, but
+/// no key counts as absent.
+const PREPARATION: Duration = Duration::from_secs(10);
 /// Maximum time from SIGTERM to exit.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
@@ -124,7 +128,8 @@ async fn operate(config: Config) -> Result<(), StartError> {
     tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
 
     let inventory = Inventory::new(names);
-    let account = Account::new(boltz, config.max_mints_per_minute, Arc::clone(&metrics));
+    let account = Account::new(boltz, config.max_mints_per_minute, Arc::clone(&metrics))
+        .unread(config.accept_organization.clone(), config.retry_altered_names);
     let context = Arc::new(Context::new(
         Kubernetes::new(client.clone()),
         account,
@@ -185,26 +190,32 @@ async fn work(
         orphans: OrphanHandling { policy: config.orphan_policy, grace: config.orphan_grace },
     };
     let metrics = Arc::clone(&context.metrics);
+    let namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let remembered_name = format!("{}-account", config.lease_name);
     let lead = || async {
         // Not ready until the caches are synced.
         ready.send_replace(false);
-        let inventory = context.inventory.run(
-            &context.account,
-            config.inventory_interval,
-            context.clock,
-            &context.metrics,
-        );
+        let account = &context.account;
+        account.reread();
+        let control = async {
+            let _ = tokio::time::timeout(PREPARATION, account.until_prepared()).await;
+            let inventory =
+                context.inventory.run(account, config.inventory_interval, context.clock, &context.metrics);
+            tokio::select! {
+                () = inventory => {}
+                () = controller::run(Arc::clone(&context), scope.clone(), ready.clone(), stop.clone()) => {}
+            }
+        };
         tokio::select! {
-            () = inventory => {}
-            () = controller::run(Arc::clone(&context), scope.clone(), ready.clone(), stop.clone()) => {}
+            () = control => {}
+            () = remembered::keep(client.clone(), &namespace, &remembered_name, account, context.inventory.names()) => {}
         }
     };
     if !config.leader_elect {
         metrics.set_leader(true);
         return lead().await;
     }
-    let namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    let options = LeaseOptions { name: config.lease_name.clone(), namespace, identity };
+    let options = LeaseOptions { name: config.lease_name.clone(), namespace: namespace.clone(), identity };
     let (leading, mut is_leading) = watch::channel(false);
     let release = CancellationToken::new();
     let follow = async {
@@ -229,7 +240,7 @@ async fn work(
         // Another process may lead only after the controller has stopped.
         release.cancel();
     };
-    tokio::join!(follow, lease::hold(client, options, leading, release.clone(), metrics));
+    tokio::join!(follow, lease::hold(client.clone(), options, leading, release.clone(), metrics));
 }
 
 async fn kubernetes_client() -> Result<Client, StartError> {

@@ -1,6 +1,9 @@
 //! The state of the Boltz organization: client, validity of the admin key, pauses, budget.
 
-use super::budget::Budget;
+use super::{
+    budget::Budget,
+    organization::{Organization, Remembered},
+};
 use crate::{
     api::Mode,
     backoff,
@@ -20,6 +23,12 @@ pub struct Account {
     client: BoltzClient,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    /// Whose keys these are.
+    organization: Mutex<Organization>,
+    /// Changes when something is to be remembered.
+    remembered: watch::Sender<u64>,
+    /// Whether the admin key was checked at least once, and whether what is remembered was read.
+    prepared: watch::Sender<(bool, bool)>,
     /// Changes when calls are possible again. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
     /// Requests a check of the admin key.
@@ -31,8 +40,6 @@ struct State {
     admin_key: AdminKey,
     /// The server has no `auth/me`.
     lacks_auth_me: bool,
-    /// Boltz gave a new key another name than requested. Contains the message for the condition.
-    names_altered: Option<String>,
     failures: u32,
     paused: Option<Block>,
     budget: Budget,
@@ -58,11 +65,13 @@ impl Account {
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
                 lacks_auth_me: false,
-                names_altered: None,
                 failures: 0,
                 paused: None,
                 budget: Budget::new(mints_per_minute),
             }),
+            organization: Mutex::default(),
+            remembered: watch::Sender::new(0),
+            prepared: watch::Sender::new((false, true)),
             recovered: watch::Sender::new(0),
             check: Notify::new(),
         }
@@ -87,11 +96,10 @@ impl Account {
             }
             AdminKey::Usable | AdminKey::TestMode => state.paused.clone(),
         };
-        let names_altered = state.names_altered.clone().map(|message| Block {
-            reason: Reason::NamesAltered,
-            message,
-            until: None,
-        });
+        let organization = self.organization.lock();
+        let names_altered = organization.remembered().and_then(|remembered| remembered.names_altered.clone());
+        let names_altered =
+            names_altered.map(|message| Block { reason: Reason::NamesAltered, message, until: None });
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
             reason: Reason::BoltzUnauthorized,
             message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
@@ -101,6 +109,7 @@ impl Account {
             calls_blocked,
             mints_blocked: mints_blocked.or(names_altered),
             lacks_auth_me: state.lacks_auth_me,
+            organization: organization.current().cloned(),
         }
     }
 
@@ -121,7 +130,69 @@ impl Account {
              operator with --retry-altered-names."
         );
         tracing::error!("{message}");
-        self.lock().names_altered = Some(message);
+        self.organization.lock().set_names_altered(Some(message));
+        self.remembered.send_modify(|count| *count += 1);
+    }
+
+    /// What the operator remembers has to be read before it is known whether the admin key belongs to the organization.
+    #[must_use]
+    pub(crate) fn unread(self, accepted_organization: Option<String>, retry_altered_names: bool) -> Self {
+        let organization = Organization::unread(accepted_organization, retry_altered_names);
+        Self { organization: Mutex::new(organization), ..self }
+    }
+
+    /// What the operator remembers was read.
+    pub(crate) fn remember(&self, remembered: Remembered) {
+        if self.organization.lock().remember(remembered) {
+            self.remembered.send_modify(|count| *count += 1);
+        }
+        self.compare_organization();
+        self.prepared.send_modify(|(_, is_read)| *is_read = true);
+    }
+
+    /// What is to be remembered, once it was read.
+    pub(crate) fn remembered(&self) -> Option<Remembered> {
+        self.organization.lock().remembered().cloned()
+    }
+
+    /// Changes when something is to be remembered.
+    pub(crate) fn remembered_changes(&self) -> watch::Receiver<u64> {
+        self.remembered.subscribe()
+    }
+
+    /// The number of active keys in the newest pass that was believed.
+    pub(crate) fn set_active_keys(&self, count: usize) {
+        if self.organization.lock().set_active_keys(count) {
+            self.remembered.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The organization whose list a pass shows. The error: it is not known whether it is the right one.
+    pub(crate) fn organization(&self) -> Result<Option<String>, ()> {
+        let organization = self.organization.lock();
+        if organization.is_unclear() { Err(()) } else { Ok(organization.current().cloned()) }
+    }
+
+    /// Another leader may have written what is remembered: it has to be read again.
+    pub(crate) fn reread(&self) {
+        self.organization.lock().reread();
+        self.prepared.send_modify(|(_, is_read)| *is_read = false);
+    }
+
+    /// Waits until the admin key was checked once, with whatever result, and until what is remembered was read.
+    pub(crate) async fn until_prepared(&self) {
+        // The sender lives as long as the account.
+        let _ = self.prepared.subscribe().wait_for(|(is_checked, is_read)| *is_checked && *is_read).await;
+    }
+
+    /// The admin key of another organization must not be used.
+    fn compare_organization(&self) {
+        let result = self.organization.lock().compare();
+        match result {
+            Ok(true) => self.remembered.send_modify(|count| *count += 1),
+            Ok(false) => {}
+            Err(message) => self.set_admin_key(AdminKey::Refused(message)),
+        }
     }
 
     /// Call after a successful call.
@@ -195,6 +266,7 @@ impl Account {
                         .to_owned(),
                 ))
             };
+            self.prepared.send_modify(|(is_checked, _)| *is_checked = true);
             let retry = match verdict {
                 Ok(admin_key) => {
                     refusals = if matches!(admin_key, AdminKey::Refused(_)) { refusals + 1 } else { 0 };
@@ -228,11 +300,23 @@ impl Account {
         let answer = match self.client.auth_me().await {
             Ok(Some(me)) => {
                 self.lock().lacks_auth_me = false;
-                return Ok(judge(&me));
+                let verdict = judge(&me);
+                let mut organization = self.organization.lock();
+                organization.said(me.organization_id);
+                return Ok(match organization.compare() {
+                    Err(message) => AdminKey::Refused(message),
+                    Ok(is_new) => {
+                        if is_new {
+                            self.remembered.send_modify(|count| *count += 1);
+                        }
+                        verdict
+                    }
+                });
             }
             // A server without auth/me: only an admin key may list the keys.
             Ok(None) => {
                 self.lock().lacks_auth_me = true;
+                self.organization.lock().said(None);
                 self.client.list_keys(None, None).await.map(|_| AdminKey::Usable)
             }
             Err(error) => Err(error),

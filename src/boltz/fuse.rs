@@ -58,12 +58,6 @@ impl Fuse {
         self.revoked += usize::from(self.active.remove(id).is_some());
     }
 
-    /// A human confirms that the missing keys are gone: the next pass is believed.
-    pub fn confirm(&mut self) {
-        self.active.clear();
-        self.remembered = 0;
-    }
-
     /// The number of keys that should be active: worth remembering for the next process.
     pub fn expected(&self) -> usize {
         self.active.len() + self.unseen(0)
@@ -256,14 +250,5 @@ mod tests {
         assert_eq!(judge(&mut fuse, 0, active(0..5)), Doubt::Many);
         (0..4).for_each(|number| fuse.revoked(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 1, active(4..10)), Doubt::None);
-    }
-
-    #[test]
-    fn a_human_can_confirm() {
-        let mut fuse = Fuse::default();
-        judge(&mut fuse, 0, active(0..20));
-        assert_eq!(judge(&mut fuse, 1, Vec::new()), Doubt::Many);
-        fuse.confirm();
-        assert_eq!(judge(&mut fuse, 2, Vec::new()), Doubt::None);
     }
 }

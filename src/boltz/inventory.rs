@@ -120,7 +120,8 @@ impl Inventory {
     pub async fn run(&self, account: &Account, interval: Duration, clock: Clock, metrics: &Metrics) {
         // Another leader may have revoked keys since this process led last.
         self.snapshots.lock().clear();
-        *self.fuse.lock() = Fuse::default();
+        let remembered = account.remembered().unwrap_or_default();
+        *self.fuse.lock() = Fuse::remembering(remembered.active_keys);
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
@@ -129,7 +130,10 @@ impl Inventory {
             let doubt = match self.pass(account, clock).await {
                 Ok(mut snapshot) => {
                     failures = 0;
-                    let judgment = self.fuse.lock().judge(&snapshot, clock.now());
+                    let mut judgment = self.judge(&snapshot, account, clock);
+                    if account.organization().is_err() {
+                        judgment.doubt = Doubt::Many;
+                    }
                     snapshot.doubt = judgment.doubt;
                     let doubtful = judgment.doubt != Doubt::None;
                     metrics.set_inventory(snapshot.rows, doubtful, judgment.missing, snapshot.started_at);
@@ -156,6 +160,15 @@ impl Inventory {
             // The sender cannot be dropped here: the wait ends with a request or at the deadline.
             let _ = tokio::time::timeout_at(next, newer_requested).await;
         }
+    }
+
+    fn judge(&self, snapshot: &Snapshot, account: &Account, clock: Clock) -> Judgment {
+        let mut fuse = self.fuse.lock();
+        let judgment = fuse.judge(snapshot, clock.now());
+        if judgment.doubt == Doubt::None {
+            account.set_active_keys(fuse.expected());
+        }
+        judgment
     }
 
     /// One pass. Complete only if the list says so consistently.

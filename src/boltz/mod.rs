@@ -51,6 +51,7 @@ mod client;
 mod error;
 mod fuse;
 pub mod inventory;
+pub(crate) mod organization;
 mod pass;
 pub mod snapshot;
 mod types;

@@ -165,7 +165,11 @@ impl Execution<'_> {
         }
         let attempt = AttemptId::from_random(rand::rng().random());
         let mut ledger = Ledger::new(keep);
-        ledger.entries.push(LedgerEntry::new(attempt.clone(), now.wall));
+        ledger.entries.push(LedgerEntry::new(
+            attempt.clone(),
+            now.wall,
+            self.facts.account.organization.clone(),
+        ));
         self.state.memory.mark_writing(attempt.clone(), intent.clone(), now.monotonic);
         let finalizers = with_finalizer(&self.facts.object.finalizers);
         let metadata = json!({
@@ -225,6 +229,7 @@ impl Execution<'_> {
                     expires_at: details.expires_at,
                     livemode: details.livemode,
                     workspace_id: details.workspace_id,
+                    organization: self.facts.account.organization.clone(),
                 };
                 self.state.values.insert(attempt.clone(), created.key);
                 match Unusable::find(&marker, &details.name, key.expires_at, received_at) {

@@ -122,9 +122,9 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
         .iter()
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
         .collect();
-    state.memory.learn(facts, &context.settings, now);
     let mode = facts.object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
     facts.account = context.account.facts(mode);
+    state.memory.learn(facts, &context.settings, now);
     facts.memory = state.memory.clone();
 }
 

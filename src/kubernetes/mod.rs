@@ -4,5 +4,6 @@ pub mod client;
 pub(crate) mod error;
 pub mod events;
 pub mod lease;
+pub(crate) mod remembered;
 pub(crate) mod secret_body;
 pub mod secret_index;

@@ -74,4 +74,6 @@ pub struct MintedKey {
     pub livemode: bool,
     /// Its workspace.
     pub workspace_id: Option<String>,
+    /// Its organization, if known.
+    pub organization: Option<String>,
 }

@@ -109,6 +109,7 @@ impl Decision<'_> {
                     }
                     self.request_passes_for(&key);
                 }
+                KeyState::OtherOrganization => self.report_other_organization(&key),
                 KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
             }
         }

@@ -201,4 +201,6 @@ pub struct AccountFacts {
     pub mints_blocked: Option<Block>,
     /// Boltz has no `auth/me`: a key cannot be asked whether it is valid.
     pub lacks_auth_me: bool,
+    /// The organization that Boltz's list belongs to, if known.
+    pub organization: Option<String>,
 }

@@ -103,6 +103,7 @@ impl Decision<'_> {
             expires_at: key.expires_at,
             livemode: key.livemode,
             workspace_id: key.workspace_id.clone(),
+            organization: key.organization.clone(),
             value_sha256: key.value_sha256.clone(),
             parameters_hash: parameters_hash(&intent.spec),
             rotate: intent.rotate.clone(),
@@ -145,7 +146,9 @@ impl Decision<'_> {
             Some(IssueReason::Renewal)
         } else if self.is_dead(record) {
             Some(IssueReason::KeyInactive)
-        } else if record.parameters_hash != parameters_hash(spec) {
+        } else if record.parameters_hash != parameters_hash(spec)
+            || facts.is_other(record.organization.as_ref())
+        {
             Some(IssueReason::ParametersChanged)
         } else if is_new(&facts.object.rotate, &record.rotate) {
             Some(IssueReason::RotateRequested)

@@ -35,11 +35,18 @@ pub enum KeyState {
     Foreign,
     /// Missing from two complete passes that should have shown it.
     Absent,
+    /// It belongs to another organization than the admin key: nothing is known about it, and it cannot be revoked.
+    OtherOrganization,
     /// Not known yet.
     Unknown,
 }
 
 impl KeyState {
+    /// Boltz may still accept the key.
+    pub(super) fn may_be_active(self) -> bool {
+        !self.is_gone()
+    }
+
     /// Boltz does not accept the key for this object any more.
     pub(super) fn is_gone(self) -> bool {
         matches!(self, Self::Inactive | Self::Foreign | Self::Absent)
@@ -61,6 +68,8 @@ pub struct NamedKey {
     pub revoke_after: Option<Timestamp>,
     /// Revoke it at that time even if it is still in use.
     pub even_if_used: bool,
+    /// Its organization, if known.
+    pub organization: Option<String>,
     /// Fields of later releases, if the record lists it as previous.
     pub other: OtherFields,
 }
@@ -75,6 +84,7 @@ impl NamedKey {
             revoke_after: self.revoke_after.unwrap_or(revoke_after),
             expires_at: self.expires_at,
             even_if_used: self.even_if_used,
+            organization: self.organization,
             other: self.other,
         }
     }
@@ -147,6 +157,7 @@ impl Facts {
                 expires_at: record.expires_at,
                 revoke_after: None,
                 even_if_used: false,
+                organization: record.organization.clone(),
                 other: OtherFields::default(),
             });
             for previous in &record.previous {
@@ -157,6 +168,7 @@ impl Facts {
                     expires_at: previous.expires_at,
                     revoke_after: Some(previous.revoke_after),
                     even_if_used: previous.even_if_used,
+                    organization: previous.organization.clone(),
                     other: previous.other.clone(),
                 });
             }
@@ -170,6 +182,7 @@ impl Facts {
                     expires_at: key.expires_at,
                     revoke_after: None,
                     even_if_used: false,
+                    organization: key.organization.clone(),
                     other: OtherFields::default(),
                 });
             }
@@ -183,6 +196,7 @@ impl Facts {
                 expires_at: status.expires_at.as_ref().map(|time| time.0),
                 revoke_after: None,
                 even_if_used: false,
+                organization: None,
                 other: OtherFields::default(),
             });
         }
@@ -194,6 +208,7 @@ impl Facts {
                 expires_at: None,
                 revoke_after: Some(previous.revoke_after.0),
                 even_if_used: false,
+                organization: None,
                 other: OtherFields::default(),
             });
         }
@@ -243,6 +258,9 @@ impl Facts {
         if self.memory.revoked_ids.contains(id) {
             return KeyState::Inactive;
         }
+        if self.is_of_other_organization(id) {
+            return KeyState::OtherOrganization;
+        }
         let is_believed = |pass: &Pass| pass.doubt <= accepted_doubt;
         let newest_is_believed = self.passes.first().is_none_or(is_believed);
         if let Some(key) = self.listed(id) {
@@ -278,13 +296,26 @@ impl Facts {
         }
     }
 
+    /// Whether Boltz's list is that of another organization.
+    pub(super) fn is_other(&self, organization: Option<&String>) -> bool {
+        let current = self.account.organization.as_ref();
+        organization.is_some_and(|organization| current.is_some_and(|current| current != organization))
+    }
+
+    fn is_of_other_organization(&self, id: &str) -> bool {
+        let records = self.own_secrets().filter_map(|secret| secret.record.as_ref());
+        let mut keys = records.flat_map(|record| {
+            let current = (record.key_id.as_str(), record.organization.as_ref());
+            let previous = record.previous.iter().map(|key| (key.key_id.as_str(), key.organization.as_ref()));
+            std::iter::once(current).chain(previous)
+        });
+        keys.any(|(key_id, organization)| key_id == id && self.is_other(organization))
+    }
+
     /// Whether the key may still be active. An expired key is not.
     pub fn may_be_active(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
-            && matches!(
-                self.key_state(settings, now, &key.id, key.attempt.as_ref()),
-                KeyState::Active | KeyState::Unknown
-            )
+            && self.key_state(settings, now, &key.id, key.attempt.as_ref()).may_be_active()
     }
 
     /// When the attempt is settled: its POST can no longer take effect, and no process will store its key. That is one
@@ -326,7 +357,7 @@ impl Facts {
     /// The pass that shows this.
     pub(super) fn pass_after_forgery(&self, settings: &Settings, now: Now) -> Option<&Pass> {
         let settles_at = self.forgery_settles_at(settings, now)?;
-        self.passes.first().filter(|pass| pass.started >= settles_at)
+        self.passes.first().filter(|pass| pass.doubt == Doubt::None && pass.started >= settles_at)
     }
 
     /// Whether the attempt is settled.
@@ -337,8 +368,11 @@ impl Facts {
     /// Whether the attempt is over: a pass that began after it was settled shows no active key of it.
     pub fn is_over(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         let settled_at = self.seen_to_settle_at(settings, now, attempt);
+        let entry = self.object.ledger.entries.iter().find(|entry| entry.attempt == *attempt);
+        let is_other = self.is_other(entry.and_then(|entry| entry.organization.as_ref()));
         self.passes.first().is_some_and(|pass| {
             pass.doubt == Doubt::None
+                && !is_other
                 && settled_at <= now.monotonic
                 && pass.started >= settled_at
                 && !pass.keys.iter().any(|key| {

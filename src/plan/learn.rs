@@ -46,20 +46,29 @@ impl ProcessMemory {
         }
         let since = *self.forged_since.get_or_insert(now.monotonic);
         facts.memory.forged_since = Some(since);
+        let organization = facts.account.organization.clone();
         let mut entries = Vec::new();
         let mut listed: HashSet<&AttemptId> = HashSet::new();
         if let Some(pass) = facts.pass_after_forgery(settings, now) {
             for key in pass.keys.iter().filter(|key| key.is_active_at(now.wall)) {
                 if !self.attempts.contains_key(&key.attempt) && listed.insert(&key.attempt) {
                     self.first_seen.entry(key.attempt.to_string()).or_insert(since);
-                    entries.push(LedgerEntry::new(key.attempt.clone(), pass.started_at));
+                    entries.push(LedgerEntry::new(
+                        key.attempt.clone(),
+                        pass.started_at,
+                        organization.clone(),
+                    ));
                 }
             }
         }
         let mut own: Vec<_> = self.attempts.iter().collect();
         own.sort_by_key(|(_, known)| known.written);
         entries.extend(own.into_iter().map(|(attempt, known)| {
-            LedgerEntry::new(attempt.clone(), earlier(now.wall, now.monotonic.since(known.written)))
+            LedgerEntry::new(
+                attempt.clone(),
+                earlier(now.wall, now.monotonic.since(known.written)),
+                organization.clone(),
+            )
         }));
         facts.object.ledger.entries = entries;
     }

@@ -3,7 +3,7 @@
 use super::{
     Decision,
     attempt::Progress,
-    block::Reason,
+    block::{Block, Reason},
     facts::{Doubt, ListedKey},
     keys::{KeyState, NamedKey},
     schedule::RotationSchedule,
@@ -139,8 +139,25 @@ impl Decision<'_> {
                 self.request_passes_for(key);
                 None
             }
+            KeyState::OtherOrganization => {
+                self.report_other_organization(key);
+                None
+            }
             KeyState::Inactive | KeyState::Foreign | KeyState::Absent => None,
         }
+    }
+
+    /// A key that was left behind in another organization.
+    pub(super) fn report_other_organization(&mut self, key: &NamedKey) {
+        let of = |organization: &Option<String>| organization.clone().unwrap_or_default();
+        let message = format!(
+            "Key {id} belongs to the Boltz organization {its}, and the operator's admin key belongs to {ours}, so the \
+             operator cannot revoke the key. Revoke it in {its}.",
+            id = key.id,
+            its = of(&key.organization),
+            ours = of(&self.facts.account.organization)
+        );
+        self.findings.also.push(Block { reason: Reason::BoltzUnauthorized, message, until: None });
     }
 
     /// Requests the passes that show whether Boltz has the key. While passes are doubtful, the inventory repeats them.

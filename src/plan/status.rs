@@ -3,7 +3,6 @@
 use super::{
     block::{Block, Reason},
     facts::{Facts, Settings},
-    keys::KeyState,
     schedule::RotationSchedule,
     time::{Now, elapsed, later},
 };
@@ -52,8 +51,8 @@ pub fn desired_status(
     let mut is_valid = false;
     if let Some(record) = record {
         let state = facts.key_state(settings, now, &record.key_id, Some(&record.attempt));
-        let active = matches!(state, KeyState::Active | KeyState::Unknown)
-            && record.expires_at.is_none_or(|expires_at| now.wall < expires_at);
+        let active =
+            state.may_be_active() && record.expires_at.is_none_or(|expires_at| now.wall < expires_at);
         is_valid = active && facts.trusted_record(settings, now).is_some();
         status.key_id = Some(record.key_id.clone());
         status.key_prefix = Some(record.key_prefix.clone());
@@ -82,7 +81,7 @@ pub fn desired_status(
         status.last_used_at = old.last_used_at.clone();
         status.is_active = old.key_id.as_deref().map(|id| {
             old.expires_at.as_ref().is_none_or(|expires_at| now.wall < expires_at.0)
-                && matches!(facts.key_state(settings, now, id, None), KeyState::Active | KeyState::Unknown)
+                && facts.key_state(settings, now, id, None).may_be_active()
         });
     }
     status.secret_name = facts.current_secret().map(|secret| secret.name.clone());

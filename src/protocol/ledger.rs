@@ -23,6 +23,9 @@ pub struct LedgerEntry {
     pub attempt: AttemptId,
     /// When it was written, by the wall clock of the process that wrote it.
     pub written_at: Timestamp,
+    /// The organization whose list shows the key, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
     /// Fields of later releases.
     #[serde(flatten)]
     pub other: OtherFields,
@@ -30,8 +33,8 @@ pub struct LedgerEntry {
 
 impl LedgerEntry {
     /// An entry of this release.
-    pub fn new(attempt: AttemptId, written_at: Timestamp) -> Self {
-        Self { attempt, written_at, other: OtherFields::default() }
+    pub fn new(attempt: AttemptId, written_at: Timestamp, organization: Option<String>) -> Self {
+        Self { attempt, written_at, organization, other: OtherFields::default() }
     }
 }
 
@@ -107,7 +110,7 @@ mod tests {
     use super::*;
 
     fn entry(bits: u64, second: i64) -> LedgerEntry {
-        LedgerEntry::new(AttemptId::from_random(bits), Timestamp::from_second(second).unwrap())
+        LedgerEntry::new(AttemptId::from_random(bits), Timestamp::from_second(second).unwrap(), None)
     }
 
     fn text(entries: impl Iterator<Item = LedgerEntry>) -> String {

@@ -90,6 +90,9 @@ pub struct Record {
     /// Its workspace, as returned by Boltz.
     #[serde(default, rename = "workspaceID", skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
+    /// The organization that it belongs to. Absent: Boltz did not say, or 0.1.0 wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
     /// The SHA-256 of the stored value, hexadecimal.
     pub value_sha256: String,
     /// The `parameters_hash` of the spec that the key was issued for.
@@ -146,6 +149,9 @@ pub struct PreviousKey {
     /// The key may have leaked: revoke it even if it is in use, also with `UntilIdle`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub even_if_used: bool,
+    /// The organization that it belongs to, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
     /// Fields of later releases.
     #[serde(flatten)]
     pub other: OtherFields,
@@ -165,6 +171,7 @@ impl Record {
             expires_at: None,
             livemode: true,
             workspace_id: None,
+            organization: None,
             value_sha256: String::new(),
             parameters_hash: String::new(),
             rotate: None,
@@ -305,6 +312,7 @@ mod tests {
             revoke_after: Timestamp::UNIX_EPOCH,
             expires_at: None,
             even_if_used: false,
+            organization: None,
             other: OtherFields::default(),
         };
         let read = |ids: &mut dyn Iterator<Item = String>| {

@@ -18,7 +18,6 @@ use boltz_operator::{
     protocol::marker::{AttemptId, Marker, ObjectMark},
 };
 use secrecy::SecretString;
-use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tower::ServiceExt;

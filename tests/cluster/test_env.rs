@@ -125,6 +125,7 @@ impl TestEnv {
             ("--request-timeout", REQUEST_TIMEOUT),
             ("--inventory-interval", "1s"),
             ("--leader-elect", "false"),
+            ("--lease-namespace", "boltz-system"),
             ("--log-format", "text"),
         ]
         .iter()

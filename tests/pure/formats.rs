@@ -56,10 +56,10 @@ fn with_more(text: &str, name: &str) -> Value {
 
 #[test]
 fn fields_of_a_later_release_survive_a_rewrite() {
-    let mut record = with_more(RECORDS[0], "organization");
-    record["previous"][1]["organization"] = json!("org_1");
+    let mut record = with_more(RECORDS[0], "laterField");
+    record["previous"][1]["laterField"] = json!("org_1");
     let mut ledger: Value = serde_json::from_str(LEDGER).unwrap();
-    ledger[0]["organization"] = json!("org_1");
+    ledger[0]["laterField"] = json!("org_1");
     let read = Record::parse(Some(&record.to_string())).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&read.to_annotation()).unwrap(), record);
     let read = Ledger::parse(Some(&ledger.to_string()));
@@ -69,26 +69,26 @@ fn fields_of_a_later_release_survive_a_rewrite() {
 #[test]
 fn fields_of_a_later_release_survive_two_rotations() {
     let (mut world, mut process) = World::ready(plain());
-    let more = with_more(&world.record().to_annotation(), "organization");
+    let more = with_more(&world.record().to_annotation(), "laterField");
     world.secret().record = Record::parse(Some(&more.to_string()));
     let mut ledger: Value = serde_json::from_str(&world.object().ledger.to_annotation()).unwrap();
-    ledger[0]["organization"] = json!("org_1");
+    ledger[0]["laterField"] = json!("org_1");
     world.edit(|object| object.ledger = Ledger::parse(Some(&ledger.to_string())));
     world.edit(|object| object.rotate = Some("1".to_owned()));
     process.run_until_idle(&mut world);
     let mut record: Value = serde_json::from_str(&world.record().to_annotation()).unwrap();
-    record["previous"][0]["organization"] = json!("org_1");
+    record["previous"][0]["laterField"] = json!("org_1");
     world.secret().record = Record::parse(Some(&record.to_string()));
     world.edit(|object| object.rotate = Some("2".to_owned()));
     Process::start_other(&world, 2).run_until_idle(&mut world);
     let record: Value = serde_json::from_str(&world.record().to_annotation()).unwrap();
     assert_eq!(record["keyID"], "key-3");
-    assert_eq!(record["organization"], more["organization"]);
+    assert_eq!(record["laterField"], more["laterField"]);
     let first = |previous: &&Value| previous["keyID"] == "key-1";
     let previous = record["previous"].as_array().unwrap();
-    assert_eq!(previous.iter().find(first).unwrap()["organization"], "org_1");
+    assert_eq!(previous.iter().find(first).unwrap()["laterField"], "org_1");
     let ledger: Value = serde_json::from_str(&world.object().ledger.to_annotation()).unwrap();
-    assert_eq!(ledger[0]["organization"], "org_1", "its key is in its overlap");
+    assert_eq!(ledger[0]["laterField"], "org_1", "its key is in its overlap");
 }
 
 #[test]

@@ -261,6 +261,7 @@ fn trace_15_forged_ids_neither_block_a_deletion_nor_hurt_others() {
         revoke_after: "2020-01-01T00:00:00Z".parse().unwrap(),
         expires_at: None,
         even_if_used: true,
+        organization: None,
         other: Default::default(),
     }];
     world.secret().record = Some(record);

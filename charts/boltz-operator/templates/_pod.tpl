@@ -33,15 +33,19 @@ https://api.boltz.bio
 - --request-timeout={{ .requestTimeout }}
 - --inventory-interval={{ .inventoryInterval }}
 - --settle-time={{ .settleTime }}
+{{- with .acceptOrganization }}
+- --accept-organization={{ . }}
+{{- end }}
+{{- if .retryAlteredNames }}
+- --retry-altered-names
+{{- end }}
 - --max-mints-per-minute={{ int64 .maxMintsPerMinute }}
 - --concurrency={{ int64 .concurrency }}
 - --orphan-policy={{ .orphanPolicy }}
 - --orphan-grace={{ .orphanGrace }}
 - --leader-elect={{ .leaderElect }}
-{{- if .leaderElect }}
 - --lease-name={{ include "boltz-operator.leaseName" $ }}
 - --lease-namespace={{ include "boltz-operator.leaseNamespace" $ }}
-{{- end }}
 - --listen={{ .listen }}
 - --log-format={{ .logFormat }}
 {{- end }}

@@ -32,7 +32,10 @@ fn every_flag_has_a_value() {
         "boltz": {"baseURL": "http://boltz.example", "allowInsecureHTTP": true, "ca": {"configMap": "roots"}},
         "clusterName": "prod",
         "watchNamespaces": ["team-a", "team-b"],
-        "config": {"formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)"},
+        "config": {
+            "formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)",
+            "acceptOrganization": "org", "retryAlteredNames": true,
+        },
         "tests": {"labels": {"shard": "a"}},
     }));
     for flag in Config::command().get_arguments().filter_map(|argument| argument.get_long()) {

@@ -133,7 +133,7 @@ pub fn calls(env: &TestEnv, from: Timestamp, to: Timestamp) -> Vec<AuditEvent> {
     let is_ours = |event: &AuditEvent| {
         event.user.username.starts_with("system:serviceaccount:boltz-system:")
             && event.object_ref.namespace == env.namespace
-            && !matches!(event.object_ref.resource.as_str(), "events" | "leases")
+            && !matches!(event.object_ref.resource.as_str(), "events" | "leases" | "configmaps")
             && !matches!(event.verb.as_str(), "watch" | "list")
             && (from..to).contains(&event.received)
     };

@@ -19,7 +19,7 @@ const LEDGER: &str = "boltz.bio/attempts";
 /// 4,000 entries: nearly all that fits into an annotation.
 fn forged_ledger() -> String {
     let entry =
-        |bits| LedgerEntry::new(AttemptId::from_random(bits), "2020-01-01T00:00:00Z".parse().unwrap());
+        |bits| LedgerEntry::new(AttemptId::from_random(bits), "2020-01-01T00:00:00Z".parse().unwrap(), None);
     Ledger::new((0..4000).map(entry).collect()).to_annotation()
 }
 

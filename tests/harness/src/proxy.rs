@@ -251,6 +251,7 @@ impl Proxy {
         let counts = parts.method != Method::GET
             && !path.contains("dryRun=All")
             && !write.contains("leases")
+            && !write.contains("configmaps")
             && !write.contains("events");
         let mut headers = parts.headers;
         headers.remove(header::HOST);

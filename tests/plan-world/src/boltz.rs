@@ -25,7 +25,8 @@ pub struct Key {
 impl World {
     /// Boltz makes the key of a POST.
     pub fn make_key(&mut self, uid: &str, attempt: &AttemptId, days: Option<u32>) -> Key {
-        let id = key_id(self.keys.len() + 1);
+        self.keys_made += 1;
+        let id = key_id(self.keys_made);
         let created_at = self.true_time();
         let key = Key {
             value: key_value(&id),

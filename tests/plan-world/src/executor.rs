@@ -97,7 +97,7 @@ impl Process {
                 let attempt = AttemptId::from_random(self.seed << 20 | self.attempts);
                 self.memory.mark_writing(attempt.clone(), (**intent).clone(), now.monotonic);
                 let mut entries = keep.clone();
-                entries.push(LedgerEntry::new(attempt.clone(), now.wall));
+                entries.push(LedgerEntry::new(attempt.clone(), now.wall, self.account.organization.clone()));
                 let finalizers = with_finalizer(&facts.object.finalizers);
                 let answer = world.write_object(facts, fault, |object| {
                     object.ledger = Ledger::new(entries);
@@ -272,6 +272,7 @@ impl Process {
             expires_at: key.expires_at,
             livemode,
             workspace_id: Some("workspace".to_owned()),
+            organization: self.account.organization.clone(),
         };
         self.values.insert(attempt.clone(), key.value);
         Answer::Minted(Box::new(minted))

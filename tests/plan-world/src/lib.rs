@@ -65,6 +65,8 @@ pub struct World {
     pub inventory_interval: Duration,
     /// What must never be, and was.
     pub violation: Option<String>,
+    /// Also those that were taken away.
+    keys_made: usize,
     late: Vec<(Duration, Late)>,
     versions: u64,
 }
@@ -85,6 +87,7 @@ impl World {
             doubt: Doubt::None,
             inventory_interval: 10 * MINUTE,
             violation: None,
+            keys_made: 0,
             late: Vec::new(),
             versions: 0,
         };

@@ -106,6 +106,7 @@ impl User {
                         revoke_after,
                         expires_at: None,
                         even_if_used: true,
+                        organization: None,
                         other: Default::default(),
                     });
                 }
@@ -118,7 +119,7 @@ impl User {
                     for entry in &mut object.ledger.entries {
                         entry.written_at = written_at;
                     }
-                    object.ledger.entries.push(LedgerEntry::new(AttemptId::from_random(7), written_at));
+                    object.ledger.entries.push(LedgerEntry::new(AttemptId::from_random(7), written_at, None));
                 });
             }
         }

@@ -194,3 +194,37 @@ fn a_key_of_this_process_is_revoked_even_if_the_list_does_not_show_it() {
     live_for(&mut process, &mut world, 2 * HOUR);
     assert_eq!(world.counts.boltz_calls, boltz + 1, "{} is revoked", key.id);
 }
+
+/// The operator moves to another organization: the keys that stay behind are not disowned, and not revoked.
+#[test]
+fn keys_of_another_organization_are_replaced_and_kept() {
+    let organization = |name: &str| Some(name.to_owned());
+    let mut world = World::with(json!({"rotation": {"overlap": "1h"}}));
+    let mut process = Process::start(&world);
+    process.account.organization = organization("a");
+    live_for(&mut process, &mut world, HOUR);
+    assert_eq!(world.record().organization, organization("a"));
+    // The list of the other organization does not have the key.
+    let left_behind = std::mem::take(&mut world.keys);
+    let mut next = Process::start_other(&world, 9);
+    next.account.organization = organization("b");
+    live_for(&mut next, &mut world, 5 * HOUR);
+    let record = world.record();
+    assert_eq!(
+        (record.reason.as_str(), record.organization.clone()),
+        ("ParametersChanged", organization("b"))
+    );
+    assert_eq!(record.previous.iter().map(|key| &key.key_id).collect::<Vec<_>>(), [&left_behind[0].id]);
+    assert_eq!(record.previous[0].organization, organization("a"));
+    let stalled = world.object().status.conditions[2].message.clone();
+    assert!(stalled.contains("organization a"), "{stalled}");
+    world.delete();
+    live_for(&mut next, &mut world, DAY);
+    assert!(world.object.is_some(), "a deletion waits for the key");
+    assert_eq!(world.active(), Vec::<&str>::new(), "and revokes what it can");
+    // Back in the first one.
+    world.keys.extend(left_behind);
+    next.account.organization = organization("a");
+    live_for(&mut next, &mut world, HOUR);
+    world.keys.iter().for_each(|key| assert!(key.revoked, "{key:?}"));
+}

@@ -24,7 +24,7 @@ fn ruin(world: &mut World, text: &str) {
 
 fn forged_entries(count: u64) -> String {
     let entry =
-        |bits| LedgerEntry::new(AttemptId::from_random(bits), "2020-01-01T00:00:00Z".parse().unwrap());
+        |bits| LedgerEntry::new(AttemptId::from_random(bits), "2020-01-01T00:00:00Z".parse().unwrap(), None);
     Ledger::new((1000..1000 + count).map(entry).collect()).to_annotation()
 }
 

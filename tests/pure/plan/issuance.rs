@@ -549,7 +549,7 @@ fn foreign_secret(world: &mut World) {
 
 fn full_ledger(world: &mut World) {
     let written_at = world.true_time();
-    let entry = |bits| LedgerEntry::new(AttemptId::from_random(bits), written_at);
+    let entry = |bits| LedgerEntry::new(AttemptId::from_random(bits), written_at, None);
     world.edit(|object| object.ledger = Ledger::new((500..516).map(entry).collect()));
     let later = world.elapsed + Duration::from_secs(600);
     // Their backoff is over, and they are not settled by anybody's clock yet.

@@ -251,7 +251,7 @@ fn an_attempts_age_is_its_own() {
     let ids = [1, 2].map(AttemptId::from_random);
     let ages = [DAY + MINUTE, 20 * HOUR];
     let entries =
-        ids.iter().zip(ages).map(|(attempt, age)| LedgerEntry::new(attempt.clone(), now.wall - age));
+        ids.iter().zip(ages).map(|(attempt, age)| LedgerEntry::new(attempt.clone(), now.wall - age, None));
     facts.object.ledger = Ledger::new(entries.collect());
     let settled_at = |facts: &Facts, id| facts.settled_at(&world.settings, now, id);
     assert_eq!(settled_at(&facts, &ids[0]), now.monotonic.minus(MINUTE), "a day after it was written");

@@ -1,0 +1,240 @@
+//! What the operator remembers about its Boltz organization, also after a restart, and whether the admin key belongs to it.
+
+use super::snapshot::ClusterNames;
+use crate::protocol::marker::ClusterName;
+use std::collections::BTreeMap;
+
+/// Keys of the ConfigMap, after the name of the cluster: several installations may share it.
+const ORGANIZATION: &str = "organization";
+const ACTIVE_KEYS: &str = "activeKeys";
+const NAMES_ALTERED: &str = "namesAltered";
+/// The number of active keys is written again when it differs by more than this share.
+const COARSENESS: usize = 20;
+
+/// What is remembered. Never derived from objects, which users can edit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The id of the organization.
+    pub organization: Option<String>,
+    /// How many active keys Boltz's list showed last.
+    pub active_keys: usize,
+    /// Boltz gave a new key another name than requested. Contains the message for the condition.
+    pub names_altered: Option<String>,
+}
+
+impl Remembered {
+    /// Reads the data of the ConfigMap: what was remembered under the current name of the cluster or, without that, under
+    /// a former one. Values that cannot be read count as absent.
+    pub fn from_data(data: &BTreeMap<String, String>, names: &ClusterNames) -> Self {
+        let text = |key: &str| {
+            let of = |name: &ClusterName| data.get(&format!("{name}.{key}"));
+            let found = std::iter::once(&names.current).chain(&names.former).find_map(of)?;
+            Some(found.clone()).filter(|text| !text.is_empty())
+        };
+        Self {
+            organization: text(ORGANIZATION),
+            active_keys: text(ACTIVE_KEYS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+            names_altered: text(NAMES_ALTERED),
+        }
+    }
+
+    /// The data of the ConfigMap for this cluster. Empty values replace older ones.
+    pub fn to_data(&self, names: &ClusterNames) -> BTreeMap<String, String> {
+        let entry = |key: &str, value: String| (format!("{}.{key}", names.current), value);
+        BTreeMap::from([
+            entry(ORGANIZATION, self.organization.clone().unwrap_or_default()),
+            entry(ACTIVE_KEYS, self.active_keys.to_string()),
+            entry(NAMES_ALTERED, self.names_altered.clone().unwrap_or_default()),
+        ])
+    }
+}
+
+/// The organization, as remembered and as Boltz says it.
+#[derive(Debug)]
+pub(super) struct Organization {
+    /// `None`: not read yet.
+    remembered: Option<Remembered>,
+    /// `--accept-organization`.
+    accepted: Option<String>,
+    /// `--retry-altered-names`.
+    retry_altered_names: bool,
+    /// What `auth/me` said last.
+    said: Option<String>,
+}
+
+impl Default for Organization {
+    /// Remembers nothing, and does not wait for anything.
+    fn default() -> Self {
+        Self { remembered: Some(Remembered::default()), ..Self::unread(None, false) }
+    }
+}
+
+impl Organization {
+    /// What is remembered has to be read first: see [`Organization::remember`].
+    pub(super) fn unread(accepted: Option<String>, retry_altered_names: bool) -> Self {
+        Self { remembered: None, accepted, retry_altered_names, said: None }
+    }
+
+    /// What is remembered was read. Returns whether something is to be written.
+    pub(super) fn remember(&mut self, mut remembered: Remembered) -> bool {
+        let forgets = remembered.names_altered.take_if(|_| self.retry_altered_names).is_some();
+        self.remembered = Some(remembered);
+        forgets
+    }
+
+    /// It is to be read again.
+    pub(super) fn reread(&mut self) {
+        self.remembered = None;
+    }
+
+    pub(super) fn remembered(&self) -> Option<&Remembered> {
+        self.remembered.as_ref()
+    }
+
+    /// Call with each answer to `auth/me`.
+    pub(super) fn said(&mut self, organization: Option<String>) {
+        self.said = organization;
+    }
+
+    /// The organization of the admin key, if Boltz says it.
+    pub(super) fn current(&self) -> Option<&String> {
+        self.said.as_ref()
+    }
+
+    /// Compares the organization of the admin key with the remembered one, and remembers the first one. The error is the
+    /// message for conditions. Returns whether something is to be written.
+    pub(super) fn compare(&mut self) -> Result<bool, String> {
+        let (Some(remembered), Some(said)) = (&mut self.remembered, &self.said) else { return Ok(false) };
+        match &remembered.organization {
+            Some(expected) if expected == said => Ok(false),
+            Some(expected) if self.accepted.as_ref() != Some(said) => Err(format!(
+                "The operator's admin key belongs to the Boltz organization {said}. The keys of this operator belong to \
+                 {expected}. No keys are issued or revoked. Provide an admin key of {expected}. To move to {said}, start \
+                 the operator with --accept-organization={said}."
+            )),
+            _ => {
+                remembered.organization = Some(said.clone());
+                // The list of another organization lacks all keys of this one.
+                remembered.active_keys = 0;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether it is unknown if Boltz's list is the list of this organization: then it proves no absence.
+    pub(super) fn is_unclear(&self) -> bool {
+        self.remembered
+            .as_ref()
+            .is_none_or(|remembered| remembered.organization.is_some() && self.said.is_none())
+    }
+
+    /// Remembers how many active keys there are. Returns whether the difference is worth a write.
+    pub(super) fn set_active_keys(&mut self, count: usize) -> bool {
+        let Some(remembered) = &mut self.remembered else { return false };
+        let before = remembered.active_keys;
+        let is_new = before.abs_diff(count) > before / COARSENESS;
+        if is_new {
+            remembered.active_keys = count;
+        }
+        is_new
+    }
+
+    /// Remembers that Boltz alters names, or that it does not any more.
+    pub(super) fn set_names_altered(&mut self, message: Option<String>) {
+        self.remembered.get_or_insert_default().names_altered = message;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn organization(remembered: Option<&str>, accepted: Option<&str>, said: Option<&str>) -> Organization {
+        let mut organization = Organization::unread(accepted.map(str::to_owned), false);
+        organization
+            .remember(Remembered { organization: remembered.map(str::to_owned), ..Remembered::default() });
+        organization.said(said.map(str::to_owned));
+        organization
+    }
+
+    #[test]
+    fn only_an_accepted_organization_replaces_another() {
+        for (remembered, accepted, said, changes, then) in [
+            (None, None, Some("a"), Ok(true), Some("a")),
+            (Some("a"), None, Some("a"), Ok(false), Some("a")),
+            (Some("a"), None, Some("b"), Err(()), Some("a")),
+            (Some("a"), Some("c"), Some("b"), Err(()), Some("a")),
+            (Some("a"), Some("b"), Some("b"), Ok(true), Some("b")),
+            (Some("a"), Some("b"), Some("a"), Ok(false), Some("a")),
+            (Some("a"), None, None, Ok(false), Some("a")),
+            (None, None, None, Ok(false), None),
+        ] {
+            let mut organization = organization(remembered, accepted, said);
+            let what = format!("{remembered:?}, {accepted:?}, {said:?}");
+            assert_eq!(organization.compare().map_err(|_| ()), changes, "{what}");
+            assert_eq!(organization.remembered().unwrap().organization.as_deref(), then, "{what}");
+        }
+        let message = organization(Some("a"), None, Some("b")).compare().unwrap_err();
+        assert!(message.contains("--accept-organization=b"), "{message}");
+    }
+
+    #[test]
+    fn without_knowledge_nothing_is_absent() {
+        assert!(Organization::unread(None, false).is_unclear());
+        assert!(!Organization::default().is_unclear());
+        for (remembered, said, unclear) in [
+            (None, None, false),
+            (None, Some("a"), false),
+            (Some("a"), None, true),
+            (Some("a"), Some("a"), false),
+        ] {
+            assert_eq!(
+                organization(remembered, None, said).is_unclear(),
+                unclear,
+                "{remembered:?}, {said:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn small_differences_are_not_written() {
+        let mut organization = Organization::default();
+        for (count, is_written) in
+            [(0, false), (1, true), (2, true), (100, true), (104, false), (95, false), (90, true)]
+        {
+            assert_eq!(organization.set_active_keys(count), is_written, "{count}");
+        }
+        assert!(organization.set_active_keys(0));
+    }
+
+    #[test]
+    fn altered_names_are_remembered_until_a_retry() {
+        let remembered = || Remembered { names_altered: Some("why".to_owned()), ..Remembered::default() };
+        for (retry, forgets) in [(false, false), (true, true)] {
+            let mut organization = Organization::unread(None, retry);
+            assert_eq!(organization.remember(remembered()), forgets);
+            assert_eq!(organization.remembered().unwrap().names_altered.is_none(), forgets);
+        }
+    }
+
+    #[test]
+    fn data_round_trip() {
+        let remembered = Remembered {
+            organization: Some("org".to_owned()),
+            active_keys: 12,
+            names_altered: Some("why".to_owned()),
+        };
+        let names = |current: &str, former: &[&str]| ClusterNames {
+            current: current.parse().unwrap(),
+            former: former.iter().map(|name| name.parse().unwrap()).collect(),
+        };
+        let data = remembered.to_data(&names("a", &[]));
+        assert_eq!(Remembered::from_data(&data, &names("a", &[])), remembered);
+        assert_eq!(Remembered::from_data(&data, &names("b", &["a"])), remembered, "a former name");
+        assert_eq!(Remembered::from_data(&data, &names("b", &[])), Remembered::default(), "another cluster");
+        let none = Remembered::default();
+        assert_eq!(Remembered::from_data(&none.to_data(&names("a", &[])), &names("a", &[])), none);
+        let odd = BTreeMap::from([("a.activeKeys".to_owned(), "many".to_owned())]);
+        assert_eq!(Remembered::from_data(&odd, &names("a", &[])), none);
+    }
+}
