@@ -4,6 +4,7 @@
 
 mod admission;
 mod backup;
+mod boltz_lies;
 mod boltz_list;
 mod boltz_refusals;
 mod boltz_trouble;

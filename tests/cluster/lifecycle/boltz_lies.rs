@@ -1,0 +1,193 @@
+//! Boltz answers nonsense: nothing is issued, revoked or given up because of it.
+
+use crate::test_env::{EnvOptions, TestEnv, condition, is, owned};
+use boltz_emulator::{AdminKey, Effect, Fault, Lie, Operation, Outcome, Settings, StandingFault};
+use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
+
+const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+async fn ready(env: &TestEnv, names: &[&str]) {
+    for name in names {
+        env.create(name, json!({})).await;
+    }
+    for name in names {
+        env.ready(name).await;
+    }
+}
+
+/// Another process, with the same configuration but for these flags.
+async fn restart(env: &mut TestEnv, changes: &[&str]) {
+    env.operator.kill();
+    env.operator = env.another(changes).await;
+}
+
+#[tokio::test]
+async fn a_list_that_lies_about_all_keys_costs_none() {
+    let env = TestEnv::settling_fast().await;
+    ready(&env, &NAMES).await;
+    env.passes(2).await;
+    for lie in [Lie::NoKeys, Lie::Inactive, Lie::NamesCutTo(40)] {
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.until_metric("boltz_inventory_doubtful 1").await;
+        env.annotate("a", "boltz.bio/retry", "1").await;
+        env.passes(3).await;
+        let told = env
+            .until("b", "it says so", |object| {
+                condition(object, "Stalled").is_some_and(|condition| condition.reason == "KeyDoubtful")
+            })
+            .await;
+        assert!(is(&told, "Ready"), "{lie:?}");
+        env.emulator.lift("lie");
+        env.until_metric("boltz_inventory_doubtful 0").await;
+        assert_eq!(env.emulator.count(Operation::Create), NAMES.len(), "{lie:?}");
+        assert_eq!(env.emulator.count(Operation::Revoke), 0, "{lie:?}");
+    }
+    env.judge_all(&NAMES, &[]).await;
+}
+
+/// Of few keys, each is asked: it knows better than the list.
+#[tokio::test]
+async fn a_list_that_lies_about_the_only_key_costs_none() {
+    let env = TestEnv::settling_fast().await;
+    ready(&env, &["key"]).await;
+    env.passes(2).await;
+    for lie in [Lie::NoKeys, Lie::Inactive] {
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.passes(5).await;
+        env.emulator.lift("lie");
+        env.passes(2).await;
+        assert_eq!(env.emulator.count(Operation::Create), 1, "{lie:?}");
+        assert!(is(&env.get("key").await, "Ready"), "{lie:?}");
+    }
+    env.judge("key").await;
+}
+
+/// The finalizer stays until the list is right again.
+#[tokio::test]
+async fn a_deletion_under_a_list_without_keys_revokes_the_key() {
+    let mut env = TestEnv::settling_fast().await;
+    ready(&env, &NAMES).await;
+    env.passes(2).await;
+    // Another process knows only what is stored.
+    restart(&mut env, &[]).await;
+    env.passes(2).await;
+    env.emulator.stand("lie", StandingFault::lie(Operation::List, Lie::NoKeys));
+    env.until_metric("boltz_inventory_doubtful 1").await;
+    restart(&mut env, &[]).await;
+    env.passes(2).await;
+    env.delete("a").await;
+    let told = env
+        .until("a", "it says what it waits for", |object| {
+            condition(object, "Ready").is_some_and(|condition| condition.message.contains("not believed"))
+        })
+        .await;
+    assert!(told.metadata.deletion_timestamp.is_some());
+    env.passes(3).await;
+    env.emulator.lift("lie");
+    env.gone("a").await;
+    env.until_active(NAMES.len() - 1).await;
+    env.judge_all(&NAMES[1..], &[]).await;
+}
+
+#[tokio::test]
+async fn a_boltz_that_alters_names_gets_no_more_requests_for_keys() {
+    let settings = Settings { names_cut_to: Some(40), ..Settings::default() };
+    let arguments = owned(&["--settle-time", "2s", "--request-timeout", "1s"]);
+    let mut env = TestEnv::with_options(EnvOptions { settings, arguments, ..EnvOptions::default() }).await;
+    env.create("first", json!({})).await;
+    let object = env.not_ready("first", "NamesAltered").await;
+    assert!(is(&object, "Stalled"));
+    env.until_active(0).await;
+    restart(&mut env, &[]).await;
+    env.create("second", json!({})).await;
+    env.not_ready("second", "NamesAltered").await;
+    assert_eq!(env.emulator.count(Operation::Create), 1, "also after a restart");
+    env.emulator.change(|settings| settings.names_cut_to = None);
+    // A flag without a value; flags go in pairs here.
+    restart(&mut env, &["--retry-altered-names", "--allow-insecure-http"]).await;
+    env.ready("first").await;
+    env.ready("second").await;
+    env.judge_all(&["first", "second"], &[]).await;
+}
+
+#[tokio::test]
+async fn keys_that_had_expired_on_arrival_are_revoked_and_requested_ever_more_seldom() {
+    let env = TestEnv::settling_fast().await;
+    env.emulator.stand("lie", StandingFault::lie(Operation::Create, Lie::ExpiredOnArrival));
+    env.create("key", json!({"expiresInDays": 1})).await;
+    let object = env.not_ready("key", "ClockSkew").await;
+    assert!(is(&object, "Stalled"));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(env.emulator.count(Operation::Create) <= 3, "{}", env.emulator.count(Operation::Create));
+    env.until_active(0).await;
+    env.emulator.lift("lie");
+    env.annotate("key", "boltz.bio/retry", "1").await;
+    env.judge("key").await;
+}
+
+#[tokio::test]
+async fn an_admin_key_of_another_organization_is_not_used() {
+    let mut env = TestEnv::settling_fast().await;
+    ready(&env, &["kept", "deleted"]).await;
+    let admin = |plaintext: &str| AdminKey {
+        plaintext: plaintext.to_owned(),
+        key_type: "admin".to_owned(),
+        mode: "live".to_owned(),
+    };
+    env.emulator.change(|settings| settings.organization_id = Some("org_other".to_owned()));
+    env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
+    env.emulator.set_admin_keys(vec![admin("of another organization")]);
+    env.set_admin_key("of another organization");
+    env.until_metric("boltz_admin_key_valid 0").await;
+    for restarts in [false, true] {
+        if restarts {
+            restart(&mut env, &[]).await;
+            env.until_metric("boltz_admin_key_valid 0").await;
+        }
+        let name = if restarts { "after" } else { "before" };
+        env.create(name, json!({})).await;
+        let object = env.not_ready(name, "BoltzUnauthorized").await;
+        let message = &condition(&object, "Ready").unwrap().message;
+        for word in ["org_emulated", "org_other", "--accept-organization=org_other"] {
+            assert!(message.contains(word), "{message}");
+        }
+    }
+    env.delete("deleted").await;
+    assert_eq!(env.emulator.count(Operation::Create), 2);
+    assert_eq!(env.emulator.count(Operation::Revoke), 0);
+    assert!(is(&env.get("kept").await, "Ready"));
+
+    env.emulator.change(|settings| settings.organization_id = Some("org_emulated".to_owned()));
+    env.emulator.lift("its list");
+    env.emulator.set_admin_keys(vec![admin("of the right one")]);
+    env.set_admin_key("of the right one");
+    env.gone("deleted").await;
+    env.judge_all(&["kept", "before", "after"], &[]).await;
+}
+
+/// Whatever Boltz says, no key is in it.
+#[tokio::test]
+async fn words_that_repeat_a_key_are_scrubbed() {
+    let env = TestEnv::settling_fast().await;
+    let admin_key = env.emulator.admin_key().to_owned();
+    let body = json!({
+        "code": "FORBIDDEN\u{1b}[31m",
+        "message": format!("the key {admin_key} may not create sk_bc_ws_live_0123456789"),
+    });
+    let refused = Outcome::Status { status: 402, headers: BTreeMap::new(), body: Some(body.to_string()) };
+    env.emulator.stand("words", StandingFault::of(Fault::once(Operation::Create, Effect::None, refused)));
+    env.create("key", json!({})).await;
+    let object = env.not_ready("key", "BoltzRejected").await;
+    let message = condition(&object, "Ready").unwrap().message.clone();
+    assert!(message.contains("[redacted]"), "{message}");
+    let log = env.operator.log();
+    for secret in [admin_key.as_str(), "0123456789", "\u{1b}[31m"] {
+        assert!(!message.contains(secret) && !log.contains(secret), "{message}\n{log}");
+    }
+    env.emulator.lift("words");
+    env.emulator.stand("prefix", StandingFault::lie(Operation::Create, Lie::WholeKeyAsPrefix));
+    env.annotate("key", "boltz.bio/retry", "1").await;
+    let status = env.ready("key").await.status.unwrap();
+    assert_eq!(status.key_prefix.unwrap().len(), 12);
+}
