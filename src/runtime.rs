@@ -158,37 +158,56 @@ async fn operate(config: Config, prompt: &Handle) -> Result<(), StartError> {
             concurrency: config.concurrency,
         },
         clock,
-        Arc::clone(&metrics),
+        metrics,
         Events::new(client.clone(), identity.clone()),
     ));
 
-    let stop = CancellationToken::new();
-    let (ready, is_ready) = watch::channel(false);
-    let watches = Arc::clone(&context.watches);
     // Aborted when they are dropped.
-    let mut background = JoinSet::new();
-    background.spawn_on(
-        async move {
+    let mut admin_key_tasks = JoinSet::new();
+    admin_key_tasks.spawn(async move { source.publish(admin_key).await });
+    let checks = Arc::clone(&context);
+    admin_key_tasks.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
+    Operator { context, config, identity, listener, lease_client }.run(prompt, stop_signal).await;
+    Ok(())
+}
+
+/// What there is before the work begins.
+pub struct Operator {
+    /// Shared by all reconciliations.
+    pub context: Arc<Context>,
+    /// The configuration.
+    pub config: Config,
+    /// Unique for this process.
+    pub identity: String,
+    /// Serves probes and metrics; created on the runtime for them.
+    pub listener: TcpListener,
+    /// Also created there.
+    pub lease_client: Client,
+}
+
+impl Operator {
+    /// Works until it is stopped. Lease, probes and metrics run on `prompt`.
+    pub async fn run(self, prompt: &Handle, stop_signal: impl Future<Output = ()>) {
+        let Self { context, config, identity, listener, lease_client } = self;
+        let stop = CancellationToken::new();
+        let (ready, is_ready) = watch::channel(false);
+        let (metrics, watches) = (Arc::clone(&context.metrics), Arc::clone(&context.watches));
+        let _server = AbortOnDropHandle::new(prompt.spawn(async move {
             if let Err(error) = server::serve(listener, metrics, is_ready, watches).await {
                 tracing::error!(%error, "the metrics server stopped");
             }
-        },
-        prompt,
-    );
-    background.spawn(async move { source.publish(admin_key).await });
-    let checks = Arc::clone(&context);
-    background.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
-    let work = work(context, config, identity, lease_client, prompt, ready, stop.clone());
-    tokio::pin!(work);
-    tokio::select! {
-        () = &mut work => return Ok(()),
-        () = &mut stop_signal => {}
+        }));
+        let work = work(context, config, identity, lease_client, prompt, ready, stop.clone());
+        tokio::pin!(work);
+        tokio::select! {
+            () = &mut work => return,
+            () = stop_signal => {}
+        }
+        stop.cancel();
+        if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
+            tracing::warn!("shut down before all reconciliations finished; the next process continues them");
+        }
     }
-    stop.cancel();
-    if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
-        tracing::warn!("shut down before all reconciliations finished; the next process continues them");
-    }
-    Ok(())
 }
 
 /// Runs it on that runtime, and ends it when the caller is dropped. A panic in it is a panic here.
