@@ -15,7 +15,7 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::{collections::BTreeSet, time::Duration};
 
 /// The chart's rights with `watchNamespaces`, applied, for the operator of that name.
@@ -38,9 +38,9 @@ fn objects_in(env: &TestEnv, namespace: &str) -> Api<BoltzApiKey> {
     Api::namespaced(env.client.clone(), namespace)
 }
 
-async fn create_in(env: &TestEnv, namespace: &str, name: &str) {
+async fn create_in(env: &TestEnv, namespace: &str, name: &str, spec: Json) {
     let object = json!({
-        "apiVersion": "boltz.bio/v1alpha1", "kind": "BoltzApiKey", "metadata": {"name": name}, "spec": {},
+        "apiVersion": "boltz.bio/v1alpha1", "kind": "BoltzApiKey", "metadata": {"name": name}, "spec": spec,
     });
     let object = serde_json::from_value(object).unwrap();
     objects_in(env, namespace).create(&PostParams::default(), &object).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_namespace_without_rights_and_an_absent_one_hold_up_no_other() {
     let (own, bare, absent) =
         (env.namespace.clone(), format!("{}-bare", env.namespace), format!("{}-absent", env.namespace));
     create_namespace(&env.client, &bare).await;
-    create_in(&env, &bare, "waits").await;
+    create_in(&env, &bare, "waits", json!({})).await;
     grant(&env, &name, std::slice::from_ref(&own));
     operate_as(&mut env, &name, &[bare.clone(), absent.clone(), own.clone()]);
     env.operator.wait_ready().await.unwrap();
@@ -99,7 +99,7 @@ async fn a_namespace_without_rights_and_an_absent_one_hold_up_no_other() {
     env.until_metric(&health(&bare, "secrets", 1)).await;
     create_namespace(&env.client, &absent).await;
     grant(&env, &name, &[own, bare.clone(), absent.clone()]);
-    create_in(&env, &absent, "late").await;
+    create_in(&env, &absent, "late", json!({})).await;
     until_in(&env, &absent, "late", "Ready", |object| is(object, "Ready")).await;
     env.until_metric(&health(&absent, "secrets", 1)).await;
     assert_eq!(env.operator.get("/readyz").await.unwrap(), "ready\n");
@@ -142,22 +142,24 @@ async fn namespaces_that_are_deleted_with_the_rights_in_them_go_and_their_keys_a
     env.operator.wait_ready().await.unwrap();
     env.create("stays", json!({})).await;
     env.ready("stays").await;
-    let stays = env.id_of("stays").await;
+    let mut left = BTreeSet::from([env.id_of("stays").await]);
     for (namespace, when) in &going {
-        goes(&mut env, namespace, *when).await;
-        // Nobody else's key is touched, and none of the namespace's is left.
-        let active = eventually(PATIENCE, "only the key of the object that stays lives", async || {
+        left.extend(goes(&mut env, namespace, *when).await);
+        // Nobody else's key is touched, and none of the namespace's is left but those that are retained.
+        let active = eventually(PATIENCE, "the right keys live", async || {
             let active = env.active_ids();
-            if active == BTreeSet::from([stays.clone()]) { Ok(()) } else { Err(format!("{active:?}")) }
+            if active == left { Ok(()) } else { Err(format!("{active:?}, not {left:?}")) }
         });
         if let Err(error) = active.await {
             panic!("{namespace} {when:?}: {error}\n{}", env.operator.process().last_lines(60));
         }
     }
-    env.judge("stays").await;
+    env.ready("stays").await;
+    assert!(env.emulator.authenticate(&env.value("stays").await).is_some());
 }
 
-async fn goes(env: &mut TestEnv, namespace: &str, when: When) {
+/// Answers the key that is retained, if there is one.
+async fn goes(env: &mut TestEnv, namespace: &str, when: When) -> Option<String> {
     let namespaces: Api<Namespace> = Api::all(env.client.clone());
     let keys = ["one", "two", "three"];
     if when == When::MidIssue {
@@ -171,7 +173,7 @@ async fn goes(env: &mut TestEnv, namespace: &str, when: When) {
     }
     let active = env.active_ids().len();
     for key in keys {
-        create_in(env, namespace, key).await;
+        create_in(env, namespace, key, json!({})).await;
     }
     match when {
         When::MidIssue => {
@@ -185,6 +187,13 @@ async fn goes(env: &mut TestEnv, namespace: &str, when: When) {
                 until_in(env, namespace, key, "Ready", |object| is(object, "Ready")).await;
             }
         }
+    }
+    let mut retained = None;
+    if when == When::AtRest {
+        create_in(env, namespace, "kept", json!({"deletionPolicy": "Retain"})).await;
+        until_in(env, namespace, "kept", "Ready", |object| is(object, "Ready")).await;
+        let kept = objects_in(env, namespace).get("kept").await.unwrap();
+        retained = kept.status.unwrap().key_id;
     }
     if when == When::Away {
         env.operator.kill();
@@ -220,7 +229,9 @@ async fn goes(env: &mut TestEnv, namespace: &str, when: When) {
                 && event.response_status.code >= 400
         })
         .len();
+    println!("{when:?}: {refused} calls were refused");
     assert!(refused < 150, "{refused} calls were refused in {namespace} {when:?}");
+    retained
 }
 
 #[tokio::test(flavor = "multi_thread")]
