@@ -25,10 +25,12 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
+    runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::{JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// The first wait before a rejected write is retried.
 const RECHECK: Duration = Duration::from_secs(60);
@@ -77,15 +79,34 @@ pub fn disable_core_dumps() -> Result<(), StartError> {
 pub fn run(config: Config) -> Result<(), StartError> {
     // Two crates use TLS; both use the provider that is installed first.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| StartError::CryptoProvider)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Runtime)?;
-    let result = runtime.block_on(operate(config));
+    let threads = Threads::start().map_err(StartError::Runtime)?;
+    let result = threads.work.block_on(operate(config, threads.prompt.handle()));
     // Cancels what is still running; every step is safe to cancel.
-    runtime.shutdown_background();
+    threads.work.shutdown_background();
+    threads.prompt.shutdown_background();
     result
 }
 
-async fn operate(config: Config) -> Result<(), StartError> {
+/// The threads of the process.
+#[derive(Debug)]
+pub struct Threads {
+    /// For reconciliations and all that belongs to them.
+    pub work: Runtime,
+    /// For the lease, probes and metrics: they stay prompt whatever reconciliations compute.
+    pub prompt: Runtime,
+}
+
+impl Threads {
+    /// One thread for each core, and one more.
+    pub fn start() -> std::io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let work = builder.enable_all().build()?;
+        let prompt = builder.worker_threads(1).thread_name("prompt").build()?;
+        Ok(Self { work, prompt })
+    }
+}
+
+async fn operate(config: Config, prompt: &Handle) -> Result<(), StartError> {
     // First: for process 1 of a container, the kernel drops signals without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
@@ -98,8 +119,10 @@ async fn operate(config: Config) -> Result<(), StartError> {
     tokio::pin!(stop_signal);
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new());
-    let listener = TcpListener::bind(config.listen).await.map_err(StartError::Listen)?;
+    let listener = on(prompt, TcpListener::bind(config.listen)).await.map_err(StartError::Listen)?;
     let client = kubernetes_client().await?;
+    // Its connections are tasks of the runtime on which it is created.
+    let lease_client = on(prompt, kubernetes_client()).await?;
     // Unique for each process: a restarted container keeps its host name.
     let identity = format!("{}_{:016x}", host_name(), rand::rng().random::<u64>());
 
@@ -140,38 +163,67 @@ async fn operate(config: Config) -> Result<(), StartError> {
             concurrency: config.concurrency,
         },
         clock,
-        Arc::clone(&metrics),
+        metrics,
         Events::new(client.clone(), identity.clone()),
     ));
 
-    let stop = CancellationToken::new();
-    let (ready, is_ready) = watch::channel(false);
-    let background = {
-        let context = Arc::clone(&context);
-        async move {
-            tokio::join!(
-                source.publish(admin_key),
-                context.account.watch_admin_key(admin_key_changes),
-                async {
-                    if let Err(error) = server::serve(listener, metrics, is_ready).await {
-                        tracing::error!(%error, "the metrics server stopped");
-                    }
-                },
-            )
-        }
-    };
-    let work = work(context, config, identity, client, ready, stop.clone());
-    tokio::pin!(work);
-    tokio::select! {
-        () = &mut work => return Ok(()),
-        _ = background => {}
-        () = &mut stop_signal => {}
-    }
-    stop.cancel();
-    if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
-        tracing::warn!("shut down before all reconciliations finished; the next process continues them");
-    }
+    // Aborted when they are dropped.
+    let mut admin_key_tasks = JoinSet::new();
+    admin_key_tasks.spawn(async move { source.publish(admin_key).await });
+    let checks = Arc::clone(&context);
+    admin_key_tasks.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
+    Operator { context, config, identity, listener, lease_client }.run(prompt, stop_signal).await;
     Ok(())
+}
+
+/// What there is before the work begins.
+pub struct Operator {
+    /// Shared by all reconciliations.
+    pub context: Arc<Context>,
+    /// The configuration.
+    pub config: Config,
+    /// Unique for this process.
+    pub identity: String,
+    /// Serves probes and metrics; created on the runtime for them.
+    pub listener: TcpListener,
+    /// Also created there.
+    pub lease_client: Client,
+}
+
+impl Operator {
+    /// Works until it is stopped. Lease, probes and metrics run on `prompt`.
+    pub async fn run(self, prompt: &Handle, stop_signal: impl Future<Output = ()>) {
+        let Self { context, config, identity, listener, lease_client } = self;
+        let stop = CancellationToken::new();
+        let (ready, is_ready) = watch::channel(false);
+        let (metrics, watches) = (Arc::clone(&context.metrics), Arc::clone(&context.watches));
+        let _server = AbortOnDropHandle::new(prompt.spawn(async move {
+            if let Err(error) = server::serve(listener, metrics, is_ready, watches).await {
+                tracing::error!(%error, "the metrics server stopped");
+            }
+        }));
+        let work = work(context, config, identity, lease_client, prompt, ready, stop.clone());
+        tokio::pin!(work);
+        tokio::select! {
+            () = &mut work => return,
+            () = stop_signal => {}
+        }
+        stop.cancel();
+        if tokio::time::timeout(SHUTDOWN, work).await.is_err() {
+            tracing::warn!("shut down before all reconciliations finished; the next process continues them");
+        }
+    }
+}
+
+/// Runs it on that runtime, and ends it when the caller is dropped. A panic in it is a panic here.
+async fn on<T: Send + 'static>(runtime: &Handle, task: impl Future<Output = T> + Send + 'static) -> T {
+    let ended = AbortOnDropHandle::new(runtime.spawn(task)).await;
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(value) => value,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Nobody aborts it but the end of the process.
+        Err(Err(_)) => std::future::pending().await,
+    }
 }
 
 /// Runs the controller while this process is the leader.
@@ -179,7 +231,8 @@ async fn work(
     context: Arc<Context>,
     config: Config,
     identity: String,
-    client: Client,
+    lease_client: Client,
+    prompt: &Handle,
     ready: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
@@ -190,7 +243,9 @@ async fn work(
         orphans: OrphanHandling { policy: config.orphan_policy, grace: config.orphan_grace },
     };
     let metrics = Arc::clone(&context.metrics);
-    let namespace = config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let here = Handle::current();
+    let namespace =
+        config.lease_namespace.clone().unwrap_or_else(|| lease_client.default_namespace().to_owned());
     let remembered_name = format!("{}-account", config.lease_name);
     let lead = || async {
         // Not ready until the caches are synced.
@@ -199,16 +254,20 @@ async fn work(
         account.reread();
         let control = async {
             let _ = tokio::time::timeout(PREPARATION, account.until_prepared()).await;
-            let inventory =
-                context.inventory.run(account, config.inventory_interval, context.clock, &context.metrics);
+            let (listing, interval) = (Arc::clone(&context), config.inventory_interval);
+            let inventory = on(&here, async move {
+                listing.inventory.run(&listing.account, interval, listing.clock, &listing.metrics).await;
+            });
             tokio::select! {
                 () = inventory => {}
                 () = controller::run(Arc::clone(&context), scope.clone(), ready.clone(), stop.clone()) => {}
             }
         };
+        let client = context.kubernetes.client().clone();
+        let names = context.inventory.names();
         tokio::select! {
             () = control => {}
-            () = remembered::keep(client.clone(), &namespace, &remembered_name, account, context.inventory.names()) => {}
+            () = remembered::keep(client, &namespace, &remembered_name, account, names) => {}
         }
     };
     if !config.leader_elect {
@@ -233,6 +292,10 @@ async fn work(
                     tracing::warn!("lost the lease; cancelled all reconciliations");
                 }
             }
+            // A standby shows no object. No reconciliation may show one afterwards.
+            context.until_idle().await;
+            context.watches.end();
+            context.metrics.forget_objects();
             if stop.is_cancelled() {
                 break;
             }
@@ -240,7 +303,8 @@ async fn work(
         // Another process may lead only after the controller has stopped.
         release.cancel();
     };
-    tokio::join!(follow, lease::hold(client.clone(), options, leading, release.clone(), metrics));
+    let hold = on(prompt, lease::hold(lease_client, options, leading, release.clone(), metrics));
+    tokio::join!(follow, hold);
 }
 
 async fn kubernetes_client() -> Result<Client, StartError> {

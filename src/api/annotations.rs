@@ -2,6 +2,8 @@
 
 /// The API group of the resource, and the prefix of every annotation and label that the operator writes.
 pub const GROUP: &str = "boltz.bio";
+/// What annotations of the operator begin with.
+pub const PREFIX: &str = "boltz.bio/";
 /// Keeps an object until its keys are revoked.
 pub const FINALIZER: &str = "boltz.bio/revoke-keys";
 /// On the object: the attempts that may still have an active key ([`crate::protocol::ledger`]).

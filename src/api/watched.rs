@@ -1,5 +1,6 @@
 //! A `BoltzApiKey` as the operator watches it: small, and tolerant of invalid objects.
 
+use super::annotations::PREFIX;
 use super::v1alpha1::{BoltzApiKey, BoltzApiKeySpec, BoltzApiKeyStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
@@ -8,13 +9,13 @@ use std::collections::BTreeMap;
 
 /// A `BoltzApiKey` as the operator watches it.
 ///
-/// It differs from the derived root in two ways. `managedFields` are skipped while deserializing: they are most of the
-/// memory of a large cache. And a spec or status that does not fit the types is kept as an error, because one object
+/// It differs from the derived root in two ways. `managedFields`, labels and annotations of others are skipped while
+/// deserializing: they are most of the memory of a large cache. And a spec or status that does not fit the types is kept as an error, because one object
 /// that cannot be deserialized would fail the whole list.
 #[derive(Resource, Clone, Debug, PartialEq, Deserialize)]
 #[resource(inherit = BoltzApiKey)]
 pub struct WatchedApiKey {
-    /// Without `managedFields`.
+    /// Without `managedFields`, labels and annotations of others.
     #[serde(deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     /// The spec, or why it is invalid.
@@ -38,7 +39,6 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
         annotations: Option<BTreeMap<String, String>>,
-        labels: Option<BTreeMap<String, String>>,
         finalizers: Option<Vec<String>>,
     }
     let slim = Slim::deserialize(deserializer)?;
@@ -50,12 +50,11 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         generation: slim.generation,
         creation_timestamp: slim.creation_timestamp,
         deletion_timestamp: slim.deletion_timestamp,
-        // kubectl's copy of the whole manifest is large and not needed.
+        // Others' are not needed, and may be large.
         annotations: slim.annotations.map(|mut annotations| {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+            annotations.retain(|name, _| name.starts_with(PREFIX));
             annotations
         }),
-        labels: slim.labels,
         finalizers: slim.finalizers,
         ..ObjectMeta::default()
     })
@@ -71,4 +70,27 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 fn lenient_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BoltzApiKeyStatus>, D::Error> {
     let status = lenient::<D, Option<BoltzApiKeyStatus>>(deserializer)?;
     Ok(status.ok().flatten().map(BoltzApiKeyStatus::bounded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn metadata_of_others_is_not_kept() {
+        let object: WatchedApiKey = serde_json::from_value(json!({
+            "metadata": {
+                "name": "key",
+                "annotations": {"boltz.bio/rotate": "1", "theirs/large": "x".repeat(200_000)},
+                "labels": {"theirs": "x"},
+                "managedFields": [{"manager": "theirs"}],
+            },
+            "spec": {},
+        }))
+        .unwrap();
+        let names: Vec<String> = object.metadata.annotations.unwrap().into_keys().collect();
+        assert_eq!(names, ["boltz.bio/rotate"]);
+        assert_eq!((object.metadata.labels, object.metadata.managed_fields), (None, None));
+    }
 }

@@ -1,8 +1,9 @@
 //! Cleanup after deleted objects: keys that only this process knows, process memory, metrics.
 
-use super::{Context, ObjectState, execute::revoke_key, observe};
+use super::{Context, ObjectState, execute::revoke_key, observe, reconcile::reconcile_object};
 use crate::{
     api::{Mode, WatchedApiKey},
+    observability::watches::Resource,
     plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
     protocol::marker::ObjectMark,
 };
@@ -55,22 +56,31 @@ async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, fact
     state.memory.unreported_keys(is_retained).is_empty()
 }
 
-/// Removes the state of deleted objects, once all their keys are revoked.
-pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedApiKey>]) {
+/// Removes the state of objects that the caches do not show any more: of deleted ones once all their keys are revoked, of
+/// ones that do not match the label selector any more once nothing depends on this process.
+pub(super) async fn cleanup_deleted(
+    context: Arc<Context>,
+    stores: Vec<Store<WatchedApiKey>>,
+    has_selector: bool,
+) {
     loop {
         tokio::time::sleep(CLEANUP_INTERVAL).await;
         let alive: HashSet<String> =
             stores.iter().flat_map(Store::state).filter_map(|object| object.uid()).collect();
-        let gone: Vec<(String, Arc<tokio::sync::Mutex<ObjectState>>)> = context
+        let unseen: Vec<(String, Arc<tokio::sync::Mutex<ObjectState>>)> = context
             .states()
             .iter()
             .filter(|(uid, _)| !alive.contains(*uid))
             .map(|(uid, state)| (uid.clone(), Arc::clone(state)))
             .collect();
-        for (uid, shared) in gone {
+        for (uid, shared) in unseen {
             let mut state = shared.lock().await;
+            // A namespace whose objects could not be listed yet says nothing about them.
+            if !context.watches.has_synced(&state.namespace, Resource::ApiKeys) {
+                continue;
+            }
             let Some(latest) = state.latest.clone().map(Arc::new) else { continue };
-            let facts = observe::from_caches(context, &mut state, &latest);
+            let facts = observe::from_caches(&context, &mut state, &latest);
             let now = context.clock.now().monotonic;
             let waits = |slot| state.memory.trouble(&slot, now).is_some();
             let unreported_keys = state.memory.unreported_keys(!facts.object.owns_its_secret());
@@ -80,17 +90,29 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
                 continue;
             }
             let step = Step::ReadLive;
-            let answer = match context.kubernetes.get_object(&state.namespace, &state.name).await {
-                Ok(read) if read.as_ref().and_then(ResourceExt::uid).as_ref() == Some(&uid) => Answer::Stale,
-                Ok(_) => Answer::Gone,
-                Err(error) => Answer::ApiFailed(error.failure()),
+            let read = context.kubernetes.get_object(&state.namespace, &state.name).await;
+            let (answer, left) = match read {
+                Ok(Some(read)) if read.uid().as_ref() == Some(&uid) => (Answer::Stale, Some(read)),
+                Ok(_) => (Answer::Gone, None),
+                Err(error) => (Answer::ApiFailed(error.failure()), None),
             };
-            let effects = state.apply(&step, answer, &facts, context);
+            let effects = state.apply(&step, answer, &facts, &context);
+            if let Some(left) = left.filter(|_| has_selector) {
+                // No key is lost whose value only this process has.
+                if state.memory.unreported_keys(false).is_empty() {
+                    leave(&context, &uid, &shared, &state);
+                } else {
+                    drop(state);
+                    // It is stored, or revoked after its window.
+                    reconcile_object(&Arc::new(left), &context).await;
+                }
+                continue;
+            }
             if !effects.is_gone {
                 continue;
             }
-            if revoke_unreported_keys(context, &mut state, &facts).await {
-                forget_uid(context, &uid);
+            if revoke_unreported_keys(&context, &mut state, &facts).await {
+                forget_uid(&context, &uid);
                 let recreated = stores.iter().flat_map(Store::state).any(|object| {
                     object.name_any() == state.name && object.namespace().as_ref() == Some(&state.namespace)
                 });
@@ -100,4 +122,20 @@ pub(super) async fn cleanup_deleted(context: &Context, stores: &[Store<WatchedAp
             }
         }
     }
+}
+
+/// An object left the label selector: another installation may serve it.
+fn leave(context: &Context, uid: &str, shared: &Arc<tokio::sync::Mutex<ObjectState>>, state: &ObjectState) {
+    let mut states = context.states();
+    // One is in the map, one is ours: no reconciliation waits for it, because the object has come back.
+    if Arc::strong_count(shared) > 2 {
+        return;
+    }
+    states.remove(uid);
+    context.metrics.forget(&state.namespace, &state.name);
+    tracing::info!(
+        namespace = state.namespace,
+        name = state.name,
+        "the object does not match --label-selector any more; this operator does not serve it"
+    );
 }

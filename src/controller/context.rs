@@ -4,8 +4,15 @@ use crate::{
     api::WatchedApiKey,
     boltz::{account::Account, inventory::Inventory},
     clock::Clock,
-    kubernetes::{client::Kubernetes, events::Events, secret_index::SecretIndex},
-    observability::metrics::Metrics,
+    kubernetes::{
+        client::Kubernetes,
+        events::Events,
+        secret_index::{SecretIndex, is_newer},
+    },
+    observability::{
+        metrics::Metrics,
+        watches::{ALL_NAMESPACES, Watches},
+    },
     plan::{Answer, Count, Effects, EventKind, Facts, ObjectFacts, ProcessMemory, Settings, Step},
     protocol::marker::AttemptId,
 };
@@ -37,12 +44,24 @@ pub struct Context {
     pub clock: Clock,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The states of the watches.
+    pub watches: Arc<Watches>,
     /// The events.
     pub events: Events,
     /// The UIDs of objects whose Secret's name may be free now.
     freed: Mutex<HashSet<String>>,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>>,
+    /// The relists of the watched namespaces' objects.
+    relists: Mutex<HashMap<String, Relists>>,
+    concurrency: u16,
     pub(super) permits: Semaphore,
+}
+
+/// The relists of one watch on objects, counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Relists {
+    begun: u64,
+    done: u64,
 }
 
 /// State of this process for one object.
@@ -53,11 +72,33 @@ pub struct ObjectState {
     pub(super) memory: ProcessMemory,
     /// The values of keys in hand, from the response to the POST until the Secret is written.
     pub(super) values: HashMap<AttemptId, SecretString>,
-    /// The newest version of the object that a read or an own write returned.
+    /// The newest version of the object that the cache, a read or an own write returned.
     pub(super) latest: Option<WatchedApiKey>,
+    /// How many relists had begun when it was read or written; 0: it is from the cache.
+    relists_before_latest: u64,
 }
 
 impl ObjectState {
+    /// Takes the object from the cache, unless a read or an own write returned a newer version. A relist wins over what
+    /// was returned before it began: if etcd was restored from a backup, versions have become lower.
+    pub(super) fn take_cached(&mut self, cached: &WatchedApiKey, context: &Context) {
+        let is_newer_known = self.latest.as_ref().is_some_and(|known| {
+            let version =
+                |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
+            known.metadata.uid == cached.metadata.uid && is_newer(&version(known), &version(cached))
+        });
+        if !is_newer_known || self.relists_before_latest < context.relists(&self.namespace).done {
+            self.latest = Some(cached.clone());
+            self.relists_before_latest = 0;
+        }
+    }
+
+    /// Takes the object as a read or an own write returned it.
+    pub(super) fn take_returned(&mut self, object: WatchedApiKey, context: &Context) {
+        self.latest = Some(object);
+        self.relists_before_latest = context.relists(&self.namespace).begun;
+    }
+
     /// Applies a result to process memory and drops the values of keys that are no longer in hand. Returns the effects.
     pub(super) fn apply(&mut self, step: &Step, answer: Answer, facts: &Facts, context: &Context) -> Effects {
         let jitter = rand::rng().random();
@@ -98,10 +139,13 @@ impl Context {
             settings: limits.settings,
             request_timeout: limits.request_timeout,
             clock,
+            watches: Arc::new(Watches::new(Arc::clone(&metrics))),
             metrics,
             events,
             freed: Mutex::default(),
             states: Mutex::default(),
+            relists: Mutex::default(),
+            concurrency: limits.concurrency,
             permits: Semaphore::new(usize::from(limits.concurrency)),
         }
     }
@@ -128,6 +172,30 @@ impl Context {
         for event in &effects.events {
             self.events.publish(object, event.clone());
         }
+    }
+
+    /// A relist of the objects begins.
+    pub(super) fn relist_begins(&self, namespace: &str) {
+        self.relists.lock().entry(namespace.to_owned()).or_default().begun += 1;
+    }
+
+    /// The relist is complete, and the cache shows it.
+    pub(super) fn relist_is_done(&self, namespace: &str) {
+        let mut relists = self.relists.lock();
+        let known = relists.entry(namespace.to_owned()).or_default();
+        known.done = known.begun;
+    }
+
+    /// The relists of the watch that covers this namespace.
+    fn relists(&self, namespace: &str) -> Relists {
+        let relists = self.relists.lock();
+        relists.get(namespace).or_else(|| relists.get(ALL_NAMESPACES)).copied().unwrap_or_default()
+    }
+
+    /// Waits until no reconciliation runs: an aborted one ends where it waits next.
+    pub async fn until_idle(&self) {
+        // The semaphore is never closed.
+        let _ = self.permits.acquire_many(u32::from(self.concurrency)).await;
     }
 
     /// Marks that the name of the object's Secret may be free now.

@@ -9,8 +9,9 @@ use crate::{
             ROTATE_NOW_ANNOTATION,
         },
     },
-    kubernetes::secret_index::{Ownership, SecretMetadata, Value, is_newer},
+    kubernetes::secret_index::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
+    observability::watches::Resource,
     plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
     protocol::{ledger::Ledger, marker::ObjectMark, record::value_sha256},
 };
@@ -37,13 +38,7 @@ pub enum Shown {
 
 /// The facts from the caches. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<WatchedApiKey>) -> Facts {
-    let newer_known = state.latest.as_ref().is_some_and(|known| {
-        let version = |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
-        known.metadata.uid == cached.metadata.uid && is_newer(&version(known), &version(cached))
-    });
-    if !newer_known {
-        state.latest = Some(WatchedApiKey::clone(cached));
-    }
+    state.take_cached(cached, context);
     let object = state.latest.as_ref().map_or_else(|| object_facts(cached), object_facts);
     let secrets = secret_names(context, &object)
         .into_iter()
@@ -63,14 +58,15 @@ pub async fn live(
         return Ok(None);
     };
     let object = object_facts(&read);
-    state.latest = Some(read);
+    state.take_returned(read, context);
     let mut secrets = Vec::new();
     for name in secret_names(context, &object) {
         match read_secret(context, &object.namespace, &name).await {
             Ok(Some((metadata, hash))) => secrets.push((name, (metadata, Value::Read(hash)))),
             Ok(None) => {}
-            // A deletion revokes the keys that the ledger, the status and Boltz's list lead to. It does not need the Secret.
-            Err(_) if object.deleting && object.owns_its_secret() => {
+            // A deletion revokes the keys that the ledger, the status and Boltz's list lead to. It does not need the
+            // Secret, and the rights to read it may have gone with the namespace.
+            Err(_) if object.deleting && is_dispensable(context, &object, &name) => {
                 if let Some((metadata, _)) = context.secrets.get(&object.namespace, &name) {
                     secrets.push((name, (metadata, Value::Read(None))));
                 }
@@ -81,6 +77,15 @@ pub async fn live(
     Ok(Some(assemble(context, state, object, secrets, true)))
 }
 
+/// Whether the deletion of the object can do without the Secret: it goes with the object, or it is known to stay without.
+fn is_dispensable(context: &Context, object: &ObjectFacts, name: &str) -> bool {
+    let stays = || match context.secrets.get(&object.namespace, name) {
+        Some((metadata, _)) => metadata.owner_references.iter().all(|owner| owner.uid != object.uid),
+        None => context.watches.has_synced(&object.namespace, Resource::Secrets),
+    };
+    object.owns_its_secret() || stays()
+}
+
 /// Updates the facts from what a call showed of the cluster.
 pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, shown: Shown) {
     match shown {
@@ -89,12 +94,12 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, sho
         Shown::Preflight => facts.preflight_passed = true,
         Shown::Object(object) => {
             facts.object = object_facts(&object);
-            state.latest = Some(*object);
+            state.take_returned(*object, context);
         }
         Shown::Reported(object, status) => {
             facts.object = object_facts(&object);
             facts.object.status = *status;
-            state.latest = Some(*object);
+            state.take_returned(*object, context);
         }
         Shown::Secret(metadata, value_sha256) => {
             let value = Value::Read(value_sha256);

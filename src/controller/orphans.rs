@@ -19,17 +19,19 @@ use std::{
 
 /// Looks for orphans after each pass.
 pub(super) async fn watch_orphans(
-    context: &Context,
-    stores: &[Store<WatchedApiKey>],
+    context: Arc<Context>,
+    stores: Vec<Store<WatchedApiKey>>,
     handling: OrphanHandling,
 ) {
     let mut orphans = Orphans::default();
     let mut completions = context.inventory.completions();
     completions.mark_changed();
+    // Which keys a namespace refers to is unknown until its lists are complete.
+    context.watches.until_all_synced().await;
     while completions.changed().await.is_ok() {
         let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { continue };
         let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
-        orphans.record_pass(context, &snapshot, &objects, handling).await;
+        orphans.record_pass(&context, &snapshot, &objects, handling).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Context, cleanup::on_object_gone, execute::execute, observe};
 use crate::{
     api::{BoltzApiKeyStatus, WatchedApiKey},
-    observability::metrics::ObjectGauges,
+    observability::{metrics::ObjectGauges, watches::Resource},
     plan::{Facts, Plan, Step, desired_status, plan},
 };
 use kube::runtime::controller::Action;
@@ -23,7 +23,7 @@ pub(super) async fn reconcile(
     Ok(action)
 }
 
-async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Action {
+pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Action {
     let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
@@ -31,6 +31,8 @@ async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Act
     if cached.metadata.uid.as_deref().is_some_and(|uid| context.take_freed(uid)) {
         state.memory.lift_secret_troubles();
     }
+    // Its Secrets could not be listed yet: what the cache lacks may be there.
+    state.memory.must_read |= !context.watches.has_synced(&state.namespace, Resource::Secrets);
     let mut facts = observe::from_caches(context, &mut state, cached);
     for _ in 0..MAX_STEPS {
         observe::refresh(context, &mut state, &mut facts);

@@ -8,12 +8,14 @@ use crate::{
     backoff,
     kubernetes::{
         client::SecretWithData,
+        error::KubernetesError,
         secret_index::{SecretMetadata, Value},
     },
+    observability::watches::{ALL_NAMESPACES, Resource},
+    plan::Verdict,
     protocol::record::value_sha256,
 };
-use futures::{FutureExt, StreamExt, stream};
-use http::StatusCode;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -27,11 +29,18 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Shorter than the 240 s after which some load balancers drop silent connections.
 const WATCH_TIMEOUT_SECONDS: u32 = 200;
+/// Objects on a page of a list. Others may make each large.
+const OBJECTS_PER_PAGE: u32 = 100;
+/// The longest wait before Secrets are listed again.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long running reconciliations may continue after a request to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -50,89 +59,145 @@ pub struct Scope {
 
 /// Watches and reconciles until `stop` is cancelled, then ends gracefully. Dropping the future cancels reconciliations.
 pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>, stop: CancellationToken) {
-    let scopes: Vec<Option<String>> = match scope.namespaces.as_slice() {
-        [] => vec![None],
-        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    let namespaces = match scope.namespaces.as_slice() {
+        [] => vec![ALL_NAMESPACES.to_owned()],
+        namespaces => namespaces.to_vec(),
     };
-    for namespace in &scopes {
-        read_secrets(&context, namespace.as_deref()).await;
-    }
+    let has_selector = scope.label_selector.is_some();
+    context.watches.begin(namespaces.iter().map(String::as_str));
+    let (mut controllers, mut others) = (JoinSet::new(), JoinSet::new());
     let mut stores: Vec<Store<WatchedApiKey>> = Vec::new();
-    let synced = Arc::new(watch::Sender::new(0));
-    let mut tasks = Vec::new();
-    for namespace in &scopes {
-        let (trigger, triggers) = mpsc::unbounded_channel();
-        let api: Api<WatchedApiKey> = api_in(&context, namespace.as_deref());
-        let mut config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS);
-        config.label_selector = scope.label_selector.clone();
+    for namespace in namespaces {
         let (store, writer) = reflector::store();
-        let mut is_first = true;
-        let count = Arc::clone(&synced);
-        // Not Store::wait_until_ready: it wakes only one waiter, which is the controller.
-        let objects = watch_with_relist(api, config)
-            .default_backoff()
-            .reflect(writer)
-            .inspect(move |event| {
-                if matches!(event, Ok(watcher::Event::InitDone)) && std::mem::take(&mut is_first) {
-                    count.send_modify(|count| *count += 1);
-                }
-            })
-            .touched_objects();
-        let controller = Controller::for_stream(objects, store.clone())
-            .with_config(ControllerConfig::default().concurrency(scope.concurrency))
-            .reconcile_on(stream::unfold(triggers, |mut triggers| async move {
-                let next = triggers.recv().await?;
-                Some((next, triggers))
-            }))
-            .reconcile_all_on(changes(context.inventory.completions()))
-            .reconcile_all_on(changes(context.account.recoveries()));
+        let (trigger, triggers) = mpsc::unbounded_channel();
+        let (begin, may_begin) = oneshot::channel();
         stores.push(store.clone());
-        let reconciliations = controller
-            .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(reconcile, |_, error, _| match *error {}, Arc::clone(&context))
-            .for_each(|_| futures::future::ready(()));
-        tasks.push(reconciliations.boxed());
-        tasks.push(watch_secrets(Arc::clone(&context), namespace.clone(), store, trigger).boxed());
-    }
-    let all = scopes.len();
-    let mut synced = synced.subscribe();
-    tasks.push(
-        async move {
-            if synced.wait_for(|count| *count == all).await.is_ok() {
-                ready.send_replace(true);
-                tokio::join!(
-                    watch_orphans(&context, &stores, scope.orphans),
-                    cleanup_deleted(&context, &stores)
-                );
+        let secrets = Secrets { context: Arc::clone(&context), namespace: namespace.clone(), store, trigger };
+        others.spawn(secrets.follow(begin));
+        let (context, scope, stop) = (Arc::clone(&context), scope.clone(), stop.clone());
+        controllers.spawn(async move {
+            tokio::select! {
+                _ = may_begin => reconcile_all(context, scope, namespace, writer, triggers, stop).await,
+                () = stop.cancelled() => {}
             }
-        }
-        .boxed(),
-    );
-    let all = futures::future::join_all(tasks);
+        });
+    }
+    others.spawn(watch_orphans(Arc::clone(&context), stores.clone(), scope.orphans));
+    others.spawn(cleanup_deleted(Arc::clone(&context), stores, has_selector));
+    let watches = Arc::clone(&context.watches);
+    others.spawn(async move {
+        watches.until_served().await;
+        ready.send_replace(true);
+        std::future::pending::<()>().await;
+    });
     let stopped = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        _ = all => {}
+        () = all_end(&mut controllers) => {}
+        () = all_end(&mut others) => {}
         () = stopped => {}
+    }
+    controllers.shutdown().await;
+    others.shutdown().await;
+    context.until_idle().await;
+}
+
+/// Waits for all tasks. A panic of one is a panic of the process.
+async fn all_end(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 
-fn api_in<K>(context: &Context, namespace: Option<&str>) -> Api<K>
+/// Reconciles the objects of one namespace, or of all. Each reconciliation is a task of its own.
+async fn reconcile_all(
+    context: Arc<Context>,
+    scope: Scope,
+    namespace: String,
+    writer: reflector::store::Writer<WatchedApiKey>,
+    mut triggers: mpsc::UnboundedReceiver<ObjectRef<WatchedApiKey>>,
+    stop: CancellationToken,
+) {
+    let api: Api<WatchedApiKey> = api_in(&context, &namespace);
+    let mut config = watcher_config();
+    config.label_selector = scope.label_selector;
+    let store = writer.as_reader();
+    let relisted = Arc::new(watch::Sender::new(0));
+    let (relists, watches) = (changes(relisted.subscribe()), Arc::clone(&context));
+    let objects = watch_with_relist(api, config)
+        .default_backoff()
+        .reflect(writer)
+        // After `reflect`: the store shows the event.
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Init) => watches.relist_begins(&namespace),
+            Ok(watcher::Event::InitDone) => {
+                watches.relist_is_done(&namespace);
+                watches.watches.synced(&namespace, Resource::ApiKeys);
+                relisted.send_modify(|count| *count += 1);
+            }
+            Ok(_) => {}
+            Err(error) => report(&watches, &namespace, Resource::ApiKeys, error),
+        })
+        .touched_objects()
+        // An error would delay everything else that starts reconciliations.
+        .filter(|event| std::future::ready(event.is_ok()));
+    Controller::for_stream(objects, store)
+        .with_config(ControllerConfig::default().concurrency(scope.concurrency))
+        .reconcile_on(stream::poll_fn(move |context| triggers.poll_recv(context)))
+        // The events of a relist come before the store shows them.
+        .reconcile_all_on(relists)
+        .reconcile_all_on(changes(context.inventory.completions()))
+        .reconcile_all_on(changes(context.account.recoveries()))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |_, error, _| match *error {}, context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn watcher_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).page_size(OBJECTS_PER_PAGE)
+}
+
+/// Reports that a list or a watch could not begin. A watch that is interrupted begins again, which is usual.
+fn report(context: &Context, namespace: &str, resource: Resource, error: &watcher::Error) {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
+            let (code, message) = match error {
+                kube::Error::Api(status) => (Some(status.code), status.message.clone()),
+                error => (None, error.to_string()),
+            };
+            context.watches.failed(namespace, resource, code, &message);
+        }
+        error => tracing::info!(
+            namespace,
+            resource = resource.as_str(),
+            error = error as &dyn std::error::Error,
+            "a watch was interrupted"
+        ),
+    }
+}
+
+fn api_in<K>(context: &Context, namespace: &str) -> Api<K>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
 {
     let client = context.kubernetes.client().clone();
     match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
+        ALL_NAMESPACES => Api::all(client),
+        namespace => Api::namespaced(client, namespace),
     }
 }
 
-/// A watch that relists when the API server cannot resume it because the version is compacted (410 Gone). kube-runtime
-/// relists when a watch event reports 410, but not when the watch request itself is answered with 410: it would repeat
-/// the request without end.
+/// A watch that lists again whenever it cannot be resumed. kube-runtime does so when a watch event reports 410. It would
+/// repeat a watch request without end that is answered with 410 (the version is compacted), or whose version lies in the
+/// future of an API server that was restored from a backup. Such a server may also accept the version and stay silent,
+/// but it was unreachable before.
 fn watch_with_relist<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -143,9 +208,7 @@ where
     let begin = move || watcher(api.clone(), config.clone()).boxed();
     stream::unfold((begin(), begin), |(mut events, begin)| async move {
         let event = events.next().await?;
-        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
-            && status.code == StatusCode::GONE
-        {
+        if let Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchError(_)) = &event {
             events = begin();
         }
         Some((event, (events, begin)))
@@ -160,100 +223,135 @@ fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + 
     })
 }
 
-/// At start: lists the operator's Secrets once and keeps the hashes of their values.
-async fn read_secrets(context: &Context, namespace: Option<&str>) {
-    let mut failures = 0;
-    let mut page = None;
-    loop {
-        match context.kubernetes.list_secrets(namespace, page.clone()).await {
-            Ok((secrets, next)) => {
-                failures = 0;
-                for (metadata, data) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
-                    let hash = metadata
-                        .record
-                        .as_ref()
-                        .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
-                    context.secrets.put(metadata, Value::Read(hash));
-                }
-                page = next;
-                if page.is_none() {
-                    return;
-                }
+/// The operator's Secrets in one namespace, or in all.
+struct Secrets {
+    context: Arc<Context>,
+    namespace: String,
+    store: Store<WatchedApiKey>,
+    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
+}
+
+impl Secrets {
+    /// Lists the Secrets, then watches their metadata and reconciles their objects. Tells when reconciliations may begin:
+    /// when the list is complete; or when it is refused, so that objects say so, and those that are deleted go.
+    async fn follow(self, begin: oneshot::Sender<()>) {
+        let mut begin = Some(begin);
+        let mut failures = 0;
+        while let Err(error) = self.read_all().await {
+            failures += 1;
+            let (code, message) = match &error {
+                KubernetesError::ApiStatus { code, message, .. } => (Some(*code), message.clone()),
+                error => (None, error.to_string()),
+            };
+            self.context.watches.failed(&self.namespace, Resource::Secrets, code, &message);
+            if matches!(error.verdict(), Verdict::Refused | Verdict::NotFound)
+                && let Some(begin) = begin.take()
+            {
+                // Fails only if the operator stops.
+                let _ = begin.send(());
             }
-            Err(error) => {
-                failures += 1;
-                // The continue token may have expired: start over.
-                page = None;
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to list the operator's Secrets"
-                );
-                tokio::time::sleep(backoff::delay(failures, None)).await;
+            tokio::time::sleep(backoff::delay(failures, None).min(LONGEST_WAIT)).await;
+        }
+        self.context.watches.synced(&self.namespace, Resource::Secrets);
+        match begin {
+            Some(begin) => drop(begin.send(())),
+            None => self
+                .store
+                .state()
+                .iter()
+                .for_each(|object| self.reconcile(ObjectRef::from_obj(object.as_ref()))),
+        }
+        self.watch().await;
+    }
+
+    /// Keeps the hashes of the values, page by page.
+    async fn read_all(&self) -> Result<(), KubernetesError> {
+        let (index, mut page) = (&self.context.secrets, None);
+        let namespace = Some(self.namespace.as_str()).filter(|namespace| *namespace != ALL_NAMESPACES);
+        let relist = index.begin_relist();
+        loop {
+            let (secrets, next) = self.context.kubernetes.list_secrets(namespace, page).await?;
+            for (metadata, data) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
+                let hash = metadata
+                    .record
+                    .as_ref()
+                    .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
+                index.observe_relisted(metadata, Value::Read(hash), relist);
+            }
+            page = next;
+            if page.is_none() {
+                index.end_relist(relist, namespace);
+                return Ok(());
             }
         }
     }
-}
 
-/// Watches the metadata of the operator's Secrets and reconciles their objects.
-async fn watch_secrets(
-    context: Arc<Context>,
-    namespace: Option<String>,
-    store: Store<WatchedApiKey>,
-    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
-) {
-    use watcher::Event;
-    let api: Api<PartialObjectMeta<Secret>> = api_in(&context, namespace.as_deref());
-    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(OWNER_LABEL);
-    let mut events = watch_with_relist(api, config).default_backoff().boxed();
-    let mut relist = 0;
-    let trigger_owner = |metadata: &SecretMetadata| {
-        if let Some(object) = owner_of(metadata, &store) {
-            // Fails only if the controller has stopped.
-            let _ = trigger.send(object);
+    async fn watch(&self) {
+        use watcher::Event;
+        let index = &self.context.secrets;
+        let namespace = Some(self.namespace.as_str()).filter(|namespace| *namespace != ALL_NAMESPACES);
+        let api: Api<PartialObjectMeta<Secret>> = api_in(&self.context, &self.namespace);
+        let config = watcher_config().labels(OWNER_LABEL);
+        let mut events = watch_with_relist(api, config).default_backoff().boxed();
+        let mut relist = 0;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => relist = index.begin_relist(),
+                Ok(Event::InitApply(secret)) => {
+                    let metadata = SecretMetadata::from_object_meta(secret.metadata);
+                    if let Some(metadata) = metadata
+                        .filter(|metadata| index.observe_relisted(metadata.clone(), Value::Unread, relist))
+                    {
+                        self.reconcile_owner(&metadata);
+                    }
+                }
+                Ok(Event::Apply(secret)) => {
+                    let metadata = SecretMetadata::from_object_meta(secret.metadata);
+                    if let Some(metadata) = metadata.filter(|metadata| index.observe(metadata.clone())) {
+                        self.reconcile_owner(&metadata);
+                    }
+                }
+                Ok(Event::InitDone) => {
+                    self.context.watches.synced(&self.namespace, Resource::Secrets);
+                    for metadata in index.end_relist(relist, namespace) {
+                        self.reconcile_owner(&metadata);
+                        self.free_name(&metadata);
+                    }
+                }
+                Ok(Event::Delete(secret)) => {
+                    if let Some(metadata) = SecretMetadata::from_object_meta(secret.metadata) {
+                        let version = Some(metadata.resource_version.as_str());
+                        index.remove(&metadata.namespace, &metadata.name, version);
+                        self.reconcile_owner(&metadata);
+                        self.free_name(&metadata);
+                    }
+                }
+                Err(error) => report(&self.context, &self.namespace, Resource::Secrets, &error),
+            }
         }
-    };
-    // An object that waits for the name of a deleted Secret retries immediately.
-    let free_name = |metadata: &SecretMetadata| {
+    }
+
+    fn reconcile(&self, object: ObjectRef<WatchedApiKey>) {
+        // Fails only if the controller has stopped.
+        let _ = self.trigger.send(object);
+    }
+
+    fn reconcile_owner(&self, metadata: &SecretMetadata) {
+        if let Some(object) = owner_of(metadata, &self.store) {
+            self.reconcile(object);
+        }
+    }
+
+    /// An object that waits for the name of a deleted Secret retries immediately.
+    fn free_name(&self, metadata: &SecretMetadata) {
         let waits = |object: &Arc<WatchedApiKey>| {
             let name = object.metadata.name.as_deref().unwrap_or_default();
             let wanted = object.spec.as_ref().map_or(name, |spec| spec.secret_name(name));
             object.metadata.namespace.as_ref() == Some(&metadata.namespace) && wanted == metadata.name
         };
-        for object in store.state().into_iter().filter(waits) {
-            context.mark_freed(object.metadata.uid.clone().unwrap_or_default());
-            let _ = trigger.send(ObjectRef::from_obj(object.as_ref()));
-        }
-    };
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => relist = context.secrets.begin_relist(),
-            Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
-                let metadata = SecretMetadata::from_object_meta(secret.metadata);
-                if let Some(metadata) = metadata.filter(|metadata| context.secrets.observe(metadata.clone()))
-                {
-                    trigger_owner(&metadata);
-                }
-            }
-            Ok(Event::InitDone) => {
-                for metadata in context.secrets.end_relist(relist, namespace.as_deref()) {
-                    trigger_owner(&metadata);
-                    free_name(&metadata);
-                }
-            }
-            Ok(Event::Delete(secret)) => {
-                if let Some(metadata) = SecretMetadata::from_object_meta(secret.metadata) {
-                    let version = Some(metadata.resource_version.as_str());
-                    context.secrets.remove(&metadata.namespace, &metadata.name, version);
-                    trigger_owner(&metadata);
-                    free_name(&metadata);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the watch on Secrets was interrupted"
-                );
-            }
+        for object in self.store.state().into_iter().filter(waits) {
+            self.context.mark_freed(object.metadata.uid.clone().unwrap_or_default());
+            self.reconcile(ObjectRef::from_obj(object.as_ref()));
         }
     }
 }

@@ -19,6 +19,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
 const LIST_TIMEOUT: Duration = Duration::from_secs(65);
+/// Secrets on a page of a list with values: a Secret may have 1 MiB.
+const SECRETS_PER_PAGE: u32 = 50;
 /// The name in managedFields.
 const FIELD_MANAGER: &str = "boltz-operator";
 /// Requests a response with the metadata only, without the value of the Secret.
@@ -180,7 +182,7 @@ impl Kubernetes {
         }
         let parameters = kube::api::ListParams {
             label_selector: Some(crate::api::annotations::OWNER_LABEL.to_owned()),
-            limit: Some(500),
+            limit: Some(SECRETS_PER_PAGE),
             continue_token: page,
             ..kube::api::ListParams::default()
         };

@@ -1,7 +1,8 @@
 //! An index of the Secrets with our label: their metadata and the SHA-256 of their value, never the value.
 //!
 //! It is updated by a watch of the metadata and by the responses to the operator's own writes. The newer version wins, so
-//! the operator does not wait for the watch to show its own writes.
+//! the operator does not wait for the watch to show its own writes. A relist wins over what was known before it began,
+//! because versions may become lower: etcd may have been restored from a backup.
 
 use crate::{
     api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
@@ -11,6 +12,9 @@ use crate::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// The kind of our objects.
+const KIND: &str = "BoltzApiKey";
 
 /// A Secret's metadata, as far as the operator needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +51,11 @@ impl SecretMetadata {
             owner_references: meta.owner_references.unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
         })
+    }
+
+    /// Whether it was written by an operator: it has a record, or an object as owner. Others may use our label.
+    pub(crate) fn is_of_an_operator(&self) -> bool {
+        self.owner_references.iter().any(|owner| owner.kind == KIND) || self.record.is_some()
     }
 
     /// Whether the Secret belongs to the object with this UID.
@@ -114,7 +123,7 @@ pub enum Value {
 struct Entry {
     metadata: SecretMetadata,
     value: Value,
-    /// The number of the newest relist that has shown the entry.
+    /// The number of the newest relist that was running, or the last one, when the entry was written or shown.
     relisting: u64,
 }
 
@@ -141,7 +150,21 @@ impl SecretIndex {
 
     /// Stores a watch event. `true`: it is new, so its object has to be reconciled.
     pub fn observe(&self, metadata: SecretMetadata) -> bool {
-        self.lock().put(metadata, Value::Unread)
+        self.lock().put_if_ours(metadata, Value::Unread)
+    }
+
+    /// Stores what the relist with this number shows. It replaces any other version that was known before the relist
+    /// began. `true`: it is new.
+    pub(crate) fn observe_relisted(&self, metadata: SecretMetadata, value: Value, number: u64) -> bool {
+        let mut inner = self.lock();
+        let key = (metadata.namespace.clone(), metadata.name.clone());
+        if inner.entries.get(&key).is_some_and(|entry| {
+            entry.relisting < number && entry.metadata.resource_version != metadata.resource_version
+        }) {
+            inner.remove(&key);
+            return inner.put(metadata, value);
+        }
+        inner.put_if_ours(metadata, value)
     }
 
     /// Removes a deleted Secret: at this version or, after a 404, at any version.
@@ -203,6 +226,15 @@ impl SecretIndex {
 }
 
 impl Inner {
+    /// Secrets of others leave nothing behind, also if they have our label.
+    fn put_if_ours(&mut self, metadata: SecretMetadata, value: Value) -> bool {
+        let key = (metadata.namespace.clone(), metadata.name.clone());
+        if !self.entries.contains_key(&key) && !metadata.is_of_an_operator() {
+            return false;
+        }
+        self.put(metadata, value)
+    }
+
     /// Returns whether it was new.
     fn put(&mut self, metadata: SecretMetadata, value: Value) -> bool {
         let key = (metadata.namespace.clone(), metadata.name.clone());
@@ -210,7 +242,9 @@ impl Inner {
         if let Some(entry) = self.entries.get_mut(&key)
             && !is_newer(&metadata.resource_version, &entry.metadata.resource_version)
         {
-            entry.relisting = relisting;
+            if entry.metadata.resource_version == metadata.resource_version {
+                entry.relisting = relisting;
+            }
             // A read knows better than the write that it reads back: an admission webhook may have changed the value.
             if entry.metadata.resource_version == metadata.resource_version && value != Value::Unread {
                 entry.value = value;
@@ -265,7 +299,11 @@ mod tests {
             resource_version: version.to_owned(),
             owner_label: Some("object-uid".to_owned()),
             record: None,
-            owner_references: Vec::new(),
+            owner_references: vec![OwnerReference {
+                kind: KIND.to_owned(),
+                uid: "object-uid".to_owned(),
+                ..OwnerReference::default()
+            }],
             deleting: false,
         }
     }
@@ -307,5 +345,65 @@ mod tests {
             index.names_of("object-uid", "team").into_iter().collect::<Vec<_>>(),
             ["meanwhile", "shown"]
         );
+    }
+
+    fn relist(index: &SecretIndex, secrets: &[(&str, &str)]) -> Vec<bool> {
+        let number = index.begin_relist();
+        let shown = |(name, version): &(&str, &str)| {
+            index.observe_relisted(secret(name, version), Value::Unread, number)
+        };
+        let new = secrets.iter().map(shown).collect();
+        index.end_relist(number, None);
+        new
+    }
+
+    #[test]
+    fn a_relist_wins_over_higher_versions_from_before_it() {
+        let index = SecretIndex::default();
+        index.put(secret("a", "1000"), Value::Read(Some("new".to_owned())));
+        index.put(secret("same", "7"), Value::Read(Some("same".to_owned())));
+        assert_eq!(relist(&index, &[("a", "500"), ("same", "7")]), [true, false]);
+        let (metadata, value) = index.get("team", "a").unwrap();
+        assert_eq!((metadata.resource_version.as_str(), value), ("500", Value::Unread));
+        assert_eq!(index.get("team", "same").unwrap().1, Value::Read(Some("same".to_owned())));
+        // And from there on the newer of write and watch.
+        index.put(secret("a", "501"), Value::Read(None));
+        assert!(!index.observe(secret("a", "500")));
+    }
+
+    #[test]
+    fn an_own_write_after_the_relist_began_wins_over_it() {
+        let index = SecretIndex::default();
+        index.put(secret("a", "10"), Value::Unread);
+        let number = index.begin_relist();
+        index.put(secret("a", "12"), Value::Read(Some("mine".to_owned())));
+        assert!(!index.observe_relisted(secret("a", "11"), Value::Unread, number));
+        index.end_relist(number, None);
+        let (metadata, value) = index.get("team", "a").unwrap();
+        assert_eq!((metadata.resource_version.as_str(), value), ("12", Value::Read(Some("mine".to_owned()))));
+    }
+
+    /// A live read shows the lower version first, and the relist a moment later.
+    #[test]
+    fn a_read_of_a_lower_version_does_not_keep_the_higher_one() {
+        let index = SecretIndex::default();
+        index.put(secret("a", "1000"), Value::Unread);
+        let number = index.begin_relist();
+        index.put(secret("a", "500"), Value::Read(None));
+        assert!(index.observe_relisted(secret("a", "500"), Value::Unread, number));
+        assert_eq!(index.get("team", "a").unwrap().0.resource_version, "500");
+    }
+
+    #[test]
+    fn a_secret_of_others_with_our_label_leaves_nothing_behind() {
+        let index = SecretIndex::default();
+        let other = SecretMetadata { owner_references: Vec::new(), ..secret("other", "1") };
+        assert!(!index.observe(other.clone()));
+        let number = index.begin_relist();
+        assert!(!index.observe_relisted(other.clone(), Value::Read(None), number));
+        assert!(index.get("team", "other").is_none());
+        // One that was ours is followed, whatever becomes of it.
+        index.observe(secret("other", "1"));
+        assert!(index.observe(SecretMetadata { resource_version: "2".to_owned(), ..other }));
     }
 }

@@ -38,6 +38,12 @@ struct OperationLabels {
     operation: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    namespace: String,
+    resource: &'static str,
+}
+
 type Durations<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The metrics of one object.
@@ -70,6 +76,7 @@ pub struct Metrics {
     last_used: Family<ObjectLabels, Gauge>,
     previous_keys: Family<ObjectLabels, Gauge>,
     revocation_blocked: Family<ObjectLabels, Gauge>,
+    watch_healthy: Family<WatchLabels, Gauge>,
     issued: Family<ReasonLabels, Counter>,
     revoked: Family<ReasonLabels, Counter>,
     issue_failures: Family<ReasonLabels, Counter>,
@@ -112,6 +119,7 @@ impl Metrics {
             last_used: Family::default(),
             previous_keys: Family::default(),
             revocation_blocked: Family::default(),
+            watch_healthy: Family::default(),
             issued: Family::default(),
             revoked: Family::default(),
             issue_failures: Family::default(),
@@ -222,6 +230,11 @@ impl Metrics {
             "Whether Boltz accepts the operator's admin key for live keys",
             self.admin_key_valid.clone(),
         );
+        registry.register(
+            "watch_healthy",
+            "Whether the operator can watch the resource in the namespace; absent on a standby",
+            self.watch_healthy.clone(),
+        );
         registry.register("leader", "Whether this process is the leader", self.leader.clone());
         registry.register(
             "reconcile_duration_seconds",
@@ -278,7 +291,21 @@ impl Metrics {
     /// Removes the metrics of a deleted object.
     pub fn forget(&self, namespace: &str, name: &str) {
         let labels = object(namespace, name);
-        for family in [
+        for family in self.of_objects() {
+            family.remove(&labels);
+        }
+    }
+
+    /// Removes the metrics of all objects: another process leads.
+    pub fn forget_objects(&self) {
+        for family in self.of_objects() {
+            family.clear();
+        }
+        self.orphaned_keys.set(0);
+    }
+
+    fn of_objects(&self) -> [&Family<ObjectLabels, Gauge>; 7] {
+        [
             &self.ready,
             &self.active,
             &self.expiration,
@@ -286,9 +313,16 @@ impl Metrics {
             &self.last_used,
             &self.previous_keys,
             &self.revocation_blocked,
-        ] {
-            family.remove(&labels);
-        }
+        ]
+    }
+
+    pub(crate) fn set_watch_healthy(&self, namespace: &str, resource: &'static str, is_healthy: bool) {
+        let labels = WatchLabels { namespace: namespace.to_owned(), resource };
+        self.watch_healthy.get_or_create(&labels).set(is_healthy.into());
+    }
+
+    pub(crate) fn forget_watches(&self) {
+        self.watch_healthy.clear();
     }
 
     /// A key was issued and stored.
@@ -380,6 +414,9 @@ mod tests {
         show(None);
         assert!(!metrics.to_text().contains("boltz_apikey_ready{"));
         metrics.forget("team", "key");
+        assert!(!metrics.to_text().contains("team"));
+        show(Some(true));
+        metrics.forget_objects();
         assert!(!metrics.to_text().contains("team"));
     }
 

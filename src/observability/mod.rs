@@ -3,3 +3,4 @@
 pub mod metrics;
 pub mod server;
 pub mod telemetry;
+pub mod watches;

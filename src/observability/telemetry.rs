@@ -14,8 +14,9 @@ use tracing_subscriber::{
 /// or above only, and those that log bodies at WARN do not log at all.
 const QUIET: [&str; 9] =
     ["h2", "hyper", "hyper_util", "reqwest", "rustls", "tower", "tokio_rustls", "kube_client", "kube_core"];
-/// kube logs the whole body of a response that cannot be decoded, at WARN.
-const SILENT: [&str; 2] = ["kube_client::client", "kube_client::api"];
+/// kube logs the whole body of a response that cannot be decoded, at WARN. Its watcher warns at every retry; what it says is
+/// logged by the operator, once a minute.
+const SILENT: [&str; 3] = ["kube_client::client", "kube_client::api", "kube_runtime::watcher"];
 
 /// Writes the log to standard error.
 pub fn init(format: LogFormat) {

@@ -165,6 +165,14 @@ impl TestEnv {
         start(binary, &self.control_plane.kubeconfig("operator"), &arguments, &[]).await
     }
 
+    /// Starts the operator anew, with these flags and as that user. Does not wait until it is ready.
+    pub fn replace_operator(&mut self, kubeconfig: &Path, changes: &[&str]) {
+        self.operator.kill();
+        self.arguments = with(&self.arguments, &owned(changes));
+        let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator"));
+        self.operator = OperatorProcess::start(binary, kubeconfig, &self.arguments, &[]).unwrap();
+    }
+
     /// The same namespace on another control plane, with an operator of its own and the same Boltz.
     pub async fn beside(&self, control_plane: Arc<ControlPlane>, changes: &[&str]) -> Self {
         let arguments = with(&self.arguments, &owned(changes));
@@ -348,9 +356,14 @@ impl TestEnv {
 
     /// Waits until the metrics have that line.
     pub async fn until_metric(&self, line: &str) {
-        let seen = eventually(PATIENCE, line, async || {
+        self.until_metrics(line, |metrics| metrics.lines().any(|known| known == line)).await;
+    }
+
+    /// Waits until the metrics are so.
+    pub async fn until_metrics(&self, what: &str, are_so: impl Fn(&str) -> bool) {
+        let seen = eventually(PATIENCE, what, async || {
             let metrics = self.operator.get("/metrics").await?;
-            if metrics.lines().any(|known| known == line) { Ok(()) } else { Err(metrics) }
+            if are_so(&metrics) { Ok(()) } else { Err(metrics) }
         });
         if let Err(error) = seen.await {
             panic!("{error}\n{}", self.operator.process().last_lines(40));

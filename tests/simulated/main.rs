@@ -9,6 +9,7 @@ mod fault_free;
 mod fault_injection;
 mod fault_pairs;
 mod process;
+mod promptness;
 mod random_faults;
 mod standing_faults;
 mod threads;

@@ -26,6 +26,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// How many objects are reconciled at the same time.
+pub const CONCURRENCY: u16 = 4;
+
 /// What every run of every process can share; building a client of its own for each would take most of the time.
 struct Shared {
     client: BoltzClient,
@@ -106,6 +109,23 @@ async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex
 
 /// As `main` puts it together, without lease, signals and metrics server.
 async fn operate(run: ProcessRun) {
+    let context = context(run);
+    let scope = Scope {
+        namespaces: Vec::new(),
+        label_selector: None,
+        concurrency: CONCURRENCY,
+        orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
+    };
+    let (ready, _is_ready) = watch::channel(false);
+    tokio::join!(
+        context.account.watch_admin_key(SHARED.admin_key.subscribe()),
+        context.inventory.run(&context.account, 10 * MINUTE, context.clock, &context.metrics),
+        controller::run(Arc::clone(&context), scope, ready, CancellationToken::new()),
+    );
+}
+
+/// What the reconciliations of that run share.
+pub fn context(run: ProcessRun) -> Arc<Context> {
     let clock = Clock::simulated(run.world.now());
     let for_boltz = run.clone();
     let boltz = SHARED.client.clone();
@@ -121,22 +141,9 @@ async fn operate(run: ProcessRun) {
     let limits = Limits {
         settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },
         request_timeout: 10 * SECOND,
-        concurrency: 4,
+        concurrency: CONCURRENCY,
     };
     let kubernetes = Kubernetes::new(client.clone());
     let events = Events::new(client, "simulation".to_owned());
-    let context =
-        Arc::new(Context::new(kubernetes, account, Inventory::new(names), limits, clock, metrics, events));
-    let scope = Scope {
-        namespaces: Vec::new(),
-        label_selector: None,
-        concurrency: 4,
-        orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
-    };
-    let (ready, _is_ready) = watch::channel(false);
-    tokio::join!(
-        context.account.watch_admin_key(SHARED.admin_key.subscribe()),
-        context.inventory.run(&context.account, 10 * MINUTE, clock, &context.metrics),
-        controller::run(Arc::clone(&context), scope, ready, CancellationToken::new()),
-    );
+    Arc::new(Context::new(kubernetes, account, Inventory::new(names), limits, clock, metrics, events))
 }

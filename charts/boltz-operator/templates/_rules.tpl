@@ -1,11 +1,16 @@
-{{/* The rights in the namespaces that are watched. tests/cluster/chart/rbac.rs shows that none is missing and none too much. */}}
-{{- define "boltz-operator.rules" -}}
+{{/* The rights on the objects. They do not go with a namespace: its keys have to be revoked while it goes.
+     tests/cluster/chart/rbac.rs shows that of all rights none is missing and none too much. */}}
+{{- define "boltz-operator.objectRules" -}}
 - apiGroups: [boltz.bio]
   resources: [boltzapikeys]
   verbs: [get, list, watch, patch]
 - apiGroups: [boltz.bio]
   resources: [boltzapikeys/status]
   verbs: [patch]
+{{- end -}}
+
+{{/* The other rights in the namespaces that are watched. */}}
+{{- define "boltz-operator.namespaceRules" -}}
 # Its writes are guarded by UID and resourceVersion.
 - apiGroups: [""]
   resources: [secrets]

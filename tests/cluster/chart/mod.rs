@@ -2,9 +2,9 @@
 //! and that its Roles hold what the operator needs and nothing more.
 
 mod gitops;
-mod helm;
+pub mod helm;
 mod install;
 mod policies;
-mod rbac;
+pub mod rbac;
 mod rendering;
 mod values;

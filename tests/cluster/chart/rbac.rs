@@ -27,7 +27,7 @@ struct Right {
 }
 
 /// What the chart renders for the operator's rights, for the release of that name: Roles and their bindings.
-fn roles(name: &str, values: &Json) -> Vec<Json> {
+pub fn roles(name: &str, values: &Json) -> Vec<Json> {
     let mut values = values.clone();
     values["fullnameOverride"] = json!(name);
     values["crds"] = json!({"install": false});
@@ -63,7 +63,7 @@ fn cut(roles: &mut [Json], keep: impl Fn(&Right) -> bool) -> BTreeSet<Right> {
 }
 
 /// The ServiceAccount of the release of that name.
-fn user(name: &str) -> String {
+pub fn user(name: &str) -> String {
     format!("system:serviceaccount:boltz-system:{name}")
 }
 

@@ -155,14 +155,20 @@ fn the_chart_has_the_version_of_the_operator() {
     assert_eq!(metadata["version"], env!("CARGO_PKG_VERSION"));
 }
 
+/// Only those on objects, because they must not go with a namespace.
 #[test]
-fn the_operator_gets_no_cluster_wide_right_when_its_namespaces_are_given() {
+fn the_operator_gets_no_cluster_wide_right_on_secrets_when_its_namespaces_are_given() {
     let values = json!({
         "watchNamespaces": ["team-a", "team-b"], "clusterName": "prod", "crds": {"install": false},
     });
     let manifests = template(&values);
-    let kinds: Vec<&str> = manifests.keys().map(|(kind, ..)| kind.as_str()).collect();
-    assert!(!kinds.iter().any(|kind| kind.starts_with("Cluster")), "{kinds:?}");
+    let cluster_roles: Vec<&Json> = of_kind(&manifests, "ClusterRole").collect();
+    let [role] = cluster_roles.as_slice() else { panic!("{cluster_roles:?}") };
+    let resources: Vec<&Json> =
+        role["rules"].as_array().unwrap().iter().map(|rule| &rule["resources"]).collect();
+    assert_eq!(resources, [&json!(["boltzapikeys"]), &json!(["boltzapikeys/status"])]);
+    // Two releases of one name in two namespaces do not meet.
+    assert_eq!(role["metadata"]["name"], "boltz-operator-boltz-system");
     let namespaces: Vec<&Json> =
         of_kind(&manifests, "Role").map(|role| &role["metadata"]["namespace"]).collect();
     assert_eq!(namespaces, ["boltz-system", "team-a", "team-b"]);

@@ -93,6 +93,46 @@ async fn an_etcd_from_before_a_rotation_ends_with_a_working_key_and_says_what_it
     assert_eq!(env.emulator.count(Operation::Create), 3);
 }
 
+/// The caches have higher versions than what is restored, and the watches cannot tell of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_restored_under_a_running_operator_wins_over_its_caches() {
+    let env = TestEnv::with_options(EnvOptions { own_control_plane: true, ..EnvOptions::default() }).await;
+    let backup = tempfile::tempdir().unwrap();
+    let backup = backup.path().join("etcd");
+    env.create("key", json!({"rotation": {"overlap": "1s"}})).await;
+    let first = env.ready("key").await.status.unwrap().key_id.unwrap();
+    env.control_plane.back_up(&backup).unwrap();
+    env.annotate("key", "boltz.bio/rotate", "1").await;
+    env.until("key", "rotated, and the first key revoked", |object| {
+        object
+            .status
+            .as_ref()
+            .is_some_and(|status| status.rotations == Some(1) && status.previous_keys.is_empty())
+    })
+    .await;
+    assert!(env.emulator.key(&first).unwrap().revoked_at.is_some());
+    let second = env.id_of("key").await;
+    env.control_plane.restore(&backup).await.unwrap();
+    // The Secret holds the first key again, which Boltz calls inactive.
+    env.until("key", "a third key", |object| {
+        object.status.as_ref().is_some_and(|status| {
+            status.last_rotation_reason.as_deref() == Some("KeyInactive")
+                && status.key_id.as_ref() != Some(&second)
+        })
+    })
+    .await;
+    let value = env.value("key").await;
+    assert_eq!(env.emulator.authenticate(&value), env.ready("key").await.status.unwrap().key_id);
+    // And from here on all is as ever.
+    env.annotate("key", "boltz.bio/rotate", "2").await;
+    env.until("key", "rotated", |object| {
+        object.status.as_ref().is_some_and(|status| status.rotations == Some(2))
+    })
+    .await;
+    assert!(env.emulator.authenticate(&env.value("key").await).is_some());
+    assert_eq!(env.emulator.count(Operation::Create), 4);
+}
+
 /// Where a step of the protocol stands when the backup is taken.
 #[derive(Clone, Copy)]
 enum Hold {

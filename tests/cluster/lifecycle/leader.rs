@@ -46,6 +46,33 @@ async fn one_leads_another_stands_by_and_takes_over_at_once_when_it_goes() {
     assert_eq!(holder().await, None, "the lease is released");
 }
 
+/// A leader is stopped for longer than its lease is valid, and goes on.
+#[tokio::test]
+async fn a_former_leader_shows_no_object() {
+    let env = TestEnv::with_options(electing()).await;
+    env.create("one", json!({})).await;
+    env.ready("one").await;
+    env.until_metric("boltz_leader 1").await;
+    let shows = |text: &str| text.contains("name=\"one\"") || text.contains("boltz_watch_healthy{");
+    assert!(shows(&env.operator.get("/metrics").await.unwrap()));
+    env.operator.process().signal("STOP");
+    let second = env.another(&[]).await;
+    let series = async |process: &OperatorProcess, wanted: bool| {
+        let seen = boltz_harness::eventually(PATIENCE, "the series", async || {
+            let text = process.get("/metrics").await?;
+            if shows(&text) == wanted { Ok(()) } else { Err(text) }
+        });
+        seen.await.unwrap();
+    };
+    series(&second, true).await;
+    env.operator.process().signal("CONT");
+    series(&env.operator, false).await;
+    env.operator.wait_ready().await.unwrap();
+    env.create("two", json!({})).await;
+    env.ready("two").await;
+    assert!(!shows(&env.operator.get("/metrics").await.unwrap()));
+}
+
 #[tokio::test]
 async fn wrong_configuration_ends_the_process_with_one_line() {
     let env = TestEnv::new().await;
