@@ -70,19 +70,19 @@ impl Inventory {
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
-            account.until_callable(clock).await;
+            let call = account.list_call(clock).await;
             let now = clock.now();
             match list_all(account.client()).await {
                 Ok(keys) => {
                     failures = 0;
-                    account.succeeded();
+                    account.succeeded(&call, clock.now().monotonic);
                     metrics.set_inventory(keys.len(), now.wall);
                     let snapshot = Arc::new(Snapshot::new(now.monotonic, now.wall, keys, &self.names));
                     self.push(snapshot);
                 }
                 Err(error) => {
                     failures += 1;
-                    account.failed(&error, clock.now().monotonic);
+                    account.failed(&call, &error, clock.now().monotonic);
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "failed to list the keys at Boltz"

@@ -2,7 +2,7 @@
 
 use super::{Context, ObjectState, execute::revoke_key, observe};
 use crate::{
-    api::{Mode, WatchedApiKey},
+    api::WatchedApiKey,
     plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
 };
 use kube::{
@@ -16,6 +16,7 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 
 fn forget(context: &Context, facts: &Facts) {
     context.states().remove(&facts.object.uid);
+    context.account.object_gone(&facts.object.uid, context.clock.now().monotonic);
     context.metrics.forget(&facts.object.namespace, &facts.object.name);
 }
 
@@ -33,8 +34,7 @@ async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, fact
     observe::refresh(context, state, &mut facts);
     let is_retained = !facts.object.owns_its_secret();
     let now = context.clock.now().monotonic;
-    let is_blocked =
-        context.account.facts(Mode::Test).calls_blocked.is_some_and(|block| block.is_in_effect(now));
+    let is_blocked = context.account.calls_blocked(now).is_some();
     for key_id in state.memory.unreported_keys(is_retained) {
         if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
             continue;

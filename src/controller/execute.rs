@@ -68,9 +68,13 @@ pub async fn execute(
 /// Revokes a key. The only place that does so. Callers must have decided on live facts (rule 8).
 pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -> Answer {
     tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
+    let call = match context.account.revocation_call(context.clock).await {
+        Ok(call) => call,
+        Err(block) => return Answer::Postponed(block),
+    };
     match context.account.client().revoke_key(key_id).await {
         Ok(revocation) => {
-            context.account.succeeded();
+            context.account.succeeded(&call, context.clock.now().monotonic);
             match revocation {
                 Revocation::Revoked(_) => Answer::Done,
                 Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
@@ -78,7 +82,7 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
             }
         }
         Err(error) => {
-            context.account.failed(&error, context.clock.now().monotonic);
+            context.account.failed(&call, &error, context.clock.now().monotonic);
             Answer::BoltzFailed(error.failure())
         }
     }
@@ -155,9 +159,6 @@ impl Execution<'_> {
     /// C1, R1: writes the finalizer and the new attempt, in one write, before the POST.
     async fn write_attempt(&mut self, keep: Vec<LedgerEntry>, intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
-        if let Err(block) = self.context.account.take_mint(now.monotonic) {
-            return (Answer::Postponed(block), Shown::Nothing);
-        }
         let attempt = AttemptId::from_random(rand::rng().random());
         let mut ledger = Ledger { entries: keep };
         ledger.entries.push(LedgerEntry { attempt: attempt.clone(), written_at: now.wall });
@@ -183,14 +184,17 @@ impl Execution<'_> {
 
     /// C2, R2: sends the POST of the attempt.
     async fn mint(&mut self, attempt: &AttemptId) -> Answer {
-        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let now = self.context.clock.now().monotonic;
+        let Some(call) = self.context.account.create_call(&self.facts.object.uid, now) else {
+            return Answer::Stale;
+        };
+        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let request = create_request(self.context, self.facts, &known.intent.spec, attempt);
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
-                self.context.account.succeeded();
+                self.context.account.succeeded(&call, self.context.clock.now().monotonic);
                 let details = created.details;
                 let received_at = self.context.clock.now().wall;
                 let key = MintedKey {
@@ -207,7 +211,7 @@ impl Execution<'_> {
                 Answer::Minted(Box::new(key))
             }
             Err(error) => {
-                self.context.account.failed(&error, self.context.clock.now().monotonic);
+                self.context.account.failed(&call, &error, self.context.clock.now().monotonic);
                 Answer::BoltzFailed(error.failure())
             }
         }

@@ -26,7 +26,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,7 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     for namespace in &scopes {
         read_secrets(&context, namespace.as_deref()).await;
     }
+    context.account.lead(context.clock.now().monotonic);
     let mut stores: Vec<Store<WatchedApiKey>> = Vec::new();
     let synced = Arc::new(watch::Sender::new(0));
     let mut tasks = Vec::new();
@@ -68,6 +69,7 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
         let (store, writer) = reflector::store();
         let mut is_first = true;
         let count = Arc::clone(&synced);
+        let gone = Arc::clone(&context);
         // Not Store::wait_until_ready: it wakes only one waiter, which is the controller.
         let objects = watch_with_relist(api, config)
             .default_backoff()
@@ -75,6 +77,10 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
             .inspect(move |event| {
                 if matches!(event, Ok(watcher::Event::InitDone)) && std::mem::take(&mut is_first) {
                     count.send_modify(|count| *count += 1);
+                }
+                if let Ok(watcher::Event::Delete(object)) = event {
+                    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+                    gone.account.object_gone(uid, gone.clock.now().monotonic);
                 }
             })
             .touched_objects();
@@ -92,6 +98,7 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
             .run(reconcile, |_, error, _| match *error {}, Arc::clone(&context))
             .for_each(|_| futures::future::ready(()));
         tasks.push(reconciliations.boxed());
+        tasks.push(give_turns(Arc::clone(&context), namespace.clone(), trigger.clone()).boxed());
         tasks.push(watch_secrets(Arc::clone(&context), namespace.clone(), store, trigger).boxed());
     }
     let all = scopes.len();
@@ -189,6 +196,33 @@ async fn read_secrets(context: &Context, namespace: Option<&str>) {
                 tokio::time::sleep(backoff::delay(failures, None)).await;
             }
         }
+    }
+}
+
+/// Reconciles the objects of this namespace when their turn to get a key has come.
+async fn give_turns(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
+) {
+    let mut changes = context.account.queue_changes();
+    let mut told = HashSet::new();
+    loop {
+        changes.borrow_and_update();
+        let now = context.clock.now().monotonic;
+        let (news, next_at) = context.account.turns(namespace.as_deref(), now);
+        let news: HashSet<(String, String)> = news.into_iter().collect();
+        for (namespace, name) in news.difference(&told) {
+            // Fails only if the controller has stopped.
+            let _ = trigger.send(ObjectRef::new(name).within(namespace));
+        }
+        told = news;
+        let changed = changes.changed();
+        // The sender cannot be dropped here.
+        let _ = match next_at {
+            Some(at) => tokio::time::timeout_at(context.clock.instant(at), changed).await.unwrap_or(Ok(())),
+            None => changed.await,
+        };
     }
 }
 

@@ -179,4 +179,6 @@ pub struct AccountFacts {
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.
     pub mints_blocked: Option<Block>,
+    /// Why it is not the object's turn to get a key. The object is woken when it is.
+    pub turn_blocked: Option<Block>,
 }

@@ -7,7 +7,10 @@ use crate::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, account::Account, inventory::Inventory, snapshot::ClusterNames,
+        BoltzClient, BoltzClientOptions,
+        account::{Account, MintLimits},
+        inventory::Inventory,
+        snapshot::ClusterNames,
     },
     cli::OrphanPolicy,
     clock::Clock,
@@ -107,6 +110,7 @@ async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex
 /// As `main` puts it together, without lease, signals and metrics server.
 async fn operate(run: ProcessRun) {
     let clock = Clock::simulated(run.world.now());
+    let flags = run.world.flags;
     let for_boltz = run.clone();
     let boltz = SHARED.client.clone();
     let boltz = boltz.through(tower::service_fn(move |request| for_boltz.clone().boltz(request)));
@@ -117,11 +121,12 @@ async fn operate(run: ProcessRun) {
         former: Vec::new(),
     };
     let metrics = Arc::clone(&SHARED.metrics);
-    let account = Account::new(boltz, 600, Arc::clone(&metrics));
+    let mints = MintLimits { per_minute: flags.mints_per_minute, per_namespace: flags.mints_per_namespace };
+    let account = Account::new(boltz, mints, Arc::clone(&metrics));
     let limits = Limits {
         settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },
         request_timeout: 10 * SECOND,
-        concurrency: 4,
+        concurrency: flags.concurrency,
     };
     let kubernetes = Kubernetes::new(client.clone());
     let events = Events::new(client, "simulation".to_owned());
@@ -130,7 +135,7 @@ async fn operate(run: ProcessRun) {
     let scope = Scope {
         namespaces: Vec::new(),
         label_selector: None,
-        concurrency: 4,
+        concurrency: flags.concurrency,
         orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
     };
     let (ready, _is_ready) = watch::channel(false);

@@ -43,7 +43,7 @@ fn what_a_deletion_does_next() {
             "retained by annotation, Boltz away",
             &|world, process| {
                 world.edit(|object| object.deletion_policy = Some(DeletionPolicy::Retain));
-                process.account = AccountFacts { calls_blocked: Some(blocked()), mints_blocked: None };
+                process.account = AccountFacts { calls_blocked: Some(blocked()), ..AccountFacts::default() };
             },
             "release key",
         ),
@@ -72,7 +72,7 @@ fn what_a_deletion_does_next() {
         (
             "Boltz away",
             &|_, process| {
-                process.account = AccountFacts { calls_blocked: Some(blocked()), mints_blocked: None };
+                process.account = AccountFacts { calls_blocked: Some(blocked()), ..AccountFacts::default() };
             },
             "status: Deleting",
         ),

@@ -38,7 +38,7 @@ fn what_keeps_an_old_key_alive() {
         ("Boltz must not be called", |_, process| {
             let reason = Reason::BoltzUnavailable;
             let block = Block { reason, message: String::new(), until: None };
-            process.account = AccountFacts { calls_blocked: Some(block), mints_blocked: None };
+            process.account = AccountFacts { calls_blocked: Some(block), ..AccountFacts::default() };
         }),
         ("the list shows it under another object's name", |world, process| {
             world.key("key-1").object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
