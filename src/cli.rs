@@ -51,9 +51,14 @@ pub struct Config {
     #[arg(long, env = "BOLTZ_OPERATOR_SETTLE_TIME", default_value = "2m", value_parser = parse_positive_duration, value_name = "DURATION", help_heading = "Boltz")]
     pub settle_time: Duration,
 
-    /// Maximum number of new keys per minute, for all objects together.
-    #[arg(long, env = "BOLTZ_OPERATOR_MAX_MINTS_PER_MINUTE", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT", help_heading = "Boltz")]
+    /// Maximum number of new keys per minute, for all objects together. A minute's worth may be used at once; a new
+    /// leader begins with a tenth of that.
+    #[arg(long, env = "BOLTZ_OPERATOR_MAX_MINTS_PER_MINUTE", default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT", help_heading = "Boltz")]
     pub max_mints_per_minute: u32,
+
+    /// Maximum number of new keys per minute for each namespace. Default: no limit of its own.
+    #[arg(long, env = "BOLTZ_OPERATOR_MAX_MINTS_PER_NAMESPACE", value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT", help_heading = "Boltz")]
+    pub max_mints_per_namespace: Option<u32>,
 
     /// Move to another Boltz organization: its id. Without it, an admin key of another organization than before is not
     /// used. Keys of the former organization stay valid there; the operator cannot revoke them any more.
@@ -313,6 +318,7 @@ mod tests {
             (vec!["--request-timeout", "30"], "--request-timeout"),
             (vec!["--concurrency", "0"], "--concurrency"),
             (vec!["--max-mints-per-minute", "0"], "--max-mints-per-minute"),
+            (vec!["--max-mints-per-namespace", "0"], "--max-mints-per-namespace"),
             (vec!["--listen", "nowhere"], "--listen"),
             (vec!["--log-format", "xml"], "--log-format"),
         ] {

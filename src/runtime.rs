@@ -2,8 +2,11 @@
 
 use crate::{
     boltz::{
-        BoltzClient, BoltzClientError, BoltzClientOptions, account::Account, admin_key::AdminKeySource,
-        inventory::Inventory, snapshot::ClusterNames,
+        BoltzClient, BoltzClientError, BoltzClientOptions,
+        account::{Account, MintLimits},
+        admin_key::AdminKeySource,
+        inventory::Inventory,
+        snapshot::ClusterNames,
     },
     cli::Config,
     clock::Clock,
@@ -151,7 +154,9 @@ async fn operate(config: Config, prompt: &Handle) -> Result<(), StartError> {
     tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
 
     let inventory = Inventory::new(names);
-    let account = Account::new(boltz, config.max_mints_per_minute, Arc::clone(&metrics))
+    let limits =
+        MintLimits { per_minute: config.max_mints_per_minute, per_namespace: config.max_mints_per_namespace };
+    let account = Account::new(boltz, limits, Arc::clone(&metrics))
         .unread(config.accept_organization.clone(), config.retry_altered_names);
     let context = Arc::new(Context::new(
         Kubernetes::new(client.clone()),

@@ -1,8 +1,12 @@
-//! The state of the Boltz organization: client, validity of the admin key, pauses, budget.
+//! The state of the Boltz organization: client, validity of the admin key, pauses, limits, and whose turn it is to get a
+//! new key.
 
 use super::{
-    budget::Budget,
+    breaker::{Breaker, Scope},
+    limiter::Limiter,
     organization::{Organization, Remembered},
+    queue::MintQueue,
+    waiters::Waiter,
 };
 use crate::{
     api::Mode,
@@ -10,17 +14,34 @@ use crate::{
     boltz::{AuthMe, BoltzClient, BoltzError},
     clock::Clock,
     observability::metrics::Metrics,
-    plan::{AccountFacts, Block, BoltzErrorKind, Monotonic, Reason},
+    plan::{
+        AccountFacts, Block, BoltzErrorKind, Effect, Monotonic, ObjectFacts, Reason, backoff::MAX_RETRY_AFTER,
+    },
+    protocol::record::IssueReason,
 };
 use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
+/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
+/// things.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// The limits of new keys per minute.
+#[derive(Clone, Copy, Debug)]
+pub struct MintLimits {
+    /// For all objects together.
+    pub per_minute: u32,
+    /// For each namespace; `None`: no limit.
+    pub per_namespace: Option<u32>,
+}
+
 /// One Boltz organization.
 #[derive(Debug)]
 pub struct Account {
     client: BoltzClient,
+    limits: MintLimits,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Whose keys these are.
@@ -29,8 +50,10 @@ pub struct Account {
     remembered: watch::Sender<u64>,
     /// Whether the admin key was checked at least once, and whether what is remembered was read.
     prepared: watch::Sender<(bool, bool)>,
-    /// Changes when calls are possible again. Waiting objects are then reconciled.
+    /// Changes with the admin key. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
+    /// Changes with the queue.
+    queued: watch::Sender<u64>,
     /// Requests a check of the admin key.
     check: Notify,
 }
@@ -40,9 +63,9 @@ struct State {
     admin_key: AdminKey,
     /// The server has no `auth/me`.
     lacks_auth_me: bool,
-    failures: u32,
-    paused: Option<Block>,
-    budget: Budget,
+    limiter: Limiter,
+    breaker: Breaker,
+    queue: MintQueue,
 }
 
 /// What is known about the admin key.
@@ -56,23 +79,87 @@ enum AdminKey {
     Refused(String),
 }
 
+/// A call that is allowed. Report its result with [`Account::succeeded`] or [`Account::failed`].
+#[derive(Clone, Debug)]
+pub struct Call {
+    scope: Scope,
+    began: Monotonic,
+    /// The namespace whose token it uses.
+    namespace: Option<String>,
+}
+
+impl State {
+    /// Why Boltz must not be called at all.
+    fn calls_blocked(&self, now: Monotonic) -> Option<Block> {
+        match &self.admin_key {
+            AdminKey::Refused(message) => {
+                Some(Block { reason: Reason::BoltzUnauthorized, message: message.clone(), until: None })
+            }
+            AdminKey::Usable | AdminKey::TestMode => self.breaker.closed(&Scope::Account, now),
+        }
+    }
+
+    /// Gives turns, as many as there may be now.
+    fn advance(&mut self, now: Monotonic) {
+        for turn in self.queue.lost(now) {
+            self.breaker.withdraw(&workspace(&turn.waiter), turn.began);
+        }
+        while self.calls_blocked(now).is_none() && self.limiter.next_at() <= now {
+            let Self { breaker, queue, .. } = self;
+            let is_open = |workspace: Option<&str>| {
+                breaker.closed(&Scope::Workspace(workspace.map(str::to_owned)), now).is_none()
+            };
+            let Some(waiter) = queue.grant(now, is_open) else { return };
+            breaker.enter(&workspace(waiter), now);
+            self.limiter.take(now);
+        }
+    }
+
+    /// Whether it is the object's turn. A turn is postponed when calls are paused after it was given.
+    fn has_turn(&mut self, uid: &str, now: Monotonic) -> bool {
+        let is_refused = matches!(self.admin_key, AdminKey::Refused(_));
+        let Some(turn) = self.queue.turn(uid, now) else { return false };
+        let is_closed = is_refused || self.breaker.closed_since(&workspace(&turn.waiter), turn.began, now);
+        if is_closed {
+            self.queue.postpone(uid);
+        }
+        !is_closed
+    }
+
+    fn leave(&mut self, uid: &str) {
+        if let Some(turn) = self.queue.leave(uid) {
+            self.breaker.withdraw(&workspace(&turn.waiter), turn.began);
+        }
+    }
+}
+
+fn workspace(waiter: &Waiter) -> Scope {
+    Scope::Workspace(waiter.workspace.clone())
+}
+
+fn workspace_of(object: &ObjectFacts) -> Option<String> {
+    object.spec.as_ref().ok()?.workspace_id.clone().filter(|id| !id.is_empty())
+}
+
 impl Account {
     /// An account whose admin key has not been checked yet.
-    pub fn new(client: BoltzClient, mints_per_minute: u32, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: BoltzClient, limits: MintLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
+            limits,
             metrics,
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
                 lacks_auth_me: false,
-                failures: 0,
-                paused: None,
-                budget: Budget::new(mints_per_minute),
+                limiter: Limiter::default(),
+                breaker: Breaker::default(),
+                queue: MintQueue::new(limits.per_minute, limits.per_namespace, Monotonic::default()),
             }),
             organization: Mutex::default(),
             remembered: watch::Sender::new(0),
             prepared: watch::Sender::new((false, true)),
             recovered: watch::Sender::new(0),
+            queued: watch::Sender::new(0),
             check: Notify::new(),
         }
     }
@@ -82,20 +169,26 @@ impl Account {
         &self.client
     }
 
-    /// Changes when calls are possible again.
+    /// A new leader begins with an empty queue and a tenth of the tokens.
+    pub(crate) fn lead(&self, now: Monotonic) {
+        self.lock().queue = MintQueue::new(self.limits.per_minute, self.limits.per_namespace, now);
+    }
+
+    /// Changes with the admin key.
     pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
         self.recovered.subscribe()
     }
 
-    /// The facts for an object with keys of this mode.
-    pub fn facts(&self, mode: Mode) -> AccountFacts {
-        let state = self.lock();
-        let calls_blocked = match &state.admin_key {
-            AdminKey::Refused(message) => {
-                Some(Block { reason: Reason::BoltzUnauthorized, message: message.clone(), until: None })
-            }
-            AdminKey::Usable | AdminKey::TestMode => state.paused.clone(),
-        };
+    /// Why Boltz must not be called at all.
+    pub(crate) fn calls_blocked(&self, now: Monotonic) -> Option<Block> {
+        self.lock().calls_blocked(now)
+    }
+
+    /// The facts for this object.
+    pub fn facts(&self, object: &ObjectFacts, now: Monotonic) -> AccountFacts {
+        let mut state = self.lock();
+        let has_turn = state.has_turn(&object.uid, now);
+        let mode = object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
         let organization = self.organization.lock();
         let names_altered = organization.remembered().and_then(|remembered| remembered.names_altered.clone());
         let names_altered =
@@ -105,21 +198,22 @@ impl Account {
             message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
             until: None,
         });
+        let busy_until = Some(state.limiter.next_at()).filter(|at| at.since(now) > LONGEST_WAIT);
+        let calls_blocked = state.calls_blocked(now);
+        let turn_blocked = (!has_turn).then(|| {
+            let refused = calls_blocked.clone().filter(|block| block.until.is_none());
+            let paused = state.breaker.reported(&Scope::Workspace(workspace_of(object))).cloned();
+            refused.or(paused).unwrap_or_else(wait_for_turn)
+        });
+        // A turn includes the permission to call.
+        let calls_blocked = calls_blocked.or_else(|| busy_until.map(limited)).filter(|_| !has_turn);
         AccountFacts {
             calls_blocked,
             mints_blocked: mints_blocked.or(names_altered),
             lacks_auth_me: state.lacks_auth_me,
             organization: organization.current().cloned(),
+            turn_blocked,
         }
-    }
-
-    /// Takes one key from the budget. The error says when the next one is available.
-    pub(crate) fn take_mint(&self, now: Monotonic) -> Result<(), Block> {
-        self.lock().budget.take(now).map_err(|until| Block {
-            reason: Reason::MintBudgetExceeded,
-            message: "The limit of new keys per minute (--max-mints-per-minute) is reached.".to_owned(),
-            until: Some(until),
-        })
     }
 
     /// Boltz gave a new key another name than requested: no more keys are created.
@@ -195,54 +289,93 @@ impl Account {
         }
     }
 
-    /// Call after a successful call.
-    pub(crate) fn succeeded(&self) {
+    /// The object wants a key for this reason, or no key. Returns whether its turn has come just now.
+    pub fn wants_key(&self, object: &ObjectFacts, reason: Option<IssueReason>, now: Monotonic) -> bool {
         let mut state = self.lock();
-        state.failures = 0;
-        if state.paused.take().is_some() {
-            drop(state);
-            self.recovered.send_modify(|count| *count += 1);
+        let Some(reason) = reason else {
+            state.leave(&object.uid);
+            self.queue_changed(state, now);
+            return false;
+        };
+        if state.has_turn(&object.uid, now) {
+            return false;
+        }
+        state.queue.join(Waiter {
+            uid: object.uid.clone(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            workspace: workspace_of(object),
+            class: reason.into(),
+        });
+        state.advance(now);
+        let has_turn = state.has_turn(&object.uid, now);
+        self.queue_changed(state, now);
+        has_turn
+    }
+
+    /// The object with this UID is gone.
+    pub(crate) fn object_gone(&self, uid: &str, now: Monotonic) {
+        let mut state = self.lock();
+        state.leave(uid);
+        self.queue_changed(state, now);
+    }
+
+    /// The names of the objects in this namespace, or in all, who have news; and when
+    /// to look again.
+    pub(crate) fn turns(
+        &self,
+        namespace: Option<&str>,
+        now: Monotonic,
+    ) -> (Vec<(String, String)>, Option<Monotonic>) {
+        let mut state = self.lock();
+        state.advance(now);
+        let news = state.queue.with_news().filter(|waiter| namespace.is_none_or(|it| it == waiter.namespace));
+        let news = news.map(|waiter| (waiter.namespace.clone(), waiter.name.clone())).collect();
+        let limiter = Some(state.limiter.next_at()).filter(|at| *at > now);
+        let times = [state.queue.next_at(now), state.breaker.next_at(now), limiter];
+        (news, times.into_iter().flatten().min().filter(|_| state.queue.len() > 0))
+    }
+
+    /// Changes with the queue.
+    pub(crate) fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.queued.subscribe()
+    }
+
+    fn queue_changed(&self, mut state: MutexGuard<'_, State>, now: Monotonic) {
+        state.advance(now);
+        self.metrics.set_waiting(state.queue.len());
+        let has_news = state.queue.len() > 0 || state.queue.with_news().next().is_some();
+        drop(state);
+        if has_news {
+            self.queued.send_modify(|count| *count += 1);
         }
     }
 
-    /// Call after a failed call. Failures that affect all calls pause all calls; otherwise every object would repeat the
-    /// failure.
-    pub fn failed(&self, error: &BoltzError, now: Monotonic) {
+    /// The object's turn is used for a call that creates a key. `None`: it is not its turn.
+    pub(crate) fn create_call(&self, uid: &str, now: Monotonic) -> Option<Call> {
         let mut state = self.lock();
-        match error.kind() {
-            BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {}
-            BoltzErrorKind::Unauthorized => {
-                // A 403 may concern one workspace only. The check of the admin key decides.
-                if error.status() == Some(401) {
-                    state.admin_key =
-                        AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}."));
-                    self.metrics.set_admin_key_valid(false);
-                }
-                drop(state);
-                self.check.notify_one();
-            }
-            kind @ (BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable) => {
-                state.failures = state.failures.saturating_add(1);
-                let until = now.plus(backoff::delay(state.failures, error.retry_after()));
-                let (reason, message) = match kind {
-                    BoltzErrorKind::RateLimited => {
-                        (Reason::RateLimited, "Boltz limits the request rate".to_owned())
-                    }
-                    _ => (Reason::BoltzUnavailable, format!("Calls to Boltz fail: {error}")),
-                };
-                let message = format!("{message}. The operator will retry.");
-                state.paused = Some(Block { reason, message, until: Some(until) });
-            }
+        if !state.has_turn(uid, now) {
+            return None;
         }
+        let waiter = state.queue.spend(uid)?.waiter;
+        Some(Call { scope: workspace(&waiter), began: now, namespace: Some(waiter.namespace) })
     }
 
-    pub(crate) async fn until_callable(&self, clock: Clock) {
+    /// Allows a revocation, or a check of a key, after at most a second. The error says until when it has to wait.
+    pub(crate) async fn short_call(&self, clock: Clock) -> Result<Call, Block> {
+        self.call(Scope::Revocations, clock, LONGEST_WAIT).await
+    }
+
+    /// Allows one call of the list, when all others may be made as well. Waits for it.
+    pub(crate) async fn list_call(&self, clock: Clock) -> Call {
         let mut recoveries = self.recovered.subscribe();
         loop {
-            let Some(block) = self.facts(Mode::Test).calls_blocked else { return };
+            let block = match self.call(Scope::List, clock, Duration::MAX).await {
+                Ok(call) => return call,
+                Err(block) => block,
+            };
             let recovered = recoveries.changed();
             match block.until {
-                Some(until) if until <= clock.now().monotonic => return,
                 Some(until) => {
                     let _ = tokio::time::timeout_at(clock.instant(until), recovered).await;
                 }
@@ -251,6 +384,80 @@ impl Account {
                 }
             }
         }
+    }
+
+    async fn call(&self, scope: Scope, clock: Clock, longest: Duration) -> Result<Call, Block> {
+        let now = clock.now().monotonic;
+        let at = {
+            let mut state = self.lock();
+            if let Some(block) = state.calls_blocked(now) {
+                return Err(block);
+            }
+            let next_at = state.limiter.next_at();
+            if next_at.since(now) > longest {
+                return Err(limited(next_at));
+            }
+            let at = state.limiter.take(now);
+            state.breaker.enter(&scope, at);
+            at
+        };
+        tokio::time::sleep_until(clock.instant(at)).await;
+        let state = self.lock();
+        if state.breaker.closed_since(&scope, at, at) {
+            return Err(state.calls_blocked(at).unwrap_or_else(|| limited(at)));
+        }
+        Ok(Call { scope, began: at, namespace: None })
+    }
+
+    /// Call after a successful call.
+    pub(crate) fn succeeded(&self, call: &Call, now: Monotonic) {
+        let mut state = self.lock();
+        state.breaker.succeeded(&call.scope, call.began, now);
+        self.queue_changed(state, now);
+    }
+
+    /// Call after a failed call. What it pauses depends on the failure; otherwise every object would repeat it.
+    pub fn failed(&self, call: &Call, error: &BoltzError, now: Monotonic) {
+        let mut state = self.lock();
+        if let (Some(namespace), Effect::None) = (&call.namespace, error.effect()) {
+            state.queue.give_back(namespace);
+        }
+        match error.kind() {
+            // Boltz answers.
+            BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {
+                state.breaker.succeeded(&call.scope, call.began, now);
+            }
+            BoltzErrorKind::Unauthorized => {
+                // A 403 may concern one workspace only. The check of the admin key decides.
+                if error.status() == Some(401) {
+                    state.admin_key =
+                        AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}."));
+                    self.metrics.set_admin_key_valid(false);
+                }
+                self.check.notify_one();
+                state.breaker.succeeded(&call.scope, call.began, now);
+            }
+            kind @ (BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable) => {
+                let (reason, message, scope) = match (kind, error) {
+                    (BoltzErrorKind::RateLimited, _) => {
+                        let wait = error.retry_after().unwrap_or(LONGEST_WAIT).min(MAX_RETRY_AFTER);
+                        state.limiter.limited(call.began, now.plus(wait));
+                        (Reason::RateLimited, LIMITED.to_owned(), &Scope::Account)
+                    }
+                    // Nothing was sent, so it is nobody's fault.
+                    (_, BoltzError::Connect(_)) => (Reason::BoltzUnavailable, fails(error), &Scope::Account),
+                    _ => (Reason::BoltzUnavailable, fails(error), &call.scope),
+                };
+                let block = Block { reason, message, until: None };
+                let wait = |failures| backoff::delay(failures, error.retry_after());
+                let was_reported = state.breaker.reported(scope).is_some();
+                state.breaker.failed(scope, call.began, now, &block, wait);
+                if !was_reported && state.breaker.reported(scope).is_some() {
+                    state.queue.remind();
+                }
+            }
+        }
+        self.queue_changed(state, now);
     }
 
     /// Checks the admin key at start, whenever it changes, and while Boltz refuses it.
@@ -349,10 +556,31 @@ impl Account {
             }
         }
         self.recovered.send_modify(|count| *count += 1);
+        self.queued.send_modify(|count| *count += 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+const LIMITED: &str = "Boltz limits the request rate. The operator will retry.";
+
+fn limited(until: Monotonic) -> Block {
+    Block { reason: Reason::RateLimited, message: LIMITED.to_owned(), until: Some(until) }
+}
+
+fn fails(error: &BoltzError) -> String {
+    format!("Calls to Boltz fail: {error}. The operator will retry.")
+}
+
+fn wait_for_turn() -> Block {
+    Block {
+        reason: Reason::MintBudgetExceeded,
+        message: "Other objects are first. The number of new keys per minute is limited \
+                  (--max-mints-per-minute, --max-mints-per-namespace)."
+            .to_owned(),
+        until: None,
     }
 }
 

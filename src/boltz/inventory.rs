@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     backoff,
-    boltz::{BoltzError, account::Account},
+    boltz::{
+        BoltzError,
+        account::{Account, Call},
+    },
     clock::Clock,
     observability::metrics::Metrics,
     plan::{BoltzErrorKind, Doubt, Monotonic},
@@ -98,8 +101,11 @@ impl Inventory {
     }
 
     /// Call after a successful revocation: later passes do not lack this key.
-    pub(crate) fn mark_revoked(&self, id: &str) {
-        self.fuse.lock().revoked(id);
+    /// Returns the number of keys that should be active.
+    pub(crate) fn mark_revoked(&self, id: &str) -> usize {
+        let mut fuse = self.fuse.lock();
+        fuse.revoked(id);
+        fuse.expected()
     }
 
     /// Requests a pass that begins at this time or later. Does not wait for it: see [`Inventory::completions`].
@@ -125,9 +131,9 @@ impl Inventory {
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
-            account.until_callable(clock).await;
+            let call = account.list_call(clock).await;
             let started = clock.now().monotonic;
-            let doubt = match self.pass(account, clock).await {
+            let doubt = match self.pass(account, clock, call).await {
                 Ok(mut snapshot) => {
                     failures = 0;
                     let mut judgment = self.judge(&snapshot, account, clock);
@@ -172,13 +178,14 @@ impl Inventory {
     }
 
     /// One pass. Complete only if the list says so consistently.
-    async fn pass(&self, account: &Account, clock: Clock) -> Result<Snapshot, PassError> {
+    async fn pass(&self, account: &Account, clock: Clock, first: Call) -> Result<Snapshot, PassError> {
         let admin_key = account.client().admin_key_changes();
         let named: HashSet<String> = self.named.lock().values().flatten().cloned().collect();
         let now = clock.now();
         let mut pass = PassInProgress::begin(now, &self.names, named);
         let pages = async {
-            let mut pages = Pages { account, clock, page_size: &self.page_size, failures: 0 };
+            let mut pages =
+                Pages { account, clock, page_size: &self.page_size, failures: 0, first: Some(first) };
             let mut after = None;
             for number in 0_u32.. {
                 if number > UNSPACED_PAGES {
@@ -216,27 +223,32 @@ struct Pages<'a> {
     clock: Clock,
     page_size: &'a Mutex<Option<u32>>,
     failures: u32,
+    /// The call that began the pass.
+    first: Option<Call>,
 }
 
 impl Pages<'_> {
     async fn page(&mut self, after: Option<&str>) -> Result<KeyPage, BoltzError> {
         loop {
-            self.account.until_callable(self.clock).await;
+            let call = match self.first.take() {
+                Some(call) => call,
+                None => self.account.list_call(self.clock).await,
+            };
             let page_size = *self.page_size.lock();
             let error = match self.account.client().list_keys(after, page_size).await {
                 Ok(page) => {
                     self.failures = 0;
-                    self.account.succeeded();
+                    self.account.succeeded(&call, self.clock.now().monotonic);
                     return Ok(page);
                 }
                 Err(error) => error,
             };
+            self.account.failed(&call, &error, self.clock.now().monotonic);
             match error.kind() {
                 BoltzErrorKind::Invalid | BoltzErrorKind::Refused if page_size.is_some() => {
                     *self.page_size.lock() = None;
                 }
                 BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
-                    self.account.failed(&error, self.clock.now().monotonic);
                     return Err(error);
                 }
                 BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable => {
@@ -246,7 +258,6 @@ impl Pages<'_> {
                         failures = self.failures,
                         "failed to read a page of the list of keys; it will be retried"
                     );
-                    self.account.failed(&error, self.clock.now().monotonic);
                     tokio::time::sleep(backoff::delay(self.failures, error.retry_after())).await;
                 }
             }

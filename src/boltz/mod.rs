@@ -46,16 +46,21 @@
 
 pub mod account;
 pub(crate) mod admin_key;
-mod budget;
+mod breaker;
+mod bucket;
 mod client;
 mod error;
 mod fuse;
 pub mod inventory;
+mod limiter;
 pub(crate) mod organization;
 mod pass;
+mod queue;
 pub mod snapshot;
 mod types;
+mod waiters;
 
+pub use breaker::Scope;
 pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions, read_answer, read_refusal, retry_after};
 pub use error::{BoltzError, BoxError, SendError};
 pub use types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyMode, KeyPage, Revocation};

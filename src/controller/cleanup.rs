@@ -2,7 +2,7 @@
 
 use super::{Context, ObjectState, execute::revoke_key, observe, reconcile::reconcile_object};
 use crate::{
-    api::{Mode, WatchedApiKey},
+    api::WatchedApiKey,
     observability::watches::Resource,
     plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
     protocol::marker::ObjectMark,
@@ -23,6 +23,7 @@ fn forget(context: &Context, facts: &Facts) {
 
 fn forget_uid(context: &Context, uid: &str) {
     context.states().remove(uid);
+    context.account.object_gone(uid, context.clock.now().monotonic);
     context.inventory.forget(&ObjectMark::from_uid(uid));
 }
 
@@ -40,8 +41,7 @@ async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, fact
     observe::refresh(context, state, &mut facts);
     let is_retained = !facts.object.owns_its_secret();
     let now = context.clock.now().monotonic;
-    let is_blocked =
-        context.account.facts(Mode::Test).calls_blocked.is_some_and(|block| block.is_in_effect(now));
+    let is_blocked = context.account.calls_blocked(now).is_some();
     for key_id in state.memory.unreported_keys(is_retained) {
         if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
             continue;

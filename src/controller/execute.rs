@@ -70,11 +70,15 @@ pub async fn execute(
 /// Revokes a key. The only place that does so. Callers must have decided on live facts (rule 8).
 pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -> Answer {
     tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
+    let call = match context.account.short_call(context.clock).await {
+        Ok(call) => call,
+        Err(block) => return Answer::Postponed(block),
+    };
     match context.account.client().revoke_key(key_id).await {
         Ok(revocation) => {
-            context.account.succeeded();
+            context.account.succeeded(&call, context.clock.now().monotonic);
             if !matches!(revocation, Revocation::NotFound) {
-                context.inventory.mark_revoked(key_id);
+                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
             }
             match revocation {
                 Revocation::Revoked(_) => Answer::Done,
@@ -83,7 +87,7 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
             }
         }
         Err(error) => {
-            context.account.failed(&error, context.clock.now().monotonic);
+            context.account.failed(&call, &error, context.clock.now().monotonic);
             Answer::BoltzFailed(error.failure())
         }
     }
@@ -160,9 +164,6 @@ impl Execution<'_> {
     /// C1, R1: writes the finalizer and the new attempt, in one write, before the POST.
     async fn write_attempt(&mut self, keep: Vec<LedgerEntry>, intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
-        if let Err(block) = self.context.account.take_mint(now.monotonic) {
-            return (Answer::Postponed(block), Shown::Nothing);
-        }
         let attempt = AttemptId::from_random(rand::rng().random());
         let mut ledger = Ledger::new(keep);
         ledger.entries.push(LedgerEntry::new(
@@ -205,8 +206,11 @@ impl Execution<'_> {
 
     /// C2, R2: sends the POST of the attempt.
     async fn mint(&mut self, attempt: &AttemptId) -> Answer {
-        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let now = self.context.clock.now().monotonic;
+        let Some(call) = self.context.account.create_call(&self.facts.object.uid, now) else {
+            return Answer::Stale;
+        };
+        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let marker = Marker {
@@ -217,7 +221,7 @@ impl Execution<'_> {
         let request = create_request(&self.facts.object, &known.intent.spec, &marker);
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
-                self.context.account.succeeded();
+                self.context.account.succeeded(&call, self.context.clock.now().monotonic);
                 let details = created.details;
                 let received_at = self.context.clock.now().wall;
                 let key = MintedKey {
@@ -243,7 +247,7 @@ impl Execution<'_> {
                 }
             }
             Err(error) => {
-                self.context.account.failed(&error, self.context.clock.now().monotonic);
+                self.context.account.failed(&call, &error, self.context.clock.now().monotonic);
                 Answer::BoltzFailed(error.failure())
             }
         }
@@ -262,17 +266,24 @@ impl Execution<'_> {
             String::from_utf8(value.0).ok().filter(|_| is_intact).map(SecretString::from)
         });
         let Some(value) = value else { return (Answer::Stale, Shown::Nothing) };
-        let check = match self.context.account.client().auth_me_with(&value).await {
+        let account = &self.context.account;
+        let call = match account.short_call(self.context.clock).await {
+            Ok(call) => call,
+            Err(block) => return (Answer::Postponed(block), Shown::Nothing),
+        };
+        let answer = account.client().auth_me_with(&value).await;
+        let now = self.context.clock.now().monotonic;
+        match &answer {
+            // A 401 or 403 is about this key, not about the admin key.
+            Err(error) if error.kind() != BoltzErrorKind::Unauthorized => account.failed(&call, error, now),
+            _ => account.succeeded(&call, now),
+        }
+        let check = match answer {
             Ok(Some(me)) if me.api_key_id.as_deref() == Some(key_id) => KeyCheck::Valid,
             Ok(Some(_)) => KeyCheck::Unclear("Boltz responded with another key's id".to_owned()),
             Ok(None) => KeyCheck::Unclear("Boltz responded with 404".to_owned()),
             Err(error) if error.status() == Some(401) => KeyCheck::Invalid,
-            Err(error) => {
-                if error.kind() == BoltzErrorKind::RateLimited {
-                    self.context.account.failed(&error, self.context.clock.now().monotonic);
-                }
-                KeyCheck::Unclear(error.to_string())
-            }
+            Err(error) => KeyCheck::Unclear(error.to_string()),
         };
         (Answer::Checked(check), Shown::Nothing)
     }

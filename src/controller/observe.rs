@@ -3,7 +3,7 @@
 use super::{Context, ObjectState};
 use crate::{
     api::{
-        BoltzApiKeyStatus, DeletionPolicy, Mode, WatchedApiKey,
+        BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey,
         annotations::{
             DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, RETRY_ANNOTATION, ROTATE_ANNOTATION,
             ROTATE_NOW_ANNOTATION,
@@ -127,8 +127,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
         .iter()
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
         .collect();
-    let mode = facts.object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
-    facts.account = context.account.facts(mode);
+    facts.account = context.account.facts(&facts.object, now.monotonic);
     state.memory.learn(facts, &context.settings, now);
     facts.memory = state.memory.clone();
 }

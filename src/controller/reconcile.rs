@@ -36,7 +36,15 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
     let mut facts = observe::from_caches(context, &mut state, cached);
     for _ in 0..MAX_STEPS {
         observe::refresh(context, &mut state, &mut facts);
-        let decision = plan(&facts, &context.settings, context.clock.now());
+        let mut decision = plan(&facts, &context.settings, context.clock.now());
+        let now = context.clock.now().monotonic;
+        let wants = decision.findings.wants_turn;
+        // An object that wants no key now may want one after its next step.
+        let is_settled = wants.is_some() || decision.step == Step::Wait;
+        if is_settled && context.account.wants_key(&facts.object, wants, now) {
+            facts.account = context.account.facts(&facts.object, now);
+            decision = plan(&facts, &context.settings, context.clock.now());
+        }
         if decision.step == Step::Wait {
             return requeue(context, &facts, &decision);
         }

@@ -28,7 +28,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -66,12 +66,14 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     let has_selector = scope.label_selector.is_some();
     context.watches.begin(namespaces.iter().map(String::as_str));
     let (mut controllers, mut others) = (JoinSet::new(), JoinSet::new());
+    context.account.lead(context.clock.now().monotonic);
     let mut stores: Vec<Store<WatchedApiKey>> = Vec::new();
     for namespace in namespaces {
         let (store, writer) = reflector::store();
         let (trigger, triggers) = mpsc::unbounded_channel();
         let (begin, may_begin) = oneshot::channel();
         stores.push(store.clone());
+        others.spawn(give_turns(Arc::clone(&context), namespace.clone(), trigger.clone()));
         let secrets = Secrets { context: Arc::clone(&context), namespace: namespace.clone(), store, trigger };
         others.spawn(secrets.follow(begin));
         let (context, scope, stop) = (Arc::clone(&context), scope.clone(), stop.clone());
@@ -140,6 +142,10 @@ async fn reconcile_all(
                 watches.relist_is_done(&namespace);
                 watches.watches.synced(&namespace, Resource::ApiKeys);
                 relisted.send_modify(|count| *count += 1);
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                let uid = object.metadata.uid.as_deref().unwrap_or_default();
+                watches.account.object_gone(uid, watches.clock.now().monotonic);
             }
             Ok(_) => {}
             Err(error) => report(&watches, &namespace, Resource::ApiKeys, error),
@@ -221,6 +227,34 @@ fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + 
         receiver.changed().await.ok()?;
         Some(((), receiver))
     })
+}
+
+/// Reconciles the objects of this namespace, or of all, when their turn to get a key has come.
+async fn give_turns(
+    context: Arc<Context>,
+    namespace: String,
+    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
+) {
+    let namespace = Some(namespace.as_str()).filter(|namespace| *namespace != ALL_NAMESPACES);
+    let mut changes = context.account.queue_changes();
+    let mut told = HashSet::new();
+    loop {
+        changes.borrow_and_update();
+        let now = context.clock.now().monotonic;
+        let (news, next_at) = context.account.turns(namespace, now);
+        let news: HashSet<(String, String)> = news.into_iter().collect();
+        for (namespace, name) in news.difference(&told) {
+            // Fails only if the controller has stopped.
+            let _ = trigger.send(ObjectRef::new(name).within(namespace));
+        }
+        told = news;
+        let changed = changes.changed();
+        // The sender cannot be dropped here.
+        let _ = match next_at {
+            Some(at) => tokio::time::timeout_at(context.clock.instant(at), changed).await.unwrap_or(Ok(())),
+            None => changed.await,
+        };
+    }
 }
 
 /// The operator's Secrets in one namespace, or in all.

@@ -90,6 +90,7 @@ pub struct Metrics {
     inventory_missing_keys: Gauge,
     requests: Family<CallLabels, Counter>,
     request_duration: Durations<OperationLabels>,
+    mint_queue_length: Gauge,
     admin_key_valid: Gauge,
     leader: Gauge,
     reconcile_duration: Histogram,
@@ -134,6 +135,7 @@ impl Metrics {
             inventory_missing_keys: Gauge::default(),
             requests: Family::default(),
             request_duration,
+            mint_queue_length: Gauge::default(),
             admin_key_valid: Gauge::default(),
             leader: Gauge::default(),
             reconcile_duration: durations(),
@@ -226,6 +228,11 @@ impl Metrics {
             self.request_duration.clone(),
         );
         registry.register(
+            "mint_queue_length",
+            "Objects that wait for their turn to get a new key",
+            self.mint_queue_length.clone(),
+        );
+        registry.register(
             "admin_key_valid",
             "Whether Boltz accepts the operator's admin key for live keys",
             self.admin_key_valid.clone(),
@@ -286,6 +293,10 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    pub(crate) fn set_waiting(&self, count: usize) {
+        self.mint_queue_length.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Removes the metrics of a deleted object.

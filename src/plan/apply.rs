@@ -59,7 +59,7 @@ impl ProcessMemory {
                 }
             }
             Answer::Stale => self.must_read = true,
-            Answer::Postponed(block) => failing.set(None, 1, block, true),
+            Answer::Postponed(block) => failing.postponed(block),
             Answer::Gone => effects.is_gone = true,
             Answer::KeyNotFound => {
                 if let Step::Revoke { key_id, .. } = step {

@@ -94,9 +94,13 @@ pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec
         != ready.as_ref().map(|(is, reason, _)| (*is, reason));
     let warning = |reason, note| Some(EventNote { kind: EventKind::Warning, reason, note });
     let of_ready = match &ready {
-        Some((false, reason, message)) if is_new && reason != "Deleting" && reason != "Pending" => {
-            warning("NotReady", format!("{reason}: {message}"))
+        // Nothing is wrong with these.
+        Some((false, reason, _))
+            if ["Deleting", "Pending", "MintBudgetExceeded"].contains(&reason.as_str()) =>
+        {
+            None
         }
+        Some((false, reason, message)) if is_new => warning("NotReady", format!("{reason}: {message}")),
         Some((true, reason, message)) if is_new && reason == "RevocationBlocked" => {
             warning("RevocationBlocked", message.clone())
         }

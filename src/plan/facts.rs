@@ -203,4 +203,6 @@ pub struct AccountFacts {
     pub lacks_auth_me: bool,
     /// The organization that Boltz's list belongs to, if known.
     pub organization: Option<String>,
+    /// Why it is not the object's turn to get a key. The object is woken when it is.
+    pub turn_blocked: Option<Block>,
 }

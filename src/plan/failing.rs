@@ -49,6 +49,13 @@ impl Failing<'_> {
         self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported, kind });
     }
 
+    /// No call was made. What failed before still counts.
+    pub(super) fn postponed(&mut self, block: Block) {
+        let (kind, failures) =
+            self.memory.troubles.get(&self.slot).map_or((None, 0), |last| (last.kind, last.failures));
+        self.set(kind, failures, block, false);
+    }
+
     /// Counts one more failure and extends the wait of the slot.
     pub(super) fn failed(
         &mut self,

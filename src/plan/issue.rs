@@ -220,6 +220,12 @@ impl Decision<'_> {
             });
             return None;
         }
+        self.findings.wants_turn = Some(reason);
+        if let Some(block) = self.no_turn() {
+            self.waits.blocked(&block);
+            self.findings.blocked = Some(block);
+            return None;
+        }
         if !self.facts.preflight_passed {
             return self.attempt(Step::Preflight);
         }
@@ -251,25 +257,39 @@ impl Decision<'_> {
         })
     }
 
-    /// Why no key can be issued now: the Secret, the account or an earlier failure, in this order.
+    /// Why no key can be issued now: the Secret, an earlier failure or the account, in this order.
     fn why_not_now(&self) -> Option<Block> {
-        let account = &self.facts.account;
-        let of_account =
-            |block: &Option<Block>| block.clone().filter(|block| block.is_in_effect(self.now.monotonic));
         let of_secret = self.block_of(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
         of_secret.or_else(|| {
-            let block = of_account(&account.calls_blocked)
+            let refused = self.in_effect(&self.facts.account.calls_blocked);
+            let block = refused
+                .filter(|block| block.reason.is_stalled())
                 .or_else(|| self.block_of(&[Slot::Mint]))
-                .or_else(|| of_account(&account.mints_blocked))
+                .or_else(|| self.in_effect(&self.facts.account.mints_blocked))
                 .or_else(|| self.ledger_backoff())?;
-            // Keep the message of the failure. Only the time of the retry changes.
-            match self.facts.memory.troubles.get(&Slot::Mint) {
-                Some(trouble) if block.until.is_some() => {
-                    Some(Block { until: block.until, ..trouble.block.clone() })
-                }
-                _ => Some(block),
-            }
+            Some(self.as_described(block))
         })
+    }
+
+    /// Why the key has to wait for others. Asked last: nothing else is in the way of an object that has its turn.
+    fn no_turn(&self) -> Option<Block> {
+        let account = &self.facts.account;
+        let block = self.in_effect(&account.turn_blocked).or_else(|| self.in_effect(&account.calls_blocked));
+        block.map(|block| self.as_described(block))
+    }
+
+    fn in_effect(&self, block: &Option<Block>) -> Option<Block> {
+        block.clone().filter(|block| block.is_in_effect(self.now.monotonic))
+    }
+
+    /// Keeps the message of an earlier failure, unless somebody has to act. Only the time of the retry changes.
+    fn as_described(&self, block: Block) -> Block {
+        match self.facts.memory.troubles.get(&Slot::Mint) {
+            Some(trouble) if !block.reason.is_stalled() => {
+                Block { until: block.until, ..trouble.block.clone() }
+            }
+            _ => block,
+        }
     }
 
     /// The block of the first of these slots that is blocked now.
@@ -397,6 +417,9 @@ impl Decision<'_> {
             }
             self.findings.issue = None;
             return Some(None);
+        }
+        if self.no_turn().is_some() {
+            return None;
         }
         Some(self.revoke_when_settled(oldest, RevokeReason::OverlapCut))
     }

@@ -22,6 +22,8 @@ const LAST_USED_COARSENESS: Duration = Duration::from_secs(24 * 3600);
 pub struct Findings {
     /// Why a key is to be issued now.
     pub issue: Option<IssueReason>,
+    /// A key can be issued when it is the object's turn: why it is to be issued.
+    pub wants_turn: Option<IssueReason>,
     /// Why no key can be issued, or why the deletion has to wait.
     pub blocked: Option<Block>,
     /// Why other steps have to wait.

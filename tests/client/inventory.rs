@@ -8,7 +8,7 @@ use boltz_emulator::{
 use boltz_operator::{
     boltz::{
         BoltzClient, BoltzClientOptions, SendError,
-        account::Account,
+        account::{Account, MintLimits},
         inventory::Inventory,
         snapshot::{ClusterNames, Snapshot},
     },
@@ -56,7 +56,8 @@ impl TestEnv {
         let metrics = Arc::new(Metrics::new());
         let names = ClusterNames { current: "mine".parse().unwrap(), former: vec!["old".parse().unwrap()] };
         let client = client(&emulator, &metrics);
-        let account = Account::new(client, 600, Arc::clone(&metrics));
+        let limits = MintLimits { per_minute: 600, per_namespace: None };
+        let account = Account::new(client, limits, Arc::clone(&metrics));
         let inventory = Arc::new(Inventory::new(names));
         let clock = Clock::simulated(start);
         let task = tokio::spawn({

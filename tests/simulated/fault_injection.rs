@@ -7,7 +7,7 @@ use crate::{
 };
 use axum::body::Body;
 use boltz_operator::boltz::SendError;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::RETRY_AFTER};
 use std::{
     collections::BTreeMap,
     io,
@@ -76,8 +76,8 @@ fn broken() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, "the simulation cut the connection")
 }
 
-/// The status and the whole body.
-type Whole = (StatusCode, Vec<u8>);
+/// The status, the headers and the whole body.
+type Whole = (StatusCode, HeaderMap, Vec<u8>);
 
 impl ProcessRun {
     /// Lets one call meet its fault, if there is one. `effect` makes it happen.
@@ -124,9 +124,9 @@ impl ProcessRun {
                 Ok(refusal(503))
             }
             Some(Fault::Truncated) => {
-                let (status, mut body) = effect().await;
+                let (status, headers, mut body) = effect().await;
                 body.truncate(body.len() / 2);
-                Ok((status, body))
+                Ok((status, headers, body))
             }
             Some(Fault::CrashBefore) => self.end().await,
             Some(Fault::CrashAfter) => {
@@ -157,10 +157,10 @@ impl ProcessRun {
         if what.ends_with("/status") {
             world.tell(format!("  {}: {}", self.process, call.body["status"]));
         }
-        let (status, body) = self
+        let (status, _, body) = self
             .meet(what, move || async move {
                 let (status, answer) = world.call(&call);
-                (status, answer.to_string().into_bytes())
+                (status, HeaderMap::new(), answer.to_string().into_bytes())
             })
             .await
             .map_err(|_| broken())?;
@@ -182,13 +182,19 @@ impl ProcessRun {
                     world.before_revocation(id);
                 }
                 let answer = world.emulator.routes().oneshot(sent).await.unwrap();
-                let status = answer.status();
+                let (status, headers) = (answer.status(), answer.headers().clone());
                 let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-                (status, body.to_vec())
+                (status, headers, body.to_vec())
             })
             .await;
         match answered {
-            Ok((status, body)) => Ok(response(status, reqwest::Body::from(body)).into()),
+            Ok((status, headers, body)) => {
+                let mut response = response(status, reqwest::Body::from(body));
+                if let Some(wait) = headers.get(RETRY_AFTER) {
+                    response.headers_mut().insert(RETRY_AFTER, wait.clone());
+                }
+                Ok(response.into())
+            }
             Err(Failure::Unreachable) => Err(SendError::Connect(broken().into())),
             Err(Failure::Broken) => Err(SendError::Broken(broken().into())),
         }
@@ -217,7 +223,7 @@ fn refusal(status: u16) -> Whole {
         _ => "ServiceUnavailable",
     };
     let (code, answer) = api_server::failure(code, reason, "a fault of the simulation");
-    (code, answer.to_string().into_bytes())
+    (code, HeaderMap::new(), answer.to_string().into_bytes())
 }
 
 fn percent_decoded(text: &str) -> String {

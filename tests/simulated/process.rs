@@ -7,7 +7,10 @@ use crate::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, account::Account, inventory::Inventory, snapshot::ClusterNames,
+        BoltzClient, BoltzClientOptions,
+        account::{Account, MintLimits},
+        inventory::Inventory,
+        snapshot::ClusterNames,
     },
     cli::OrphanPolicy,
     clock::Clock,
@@ -109,11 +112,12 @@ async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex
 
 /// As `main` puts it together, without lease, signals and metrics server.
 async fn operate(run: ProcessRun) {
+    let concurrency = run.world.flags.concurrency;
     let context = context(run);
     let scope = Scope {
         namespaces: Vec::new(),
         label_selector: None,
-        concurrency: CONCURRENCY,
+        concurrency,
         orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
     };
     let (ready, _is_ready) = watch::channel(false);
@@ -127,6 +131,7 @@ async fn operate(run: ProcessRun) {
 /// What the reconciliations of that run share.
 pub fn context(run: ProcessRun) -> Arc<Context> {
     let clock = Clock::simulated(run.world.now());
+    let flags = run.world.flags;
     let for_boltz = run.clone();
     let boltz = SHARED.client.clone();
     let boltz = boltz.through(tower::service_fn(move |request| for_boltz.clone().boltz(request)));
@@ -137,11 +142,12 @@ pub fn context(run: ProcessRun) -> Arc<Context> {
         former: Vec::new(),
     };
     let metrics = Arc::clone(&SHARED.metrics);
-    let account = Account::new(boltz, 600, Arc::clone(&metrics));
+    let mints = MintLimits { per_minute: flags.mints_per_minute, per_namespace: flags.mints_per_namespace };
+    let account = Account::new(boltz, mints, Arc::clone(&metrics));
     let limits = Limits {
         settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },
         request_timeout: 10 * SECOND,
-        concurrency: CONCURRENCY,
+        concurrency: flags.concurrency,
     };
     let kubernetes = Kubernetes::new(client.clone());
     let events = Events::new(client, "simulation".to_owned());

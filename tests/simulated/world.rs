@@ -27,12 +27,27 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// More calls than any schedule needs: one that comes here spins.
 const MOST_CALLS: usize = 20_000;
+
+/// The operator's flags in a simulation.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    pub mints_per_minute: u32,
+    pub mints_per_namespace: Option<u32>,
+    pub concurrency: u16,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        Self { mints_per_minute: 1200, mints_per_namespace: None, concurrency: 4 }
+    }
+}
 /// How long everything may take to be good again.
 const PATIENCE: Duration = Duration::from_secs(3 * 3600);
 
 type Decide = Box<dyn FnMut(&Met) -> Option<Fault> + Send>;
 
 pub struct World {
+    pub flags: Flags,
     pub server: Mutex<ApiServer>,
     pub emulator: Emulator,
     /// Effects that are still to come.
@@ -50,8 +65,13 @@ pub struct World {
 
 impl World {
     pub fn new(settings: Settings) -> Arc<Self> {
+        Self::with(settings, Flags::default())
+    }
+
+    pub fn with(settings: Settings, flags: Flags) -> Arc<Self> {
         let clock = Clock::starting_at("2026-11-24T00:00:00Z".parse().unwrap());
         Arc::new(Self {
+            flags,
             server: Mutex::new(ApiServer::new(clock)),
             emulator: Emulator::in_memory(Options { settings, ..Options::default() }, clock),
             late: AtomicUsize::new(0),
@@ -212,6 +232,32 @@ impl World {
         let annotations = &backup["metadata"]["annotations"];
         let patch = json!({"metadata": {"annotations": annotations}, "data": backup["data"]});
         self.user(Method::PATCH, &path_of("secrets", Some("key")), patch);
+    }
+
+    pub fn create_in(self: &Arc<Self>, namespace: &str, name: &str, spec: &Json) {
+        let object = json!({
+            "apiVersion": "boltz.bio/v1alpha1", "kind": "BoltzApiKey",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        let path = format!("/apis/boltz.bio/v1alpha1/namespaces/{namespace}/boltzapikeys");
+        self.user(Method::POST, &path, object);
+    }
+
+    pub fn edit_in(self: &Arc<Self>, namespace: &str, name: &str, patch: Json) {
+        let path = format!("/apis/boltz.bio/v1alpha1/namespaces/{namespace}/boltzapikeys/{name}");
+        self.user(Method::PATCH, &path, patch);
+    }
+
+    pub fn delete_in(self: &Arc<Self>, namespace: &str, name: &str) {
+        let path = format!("/apis/boltz.bio/v1alpha1/namespaces/{namespace}/boltzapikeys/{name}");
+        self.user(Method::DELETE, &path, Json::Null);
+    }
+
+    /// The record of the Secret of that name.
+    pub fn record_in(&self, namespace: &str, name: &str) -> Option<Record> {
+        let place = (Resource::Secrets, namespace.to_owned(), name.to_owned());
+        let secret = lock(&self.server).objects.get(&place).cloned()?;
+        Record::parse(secret["metadata"]["annotations"][RECORD_ANNOTATION].as_str())
     }
 
     pub fn object(&self) -> Option<Json> {

@@ -147,8 +147,14 @@ async fn an_admin_key_of_another_organization_is_not_used() {
         }
         let name = if restarts { "after" } else { "before" };
         env.create(name, json!({})).await;
-        let object = env.not_ready(name, "BoltzUnauthorized").await;
-        let message = &condition(&object, "Ready").unwrap().message;
+        let object = env
+            .until(name, "it says whose key it is", |object| {
+                condition(object, "Ready").is_some_and(|condition| condition.message.contains("org_other"))
+            })
+            .await;
+        let ready = condition(&object, "Ready").unwrap();
+        assert_eq!(ready.reason, "BoltzUnauthorized");
+        let message = &ready.message;
         for word in ["org_emulated", "org_other", "--accept-organization=org_other"] {
             assert!(message.contains(word), "{message}");
         }

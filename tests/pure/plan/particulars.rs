@@ -3,8 +3,8 @@
 use boltz_operator::{
     api::BoltzApiKeyStatus,
     plan::{
-        Attempt, Block, Facts, ListedKey, Monotonic, Now, OwnSecret, ProcessMemory, Progress, Reason,
-        RevokeReason, SecretFacts, Slot, Step, plan,
+        AccountFacts, Attempt, Block, Facts, ListedKey, Monotonic, Now, OwnSecret, ProcessMemory, Progress,
+        Reason, RevokeReason, SecretFacts, Slot, Step, plan,
     },
     protocol::{
         ledger::{Ledger, LedgerEntry},
@@ -335,11 +335,40 @@ fn one_failure_has_one_description_unless_nothing_will_end_it() {
     process.block(Slot::Mint, own);
     process.account.calls_blocked = Some(until(30 * SECOND, Reason::RateLimited, "everybody's"));
     let decision = process.decide(&world);
+    assert_eq!(decision.findings.blocked, Some(until(10 * SECOND, Reason::BoltzUnavailable, "own")));
+    world.elapsed += 10 * SECOND;
+    let decision = process.decide(&world);
     assert_eq!(decision.findings.blocked, Some(until(30 * SECOND, Reason::BoltzUnavailable, "own")));
     process.account.calls_blocked =
         Some(Block { reason: Reason::BoltzUnauthorized, message: "refused".to_owned(), until: None });
     process.reconcile(&mut world);
     assert_eq!(world.ready_reason(), "BoltzUnauthorized");
+}
+
+#[test]
+fn without_its_turn_an_object_makes_no_dry_run_and_says_so_once() {
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    let message = "others are first".to_owned();
+    let block = Block { reason: Reason::MintBudgetExceeded, message, until: None };
+    process.account.turn_blocked = Some(block.clone());
+    let decision = process.reconcile(&mut world).unwrap();
+    assert_eq!((decision.findings.wants_turn, decision.wake_at), (Some(IssueReason::Initial), None));
+    assert_eq!((world.ready_reason(), world.counts.posts), ("MintBudgetExceeded", 0));
+    assert_eq!(words(&process.decide(&world)), "wait");
+    // A pause that all objects meet is no reason to ask again: the turn comes after it.
+    process.account.calls_blocked = Some(until(30 * SECOND, Reason::RateLimited, "everybody's"));
+    assert_eq!(process.decide(&world).wake_at, None);
+    process.account = AccountFacts::default();
+    assert_eq!(words(&process.decide(&world)), "issue: Initial");
+    process.reconcile(&mut world);
+    assert_eq!(world.counts.posts, 1);
+    // Who has a key, or wants none, wants no turn.
+    process.account.turn_blocked = Some(block);
+    assert_eq!(process.decide(&world).findings.wants_turn, None);
+    world.edit_spec(json!({"suspend": true}));
+    world.secrets.clear();
+    assert_eq!(process.decide(&world).findings.wants_turn, None);
 }
 
 #[test]

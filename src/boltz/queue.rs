@@ -1,0 +1,382 @@
+//! The queue of objects that wait for a new key. Pure: it says whose turn has come. A turn is one token of the budget of
+//! new keys, for one object and for a short time.
+
+use super::{
+    bucket::Bucket,
+    waiters::{Class, Namespaces, Waiter},
+};
+use crate::plan::Monotonic;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+/// How long a turn lasts that its object does not know of: the object may be gone.
+const UNTOLD: Duration = Duration::from_secs(5);
+/// How long a turn lasts from when its object last asked: longer than any call to the API server.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// A turn: a token that is set aside for one object.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    pub waiter: Waiter,
+    pub began: Monotonic,
+    joined: u64,
+    ends: Monotonic,
+    is_told: bool,
+}
+
+/// Who waits, and whose turn it is.
+#[derive(Debug)]
+pub(super) struct MintQueue {
+    tokens: Bucket,
+    /// The bucket of a namespace that no key was made for yet, if there is a limit.
+    of_namespace: Option<Bucket>,
+    of_namespaces: HashMap<String, Bucket>,
+    waiters: HashMap<String, (u64, Waiter)>,
+    turns: HashMap<String, Turn>,
+    all: Namespaces,
+    leaks: Namespaces,
+    reminded: BTreeSet<String>,
+    joined: u64,
+    granted: u64,
+}
+
+impl MintQueue {
+    /// An empty queue, with a tenth of the tokens.
+    pub fn new(per_minute: u32, per_namespace: Option<u32>, now: Monotonic) -> Self {
+        Self {
+            tokens: Bucket::new(per_minute, now),
+            of_namespace: per_namespace.map(|limit| Bucket::new(limit, now)),
+            of_namespaces: HashMap::new(),
+            waiters: HashMap::new(),
+            turns: HashMap::new(),
+            all: Namespaces::default(),
+            leaks: Namespaces::default(),
+            reminded: BTreeSet::new(),
+            joined: 0,
+            granted: 0,
+        }
+    }
+
+    /// The number of those that wait.
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// The object waits, from when it first said so.
+    pub fn join(&mut self, waiter: Waiter) {
+        self.reminded.remove(&waiter.uid);
+        let joined = match self.waiters.get(&waiter.uid) {
+            Some((_, known)) if *known == waiter => return,
+            Some((joined, _)) => *joined,
+            None => {
+                self.joined += 1;
+                self.joined
+            }
+        };
+        self.remove(&waiter.uid);
+        self.insert(waiter, joined);
+    }
+
+    fn insert(&mut self, waiter: Waiter, joined: u64) {
+        self.all.join(&waiter, joined);
+        if waiter.class == Class::RotateNow {
+            self.leaks.join(&waiter, joined);
+        }
+        self.waiters.insert(waiter.uid.clone(), (joined, waiter));
+    }
+
+    fn remove(&mut self, uid: &str) -> Option<(u64, Waiter)> {
+        let (joined, waiter) = self.waiters.remove(uid)?;
+        self.all.leave(&waiter, joined);
+        self.leaks.leave(&waiter, joined);
+        Some((joined, waiter))
+    }
+
+    /// The object wants no key. A turn that it had is returned, and its token is given back.
+    pub fn leave(&mut self, uid: &str) -> Option<Turn> {
+        self.remove(uid);
+        let turn = self.spend(uid)?;
+        self.give_back(&turn.waiter.namespace);
+        Some(turn)
+    }
+
+    /// The object must not use its turn now. It waits again, where it waited.
+    pub fn postpone(&mut self, uid: &str) {
+        if let Some(turn) = self.leave(uid) {
+            self.insert(turn.waiter, turn.joined);
+        }
+    }
+
+    /// The token is used up: a key is requested.
+    pub fn spend(&mut self, uid: &str) -> Option<Turn> {
+        self.turns.remove(uid)
+    }
+
+    /// No key was made.
+    pub fn give_back(&mut self, namespace: &str) {
+        self.tokens.give_back();
+        if let Some(bucket) = self.of_namespaces.get_mut(namespace) {
+            bucket.give_back();
+        }
+    }
+
+    /// The turn of the object, which knows of it from now on.
+    pub fn turn(&mut self, uid: &str, now: Monotonic) -> Option<&Turn> {
+        let turn = self.turns.get_mut(uid)?;
+        turn.is_told = true;
+        turn.ends = now.plus(TOLD);
+        Some(turn)
+    }
+
+    /// Gives the next turn, if there is a token and somebody whose workspace is open.
+    pub fn grant(&mut self, now: Monotonic, is_open: impl Fn(Option<&str>) -> bool) -> Option<&Waiter> {
+        if self.tokens.next_at(now) > now {
+            return None;
+        }
+        let has_token =
+            |namespace: &str| self.bucket(namespace).is_none_or(|bucket| bucket.next_at(now) <= now);
+        let is_open = |namespace: &str, workspace: Option<&str>| is_open(workspace) && has_token(namespace);
+        let leak = (self.granted % 2 == 1).then(|| self.leaks.first(is_open)).flatten();
+        let is_leak = leak.is_some();
+        let uid = leak.or_else(|| self.all.first(is_open))?.2.clone();
+        let (joined, waiter) = self.remove(&uid)?;
+        let taken_from = if is_leak { &mut self.leaks } else { &mut self.all };
+        taken_from.served(&waiter.namespace);
+        self.granted += 1;
+        self.tokens.take(now);
+        if let Some(mut bucket) = self.bucket(&waiter.namespace) {
+            bucket.take(now);
+            self.of_namespaces.retain(|_, bucket| !bucket.is_full(now));
+            self.of_namespaces.insert(waiter.namespace.clone(), bucket);
+        }
+        let turn = Turn { waiter, began: now, joined, ends: now.plus(UNTOLD), is_told: false };
+        Some(&self.turns.entry(uid).or_insert(turn).waiter)
+    }
+
+    fn bucket(&self, namespace: &str) -> Option<Bucket> {
+        self.of_namespaces.get(namespace).copied().or(self.of_namespace)
+    }
+
+    /// The turns that nobody used in time; their tokens are given back.
+    pub fn lost(&mut self, now: Monotonic) -> Vec<Turn> {
+        let lost = self.turns.values().filter(|turn| turn.ends <= now);
+        let lost: Vec<String> = lost.map(|turn| turn.waiter.uid.clone()).collect();
+        lost.iter().filter_map(|uid| self.leave(uid)).collect()
+    }
+
+    /// All that wait shall ask again: why they wait has changed.
+    pub fn remind(&mut self) {
+        self.reminded = self.waiters.keys().cloned().collect();
+    }
+
+    /// Those that have to ask again, or do not know yet that their turn has come.
+    pub fn with_news(&self) -> impl Iterator<Item = &Waiter> {
+        let turns = self.turns.values().filter(|turn| !turn.is_told).map(|turn| &turn.waiter);
+        turns.chain(self.reminded.iter().filter_map(|uid| self.waiters.get(uid)).map(|(_, waiter)| waiter))
+    }
+
+    /// When something may change for those that wait: a token, or the end of a turn.
+    pub fn next_at(&self, now: Monotonic) -> Option<Monotonic> {
+        let ends = self.turns.values().map(|turn| turn.ends);
+        let tokens = self.of_namespaces.values().chain([&self.tokens]).map(|bucket| bucket.next_at(now));
+        tokens.chain(ends).filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Monotonic {
+        Monotonic(Duration::from_millis(milliseconds))
+    }
+
+    fn waiter(uid: &str, namespace: &str, class: Class) -> Waiter {
+        let (uid, namespace) = (uid.to_owned(), namespace.to_owned());
+        Waiter { name: uid.clone(), uid, namespace, workspace: None, class }
+    }
+
+    /// A queue with a token for each of them.
+    fn queue(waiters: &[(&str, &str, Class)]) -> MintQueue {
+        let mut queue = MintQueue::new(6000, None, at(0));
+        for (uid, namespace, class) in waiters {
+            queue.join(waiter(uid, namespace, *class));
+        }
+        queue
+    }
+
+    /// Who gets the turns now, in order.
+    fn granted(queue: &mut MintQueue, now: Monotonic) -> Vec<String> {
+        std::iter::from_fn(|| queue.grant(now, |_| true).map(|waiter| waiter.uid.clone())).collect()
+    }
+
+    #[test]
+    fn whose_turn_comes_first() {
+        use Class::{First, Renewal, RotateNow, Rotation};
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str, Class)], &'a str);
+        let rows: &[Row] = &[
+            ("first come", &[("a1", "a", First), ("a2", "a", First)], "a1 a2"),
+            (
+                "the most urgent of a namespace",
+                &[("a1", "a", First), ("a2", "a", Rotation), ("a3", "a", Renewal), ("a4", "a", RotateNow)],
+                "a4 a3 a2 a1",
+            ),
+            (
+                "namespaces take turns",
+                &[("a1", "a", First), ("a2", "a", First), ("a3", "a", First), ("b1", "b", First)],
+                "a1 b1 a2 a3",
+            ),
+            (
+                "a namespace that comes later waits for those before it, and not for all their objects",
+                &[("a1", "a", First), ("a2", "a", First), ("b1", "b", First), ("c1", "c", First)],
+                "a1 b1 c1 a2",
+            ),
+            (
+                "every second token is for a rotate-now of any namespace",
+                &[
+                    ("a1", "a", First),
+                    ("b1", "b", First),
+                    ("c1", "c", First),
+                    ("d1", "d", First),
+                    ("e1", "e", First),
+                    ("z1", "z", RotateNow),
+                    ("z2", "z", RotateNow),
+                    ("y1", "y", RotateNow),
+                ],
+                "a1 z1 b1 y1 c1 z2 d1 e1",
+            ),
+        ];
+        for (what, waiters, expected) in rows {
+            assert_eq!(granted(&mut queue(waiters), at(0)).join(" "), *expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_rotate_nows_starve_nobody() {
+        let mut queue = MintQueue::new(600, None, at(0));
+        granted(&mut queue, at(0));
+        for number in 0..1000 {
+            queue.join(waiter(&format!("leak-{number}"), "leaks", Class::RotateNow));
+        }
+        let mut now = at(0);
+        let mut waited = |queue: &mut MintQueue, uid: &str, namespace: &str, class| {
+            queue.join(waiter(uid, namespace, class));
+            let since = now;
+            loop {
+                now = queue.next_at(now).unwrap();
+                if granted(queue, now).contains(&uid.to_owned()) {
+                    return now.since(since);
+                }
+            }
+        };
+        // The queue begins with 60 tokens, which the first leaks take.
+        granted(&mut queue, at(0));
+        assert!(waited(&mut queue, "new", "other", Class::First) <= Duration::from_millis(300));
+        assert!(waited(&mut queue, "leak", "other", Class::RotateNow) <= Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_new_leader_has_a_tenth_of_a_minute_and_a_full_bucket_a_whole_one() {
+        for (per_minute, tenth) in [(1, 1), (5, 1), (120, 12), (1200, 120)] {
+            let many: Vec<Waiter> =
+                (0..3000).map(|number| waiter(&number.to_string(), "a", Class::First)).collect();
+            let mut queue = MintQueue::new(per_minute, None, at(7000));
+            many.into_iter().for_each(|waiter| queue.join(waiter));
+            assert_eq!(granted(&mut queue, at(7000)).len(), tenth, "{per_minute}");
+            let spacing = Duration::from_secs(60) / per_minute;
+            assert_eq!(
+                queue.next_at(at(7000)),
+                Some(at(7000).plus(spacing)).filter(|_| per_minute > 12).or(
+                    // The end of the turn that was given comes before the next token.
+                    Some(at(12_000))
+                )
+            );
+            granted(&mut queue, at(3_600_000));
+            queue.turns.clear();
+            assert_eq!(granted(&mut queue, at(7_200_000)).len(), per_minute as usize, "{per_minute}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_a_turn() {
+        let only = |queue: &mut MintQueue, now| granted(queue, now).len();
+        // One token at once, the next after a minute.
+        let one = || {
+            let mut queue = MintQueue::new(1, None, at(0));
+            queue.join(waiter("x", "a", Class::First));
+            queue.join(waiter("y", "b", Class::First));
+            assert_eq!(only(&mut queue, at(0)), 1);
+            queue
+        };
+        let mut spent = one();
+        assert!(spent.spend("x").is_some());
+        assert_eq!(only(&mut spent, at(59_999)), 0);
+        assert_eq!(only(&mut spent, at(60_000)), 1);
+        let mut left = one();
+        assert!(left.leave("x").is_some());
+        assert_eq!(granted(&mut left, at(0)), ["y"], "the token is given back");
+        let mut postponed = one();
+        postponed.postpone("x");
+        assert_eq!(postponed.len(), 2);
+        assert_eq!(granted(&mut postponed, at(0)), ["y"], "its namespace had its turn");
+        let mut refused = one();
+        refused.spend("x");
+        refused.give_back("a");
+        assert_eq!(only(&mut refused, at(0)), 1);
+        let mut untold = one();
+        assert_eq!(untold.with_news().map(|waiter| waiter.uid.as_str()).collect::<Vec<_>>(), ["x"]);
+        assert_eq!(untold.lost(at(4999)).len(), 0);
+        assert_eq!(untold.lost(at(5000)).len(), 1);
+        assert_eq!(granted(&mut untold, at(5000)), ["y"]);
+        let mut told = one();
+        assert!(told.turn("x", at(4000)).is_some() && told.with_news().next().is_none());
+        assert_eq!(told.lost(at(63_999)).len(), 0, "it may be in the middle of a dry run");
+        assert_eq!(told.lost(at(64_000)).len(), 1);
+        let mut reminded = one();
+        reminded.turn("x", at(0));
+        reminded.remind();
+        assert_eq!(reminded.with_news().map(|waiter| waiter.uid.as_str()).collect::<Vec<_>>(), ["y"]);
+        reminded.join(waiter("y", "b", Class::First));
+        assert_eq!(reminded.with_news().count(), 0);
+    }
+
+    #[test]
+    fn who_asks_again_keeps_its_place() {
+        let mut queue = queue(&[("x", "a", Class::First), ("y", "a", Class::First)]);
+        queue.join(waiter("x", "a", Class::First));
+        queue.join(waiter("y", "a", Class::Rotation));
+        queue.join(waiter("y", "a", Class::First));
+        assert_eq!(granted(&mut queue, at(0)), ["x", "y"]);
+        assert_eq!((queue.len(), queue.all.order.len(), queue.leaks.order.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_namespace_may_have_a_limit_of_its_own() {
+        let mut queue = MintQueue::new(6000, Some(60), at(0));
+        for number in 0..20 {
+            queue.join(waiter(&format!("a{number}"), "a", Class::RotateNow));
+        }
+        queue.join(waiter("b", "b", Class::First));
+        let first = granted(&mut queue, at(0));
+        assert_eq!((first.len(), first.contains(&"b".to_owned())), (7, true), "a tenth of 60, and another's");
+        assert_eq!(queue.next_at(at(0)), Some(at(1000)));
+        assert_eq!(granted(&mut queue, at(1000)).len(), 1);
+    }
+
+    #[test]
+    fn a_closed_workspace_holds_up_nobody_else() {
+        let mut queue = MintQueue::new(6000, None, at(0));
+        let of = |workspace: &str, uid: &str| Waiter {
+            workspace: Some(workspace.to_owned()),
+            ..waiter(uid, "a", Class::First)
+        };
+        queue.join(of("bad", "x"));
+        queue.join(of("good", "y"));
+        queue.join(waiter("z", "a", Class::First));
+        let open = |workspace: Option<&str>| workspace != Some("bad");
+        let mut next = || queue.grant(at(0), open).map(|waiter| waiter.uid.clone());
+        assert_eq!([next(), next(), next()], [Some("y".to_owned()), Some("z".to_owned()), None]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Those that wait for a new key, in the order in which their turn comes. Pure.
+
+use crate::protocol::record::IssueReason;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What a key is for; the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    RotateNow,
+    Renewal,
+    Rotation,
+    First,
+}
+
+impl From<IssueReason> for Class {
+    fn from(reason: IssueReason) -> Self {
+        match reason {
+            IssueReason::RotateNow => Self::RotateNow,
+            IssueReason::Renewal => Self::Renewal,
+            IssueReason::Initial => Self::First,
+            _ => Self::Rotation,
+        }
+    }
+}
+
+/// An object that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Waiter {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+    /// The workspace of the key; `None`: the default one.
+    pub workspace: Option<String>,
+    pub class: Class,
+}
+
+/// The order within a namespace: by class, then first come.
+pub(super) type Place = (Class, u64, String);
+
+/// Those of one namespace, by workspace.
+type Lines = BTreeMap<Option<String>, BTreeSet<Place>>;
+
+/// Namespaces that take turns.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    next: u64,
+    pub(super) order: BTreeMap<u64, String>,
+    /// The number in the order, and who waits.
+    waiting: HashMap<String, (u64, Lines)>,
+}
+
+impl Namespaces {
+    pub fn join(&mut self, waiter: &Waiter, joined: u64) {
+        if !self.waiting.contains_key(&waiter.namespace) {
+            self.move_to_back(&waiter.namespace);
+        }
+        if let Some((_, lines)) = self.waiting.get_mut(&waiter.namespace) {
+            let place = (waiter.class, joined, waiter.uid.clone());
+            lines.entry(waiter.workspace.clone()).or_default().insert(place);
+        }
+    }
+
+    pub fn leave(&mut self, waiter: &Waiter, joined: u64) {
+        let Some((number, lines)) = self.waiting.get_mut(&waiter.namespace) else { return };
+        if let Some(line) = lines.get_mut(&waiter.workspace) {
+            line.remove(&(waiter.class, joined, waiter.uid.clone()));
+            if line.is_empty() {
+                lines.remove(&waiter.workspace);
+            }
+        }
+        if lines.is_empty() {
+            self.order.remove(number);
+            self.waiting.remove(&waiter.namespace);
+        }
+    }
+
+    /// A namespace that had its turn goes to the back.
+    pub fn served(&mut self, namespace: &str) {
+        if self.waiting.contains_key(namespace) {
+            self.move_to_back(namespace);
+        }
+    }
+
+    fn move_to_back(&mut self, namespace: &str) {
+        let (number, _) = self.waiting.entry(namespace.to_owned()).or_default();
+        self.order.remove(number);
+        self.next += 1;
+        *number = self.next;
+        self.order.insert(self.next, namespace.to_owned());
+    }
+
+    /// The first in the first namespace that has one who may go.
+    pub fn first(&self, is_open: impl Fn(&str, Option<&str>) -> bool) -> Option<&Place> {
+        self.order.values().find_map(|namespace| {
+            let (_, lines) = self.waiting.get(namespace)?;
+            let open = lines.iter().filter(|(workspace, _)| is_open(namespace, workspace.as_deref()));
+            open.filter_map(|(_, line)| line.first()).min()
+        })
+    }
+}
