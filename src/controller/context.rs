@@ -59,7 +59,7 @@ pub struct Context {
 
 /// The relists of one watch on objects, counted.
 #[derive(Clone, Copy, Debug, Default)]
-struct Relists {
+pub(super) struct Relists {
     begun: u64,
     done: u64,
 }
@@ -81,22 +81,22 @@ pub struct ObjectState {
 impl ObjectState {
     /// Takes the object from the cache, unless a read or an own write returned a newer version. A relist wins over what
     /// was returned before it began: if etcd was restored from a backup, versions have become lower.
-    pub(super) fn take_cached(&mut self, cached: &WatchedApiKey, context: &Context) {
+    pub(super) fn take_cached(&mut self, cached: &WatchedApiKey, relists: Relists) {
         let is_newer_known = self.latest.as_ref().is_some_and(|known| {
             let version =
                 |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
             known.metadata.uid == cached.metadata.uid && is_newer(&version(known), &version(cached))
         });
-        if !is_newer_known || self.relists_before_latest < context.relists(&self.namespace).done {
+        if !is_newer_known || self.relists_before_latest < relists.done {
             self.latest = Some(cached.clone());
             self.relists_before_latest = 0;
         }
     }
 
     /// Takes the object as a read or an own write returned it.
-    pub(super) fn take_returned(&mut self, object: WatchedApiKey, context: &Context) {
+    pub(super) fn take_returned(&mut self, object: WatchedApiKey, relists: Relists) {
         self.latest = Some(object);
-        self.relists_before_latest = context.relists(&self.namespace).begun;
+        self.relists_before_latest = relists.begun;
     }
 
     /// Applies a result to process memory and drops the values of keys that are no longer in hand. Returns the effects.
@@ -187,7 +187,7 @@ impl Context {
     }
 
     /// The relists of the watch that covers this namespace.
-    fn relists(&self, namespace: &str) -> Relists {
+    pub(super) fn relists(&self, namespace: &str) -> Relists {
         let relists = self.relists.lock();
         relists.get(namespace).or_else(|| relists.get(ALL_NAMESPACES)).copied().unwrap_or_default()
     }
@@ -221,5 +221,50 @@ impl Context {
             }))
         };
         Arc::clone(self.states().entry(object.uid().unwrap_or_default()).or_insert_with(state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(version: &str) -> WatchedApiKey {
+        let metadata = json!({"name": "key", "uid": "uid", "resourceVersion": version});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {}})).unwrap()
+    }
+
+    fn latest(state: &ObjectState) -> Option<&str> {
+        state.latest.as_ref()?.metadata.resource_version.as_deref()
+    }
+
+    #[test]
+    fn the_cache_wins_after_a_relist_and_an_own_write_before_it() {
+        let mut state = ObjectState::default();
+        state.take_returned(object("1000"), Relists { begun: 1, done: 1 });
+        state.take_cached(&object("999"), Relists { begun: 1, done: 1 });
+        assert_eq!(latest(&state), Some("1000"), "the cache lags behind an own write");
+        state.take_cached(&object("999"), Relists { begun: 2, done: 1 });
+        assert_eq!(latest(&state), Some("1000"), "the relist is not complete");
+        state.take_cached(&object("500"), Relists { begun: 2, done: 2 });
+        assert_eq!(latest(&state), Some("500"), "etcd was restored");
+    }
+
+    #[test]
+    fn an_own_write_during_a_relist_wins_over_it() {
+        let mut state = ObjectState::default();
+        state.take_cached(&object("10"), Relists { begun: 1, done: 1 });
+        state.take_returned(object("12"), Relists { begun: 2, done: 1 });
+        state.take_cached(&object("11"), Relists { begun: 2, done: 2 });
+        assert_eq!(latest(&state), Some("12"));
+    }
+
+    /// A reconciliation may begin just before the cache shows the relist.
+    #[test]
+    fn what_came_from_the_cache_never_wins_over_it() {
+        let mut state = ObjectState::default();
+        state.take_cached(&object("1000"), Relists { begun: 2, done: 2 });
+        state.take_cached(&object("500"), Relists { begun: 2, done: 2 });
+        assert_eq!(latest(&state), Some("500"));
     }
 }

@@ -38,7 +38,8 @@ pub enum Shown {
 
 /// The facts from the caches. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<WatchedApiKey>) -> Facts {
-    state.take_cached(cached, context);
+    let relists = context.relists(&state.namespace);
+    state.take_cached(cached, relists);
     let object = state.latest.as_ref().map_or_else(|| object_facts(cached), object_facts);
     let secrets = secret_names(context, &object)
         .into_iter()
@@ -58,7 +59,7 @@ pub async fn live(
         return Ok(None);
     };
     let object = object_facts(&read);
-    state.take_returned(read, context);
+    state.take_returned(read, context.relists(&object.namespace));
     let mut secrets = Vec::new();
     for name in secret_names(context, &object) {
         match read_secret(context, &object.namespace, &name).await {
@@ -94,12 +95,12 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, sho
         Shown::Preflight => facts.preflight_passed = true,
         Shown::Object(object) => {
             facts.object = object_facts(&object);
-            state.take_returned(*object, context);
+            state.take_returned(*object, context.relists(&facts.object.namespace));
         }
         Shown::Reported(object, status) => {
             facts.object = object_facts(&object);
             facts.object.status = *status;
-            state.take_returned(*object, context);
+            state.take_returned(*object, context.relists(&facts.object.namespace));
         }
         Shown::Secret(metadata, value_sha256) => {
             let value = Value::Read(value_sha256);

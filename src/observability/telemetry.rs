@@ -60,6 +60,7 @@ mod tests {
             ("h2::codec::framed_write", Level::DEBUG),
             ("reqwest::connect", Level::TRACE),
             ("rustls::client::hs", Level::DEBUG),
+            ("kube_runtime::watcher", Level::WARN),
         ] {
             assert!(!is_harmless_at(target, level), "{target} {level}");
         }
