@@ -115,3 +115,25 @@ async fn a_ledger_that_cannot_be_read_holds_back_the_next_key_and_says_so() {
     env.judge("ruined").await;
     assert_eq!(env.emulator.count(Operation::Create), 2 + env.unanswered());
 }
+
+/// It fits into the annotations of the object, and not into those of the Secret with the rest of the record.
+#[tokio::test]
+async fn a_request_that_is_too_long_for_the_record_costs_no_key() {
+    let env = TestEnv::new().await;
+    env.create("long", json!({})).await;
+    env.ready("long").await;
+    env.annotate("long", "boltz.bio/rotate-now", &"x".repeat(261_900)).await;
+    env.until("long", "it says so", |object| {
+        let conditions =
+            object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.reason == "SecretWriteFailed")
+    })
+    .await;
+    env.annotate("long", "boltz.bio/rotate-now", "1").await;
+    env.wait("a new key", || match env.emulator.count(Operation::Create) {
+        2 => Ok(()),
+        posts => Err(format!("{posts} POSTs")),
+    })
+    .await;
+    env.judge("long").await;
+}
