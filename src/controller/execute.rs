@@ -119,6 +119,9 @@ impl Execution<'_> {
         if let Ok(spec) = &self.facts.object.spec {
             placeholder.take_shape(spec);
         }
+        // Users choose their length.
+        placeholder.rotate = self.facts.object.rotate.clone();
+        placeholder.rotate_now = self.facts.object.rotate_now.clone();
         let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
         match self.write_secret(&placeholder, value, true).await {
             Ok(metadata) if metadata.record.as_ref() != Some(&placeholder) => (

@@ -165,3 +165,35 @@ fn find<'a>(
     }
     orphans
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boltz::{KeyDetails, snapshot::ClusterNames};
+    use serde_json::json;
+
+    #[test]
+    fn a_forged_ledger_may_have_listed_any_attempt_of_its_object() {
+        let uid = "550e8400-e29b-41d4-a716-446655440000";
+        let key = |mark: &str| -> KeyDetails {
+            let name = format!("bo.prod.{mark}.0123456789ab");
+            serde_json::from_value(json!({"id": mark, "name": name, "is_active": true})).unwrap()
+        };
+        let names = ClusterNames { current: "prod".parse().unwrap(), former: Vec::new() };
+        let keys = vec![key("550e8400e29b41d4"), key("0000000000000000")];
+        let now = "2026-11-24T00:00:00Z".parse().unwrap();
+        let snapshot = Snapshot::new(Monotonic::default(), now, keys, &names);
+        let orphans = |ledger: Option<&str>| {
+            let object: WatchedApiKey = serde_json::from_value(json!({
+                "metadata": {"uid": uid, "annotations": {LEDGER_ANNOTATION: ledger.unwrap_or("[]")}},
+                "spec": {},
+            }))
+            .unwrap();
+            let mut found = Vec::from_iter(find(&snapshot, std::iter::once(&object), &HashSet::new(), now));
+            found.sort();
+            found
+        };
+        assert_eq!(orphans(None), ["0000000000000000", "550e8400e29b41d4"]);
+        assert_eq!(orphans(Some("no ledger")), ["0000000000000000"]);
+    }
+}

@@ -339,7 +339,7 @@ impl Facts {
     }
 
     /// The same, by what this process saw itself: users can edit the times in the ledger. Only from then on the attempt
-    /// may be forgotten.
+    /// may be forgotten, and a key of it that nothing names be revoked.
     pub(super) fn seen_to_settle_at(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> Monotonic {
         // A user may have removed an attempt of this process from the ledger while its key is not stored yet.
         let written = self.memory.attempts.get(attempt).map(|known| known.written);

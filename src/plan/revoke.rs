@@ -89,7 +89,7 @@ impl Decision<'_> {
             if matches!(progress, Some(Progress::InHand { .. } | Progress::Stored { .. })) {
                 continue;
             }
-            let settled_at = facts.settled_at(self.settings, self.now, attempt);
+            let settled_at = facts.seen_to_settle_at(self.settings, self.now, attempt);
             let lost_here = matches!(progress, Some(Progress::Sent | Progress::Ended));
             if issued_first
                 && (lost_here || settled_at <= self.now.monotonic)

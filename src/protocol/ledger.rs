@@ -79,7 +79,7 @@ impl Ledger {
             return forged(Forgery::TooLong);
         }
         for entry in &mut entries {
-            entry.other.drop_if_longer_than(MAX_OTHER_LENGTH);
+            entry.other.bound(MAX_OTHER_LENGTH);
         }
         Self::new(entries)
     }

@@ -2,6 +2,7 @@
 //! `docs/protocol.md` describes the three formats and how they may change.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub mod ledger;
@@ -19,18 +20,24 @@ pub(crate) fn is_id(text: &str) -> bool {
 /// Fields that this release does not know. A later release wrote them, so they survive a rewrite.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct OtherFields(BTreeMap<String, serde_json::Value>);
+pub struct OtherFields(BTreeMap<String, Value>);
 
 impl OtherFields {
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// None if they are longer than any release writes: users can edit annotations.
-    pub(crate) fn drop_if_longer_than(&mut self, bytes: usize) {
-        if !self.is_empty() && serde_json::to_string(&self.0).map_or(true, |text| text.len() > bytes) {
+    /// Drops what no release writes, because users can edit annotations: all of them if they are longer than this, and
+    /// those with fractions, which may not be the same after they are read and written again.
+    pub(crate) fn bound(&mut self, bytes: usize) {
+        if serde_json::to_string(&self.0).map_or(true, |text| text.len() > bytes) {
             self.0.clear();
         }
+        self.0.retain(|_, value| !has_fraction(value));
+    }
+}
+
+fn has_fraction(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(values) => values.iter().any(has_fraction),
+        Value::Object(fields) => fields.values().any(has_fraction),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }

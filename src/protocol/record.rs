@@ -207,9 +207,9 @@ impl Record {
         self.previous.retain(|key| is_id(&key.key_id) && seen.insert(key.key_id.clone()));
         self.previous.truncate(MAX_PREVIOUS_READ);
         self.is_cut = self.previous.len() < count;
-        self.other.drop_if_longer_than(MAX_OTHER_LENGTH);
+        self.other.bound(MAX_OTHER_LENGTH);
         for key in &mut self.previous {
-            key.other.drop_if_longer_than(MAX_OTHER_OF_PREVIOUS);
+            key.other.bound(MAX_OTHER_OF_PREVIOUS);
         }
         self
     }

@@ -4,8 +4,9 @@
 //! `OBJECTS=100` takes more objects than the usual 20.
 
 use crate::test_env::{EnvOptions, TestEnv, owned, record_of, this_operator};
-use boltz_emulator::Operation;
+use boltz_emulator::{Fault, Operation, StandingFault};
 use boltz_harness::{OperatorProcess, skip};
+use futures::future::{join, join_all};
 use kube::api::ListParams;
 use serde_json::json;
 use std::{
@@ -61,6 +62,11 @@ impl Fleet {
             let overlap = if is_long(name) { "1h" } else { "1s" };
             env.create(name, json!({"rotation": {"overlap": overlap}, "expiresInDays": 90})).await;
         }
+        // Calls to Boltz are under way long enough to be hit.
+        for operation in [Operation::Create, Operation::Revoke] {
+            let slow = Fault { latency_milliseconds: 500, operation: Some(operation), ..Fault::none() };
+            env.emulator.stand(&format!("{operation:?} is slow"), StandingFault::of(slow));
+        }
         let (keys, may_go, issued) = (BTreeMap::new(), BTreeSet::new(), names.len());
         let mut fleet = Self { env, names, keys, may_go, issued, rotations: 0, lost: 0 };
         fleet.rest().await;
@@ -97,18 +103,20 @@ impl Fleet {
         assert!(wrong.is_empty(), "{wrong:?} were revoked");
     }
 
-    /// Asks all to rotate and deletes some, and waits until the first keys of this are made.
+    /// Asks all to rotate and deletes some, at once, and waits until the first keys of this are made.
     async fn set_in_motion(&mut self) {
         let before = self.posts();
+        let value = (self.rotations + 1).to_string();
+        let (rotated, deleted) = self.names.split_at(self.names.len() - DELETED);
+        let rotated = rotated.iter().map(|name| self.env.annotate(name, "boltz.bio/rotate", &value));
+        join(join_all(rotated), join_all(deleted.iter().map(|name| self.env.delete(name)))).await;
         self.rotations += 1;
         for name in self.names.split_off(self.names.len() - DELETED) {
-            self.env.delete(&name).await;
             let (current, kept) = self.keys.remove(&name).unwrap();
             self.may_go.insert(current);
             self.may_go.extend(kept);
         }
         for name in &self.names {
-            self.env.annotate(name, "boltz.bio/rotate", &self.rotations.to_string()).await;
             let (current, kept) = self.keys.get_mut(name).unwrap();
             if is_long(name) {
                 kept.insert(current.clone())
@@ -208,7 +216,6 @@ async fn replicas_of_both_releases_hand_over_to_each_other() {
         let second = fleet.env.another_of(&binary, &[]).await;
         fleet.set_in_motion().await;
         assert_eq!(fleet.env.operator.terminate(), Some(0));
-        fleet.kill().await;
         fleet.lost += fleet.env.unanswered();
         fleet.env.operator = second;
         fleet.rest().await;

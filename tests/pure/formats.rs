@@ -94,6 +94,11 @@ fn fields_of_a_later_release_survive_two_rotations() {
 #[test]
 fn what_is_longer_than_any_release_writes_does_not_survive() {
     let long = "x".repeat(5000);
+    for fraction in [json!(0.1), json!({"of": [1, 0.1]})] {
+        let mut record: Value = serde_json::from_str(RECORDS[1]).unwrap();
+        record["forged"] = fraction;
+        assert_eq!(Record::parse(Some(&record.to_string())).unwrap().to_annotation(), RECORDS[1]);
+    }
     let mut record: Value = serde_json::from_str(RECORDS[1]).unwrap();
     record["forged"] = json!(long);
     assert_eq!(Record::parse(Some(&record.to_string())).unwrap().to_annotation(), RECORDS[1]);

@@ -77,8 +77,7 @@ async fn thousands_of_forged_entries_cost_next_to_nothing_and_hide_no_key() {
     let (spent, took) = (processor_time(&env.operator) - before, started.elapsed());
     let share = spent.as_secs_f64() / took.as_secs_f64() * 100.0;
     eprintln!("{spent:?} of processor time in {took:?}: {share:.1} % of a core");
-    // A build without optimization on a busy machine.
-    assert!(share < 10.0, "{share:.1} % of a core");
+    assert!(share < 3.0, "{share:.1} % of a core");
     env.judge("kept").await;
     assert_eq!(env.emulator.count(Operation::Create), 2, "nothing is issued for it");
     assert_eq!(env.record("kept").await.previous, []);
@@ -115,4 +114,26 @@ async fn a_ledger_that_cannot_be_read_holds_back_the_next_key_and_says_so() {
     .await;
     env.judge("ruined").await;
     assert_eq!(env.emulator.count(Operation::Create), 2 + env.unanswered());
+}
+
+/// It fits into the annotations of the object, and not into those of the Secret with the rest of the record.
+#[tokio::test]
+async fn a_request_that_is_too_long_for_the_record_costs_no_key() {
+    let env = TestEnv::new().await;
+    env.create("long", json!({})).await;
+    env.ready("long").await;
+    env.annotate("long", "boltz.bio/rotate-now", &"x".repeat(261_900)).await;
+    env.until("long", "it says so", |object| {
+        let conditions =
+            object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.reason == "SecretWriteFailed")
+    })
+    .await;
+    env.annotate("long", "boltz.bio/rotate-now", "1").await;
+    env.wait("a new key", || match env.emulator.count(Operation::Create) {
+        2 => Ok(()),
+        posts => Err(format!("{posts} POSTs")),
+    })
+    .await;
+    env.judge("long").await;
 }

@@ -134,12 +134,23 @@ fn a_stray_is_revoked_once_settled_by_a_process_that_did_not_write_it() {
 
 #[test]
 fn an_attempt_written_a_day_ago_is_settled_for_a_process_that_sees_it_only_now() {
+    let (mut world, _) = World::rotated(plain());
+    world.advance_to(DAY + HOUR);
+    let mut next = Process::start_other(&world, 2);
+    next.live_until(&mut world, DAY + HOUR + 2 * SECOND);
+    assert_eq!(world.active(), ["key-2"], "the overlap is over");
+}
+
+#[test]
+fn no_age_in_the_ledger_settles_a_stray() {
     let mut world = World::with(plain());
     let crash = &mut |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::CrashAfter);
     Process::start(&world).reconcile_with(&mut world, crash).unwrap_err();
     world.advance_to(DAY);
     let mut next = Process::start_other(&world, 2);
-    next.live_until(&mut world, DAY + 2 * SECOND);
+    next.live_until(&mut world, DAY + 179 * SECOND);
+    assert_eq!(world.active(), ["key-1", "key-2"]);
+    next.live_until(&mut world, DAY + 182 * SECOND);
     assert_eq!(world.active(), ["key-2"]);
 }
 
@@ -151,6 +162,8 @@ fn strays_wait_for_a_key_where_one_can_be_issued_and_not_where_none_can() {
         Process::start(&world).reconcile_with(&mut world, crash).unwrap_err();
         world.advance_to(DAY);
         let mut process = Process::start_other(&world, 2);
+        process.decide(&world);
+        world.advance_to(DAY + 3 * MINUTE);
         process.take_pass(&mut world);
         (world, process)
     };
