@@ -127,8 +127,11 @@ async fn operate(config: Config) -> Result<(), StartError> {
     tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
 
     let inventory = Inventory::new(names);
-    let limits =
-        MintLimits { per_minute: config.max_mints_per_minute, per_namespace: config.max_mints_per_namespace };
+    let limits = MintLimits {
+        per_minute: config.max_mints_per_minute,
+        per_namespace: config.max_mints_per_namespace,
+        at_once: usize::from(config.concurrency / 2).max(1),
+    };
     let account = Account::new(boltz, limits, Arc::clone(&metrics));
     let context = Arc::new(Context::new(
         Kubernetes::new(client.clone()),

@@ -34,6 +34,9 @@ https://api.boltz.bio
 - --inventory-interval={{ .inventoryInterval }}
 - --settle-time={{ .settleTime }}
 - --max-mints-per-minute={{ int64 .maxMintsPerMinute }}
+{{- with .maxMintsPerNamespace }}
+- --max-mints-per-namespace={{ int64 . }}
+{{- end }}
 - --concurrency={{ int64 .concurrency }}
 - --orphan-policy={{ .orphanPolicy }}
 - --orphan-grace={{ .orphanGrace }}
