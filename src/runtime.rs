@@ -154,8 +154,11 @@ async fn operate(config: Config, prompt: &Handle) -> Result<(), StartError> {
     tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
 
     let inventory = Inventory::new(names);
-    let limits =
-        MintLimits { per_minute: config.max_mints_per_minute, per_namespace: config.max_mints_per_namespace };
+    let limits = MintLimits {
+        per_minute: config.max_mints_per_minute,
+        per_namespace: config.max_mints_per_namespace,
+        at_once: usize::from(config.concurrency / 2).max(1),
+    };
     let account = Account::new(boltz, limits, Arc::clone(&metrics))
         .unread(config.accept_organization.clone(), config.retry_altered_names);
     let context = Arc::new(Context::new(

@@ -22,7 +22,7 @@ use crate::{
 use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
 /// things.
@@ -35,6 +35,9 @@ pub struct MintLimits {
     pub per_minute: u32,
     /// For each namespace; `None`: no limit.
     pub per_namespace: Option<u32>,
+    /// How many objects of one namespace, or of one workspace, may be about to get a key at the same time; and how many
+    /// revocations.
+    pub at_once: usize,
 }
 
 /// One Boltz organization.
@@ -54,6 +57,7 @@ pub struct Account {
     recovered: watch::Sender<u64>,
     /// Changes with the queue.
     queued: watch::Sender<u64>,
+    revocations: Arc<Semaphore>,
     /// Requests a check of the admin key.
     check: Notify,
 }
@@ -80,12 +84,13 @@ enum AdminKey {
 }
 
 /// A call that is allowed. Report its result with [`Account::succeeded`] or [`Account::failed`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Call {
     scope: Scope,
     began: Monotonic,
-    /// The namespace whose token it uses.
-    namespace: Option<String>,
+    /// The object whose turn it uses.
+    uid: Option<String>,
+    _revocation: Option<OwnedSemaphorePermit>,
 }
 
 impl State {
@@ -153,13 +158,14 @@ impl Account {
                 lacks_auth_me: false,
                 limiter: Limiter::default(),
                 breaker: Breaker::default(),
-                queue: MintQueue::new(limits.per_minute, limits.per_namespace, Monotonic::default()),
+                queue: MintQueue::new(limits, Monotonic::default()),
             }),
             organization: Mutex::default(),
             remembered: watch::Sender::new(0),
             prepared: watch::Sender::new((false, true)),
             recovered: watch::Sender::new(0),
             queued: watch::Sender::new(0),
+            revocations: Arc::new(Semaphore::new(limits.at_once)),
             check: Notify::new(),
         }
     }
@@ -171,7 +177,7 @@ impl Account {
 
     /// A new leader begins with an empty queue and a tenth of the tokens.
     pub(crate) fn lead(&self, now: Monotonic) {
-        self.lock().queue = MintQueue::new(self.limits.per_minute, self.limits.per_namespace, now);
+        self.lock().queue = MintQueue::new(self.limits, now);
     }
 
     /// Changes with the admin key.
@@ -203,7 +209,10 @@ impl Account {
         let turn_blocked = (!has_turn).then(|| {
             let refused = calls_blocked.clone().filter(|block| block.until.is_none());
             let paused = state.breaker.reported(&Scope::Workspace(workspace_of(object))).cloned();
-            refused.or(paused).unwrap_or_else(wait_for_turn)
+            let is_paused = state.breaker.closed(&Scope::Workspace(workspace_of(object)), now).is_some();
+            let is_short =
+                !is_paused && state.limiter.next_at() <= now && state.queue.is_short(&object.namespace, now);
+            refused.or(paused).unwrap_or_else(|| if is_short { being_issued() } else { wait_for_turn() })
         });
         // A turn includes the permission to call.
         let calls_blocked = calls_blocked.or_else(|| busy_until.map(limited)).filter(|_| !has_turn);
@@ -357,13 +366,17 @@ impl Account {
         if !state.has_turn(uid, now) {
             return None;
         }
-        let waiter = state.queue.spend(uid)?.waiter;
-        Some(Call { scope: workspace(&waiter), began: now, namespace: Some(waiter.namespace) })
+        let scope = workspace(&state.queue.begin(uid)?.waiter);
+        Some(Call { scope, began: now, uid: Some(uid.to_owned()), _revocation: None })
     }
 
     /// Allows a revocation, or a check of a key, after at most a second. The error says until when it has to wait.
     pub(crate) async fn short_call(&self, clock: Clock) -> Result<Call, Block> {
-        self.call(Scope::Revocations, clock, LONGEST_WAIT).await
+        // Those that hang must leave room for other work.
+        let permit = Arc::clone(&self.revocations).try_acquire_owned();
+        let permit = permit.map_err(|_| limited(clock.now().monotonic.plus(LONGEST_WAIT)))?;
+        let call = self.call(Scope::Revocations, clock, LONGEST_WAIT).await?;
+        Ok(Call { _revocation: Some(permit), ..call })
     }
 
     /// Allows one call of the list, when all others may be made as well. Waits for it.
@@ -406,21 +419,24 @@ impl Account {
         if state.breaker.closed_since(&scope, at, at) {
             return Err(state.calls_blocked(at).unwrap_or_else(|| limited(at)));
         }
-        Ok(Call { scope, began: at, namespace: None })
+        Ok(Call { scope, began: at, uid: None, _revocation: None })
     }
 
     /// Call after a successful call.
     pub(crate) fn succeeded(&self, call: &Call, now: Monotonic) {
         let mut state = self.lock();
         state.breaker.succeeded(&call.scope, call.began, now);
+        if let Some(uid) = &call.uid {
+            state.queue.end(uid, true);
+        }
         self.queue_changed(state, now);
     }
 
     /// Call after a failed call. What it pauses depends on the failure; otherwise every object would repeat it.
     pub fn failed(&self, call: &Call, error: &BoltzError, now: Monotonic) {
         let mut state = self.lock();
-        if let (Some(namespace), Effect::None) = (&call.namespace, error.effect()) {
-            state.queue.give_back(namespace);
+        if let Some(uid) = &call.uid {
+            state.queue.end(uid, error.effect() != Effect::None);
         }
         match error.kind() {
             // Boltz answers.
@@ -572,6 +588,10 @@ fn limited(until: Monotonic) -> Block {
 
 fn fails(error: &BoltzError) -> String {
     format!("Calls to Boltz fail: {error}. The operator will retry.")
+}
+
+fn being_issued() -> Block {
+    Block { reason: Reason::Pending, message: "A key is being issued.".to_owned(), until: None }
 }
 
 fn wait_for_turn() -> Block {

@@ -24,6 +24,11 @@ impl Bucket {
         self.full_at.max(now).plus(self.spacing).minus(BURST).max(now)
     }
 
+    pub fn count(&self, now: Monotonic) -> usize {
+        let left = BURST.saturating_sub(self.full_at.since(now));
+        usize::try_from(left.as_nanos() / self.spacing.as_nanos().max(1)).unwrap_or(usize::MAX)
+    }
+
     pub fn is_full(&self, now: Monotonic) -> bool {
         self.full_at <= now
     }

@@ -1,6 +1,7 @@
 //! The queue of objects that wait for a new key. Pure: it says whose turn has come. A turn is one token of the budget of
 //! new keys, for one object and for a short time.
 
+use super::account::MintLimits;
 use super::{
     bucket::Bucket,
     waiters::{Class, Namespaces, Waiter},
@@ -24,6 +25,19 @@ pub(super) struct Turn {
     joined: u64,
     ends: Monotonic,
     is_told: bool,
+    /// The key is requested: the token is used up, unless the answer says otherwise.
+    is_used: bool,
+}
+
+/// Whose turns are counted: calls that hang must leave room for those of others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum One {
+    Namespace(String),
+    Workspace(Option<String>),
+}
+
+fn both(waiter: &Waiter) -> [One; 2] {
+    [One::Namespace(waiter.namespace.clone()), One::Workspace(waiter.workspace.clone())]
 }
 
 /// Who waits, and whose turn it is.
@@ -35,6 +49,9 @@ pub(super) struct MintQueue {
     of_namespaces: HashMap<String, Bucket>,
     waiters: HashMap<String, (u64, Waiter)>,
     turns: HashMap<String, Turn>,
+    /// How many turns each namespace, and each workspace, has now, and may have.
+    of_one: HashMap<One, usize>,
+    most_of_one: usize,
     all: Namespaces,
     leaks: Namespaces,
     reminded: BTreeSet<String>,
@@ -44,13 +61,15 @@ pub(super) struct MintQueue {
 
 impl MintQueue {
     /// An empty queue, with a tenth of the tokens.
-    pub fn new(per_minute: u32, per_namespace: Option<u32>, now: Monotonic) -> Self {
+    pub fn new(limits: MintLimits, now: Monotonic) -> Self {
         Self {
-            tokens: Bucket::new(per_minute, now),
-            of_namespace: per_namespace.map(|limit| Bucket::new(limit, now)),
+            tokens: Bucket::new(limits.per_minute, now),
+            of_namespace: limits.per_namespace.map(|limit| Bucket::new(limit, now)),
             of_namespaces: HashMap::new(),
             waiters: HashMap::new(),
             turns: HashMap::new(),
+            of_one: HashMap::new(),
+            most_of_one: limits.at_once,
             all: Namespaces::default(),
             leaks: Namespaces::default(),
             reminded: BTreeSet::new(),
@@ -62,6 +81,12 @@ impl MintQueue {
     /// The number of those that wait.
     pub fn len(&self) -> usize {
         self.waiters.len()
+    }
+
+    /// Whether there are tokens for all that wait: only those at work now are in the way.
+    pub fn is_short(&self, namespace: &str, now: Monotonic) -> bool {
+        let bucket = self.bucket(namespace);
+        [Some(self.tokens), bucket].into_iter().flatten().all(|bucket| bucket.count(now) > self.waiters.len())
     }
 
     /// The object waits, from when it first said so.
@@ -97,9 +122,10 @@ impl MintQueue {
     /// The object wants no key. A turn that it had is returned, and its token is given back.
     pub fn leave(&mut self, uid: &str) -> Option<Turn> {
         self.remove(uid);
-        let turn = self.spend(uid)?;
-        self.give_back(&turn.waiter.namespace);
-        Some(turn)
+        if self.turns.get(uid)?.is_used {
+            return None;
+        }
+        self.end(uid, false)
     }
 
     /// The object must not use its turn now. It waits again, where it waited.
@@ -109,17 +135,29 @@ impl MintQueue {
         }
     }
 
-    /// The token is used up: a key is requested.
-    pub fn spend(&mut self, uid: &str) -> Option<Turn> {
-        self.turns.remove(uid)
+    /// The key is requested.
+    pub fn begin(&mut self, uid: &str) -> Option<&Turn> {
+        let turn = self.turns.get_mut(uid)?;
+        turn.is_used = true;
+        Some(turn)
     }
 
-    /// No key was made.
-    pub fn give_back(&mut self, namespace: &str) {
-        self.tokens.give_back();
-        if let Some(bucket) = self.of_namespaces.get_mut(namespace) {
-            bucket.give_back();
+    /// The turn is over. If certainly no key was made, the token is given back.
+    pub fn end(&mut self, uid: &str, is_minted: bool) -> Option<Turn> {
+        let turn = self.turns.remove(uid)?;
+        for one in both(&turn.waiter) {
+            match self.of_one.get_mut(&one) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.of_one.remove(&one)),
+            }
         }
+        if !is_minted {
+            self.tokens.give_back();
+            if let Some(bucket) = self.of_namespaces.get_mut(&turn.waiter.namespace) {
+                bucket.give_back();
+            }
+        }
+        Some(turn)
     }
 
     /// The turn of the object, which knows of it from now on.
@@ -137,7 +175,13 @@ impl MintQueue {
         }
         let has_token =
             |namespace: &str| self.bucket(namespace).is_none_or(|bucket| bucket.next_at(now) <= now);
-        let is_open = |namespace: &str, workspace: Option<&str>| is_open(workspace) && has_token(namespace);
+        let has_room = |one: &One| self.of_one.get(one).is_none_or(|count| *count < self.most_of_one);
+        let is_open = |namespace: &str, workspace: Option<&str>| {
+            has_room(&One::Namespace(namespace.to_owned()))
+                && has_token(namespace)
+                && has_room(&One::Workspace(workspace.map(str::to_owned)))
+                && is_open(workspace)
+        };
         let leak = (self.granted % 2 == 1).then(|| self.leaks.first(is_open)).flatten();
         let is_leak = leak.is_some();
         let uid = leak.or_else(|| self.all.first(is_open))?.2.clone();
@@ -151,7 +195,11 @@ impl MintQueue {
             self.of_namespaces.retain(|_, bucket| !bucket.is_full(now));
             self.of_namespaces.insert(waiter.namespace.clone(), bucket);
         }
-        let turn = Turn { waiter, began: now, joined, ends: now.plus(UNTOLD), is_told: false };
+        for one in both(&waiter) {
+            *self.of_one.entry(one).or_default() += 1;
+        }
+        let (ends, is_told, is_used) = (now.plus(UNTOLD), false, false);
+        let turn = Turn { waiter, began: now, joined, ends, is_told, is_used };
         Some(&self.turns.entry(uid).or_insert(turn).waiter)
     }
 
@@ -163,7 +211,7 @@ impl MintQueue {
     pub fn lost(&mut self, now: Monotonic) -> Vec<Turn> {
         let lost = self.turns.values().filter(|turn| turn.ends <= now);
         let lost: Vec<String> = lost.map(|turn| turn.waiter.uid.clone()).collect();
-        lost.iter().filter_map(|uid| self.leave(uid)).collect()
+        lost.iter().filter_map(|uid| self.end(uid, self.turns.get(uid)?.is_used)).collect()
     }
 
     /// All that wait shall ask again: why they wait has changed.
@@ -193,6 +241,10 @@ mod tests {
         Monotonic(Duration::from_millis(milliseconds))
     }
 
+    fn limits(per_minute: u32, per_namespace: Option<u32>) -> MintLimits {
+        MintLimits { per_minute, per_namespace, at_once: 10_000 }
+    }
+
     fn waiter(uid: &str, namespace: &str, class: Class) -> Waiter {
         let (uid, namespace) = (uid.to_owned(), namespace.to_owned());
         Waiter { name: uid.clone(), uid, namespace, workspace: None, class }
@@ -200,7 +252,7 @@ mod tests {
 
     /// A queue with a token for each of them.
     fn queue(waiters: &[(&str, &str, Class)]) -> MintQueue {
-        let mut queue = MintQueue::new(6000, None, at(0));
+        let mut queue = MintQueue::new(limits(6000, None), at(0));
         for (uid, namespace, class) in waiters {
             queue.join(waiter(uid, namespace, *class));
         }
@@ -255,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_thousand_rotate_nows_starve_nobody() {
-        let mut queue = MintQueue::new(600, None, at(0));
+        let mut queue = MintQueue::new(limits(600, None), at(0));
         granted(&mut queue, at(0));
         for number in 0..1000 {
             queue.join(waiter(&format!("leak-{number}"), "leaks", Class::RotateNow));
@@ -282,7 +334,7 @@ mod tests {
         for (per_minute, tenth) in [(1, 1), (5, 1), (120, 12), (1200, 120)] {
             let many: Vec<Waiter> =
                 (0..3000).map(|number| waiter(&number.to_string(), "a", Class::First)).collect();
-            let mut queue = MintQueue::new(per_minute, None, at(7000));
+            let mut queue = MintQueue::new(limits(per_minute, None), at(7000));
             many.into_iter().for_each(|waiter| queue.join(waiter));
             assert_eq!(granted(&mut queue, at(7000)).len(), tenth, "{per_minute}");
             let spacing = Duration::from_secs(60) / per_minute;
@@ -293,8 +345,8 @@ mod tests {
                     Some(at(12_000))
                 )
             );
+            queue.lost(at(3_600_000));
             granted(&mut queue, at(3_600_000));
-            queue.turns.clear();
             assert_eq!(granted(&mut queue, at(7_200_000)).len(), per_minute as usize, "{per_minute}");
         }
     }
@@ -304,14 +356,15 @@ mod tests {
         let only = |queue: &mut MintQueue, now| granted(queue, now).len();
         // One token at once, the next after a minute.
         let one = || {
-            let mut queue = MintQueue::new(1, None, at(0));
+            let mut queue = MintQueue::new(limits(1, None), at(0));
             queue.join(waiter("x", "a", Class::First));
             queue.join(waiter("y", "b", Class::First));
             assert_eq!(only(&mut queue, at(0)), 1);
             queue
         };
         let mut spent = one();
-        assert!(spent.spend("x").is_some());
+        assert!(spent.begin("x").is_some() && spent.leave("x").is_none());
+        assert!(spent.end("x", true).is_some());
         assert_eq!(only(&mut spent, at(59_999)), 0);
         assert_eq!(only(&mut spent, at(60_000)), 1);
         let mut left = one();
@@ -322,8 +375,8 @@ mod tests {
         assert_eq!(postponed.len(), 2);
         assert_eq!(granted(&mut postponed, at(0)), ["y"], "its namespace had its turn");
         let mut refused = one();
-        refused.spend("x");
-        refused.give_back("a");
+        refused.begin("x");
+        refused.end("x", false);
         assert_eq!(only(&mut refused, at(0)), 1);
         let mut untold = one();
         assert_eq!(untold.with_news().map(|waiter| waiter.uid.as_str()).collect::<Vec<_>>(), ["x"]);
@@ -354,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_namespace_may_have_a_limit_of_its_own() {
-        let mut queue = MintQueue::new(6000, Some(60), at(0));
+        let mut queue = MintQueue::new(limits(6000, Some(60)), at(0));
         for number in 0..20 {
             queue.join(waiter(&format!("a{number}"), "a", Class::RotateNow));
         }
@@ -366,8 +419,31 @@ mod tests {
     }
 
     #[test]
+    fn what_hangs_leaves_room_for_others() {
+        let mut queue = MintQueue::new(MintLimits { at_once: 2, ..limits(6000, None) }, at(0));
+        let add = |queue: &mut MintQueue, uid: &str, namespace: &str, workspace: &str| {
+            let workspace = Some(workspace.to_owned());
+            queue.join(Waiter { workspace, ..waiter(uid, namespace, Class::First) });
+        };
+        for number in 0..5 {
+            add(&mut queue, &format!("n{number}"), "hangs", &format!("any-{number}"));
+            add(&mut queue, &format!("w{number}"), &format!("any-{number}"), "hangs");
+        }
+        add(&mut queue, "x", "other", "other");
+        assert_eq!(granted(&mut queue, at(0)), ["n0", "w0", "w1", "x", "n1"]);
+        queue.begin("n0");
+        assert_eq!(granted(&mut queue, at(0)).len(), 0, "it may be in flight");
+        queue.end("n0", true);
+        assert_eq!(granted(&mut queue, at(0)), ["n2"]);
+        queue.leave("w0");
+        assert_eq!(granted(&mut queue, at(0)), ["w2"]);
+        queue.lost(at(100_000));
+        assert!(queue.of_one.is_empty());
+    }
+
+    #[test]
     fn a_closed_workspace_holds_up_nobody_else() {
-        let mut queue = MintQueue::new(6000, None, at(0));
+        let mut queue = MintQueue::new(limits(6000, None), at(0));
         let of = |workspace: &str, uid: &str| Waiter {
             workspace: Some(workspace.to_owned()),
             ..waiter(uid, "a", Class::First)

@@ -169,7 +169,10 @@ fn find<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boltz::{KeyDetails, snapshot::ClusterNames};
+    use crate::{
+        boltz::{KeyDetails, snapshot::ClusterNames},
+        plan::Now,
+    };
     use serde_json::json;
 
     #[test]
@@ -180,9 +183,11 @@ mod tests {
             serde_json::from_value(json!({"id": mark, "name": name, "is_active": true})).unwrap()
         };
         let names = ClusterNames { current: "prod".parse().unwrap(), former: Vec::new() };
-        let keys = vec![key("550e8400e29b41d4"), key("0000000000000000")];
         let now = "2026-11-24T00:00:00Z".parse().unwrap();
-        let snapshot = Snapshot::new(Monotonic::default(), now, keys, &names);
+        let mut snapshot = Snapshot::empty(Now { wall: now, monotonic: Monotonic::default() });
+        for mark in ["550e8400e29b41d4", "0000000000000000"] {
+            snapshot.add(key(mark), &names, &HashSet::new());
+        }
         let orphans = |ledger: Option<&str>| {
             let object: WatchedApiKey = serde_json::from_value(json!({
                 "metadata": {"uid": uid, "annotations": {LEDGER_ANNOTATION: ledger.unwrap_or("[]")}},

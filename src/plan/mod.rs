@@ -249,10 +249,21 @@ impl Decision<'_> {
         (self.now.monotonic < again_at).then_some(again_at)
     }
 
+    /// The turn to issue a key is about to come. The status that follows then is enough, unless the present one promises
+    /// a key.
+    fn is_about_to_issue(&self) -> bool {
+        let conditions = &self.facts.object.status.conditions;
+        let is_ready =
+            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let waits_shortly =
+            self.findings.blocked.as_ref().is_some_and(|block| block.reason == Reason::Pending);
+        self.findings.wants_turn.is_some() && waits_shortly && !is_ready
+    }
+
     /// Writes the status if it differs.
     fn status(&mut self) -> Option<Step> {
         let desired = desired_status(self.facts, self.settings, self.now, &self.findings);
-        if desired == self.facts.object.status {
+        if desired == self.facts.object.status || self.is_about_to_issue() {
             return None;
         }
         self.attempt(Step::WriteStatus(Box::new(desired)))

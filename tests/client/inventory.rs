@@ -56,7 +56,7 @@ impl TestEnv {
         let metrics = Arc::new(Metrics::new());
         let names = ClusterNames { current: "mine".parse().unwrap(), former: vec!["old".parse().unwrap()] };
         let client = client(&emulator, &metrics);
-        let limits = MintLimits { per_minute: 600, per_namespace: None };
+        let limits = MintLimits { per_minute: 600, per_namespace: None, at_once: 16 };
         let account = Account::new(client, limits, Arc::clone(&metrics));
         let inventory = Arc::new(Inventory::new(names));
         let clock = Clock::simulated(start);

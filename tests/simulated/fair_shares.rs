@@ -242,6 +242,40 @@ async fn a_workspace_in_trouble_is_its_own_trouble() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_hang_leave_room_for_others() {
+    for what in ["creates of a workspace", "dry runs in a namespace", "revocations"] {
+        let (world, _process, _) = empty(Settings::default(), 1200).await;
+        let trouble = || create(&world, "trouble", 60, &json!({"workspaceID": "hangs"}));
+        let hang = |operation| StandingFault::of(BoltzFault::once(operation, Effect::None, Outcome::Hang));
+        match what {
+            "creates of a workspace" => {
+                world.emulator.stand("hangs", hang(Operation::Create).in_workspace("hangs"));
+                trouble();
+            }
+            "dry runs in a namespace" => {
+                let is_dry_run = |what: &str| what == "POST /api/v1/namespaces/trouble/secrets dry";
+                world.faults(move |met| is_dry_run(&met.what).then_some(Fault::Silent));
+                trouble();
+            }
+            _ => {
+                trouble();
+                time_until_keys(&world, "trouble", 60).await;
+                world.emulator.stand("hangs", hang(Operation::Revoke));
+                (0..60).for_each(|number| world.delete_in("trouble", &name(number)));
+            }
+        }
+        for round in 0..4 {
+            sleep(3 * SECOND).await;
+            let namespace = format!("other-{round}");
+            world.create_in(&namespace, &name(0), &json!({}));
+            let took = time_until_keys(&world, &namespace, 1).await;
+            println!("a first key beside {what} that hang: {took:?}");
+            assert!(took <= 2 * SECOND, "{what}: {took:?}\n{}", world.transcript());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_felt_by_few_calls_and_ends_with_one() {
     let (world, _process, calls) = empty(Settings::default(), 1200).await;
     for operation in [Operation::Create, Operation::List] {

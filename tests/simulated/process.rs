@@ -142,7 +142,11 @@ pub fn context(run: ProcessRun) -> Arc<Context> {
         former: Vec::new(),
     };
     let metrics = Arc::clone(&SHARED.metrics);
-    let mints = MintLimits { per_minute: flags.mints_per_minute, per_namespace: flags.mints_per_namespace };
+    let mints = MintLimits {
+        per_minute: flags.mints_per_minute,
+        per_namespace: flags.mints_per_namespace,
+        at_once: usize::from(flags.concurrency / 2),
+    };
     let account = Account::new(boltz, mints, Arc::clone(&metrics));
     let limits = Limits {
         settings: Settings { settle_time: 2 * MINUTE, recheck: MINUTE },

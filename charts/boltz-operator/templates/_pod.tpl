@@ -40,6 +40,9 @@ https://api.boltz.bio
 - --retry-altered-names
 {{- end }}
 - --max-mints-per-minute={{ int64 .maxMintsPerMinute }}
+{{- with .maxMintsPerNamespace }}
+- --max-mints-per-namespace={{ int64 . }}
+{{- end }}
 - --concurrency={{ int64 .concurrency }}
 - --orphan-policy={{ .orphanPolicy }}
 - --orphan-grace={{ .orphanGrace }}

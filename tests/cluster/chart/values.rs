@@ -52,8 +52,10 @@ fn every_flag_has_a_value() {
 
 #[test]
 fn large_numbers_stay_numbers() {
-    let values = json!({"config": {"maxMintsPerMinute": 1_000_000, "concurrency": 1000}});
-    let config = parsed(&flags(&values));
+    let numbers =
+        json!({"maxMintsPerMinute": 1_000_000, "maxMintsPerNamespace": 1_000_000, "concurrency": 1000});
+    let config = parsed(&flags(&json!({"config": numbers})));
+    assert_eq!(config.max_mints_per_namespace, Some(1_000_000));
     assert_eq!((config.max_mints_per_minute, config.concurrency), (1_000_000, 1000));
 }
 
@@ -69,6 +71,7 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"config": {"settleTime": "0s"}}), "/config/settleTime"),
         (json!({"config": {"requestTimeout": "1d"}}), "/config/requestTimeout"),
         (json!({"config": {"maxMintsPerMinute": 0}}), "/config/maxMintsPerMinute"),
+        (json!({"config": {"maxMintsPerNamespace": 0}}), "/config/maxMintsPerNamespace"),
         (json!({"config": {"concurrency": 1001}}), "/config/concurrency"),
         (json!({"config": {"orphanPolicy": "delete"}}), "/config/orphanPolicy"),
         (json!({"config": {"logFormat": "xml"}}), "/config/logFormat"),

@@ -29,6 +29,48 @@ async fn a_key_is_issued_stored_and_reported_with_three_writes() {
 }
 
 #[tokio::test]
+async fn many_objects_at_once_cost_a_dry_run_and_three_writes_each() {
+    let env = TestEnv::new().await;
+    let names: Vec<String> = (0..40).map(|number| format!("many-{number}")).collect();
+    for name in &names {
+        env.create(name, json!({})).await;
+    }
+    for name in &names {
+        env.ready(name).await;
+    }
+    assert_eq!(env.writes().len(), 3 * names.len());
+    let dry_runs = env.control_plane.audit_events_where(|event| {
+        event.is_dry_run()
+            && event.user.username == boltz_harness::OPERATOR_USER
+            && event.object_ref.namespace == env.namespace
+    });
+    assert_eq!(dry_runs.len(), names.len());
+    assert_eq!(env.emulator.count(Operation::Create), names.len());
+}
+
+/// Six keys at once, then one each second: who waits makes no call.
+#[tokio::test]
+async fn under_a_small_budget_each_key_costs_one_dry_run() {
+    let arguments = crate::test_env::owned(&["--max-mints-per-minute", "60"]);
+    let options = crate::test_env::EnvOptions { arguments, ..Default::default() };
+    let env = TestEnv::with_options(options).await;
+    let names: Vec<String> = (0..16).map(|number| format!("slow-{number}")).collect();
+    for name in &names {
+        env.create(name, json!({})).await;
+    }
+    env.not_ready(&names[15], "MintBudgetExceeded").await;
+    for name in &names {
+        env.ready(name).await;
+    }
+    let dry_runs = env.control_plane.audit_events_where(|event| {
+        event.is_dry_run()
+            && event.user.username == boltz_harness::OPERATOR_USER
+            && event.object_ref.namespace == env.namespace
+    });
+    assert_eq!(dry_runs.len(), names.len());
+}
+
+#[tokio::test]
 async fn status_and_secret_say_what_boltz_answered() {
     let env = TestEnv::new().await;
     env.create(

@@ -361,6 +361,13 @@ fn without_its_turn_an_object_makes_no_dry_run_and_says_so_once() {
     assert_eq!(process.decide(&world).wake_at, None);
     process.account = AccountFacts::default();
     assert_eq!(words(&process.decide(&world)), "issue: Initial");
+    // A turn that is about to come is not worth a status.
+    let mut another = World::with(plain());
+    let mut at_once = Process::start(&another);
+    let message = "A key is being issued.".to_owned();
+    at_once.account.turn_blocked = Some(Block { reason: Reason::Pending, message, until: None });
+    at_once.reconcile(&mut another);
+    assert!(another.object().status.conditions.is_empty());
     process.reconcile(&mut world);
     assert_eq!(world.counts.posts, 1);
     // Who has a key, or wants none, wants no turn.
