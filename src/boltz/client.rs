@@ -225,7 +225,7 @@ impl BoltzClient {
         timeout: Duration,
     ) -> Result<T, BoltzError> {
         let started = Instant::now();
-        let result = exchange(self.transport.clone(), request, timeout).await;
+        let result = exchange(self.transport.clone(), request, timeout, &self.metrics).await;
         let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
         self.metrics.boltz_call(metric, &code, started.elapsed());
         let (_, body) = result.map_err(|error| {
@@ -253,6 +253,7 @@ async fn exchange(
     transport: Transport,
     request: RequestBuilder,
     timeout: Duration,
+    metrics: &Metrics,
 ) -> Result<(u16, Vec<u8>), BoltzError> {
     let failed = |error: SendError| match error {
         SendError::Connect(source) => BoltzError::Connect(source),
@@ -265,7 +266,11 @@ async fn exchange(
     let answer = timeout_at(deadline, transport.oneshot(request)).await.map_err(too_late)?;
     let mut response = answer.map_err(failed)?;
     let status = response.status();
-    let retry_after = retry_after(response.headers(), Timestamp::now());
+    let now = Timestamp::now();
+    if let Some(date) = date(response.headers()) {
+        metrics.set_clock_skew(now.as_second() - date.as_second());
+    }
+    let retry_after = retry_after(response.headers(), now);
     let mut body = Vec::new();
     loop {
         let chunk = match timeout_at(deadline, response.chunk()).await {
@@ -318,6 +323,12 @@ fn printable(value: &serde_json::Value) -> String {
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
     scrub(&text, &[]).chars().take(MAX_MESSAGE_LENGTH).collect()
+}
+
+/// When the response was sent, by the clock of Boltz or of a gateway in front of it.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let text = headers.get(http::header::DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them (`docs/boltz-api.md`).

@@ -85,6 +85,7 @@ pub struct Metrics {
     inventory_keys: Gauge,
     inventory_age: Gauge,
     inventory_at: AtomicI64,
+    clock_skew: Gauge,
     inventory_failures: Counter,
     inventory_doubtful: Gauge,
     inventory_missing_keys: Gauge,
@@ -130,6 +131,7 @@ impl Metrics {
             inventory_age: Gauge::default(),
             // Before the first pass, the age is counted from the start of the process.
             inventory_at: AtomicI64::new(Timestamp::now().as_second()),
+            clock_skew: Gauge::default(),
             inventory_failures: Counter::default(),
             inventory_doubtful: Gauge::default(),
             inventory_missing_keys: Gauge::default(),
@@ -205,6 +207,11 @@ impl Metrics {
             "inventory_age_seconds",
             "Age of the newest complete read of Boltz's list of keys",
             self.inventory_age.clone(),
+        );
+        registry.register(
+            "clock_skew_seconds",
+            "How far the clock of the operator is ahead of the clock in Boltz's newest response",
+            self.clock_skew.clone(),
         );
         registry.register(
             "inventory_failures",
@@ -363,6 +370,10 @@ impl Metrics {
         self.inventory_doubtful.set(i64::from(doubtful));
         self.inventory_missing_keys.set(i64::try_from(missing).unwrap_or(i64::MAX));
         self.inventory_at.store(started_at.as_second(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_clock_skew(&self, seconds: i64) {
+        self.clock_skew.set(seconds);
     }
 
     pub(crate) fn pass_failed(&self) {
