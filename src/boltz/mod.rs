@@ -54,6 +54,7 @@ pub mod inventory;
 mod limiter;
 mod queue;
 pub mod snapshot;
+mod turns;
 mod types;
 mod waiters;
 
