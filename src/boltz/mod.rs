@@ -57,6 +57,7 @@ pub(crate) mod organization;
 mod pass;
 mod queue;
 pub mod snapshot;
+mod turns;
 mod types;
 mod waiters;
 

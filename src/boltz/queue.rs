@@ -1,44 +1,14 @@
 //! The queue of objects that wait for a new key. Pure: it says whose turn has come. A turn is one token of the budget of
 //! new keys, for one object and for a short time.
 
-use super::account::MintLimits;
 use super::{
+    account::MintLimits,
     bucket::Bucket,
+    turns::{Turn, Turns},
     waiters::{Class, Namespaces, Waiter},
 };
 use crate::plan::Monotonic;
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
-
-/// How long a turn lasts that its object does not know of: the object may be gone.
-const UNTOLD: Duration = Duration::from_secs(5);
-/// How long a turn lasts from when its object last asked: longer than any call to the API server.
-const TOLD: Duration = Duration::from_secs(60);
-
-/// A turn: a token that is set aside for one object.
-#[derive(Clone, Debug)]
-pub(super) struct Turn {
-    pub waiter: Waiter,
-    pub began: Monotonic,
-    joined: u64,
-    ends: Monotonic,
-    is_told: bool,
-    /// The key is requested: the token is used up, unless the answer says otherwise.
-    is_used: bool,
-}
-
-/// Whose turns are counted: calls that hang must leave room for those of others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum One {
-    Namespace(String),
-    Workspace(Option<String>),
-}
-
-fn both(waiter: &Waiter) -> [One; 2] {
-    [One::Namespace(waiter.namespace.clone()), One::Workspace(waiter.workspace.clone())]
-}
+use std::collections::{BTreeSet, HashMap};
 
 /// Who waits, and whose turn it is.
 #[derive(Debug)]
@@ -48,10 +18,7 @@ pub(super) struct MintQueue {
     of_namespace: Option<Bucket>,
     of_namespaces: HashMap<String, Bucket>,
     waiters: HashMap<String, (u64, Waiter)>,
-    turns: HashMap<String, Turn>,
-    /// How many turns each namespace, and each workspace, has now, and may have.
-    of_one: HashMap<One, usize>,
-    most_of_one: usize,
+    turns: Turns,
     all: Namespaces,
     leaks: Namespaces,
     reminded: BTreeSet<String>,
@@ -67,9 +34,7 @@ impl MintQueue {
             of_namespace: limits.per_namespace.map(|limit| Bucket::new(limit, now)),
             of_namespaces: HashMap::new(),
             waiters: HashMap::new(),
-            turns: HashMap::new(),
-            of_one: HashMap::new(),
-            most_of_one: limits.at_once,
+            turns: Turns::new(limits.at_once),
             all: Namespaces::default(),
             leaks: Namespaces::default(),
             reminded: BTreeSet::new(),
@@ -122,10 +87,7 @@ impl MintQueue {
     /// The object wants no key. A turn that it had is returned, and its token is given back.
     pub fn leave(&mut self, uid: &str) -> Option<Turn> {
         self.remove(uid);
-        if self.turns.get(uid)?.is_used {
-            return None;
-        }
-        self.end(uid, false)
+        if self.turns.is_used(uid)? { None } else { self.end(uid, false) }
     }
 
     /// The object must not use its turn now. It waits again, where it waited.
@@ -137,20 +99,12 @@ impl MintQueue {
 
     /// The key is requested.
     pub fn begin(&mut self, uid: &str) -> Option<&Turn> {
-        let turn = self.turns.get_mut(uid)?;
-        turn.is_used = true;
-        Some(turn)
+        self.turns.begin(uid)
     }
 
     /// The turn is over. If certainly no key was made, the token is given back.
     pub fn end(&mut self, uid: &str, is_minted: bool) -> Option<Turn> {
-        let turn = self.turns.remove(uid)?;
-        for one in both(&turn.waiter) {
-            match self.of_one.get_mut(&one) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(self.of_one.remove(&one)),
-            }
-        }
+        let turn = self.turns.end(uid)?;
         if !is_minted {
             self.tokens.give_back();
             if let Some(bucket) = self.of_namespaces.get_mut(&turn.waiter.namespace) {
@@ -162,10 +116,7 @@ impl MintQueue {
 
     /// The turn of the object, which knows of it from now on.
     pub fn turn(&mut self, uid: &str, now: Monotonic) -> Option<&Turn> {
-        let turn = self.turns.get_mut(uid)?;
-        turn.is_told = true;
-        turn.ends = now.plus(TOLD);
-        Some(turn)
+        self.turns.tell(uid, now)
     }
 
     /// Gives the next turn, if there is a token and somebody whose workspace is open.
@@ -175,16 +126,11 @@ impl MintQueue {
         }
         let has_token =
             |namespace: &str| self.bucket(namespace).is_none_or(|bucket| bucket.next_at(now) <= now);
-        let has_room = |one: &One| self.of_one.get(one).is_none_or(|count| *count < self.most_of_one);
-        let is_open = |namespace: &str, workspace: Option<&str>| {
-            has_room(&One::Namespace(namespace.to_owned()))
-                && has_token(namespace)
-                && has_room(&One::Workspace(workspace.map(str::to_owned)))
-                && is_open(workspace)
-        };
-        let leak = (self.granted % 2 == 1).then(|| self.leaks.first(is_open)).flatten();
+        let serves = |namespace: &str| self.turns.has_room_in(namespace) && has_token(namespace);
+        let is_open = |workspace: Option<&str>| self.turns.has_room_of(workspace) && is_open(workspace);
+        let leak = (self.granted % 2 == 1).then(|| self.leaks.first(serves, is_open)).flatten();
         let is_leak = leak.is_some();
-        let uid = leak.or_else(|| self.all.first(is_open))?.2.clone();
+        let uid = leak.or_else(|| self.all.first(serves, is_open))?.2.clone();
         let (joined, waiter) = self.remove(&uid)?;
         let taken_from = if is_leak { &mut self.leaks } else { &mut self.all };
         taken_from.served(&waiter.namespace);
@@ -195,12 +141,7 @@ impl MintQueue {
             self.of_namespaces.retain(|_, bucket| !bucket.is_full(now));
             self.of_namespaces.insert(waiter.namespace.clone(), bucket);
         }
-        for one in both(&waiter) {
-            *self.of_one.entry(one).or_default() += 1;
-        }
-        let (ends, is_told, is_used) = (now.plus(UNTOLD), false, false);
-        let turn = Turn { waiter, began: now, joined, ends, is_told, is_used };
-        Some(&self.turns.entry(uid).or_insert(turn).waiter)
+        Some(self.turns.give(waiter, joined, now))
     }
 
     fn bucket(&self, namespace: &str) -> Option<Bucket> {
@@ -209,9 +150,8 @@ impl MintQueue {
 
     /// The turns that nobody used in time; their tokens are given back.
     pub fn lost(&mut self, now: Monotonic) -> Vec<Turn> {
-        let lost = self.turns.values().filter(|turn| turn.ends <= now);
-        let lost: Vec<String> = lost.map(|turn| turn.waiter.uid.clone()).collect();
-        lost.iter().filter_map(|uid| self.end(uid, self.turns.get(uid)?.is_used)).collect()
+        let lost = self.turns.lost(now);
+        lost.iter().filter_map(|uid| self.end(uid, self.turns.is_used(uid)?)).collect()
     }
 
     /// All that wait shall ask again: why they wait has changed.
@@ -221,21 +161,22 @@ impl MintQueue {
 
     /// Those that have to ask again, or do not know yet that their turn has come.
     pub fn with_news(&self) -> impl Iterator<Item = &Waiter> {
-        let turns = self.turns.values().filter(|turn| !turn.is_told).map(|turn| &turn.waiter);
-        turns.chain(self.reminded.iter().filter_map(|uid| self.waiters.get(uid)).map(|(_, waiter)| waiter))
+        self.turns
+            .untold()
+            .chain(self.reminded.iter().filter_map(|uid| self.waiters.get(uid)).map(|(_, waiter)| waiter))
     }
 
     /// When something may change for those that wait: a token, or the end of a turn.
     pub fn next_at(&self, now: Monotonic) -> Option<Monotonic> {
-        let ends = self.turns.values().map(|turn| turn.ends);
         let tokens = self.of_namespaces.values().chain([&self.tokens]).map(|bucket| bucket.next_at(now));
-        tokens.chain(ends).filter(|at| *at > now).min()
+        tokens.chain(self.turns.ends()).filter(|at| *at > now).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn at(milliseconds: u64) -> Monotonic {
         Monotonic(Duration::from_millis(milliseconds))
@@ -438,7 +379,7 @@ mod tests {
         queue.leave("w0");
         assert_eq!(granted(&mut queue, at(0)), ["w2"]);
         queue.lost(at(100_000));
-        assert!(queue.of_one.is_empty());
+        assert!(queue.turns.is_empty());
     }
 
     #[test]

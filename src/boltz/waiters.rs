@@ -47,10 +47,13 @@ pub(super) struct Namespaces {
     pub(super) order: BTreeMap<u64, String>,
     /// The number in the order, and who waits.
     waiting: HashMap<String, (u64, Lines)>,
+    /// How many wait for a key of each workspace.
+    workspaces: BTreeMap<Option<String>, usize>,
 }
 
 impl Namespaces {
     pub fn join(&mut self, waiter: &Waiter, joined: u64) {
+        *self.workspaces.entry(waiter.workspace.clone()).or_default() += 1;
         if !self.waiting.contains_key(&waiter.namespace) {
             self.move_to_back(&waiter.namespace);
         }
@@ -63,7 +66,14 @@ impl Namespaces {
     pub fn leave(&mut self, waiter: &Waiter, joined: u64) {
         let Some((number, lines)) = self.waiting.get_mut(&waiter.namespace) else { return };
         if let Some(line) = lines.get_mut(&waiter.workspace) {
-            line.remove(&(waiter.class, joined, waiter.uid.clone()));
+            if line.remove(&(waiter.class, joined, waiter.uid.clone()))
+                && let Some(count) = self.workspaces.get_mut(&waiter.workspace)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.workspaces.remove(&waiter.workspace);
+                }
+            }
             if line.is_empty() {
                 lines.remove(&waiter.workspace);
             }
@@ -89,12 +99,21 @@ impl Namespaces {
         self.order.insert(self.next, namespace.to_owned());
     }
 
-    /// The first in the first namespace that has one who may go.
-    pub fn first(&self, is_open: impl Fn(&str, Option<&str>) -> bool) -> Option<&Place> {
-        self.order.values().find_map(|namespace| {
+    /// The first in the first namespace that has one who may go. Asks once for each workspace: there may be many objects.
+    pub fn first(
+        &self,
+        serves: impl Fn(&str) -> bool,
+        is_open: impl Fn(Option<&str>) -> bool,
+    ) -> Option<&Place> {
+        let open: BTreeSet<_> =
+            self.workspaces.keys().filter(|workspace| is_open(workspace.as_deref())).collect();
+        if open.is_empty() {
+            return None;
+        }
+        self.order.values().filter(|namespace| serves(namespace)).find_map(|namespace| {
             let (_, lines) = self.waiting.get(namespace)?;
-            let open = lines.iter().filter(|(workspace, _)| is_open(namespace, workspace.as_deref()));
-            open.filter_map(|(_, line)| line.first()).min()
+            let lines = lines.iter().filter(|(workspace, _)| open.contains(workspace));
+            lines.filter_map(|(_, line)| line.first()).min()
         })
     }
 }

@@ -130,6 +130,12 @@ impl Orphans {
                 Answer::BoltzFailed(failure) => {
                     tracing::warn!(key_id = id, error = failure.message, "failed to revoke an orphaned key");
                 }
+                Answer::Postponed(_) => {
+                    tracing::debug!(
+                        key_id = id,
+                        "calls to Boltz are paused or limited; no orphaned key was revoked"
+                    );
+                }
                 _ => tracing::warn!(
                     key_id = id,
                     "failed to revoke an orphaned key: Boltz lists it, but responded with 404"
