@@ -11,7 +11,11 @@ use kube::{
     ResourceExt,
     runtime::{controller::Action, reflector::Store},
 };
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How often the state of deleted objects is cleaned up.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
@@ -65,6 +69,7 @@ pub(super) async fn cleanup_deleted(
 ) {
     loop {
         tokio::time::sleep(CLEANUP_INTERVAL).await;
+        context.watches.forget_old_failures(Instant::now());
         let alive: HashSet<String> =
             stores.iter().flat_map(Store::state).filter_map(|object| object.uid()).collect();
         let unseen: Vec<(String, Arc<tokio::sync::Mutex<ObjectState>>)> = context

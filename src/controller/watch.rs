@@ -214,7 +214,15 @@ where
     let begin = move || watcher(api.clone(), config.clone()).boxed();
     stream::unfold((begin(), begin), |(mut events, begin)| async move {
         let event = events.next().await?;
-        if let Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchError(_)) = &event {
+        let is_lost = match &event {
+            // The version is not the reason.
+            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) => {
+                !matches!(status.code, 401 | 403 | 429)
+            }
+            Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchError(_)) => true,
+            _ => false,
+        };
+        if is_lost {
             events = begin();
         }
         Some((event, (events, begin)))

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 pub const ALL_NAMESPACES: &str = "*";
 /// Minimum time between two warnings about one watch.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// A watch that is resumed says nothing. One that has not failed for so long works: longer than the longest wait before a retry,
+/// and the timeout of its request.
+const FAILURE_LASTS: Duration = Duration::from_secs(100);
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +41,7 @@ struct State {
     has_synced: bool,
     /// Why it does not work now.
     failure: Option<String>,
+    failed_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
 
@@ -94,7 +98,22 @@ impl Watches {
                 );
             }
             state.failure = Some(failure);
+            state.failed_at = Some(Instant::now());
         });
+    }
+
+    /// Watches that were resumed work again.
+    pub(crate) fn forget_old_failures(&self, now: Instant) {
+        let is_old = |state: &State| {
+            state.has_synced
+                && state.failure.is_some()
+                && state.failed_at.is_some_and(|at| now.saturating_duration_since(at) >= FAILURE_LASTS)
+        };
+        let states = self.states.borrow().clone();
+        for (namespace, resource) in states.iter().filter(|(_, state)| is_old(state)).map(|(watch, _)| watch)
+        {
+            self.synced(namespace, *resource);
+        }
     }
 
     fn change(&self, namespace: &str, resource: Resource, change: impl FnOnce(&mut State)) {
@@ -196,6 +215,12 @@ mod tests {
         watches.synced("a", Resource::Secrets);
         assert!(have_all_synced(&watches) && watches.failures().is_empty());
         assert!(metrics.to_text().contains(&format!("{line}1")));
+        // One that is resumed says nothing.
+        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.forget_old_failures(Instant::now());
+        assert!(!watches.failures().is_empty());
+        watches.forget_old_failures(Instant::now() + FAILURE_LASTS);
+        assert!(watches.failures().is_empty());
         watches.end();
         // A late report of an aborted task changes nothing.
         watches.synced("a", Resource::Secrets);
