@@ -29,9 +29,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How many objects are reconciled at the same time.
-pub const CONCURRENCY: u16 = 4;
-
 /// What every run of every process can share; building a client of its own for each would take most of the time.
 struct Shared {
     client: BoltzClient,

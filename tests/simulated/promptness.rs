@@ -2,7 +2,7 @@
 
 use crate::{
     fault_injection::ProcessRun,
-    process::{CONCURRENCY, context},
+    process::context,
     world::{SECOND, World},
 };
 use boltz_emulator::Settings;
@@ -110,11 +110,13 @@ fn lease_probes_and_metrics_are_prompt_while_reconciliations_compute() {
             let _released = Released(&barrier);
             // And so are others, on every thread that is left.
             let workers = threads.work.metrics().num_workers();
-            for _ in 0..workers * usize::from(CONCURRENCY) {
+            let all_compute = || {
+                // A thread that sleeps need not see a task that waits behind one that computes.
                 let computing = Arc::clone(&barrier);
                 threads.work.spawn(async move { computing.block() });
-            }
-            until(patience, "every thread computes", || barrier.waiting() >= workers).await;
+                barrier.waiting() >= workers
+            };
+            until(patience, "every thread computes", all_compute).await;
             let written = writes.load(Ordering::Relaxed);
             let mut slowest = Duration::ZERO;
             // Two renewals: 8 s.

@@ -232,6 +232,7 @@ impl Process {
         let answer = self.execute(world, facts, &decision.step, fault)?;
         let now = self.now(world);
         let effects = self.memory.apply(&decision.step, answer, &before, now, &world.settings, 0.0);
+        facts.live &= !self.memory.must_read || decision.step == Step::ReadLive;
         let in_hand: Vec<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
         self.values.retain(|attempt, _| in_hand.contains(&attempt));
         Ok(if effects.is_gone { Next::Gone } else { Next::Decide })
