@@ -83,6 +83,11 @@ enum AdminKey {
     Refused(String),
 }
 
+/// It is not known whether the admin key belongs to the remembered organization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not known whether the admin key belongs to the remembered organization")]
+pub(crate) struct UnknownOrganization;
+
 /// A call that is allowed. Report its result with [`Account::succeeded`] or [`Account::failed`].
 #[derive(Debug)]
 pub struct Call {
@@ -270,10 +275,10 @@ impl Account {
         }
     }
 
-    /// The organization whose list a pass shows. The error: it is not known whether it is the right one.
-    pub(crate) fn organization(&self) -> Result<Option<String>, ()> {
+    /// The organization whose list a pass shows; `None` if Boltz never said it.
+    pub(crate) fn organization(&self) -> Result<Option<String>, UnknownOrganization> {
         let organization = self.organization.lock();
-        if organization.is_unclear() { Err(()) } else { Ok(organization.current().cloned()) }
+        if organization.is_unclear() { Err(UnknownOrganization) } else { Ok(organization.current().cloned()) }
     }
 
     /// Another leader may have written what is remembered: it has to be read again.

@@ -12,7 +12,7 @@ use crate::{
     backoff,
     boltz::{
         BoltzError,
-        account::{Account, Call},
+        account::{Account, Call, UnknownOrganization},
     },
     clock::Clock,
     observability::metrics::Metrics,
@@ -137,8 +137,9 @@ impl Inventory {
                 Ok(mut snapshot) => {
                     failures = 0;
                     let mut judgment = self.judge(&snapshot, account, clock);
-                    if account.organization().is_err() {
-                        judgment.doubt = Doubt::Many;
+                    match account.organization() {
+                        Ok(organization) => snapshot.organization = organization,
+                        Err(UnknownOrganization) => judgment.doubt = Doubt::Many,
                     }
                     snapshot.doubt = judgment.doubt;
                     let doubtful = judgment.doubt != Doubt::None;

@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub rows: usize,
     /// What the pass does not prove.
     pub doubt: Doubt,
+    /// The organization whose list this is, if known.
+    pub organization: Option<String>,
 }
 
 impl Snapshot {
@@ -51,6 +53,7 @@ impl Snapshot {
             owners: HashMap::new(),
             rows: 0,
             doubt: Doubt::None,
+            organization: None,
         }
     }
 
@@ -73,6 +76,11 @@ impl Snapshot {
                 last_used_at: row.last_used_at,
             });
         }
+    }
+
+    /// Whether this may be the list of that organization.
+    pub fn is_of(&self, organization: Option<&String>) -> bool {
+        self.organization.is_none() || organization.is_none() || self.organization.as_ref() == organization
     }
 
     /// The pass reduced to one object and its named key ids.

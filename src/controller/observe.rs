@@ -122,13 +122,16 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
     context.inventory.set_named(mark.clone(), ids.clone());
+    facts.account = context.account.facts(&facts.object, now.monotonic);
+    let organization = facts.account.organization.as_ref();
     facts.passes = context
         .inventory
         .snapshots()
         .iter()
+        // The list of another organization says nothing about keys of this one.
+        .filter(|snapshot| snapshot.is_of(organization))
         .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
         .collect();
-    facts.account = context.account.facts(&facts.object, now.monotonic);
     state.memory.learn(facts, &context.settings, now);
     facts.memory = state.memory.clone();
 }

@@ -36,6 +36,7 @@ struct Listing {
     started_at: Timestamp,
     keys: Vec<Key>,
     doubt: Doubt,
+    organization: Option<String>,
 }
 
 /// One process of the operator.
@@ -84,7 +85,8 @@ impl Process {
             world.keys.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
         keys.iter_mut().for_each(|key| key.revoked |= world.list_shows_inactive);
         let (started, started_at, doubt) = (world.elapsed, world.wall(), world.doubt);
-        self.listings.push_front(Listing { started, started_at, keys, doubt });
+        let organization = self.account.organization.clone();
+        self.listings.push_front(Listing { started, started_at, keys, doubt, organization });
         self.listings.truncate(2);
     }
 
@@ -144,6 +146,7 @@ impl Process {
         facts.passes = self
             .listings
             .iter()
+            .filter(|listing| listing.organization == self.account.organization)
             .map(|listing| Pass {
                 started: Monotonic(listing.started - self.started),
                 started_at: listing.started_at,
