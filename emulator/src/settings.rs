@@ -56,7 +56,7 @@ impl Default for Settings {
             requests_per_second: None,
             latency_milliseconds: 0,
             largest_limit: 1000,
-            organization_id: Some("org_emulated".to_owned()),
+            organization_id: Some("org_example".to_owned()),
             has_auth_me: true,
             revoking_twice_fails: false,
         }

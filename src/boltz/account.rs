@@ -88,7 +88,7 @@ enum AdminKey {
 #[error("it is not known whether the admin key belongs to the remembered organization")]
 pub(crate) struct UnknownOrganization;
 
-/// A call that is allowed. Report its result with [`Account::succeeded`] or [`Account::failed`].
+/// A call that is allowed. Report its result with `Account::succeeded` or `Account::failed`.
 #[derive(Debug)]
 pub struct Call {
     scope: Scope,

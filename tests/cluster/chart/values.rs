@@ -34,7 +34,7 @@ fn every_flag_has_a_value() {
         "watchNamespaces": ["team-a", "team-b"],
         "config": {
             "formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)",
-            "acceptOrganization": "org", "retryAlteredNames": true,
+            "acceptOrganization": "org", "retryAlteredNames": true, "maxMintsPerNamespace": 60,
         },
         "tests": {"labels": {"shard": "a"}},
     }));

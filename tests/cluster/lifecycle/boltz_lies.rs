@@ -155,7 +155,7 @@ async fn an_admin_key_of_another_organization_is_not_used() {
         let ready = condition(&object, "Ready").unwrap();
         assert_eq!(ready.reason, "BoltzUnauthorized");
         let message = &ready.message;
-        for word in ["org_emulated", "org_other", "--accept-organization=org_other"] {
+        for word in ["org_example", "org_other", "--accept-organization=org_other"] {
             assert!(message.contains(word), "{message}");
         }
     }
@@ -164,7 +164,7 @@ async fn an_admin_key_of_another_organization_is_not_used() {
     assert_eq!(env.emulator.count(Operation::Revoke), 0);
     assert!(is(&env.get("kept").await, "Ready"));
 
-    env.emulator.change(|settings| settings.organization_id = Some("org_emulated".to_owned()));
+    env.emulator.change(|settings| settings.organization_id = Some("org_example".to_owned()));
     env.emulator.lift("its list");
     env.emulator.set_admin_keys(vec![admin("of the right one")]);
     env.set_admin_key("of the right one");
