@@ -242,7 +242,7 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "the ledger is written before the POST",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/mod.rs",
         with: "if !shown.ledger.contains(&attempt) {",
         without: "if self.state.memory.attempts.remove(&attempt).is_none() {",
         red: &[Simulation("an_attempt_is_on_the_object")],
@@ -263,14 +263,14 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "the object is written under its version",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/mod.rs",
         with: "json!({\"uid\": self.facts.object.uid, \"resourceVersion\": self.facts.object.resource_version})",
         without: "json!({\"uid\": self.facts.object.uid})",
         red: &[Simulation("an_object_is_written_only_as_it_was_read")],
     },
     Control {
         defence: "the object is written under its UID",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/mod.rs",
         with: "json!({\"uid\": self.facts.object.uid, \"resourceVersion\": self.facts.object.resource_version})",
         without: "json!({})",
         red: &[Simulation("nothing_is_written_to_an_object_that_was_made_anew")],
@@ -298,14 +298,14 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "the dry run is really made",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/mod.rs",
         with: "Step::Preflight => execution.preflight().await,",
         without: "Step::Preflight => {\n            execution.facts.preflight_passed = true;\n            Ok(Outcome::Done)\n        }",
         red: &[Simulation("no_key_is_issued_for_a_name_that_is_taken")],
     },
     Control {
         defence: "a Secret that is gone is a conflict for its update",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/secret.rs",
         with: "(Verdict::NotFound, SecretFacts::Ours(_)) => ApiFailure { verdict: Verdict::Conflict, ..failure },",
         without: "(Verdict::NotFound, SecretFacts::Ours(_)) => failure,",
         red: &[Simulation("a_secret_that_goes_just_before")],
@@ -333,7 +333,7 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "a 404 to a revocation proves nothing",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/boltz.rs",
         with: "Revocation::NotFound => Answer::KeyNotFound,",
         without: "Revocation::NotFound => Answer::AlreadyRevoked,",
         red: &[Simulation("every_call_may_fail_in_every_way")],
@@ -347,7 +347,7 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "a write that a webhook undid counts as failed",
-        file: "src/controller/execute.rs",
+        file: "src/controller/execute/secret.rs",
         with: "let answer = if is_recorded {",
         without: "let answer = if is_recorded || true {",
         red: &[Simulation("what_a_webhook_undoes")],
@@ -438,9 +438,9 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "what hangs leaves room for others",
-        file: "src/boltz/queue.rs",
-        with: "|count| *count < self.most_of_one",
-        without: "|count| *count < usize::MAX",
+        file: "src/boltz/turns.rs",
+        with: "|count| *count < self.most_of_one)",
+        without: "|count| *count < usize::MAX)",
         red: &[Unit("what_hangs"), Simulation("calls_that_hang")],
     },
     Control {
@@ -452,7 +452,7 @@ pub const ALL: &[Control] = &[
     },
     Control {
         defence: "a workspace in trouble is its own trouble",
-        file: "src/boltz/account.rs",
+        file: "src/boltz/account/calls.rs",
         with: "_ => (Reason::BoltzUnavailable, fails(error), &call.scope),",
         without: "_ => (Reason::BoltzUnavailable, fails(error), &Scope::Account),",
         red: &[Simulation("a_workspace_in_trouble")],

@@ -1,0 +1,125 @@
+//! Checks of the admin key.
+
+use super::{Account, AdminKey};
+use crate::{
+    backoff,
+    boltz::{AuthMe, BoltzError},
+    plan::BoltzErrorKind,
+};
+use secrecy::SecretString;
+use std::time::Duration;
+use tokio::sync::watch;
+
+impl Account {
+    /// Checks the admin key at start, whenever it changes, and while Boltz refuses it.
+    pub async fn watch_admin_key(&self, mut key: watch::Receiver<Option<SecretString>>) {
+        let mut refusals = 0;
+        loop {
+            let present = key.borrow_and_update().is_some();
+            let verdict = if present {
+                self.check_admin_key().await
+            } else {
+                Ok(AdminKey::Refused(
+                    "The operator has no admin key: the file of --admin-key-file is missing or empty."
+                        .to_owned(),
+                ))
+            };
+            self.prepared.send_modify(|(is_checked, _)| *is_checked = true);
+            let retry = match verdict {
+                Ok(admin_key) => {
+                    refusals = if matches!(admin_key, AdminKey::Refused(_)) { refusals + 1 } else { 0 };
+                    self.set_admin_key(admin_key);
+                    (refusals > 0).then(|| backoff::delay(refusals, None))
+                }
+                // Not known whether the key is valid. Other calls will show it.
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "failed to check the admin key");
+                    Some(backoff::delay(5, error.retry_after()))
+                }
+            };
+            let again = async {
+                match retry {
+                    Some(delay) => tokio::time::sleep(delay).await,
+                    None => {
+                        self.check.notified().await;
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = again => {}
+                changed = key.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// `Err`: the check failed, so the result is unknown.
+    async fn check_admin_key(&self) -> Result<AdminKey, BoltzError> {
+        let answer = match self.client.auth_me().await {
+            Ok(Some(me)) => {
+                self.lock().lacks_auth_me = false;
+                let verdict = judge(&me);
+                let mut organization = self.organization.lock();
+                organization.said(me.organization_id);
+                return Ok(match organization.compare() {
+                    Err(message) => AdminKey::Refused(message),
+                    Ok(is_new) => {
+                        if is_new {
+                            self.remembered.send_modify(|count| *count += 1);
+                        }
+                        verdict
+                    }
+                });
+            }
+            // A server without auth/me: only an admin key may list the keys.
+            Ok(None) => {
+                self.lock().lacks_auth_me = true;
+                self.organization.lock().said(None);
+                self.client.list_keys(None, None).await.map(|_| AdminKey::Usable)
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Err(error) if error.kind() == BoltzErrorKind::Unauthorized => {
+                Ok(AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}.")))
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn set_admin_key(&self, admin_key: AdminKey) {
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.admin_key, admin_key.clone());
+        drop(state);
+        self.metrics.set_admin_key_valid(admin_key == AdminKey::Usable);
+        if before == admin_key {
+            return;
+        }
+        match &admin_key {
+            AdminKey::Usable => tracing::info!("Boltz accepted the admin key"),
+            AdminKey::TestMode => {
+                tracing::warn!("the admin key is a test-mode key; no live keys can be created");
+            }
+            AdminKey::Refused(message) => {
+                tracing::error!(
+                    "{message} No keys are issued or revoked until a valid admin key is provided."
+                )
+            }
+        }
+        self.recovered.send_modify(|count| *count += 1);
+        self.queued.send_modify(|count| *count += 1);
+    }
+}
+
+fn judge(me: &AuthMe) -> AdminKey {
+    if me.key_type != "admin" {
+        AdminKey::Refused(format!(
+            "The operator's admin key is a key of type {}. Only a key of type admin can create and revoke keys.",
+            me.key_type
+        ))
+    } else if me.mode.as_deref() == Some("test") {
+        AdminKey::TestMode
+    } else {
+        AdminKey::Usable
+    }
+}

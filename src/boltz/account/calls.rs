@@ -1,0 +1,153 @@
+//! Permission for each call to Boltz, and what its result pauses.
+
+use super::{Account, AdminKey, workspace};
+use crate::{
+    backoff,
+    boltz::{BoltzError, breaker::Scope},
+    clock::Clock,
+    plan::{Block, BoltzErrorKind, Effect, Monotonic, Reason, backoff::MAX_RETRY_AFTER},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
+/// things.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// A call that is allowed. Report its result with `Account::succeeded` or `Account::failed`.
+#[derive(Debug)]
+pub struct Call {
+    scope: Scope,
+    began: Monotonic,
+    /// The object whose turn it uses.
+    uid: Option<String>,
+    _revocation: Option<OwnedSemaphorePermit>,
+}
+
+impl Account {
+    /// The object's turn is used for a call that creates a key. `None`: it is not its turn.
+    pub(crate) fn create_call(&self, uid: &str, now: Monotonic) -> Option<Call> {
+        let mut state = self.lock();
+        if !state.has_turn(uid, now) {
+            return None;
+        }
+        let scope = workspace(&state.queue.begin(uid)?.waiter);
+        Some(Call { scope, began: now, uid: Some(uid.to_owned()), _revocation: None })
+    }
+
+    /// Allows a revocation, or a check of a key, after at most a second. The error says until when it has to wait.
+    pub(crate) async fn short_call(&self, clock: Clock) -> Result<Call, Block> {
+        // Those that hang must leave room for other work.
+        let permit = Arc::clone(&self.revocations).try_acquire_owned();
+        let permit = permit.map_err(|_| limited(clock.now().monotonic.plus(LONGEST_WAIT)))?;
+        let call = self.call(Scope::Revocations, clock, LONGEST_WAIT).await?;
+        Ok(Call { _revocation: Some(permit), ..call })
+    }
+
+    /// Allows one call of the list, when all others may be made as well. Waits for it.
+    pub(crate) async fn list_call(&self, clock: Clock) -> Call {
+        let mut recoveries = self.recovered.subscribe();
+        loop {
+            let block = match self.call(Scope::List, clock, Duration::MAX).await {
+                Ok(call) => return call,
+                Err(block) => block,
+            };
+            let recovered = recoveries.changed();
+            match block.until {
+                Some(until) => {
+                    let _ = tokio::time::timeout_at(clock.instant(until), recovered).await;
+                }
+                None => {
+                    let _ = recovered.await;
+                }
+            }
+        }
+    }
+
+    async fn call(&self, scope: Scope, clock: Clock, longest: Duration) -> Result<Call, Block> {
+        let now = clock.now().monotonic;
+        let at = {
+            let mut state = self.lock();
+            if let Some(block) = state.calls_blocked(now) {
+                return Err(block);
+            }
+            let next_at = state.limiter.next_at();
+            if next_at.since(now) > longest {
+                return Err(limited(next_at));
+            }
+            let at = state.limiter.take(now);
+            state.breaker.enter(&scope, at);
+            at
+        };
+        tokio::time::sleep_until(clock.instant(at)).await;
+        let state = self.lock();
+        if state.breaker.closed_since(&scope, at, at) {
+            return Err(state.calls_blocked(at).unwrap_or_else(|| limited(at)));
+        }
+        Ok(Call { scope, began: at, uid: None, _revocation: None })
+    }
+
+    /// Call after a successful call.
+    pub(crate) fn succeeded(&self, call: &Call, now: Monotonic) {
+        let mut state = self.lock();
+        state.breaker.succeeded(&call.scope, call.began, now);
+        if let Some(uid) = &call.uid {
+            state.queue.end(uid, true);
+        }
+        self.queue_changed(state, now);
+    }
+
+    /// Call after a failed call. What it pauses depends on the failure; otherwise every object would repeat it.
+    pub fn failed(&self, call: &Call, error: &BoltzError, now: Monotonic) {
+        let mut state = self.lock();
+        if let Some(uid) = &call.uid {
+            state.queue.end(uid, error.effect() != Effect::None);
+        }
+        match error.kind() {
+            // Boltz answers.
+            BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {
+                state.breaker.succeeded(&call.scope, call.began, now);
+            }
+            BoltzErrorKind::Unauthorized => {
+                // A 403 may concern one workspace only. The check of the admin key decides.
+                if error.status() == Some(401) {
+                    state.admin_key =
+                        AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}."));
+                    self.metrics.set_admin_key_valid(false);
+                }
+                self.check.notify_one();
+                state.breaker.succeeded(&call.scope, call.began, now);
+            }
+            kind @ (BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable) => {
+                let (reason, message, scope) = match (kind, error) {
+                    (BoltzErrorKind::RateLimited, _) => {
+                        let wait = error.retry_after().unwrap_or(LONGEST_WAIT).min(MAX_RETRY_AFTER);
+                        state.limiter.limited(call.began, now.plus(wait));
+                        (Reason::RateLimited, LIMITED.to_owned(), &Scope::Account)
+                    }
+                    // Nothing was sent, so it is nobody's fault.
+                    (_, BoltzError::Connect(_)) => (Reason::BoltzUnavailable, fails(error), &Scope::Account),
+                    _ => (Reason::BoltzUnavailable, fails(error), &call.scope),
+                };
+                let block = Block { reason, message, until: None };
+                let wait = |failures| backoff::delay(failures, error.retry_after());
+                let was_reported = state.breaker.reported(scope).is_some();
+                state.breaker.failed(scope, call.began, now, &block, wait);
+                if !was_reported && state.breaker.reported(scope).is_some() {
+                    state.queue.remind();
+                }
+            }
+        }
+        self.queue_changed(state, now);
+    }
+}
+
+const LIMITED: &str = "Boltz limits the request rate. The operator will retry.";
+
+pub(super) fn limited(until: Monotonic) -> Block {
+    Block { reason: Reason::RateLimited, message: LIMITED.to_owned(), until: Some(until) }
+}
+
+fn fails(error: &BoltzError) -> String {
+    format!("Calls to Boltz fail: {error}. The operator will retry.")
+}

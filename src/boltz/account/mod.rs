@@ -1,0 +1,296 @@
+//! The state of the Boltz organization: client, validity of the admin key, pauses, limits, and whose turn it is to get a
+//! new key.
+
+mod admin_key_check;
+mod calls;
+mod remembered;
+
+pub use calls::Call;
+pub(crate) use remembered::UnknownOrganization;
+
+use super::{
+    breaker::{Breaker, Scope},
+    limiter::Limiter,
+    organization::Organization,
+    queue::MintQueue,
+    waiters::Waiter,
+};
+use crate::{
+    api::Mode,
+    boltz::BoltzClient,
+    observability::metrics::Metrics,
+    plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
+    protocol::record::IssueReason,
+};
+use calls::{LONGEST_WAIT, limited};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// The limits of new keys per minute.
+#[derive(Clone, Copy, Debug)]
+pub struct MintLimits {
+    /// For all objects together.
+    pub per_minute: u32,
+    /// For each namespace; `None`: no limit.
+    pub per_namespace: Option<u32>,
+    /// How many objects of one namespace, or of one workspace, may be about to get a key at the same time; and how many
+    /// revocations.
+    pub at_once: usize,
+}
+
+/// One Boltz organization.
+#[derive(Debug)]
+pub struct Account {
+    client: BoltzClient,
+    limits: MintLimits,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    /// Whose keys these are.
+    organization: Mutex<Organization>,
+    /// Changes when something is to be remembered.
+    remembered: watch::Sender<u64>,
+    /// Whether the admin key was checked at least once, and whether what is remembered was read.
+    prepared: watch::Sender<(bool, bool)>,
+    /// Changes with the admin key. Waiting objects are then reconciled.
+    recovered: watch::Sender<u64>,
+    /// Changes with the queue.
+    queued: watch::Sender<u64>,
+    revocations: Arc<Semaphore>,
+    /// Requests a check of the admin key.
+    check: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    admin_key: AdminKey,
+    /// The server has no `auth/me`.
+    lacks_auth_me: bool,
+    limiter: Limiter,
+    breaker: Breaker,
+    queue: MintQueue,
+}
+
+/// What is known about the admin key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum AdminKey {
+    /// Valid, or not checked yet.
+    Usable,
+    /// Can create test-mode keys only.
+    TestMode,
+    /// Rejected by Boltz, or not an admin key.
+    Refused(String),
+}
+
+impl State {
+    /// Why Boltz must not be called at all.
+    fn calls_blocked(&self, now: Monotonic) -> Option<Block> {
+        match &self.admin_key {
+            AdminKey::Refused(message) => {
+                Some(Block { reason: Reason::BoltzUnauthorized, message: message.clone(), until: None })
+            }
+            AdminKey::Usable | AdminKey::TestMode => self.breaker.closed(&Scope::Account, now),
+        }
+    }
+
+    /// Gives turns, as many as there may be now.
+    fn advance(&mut self, now: Monotonic) {
+        for turn in self.queue.lost(now) {
+            self.breaker.withdraw(&workspace(&turn.waiter), turn.began);
+        }
+        while self.calls_blocked(now).is_none() && self.limiter.next_at() <= now {
+            let Self { breaker, queue, .. } = self;
+            let is_open = |workspace: Option<&str>| {
+                breaker.closed(&Scope::Workspace(workspace.map(str::to_owned)), now).is_none()
+            };
+            let Some(waiter) = queue.grant(now, is_open) else { return };
+            breaker.enter(&workspace(waiter), now);
+            self.limiter.take(now);
+        }
+    }
+
+    /// Whether it is the object's turn. A turn is postponed when calls are paused after it was given.
+    fn has_turn(&mut self, uid: &str, now: Monotonic) -> bool {
+        let is_refused = matches!(self.admin_key, AdminKey::Refused(_));
+        let Some(turn) = self.queue.turn(uid, now) else { return false };
+        let is_closed = is_refused || self.breaker.closed_since(&workspace(&turn.waiter), turn.began, now);
+        if is_closed {
+            self.queue.postpone(uid);
+        }
+        !is_closed
+    }
+
+    fn leave(&mut self, uid: &str) {
+        if let Some(turn) = self.queue.leave(uid) {
+            self.breaker.withdraw(&workspace(&turn.waiter), turn.began);
+        }
+    }
+}
+
+fn workspace(waiter: &Waiter) -> Scope {
+    Scope::Workspace(waiter.workspace.clone())
+}
+
+fn workspace_of(object: &ObjectFacts) -> Option<String> {
+    object.spec.as_ref().ok()?.workspace_id.clone().filter(|id| !id.is_empty())
+}
+
+impl Account {
+    /// An account whose admin key has not been checked yet.
+    pub fn new(client: BoltzClient, limits: MintLimits, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            limits,
+            metrics,
+            state: Mutex::new(State {
+                admin_key: AdminKey::Usable,
+                lacks_auth_me: false,
+                limiter: Limiter::default(),
+                breaker: Breaker::default(),
+                queue: MintQueue::new(limits, Monotonic::default()),
+            }),
+            organization: Mutex::default(),
+            remembered: watch::Sender::new(0),
+            prepared: watch::Sender::new((false, true)),
+            recovered: watch::Sender::new(0),
+            queued: watch::Sender::new(0),
+            revocations: Arc::new(Semaphore::new(limits.at_once)),
+            check: Notify::new(),
+        }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &BoltzClient {
+        &self.client
+    }
+
+    /// A new leader begins with an empty queue and a tenth of the tokens.
+    pub(crate) fn lead(&self, now: Monotonic) {
+        self.lock().queue = MintQueue::new(self.limits, now);
+    }
+
+    /// Changes with the admin key.
+    pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
+        self.recovered.subscribe()
+    }
+
+    /// Why Boltz must not be called at all.
+    pub(crate) fn calls_blocked(&self, now: Monotonic) -> Option<Block> {
+        self.lock().calls_blocked(now)
+    }
+
+    /// The facts for this object.
+    pub fn facts(&self, object: &ObjectFacts, now: Monotonic) -> AccountFacts {
+        let mut state = self.lock();
+        let has_turn = state.has_turn(&object.uid, now);
+        let mode = object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
+        let organization = self.organization.lock();
+        let names_altered = organization.remembered().and_then(|remembered| remembered.names_altered.clone());
+        let names_altered =
+            names_altered.map(|message| Block { reason: Reason::NamesAltered, message, until: None });
+        let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
+            reason: Reason::BoltzUnauthorized,
+            message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
+            until: None,
+        });
+        let busy_until = Some(state.limiter.next_at()).filter(|at| at.since(now) > LONGEST_WAIT);
+        let calls_blocked = state.calls_blocked(now);
+        let turn_blocked = (!has_turn).then(|| {
+            let refused = calls_blocked.clone().filter(|block| block.until.is_none());
+            let paused = state.breaker.reported(&Scope::Workspace(workspace_of(object))).cloned();
+            let is_paused = state.breaker.closed(&Scope::Workspace(workspace_of(object)), now).is_some();
+            let is_short =
+                !is_paused && state.limiter.next_at() <= now && state.queue.is_short(&object.namespace, now);
+            refused.or(paused).unwrap_or_else(|| if is_short { being_issued() } else { wait_for_turn() })
+        });
+        // A turn includes the permission to call.
+        let calls_blocked = calls_blocked.or_else(|| busy_until.map(limited)).filter(|_| !has_turn);
+        AccountFacts {
+            calls_blocked,
+            mints_blocked: mints_blocked.or(names_altered),
+            lacks_auth_me: state.lacks_auth_me,
+            organization: organization.current().cloned(),
+            turn_blocked,
+        }
+    }
+
+    /// The object wants a key for this reason, or no key. Returns whether its turn has come just now.
+    pub fn wants_key(&self, object: &ObjectFacts, reason: Option<IssueReason>, now: Monotonic) -> bool {
+        let mut state = self.lock();
+        let Some(reason) = reason else {
+            state.leave(&object.uid);
+            self.queue_changed(state, now);
+            return false;
+        };
+        if state.has_turn(&object.uid, now) {
+            return false;
+        }
+        state.queue.join(Waiter {
+            uid: object.uid.clone(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            workspace: workspace_of(object),
+            class: reason.into(),
+        });
+        state.advance(now);
+        let has_turn = state.has_turn(&object.uid, now);
+        self.queue_changed(state, now);
+        has_turn
+    }
+
+    /// The object with this UID is gone.
+    pub(crate) fn object_gone(&self, uid: &str, now: Monotonic) {
+        let mut state = self.lock();
+        state.leave(uid);
+        self.queue_changed(state, now);
+    }
+
+    /// The names of the objects in this namespace, or in all, who have news; and when
+    /// to look again.
+    pub(crate) fn turns(
+        &self,
+        namespace: Option<&str>,
+        now: Monotonic,
+    ) -> (Vec<(String, String)>, Option<Monotonic>) {
+        let mut state = self.lock();
+        state.advance(now);
+        let news = state.queue.with_news().filter(|waiter| namespace.is_none_or(|it| it == waiter.namespace));
+        let news = news.map(|waiter| (waiter.namespace.clone(), waiter.name.clone())).collect();
+        let limiter = Some(state.limiter.next_at()).filter(|at| *at > now);
+        let times = [state.queue.next_at(now), state.breaker.next_at(now), limiter];
+        (news, times.into_iter().flatten().min().filter(|_| state.queue.len() > 0))
+    }
+
+    /// Changes with the queue.
+    pub(crate) fn queue_changes(&self) -> watch::Receiver<u64> {
+        self.queued.subscribe()
+    }
+
+    fn queue_changed(&self, mut state: MutexGuard<'_, State>, now: Monotonic) {
+        state.advance(now);
+        self.metrics.set_waiting(state.queue.len());
+        let has_news = state.queue.len() > 0 || state.queue.with_news().next().is_some();
+        drop(state);
+        if has_news {
+            self.queued.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+fn being_issued() -> Block {
+    Block { reason: Reason::Pending, message: "A key is being issued.".to_owned(), until: None }
+}
+
+fn wait_for_turn() -> Block {
+    Block {
+        reason: Reason::MintBudgetExceeded,
+        message: "Other objects are first. The number of new keys per minute is limited \
+                  (--max-mints-per-minute, --max-mints-per-namespace)."
+            .to_owned(),
+        until: None,
+    }
+}

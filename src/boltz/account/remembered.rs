@@ -1,0 +1,86 @@
+//! What the account remembers of its organization, and whether the admin key belongs to it.
+
+use super::{Account, AdminKey};
+use crate::boltz::organization::{Organization, Remembered};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// It is not known whether the admin key belongs to the remembered organization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not known whether the admin key belongs to the remembered organization")]
+pub(crate) struct UnknownOrganization;
+
+impl Account {
+    /// Boltz gave a new key another name than requested: no more keys are created.
+    pub(crate) fn mark_names_altered(&self, requested: &str, name: &str) {
+        let message = format!(
+            "Boltz changes the names of keys: it named a key \"{name}\" instead of \"{requested}\". Without the name, a \
+             key whose response is lost could not be found again. No keys are issued. When Boltz keeps names, restart the \
+             operator with --retry-altered-names."
+        );
+        tracing::error!("{message}");
+        self.organization.lock().set_names_altered(Some(message));
+        self.remembered.send_modify(|count| *count += 1);
+    }
+
+    /// What the operator remembers has to be read before it is known whether the admin key belongs to the organization.
+    #[must_use]
+    pub(crate) fn unread(self, accepted_organization: Option<String>, retry_altered_names: bool) -> Self {
+        let organization = Organization::unread(accepted_organization, retry_altered_names);
+        Self { organization: Mutex::new(organization), ..self }
+    }
+
+    /// What the operator remembers was read.
+    pub(crate) fn remember(&self, remembered: Remembered) {
+        if self.organization.lock().remember(remembered) {
+            self.remembered.send_modify(|count| *count += 1);
+        }
+        self.compare_organization();
+        self.prepared.send_modify(|(_, is_read)| *is_read = true);
+    }
+
+    /// What is to be remembered, once it was read.
+    pub(crate) fn remembered(&self) -> Option<Remembered> {
+        self.organization.lock().remembered().cloned()
+    }
+
+    /// Changes when something is to be remembered.
+    pub(crate) fn remembered_changes(&self) -> watch::Receiver<u64> {
+        self.remembered.subscribe()
+    }
+
+    /// The number of active keys in the newest pass that was believed.
+    pub(crate) fn set_active_keys(&self, count: usize) {
+        if self.organization.lock().set_active_keys(count) {
+            self.remembered.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The organization whose list a pass shows; `None` if Boltz never said it.
+    pub(crate) fn organization(&self) -> Result<Option<String>, UnknownOrganization> {
+        let organization = self.organization.lock();
+        if organization.is_unclear() { Err(UnknownOrganization) } else { Ok(organization.current().cloned()) }
+    }
+
+    /// Another leader may have written what is remembered: it has to be read again.
+    pub(crate) fn reread(&self) {
+        self.organization.lock().reread();
+        self.prepared.send_modify(|(_, is_read)| *is_read = false);
+    }
+
+    /// Waits until the admin key was checked once, with whatever result, and until what is remembered was read.
+    pub(crate) async fn until_prepared(&self) {
+        // The sender lives as long as the account.
+        let _ = self.prepared.subscribe().wait_for(|(is_checked, is_read)| *is_checked && *is_read).await;
+    }
+
+    /// The admin key of another organization must not be used.
+    fn compare_organization(&self) {
+        let result = self.organization.lock().compare();
+        match result {
+            Ok(true) => self.remembered.send_modify(|count| *count += 1),
+            Ok(false) => {}
+            Err(message) => self.set_admin_key(AdminKey::Refused(message)),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Calls to Boltz.
+
+use super::Execution;
+use crate::{
+    api::{BoltzApiKeySpec, Mode},
+    boltz::{CreateKeyRequest, KeyMode, Revocation},
+    controller::{Context, observe::Shown},
+    kubernetes::client::SecretWithData,
+    plan::{Answer, BoltzErrorKind, KeyCheck, MintedKey, ObjectFacts, RevokeReason, Unusable},
+    protocol::{
+        marker::{AttemptId, Marker, ObjectMark},
+        record::value_sha256,
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Revokes a key. The only place that does so. Callers must have decided on live facts (rule 8).
+pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -> Answer {
+    tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
+    let call = match context.account.short_call(context.clock).await {
+        Ok(call) => call,
+        Err(block) => return Answer::Postponed(block),
+    };
+    match context.account.client().revoke_key(key_id).await {
+        Ok(revocation) => {
+            context.account.succeeded(&call, context.clock.now().monotonic);
+            if !matches!(revocation, Revocation::NotFound) {
+                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
+            }
+            match revocation {
+                Revocation::Revoked(_) => Answer::Done,
+                Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
+                Revocation::NotFound => Answer::KeyNotFound,
+            }
+        }
+        Err(error) => {
+            context.account.failed(&call, &error, context.clock.now().monotonic);
+            Answer::BoltzFailed(error.failure())
+        }
+    }
+}
+
+impl Execution<'_> {
+    /// C2, R2: sends the POST of the attempt.
+    pub(super) async fn mint(&mut self, attempt: &AttemptId) -> Answer {
+        let now = self.context.clock.now().monotonic;
+        let Some(call) = self.context.account.create_call(&self.facts.object.uid, now) else {
+            return Answer::Stale;
+        };
+        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
+        let left = known.written.plus(self.context.settings.window()).since(now);
+        let timeout = self.context.request_timeout.min(left);
+        let marker = Marker {
+            cluster: self.context.inventory.names().current.clone(),
+            object: ObjectMark::from_uid(&self.facts.object.uid),
+            attempt: attempt.clone(),
+        };
+        let request = create_request(&self.facts.object, &known.intent.spec, &marker);
+        match self.context.account.client().create_key(&request, timeout).await {
+            Ok(created) => {
+                self.context.account.succeeded(&call, self.context.clock.now().monotonic);
+                let details = created.details;
+                let received_at = self.context.clock.now().wall;
+                let key = MintedKey {
+                    id: details.id,
+                    prefix: details.key_prefix,
+                    value_sha256: value_sha256(created.key.expose_secret().as_bytes()),
+                    received_at,
+                    created_at: details.created_at.unwrap_or(received_at),
+                    expires_at: details.expires_at,
+                    livemode: details.livemode,
+                    workspace_id: details.workspace_id,
+                    organization: self.facts.account.organization.clone(),
+                };
+                self.state.values.insert(attempt.clone(), created.key);
+                match Unusable::find(&marker, &details.name, key.expires_at, received_at) {
+                    None => Answer::Minted(Box::new(key)),
+                    Some(unusable) => {
+                        if let Unusable::OtherName(name) = &unusable {
+                            self.context.account.mark_names_altered(&request.name, name);
+                        }
+                        Answer::MintedUnusable(Box::new(key), unusable)
+                    }
+                }
+            }
+            Err(error) => {
+                self.context.account.failed(&call, &error, self.context.clock.now().monotonic);
+                Answer::BoltzFailed(error.failure())
+            }
+        }
+    }
+
+    /// Reads the Secret and asks Boltz with its value. The only use of a stored value (rule 12).
+    pub(super) async fn check_key(&mut self, secret: &str, key_id: &str) -> (Answer, Shown) {
+        let read = match self.context.kubernetes.get_secret(&self.facts.object.namespace, secret).await {
+            Ok(read) => read.and_then(SecretWithData::into_parts),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
+        let value = read.and_then(|(metadata, mut data)| {
+            let record = metadata.record.filter(|record| record.key_id == key_id)?;
+            let value = data.remove(&record.secret_key)?;
+            let is_intact = value_sha256(&value.0) == record.value_sha256;
+            String::from_utf8(value.0).ok().filter(|_| is_intact).map(SecretString::from)
+        });
+        let Some(value) = value else { return (Answer::Stale, Shown::Nothing) };
+        let account = &self.context.account;
+        let call = match account.short_call(self.context.clock).await {
+            Ok(call) => call,
+            Err(block) => return (Answer::Postponed(block), Shown::Nothing),
+        };
+        let answer = account.client().auth_me_with(&value).await;
+        let now = self.context.clock.now().monotonic;
+        match &answer {
+            // A 401 or 403 is about this key, not about the admin key.
+            Err(error) if error.kind() != BoltzErrorKind::Unauthorized => account.failed(&call, error, now),
+            _ => account.succeeded(&call, now),
+        }
+        let check = match answer {
+            Ok(Some(me)) if me.api_key_id.as_deref() == Some(key_id) => KeyCheck::Valid,
+            Ok(Some(_)) => KeyCheck::Unclear("Boltz responded with another key's id".to_owned()),
+            Ok(None) => KeyCheck::Unclear("Boltz responded with 404".to_owned()),
+            Err(error) if error.status() == Some(401) => KeyCheck::Invalid,
+            Err(error) => KeyCheck::Unclear(error.to_string()),
+        };
+        (Answer::Checked(check), Shown::Nothing)
+    }
+}
+
+fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker) -> CreateKeyRequest {
+    let default_name = format!("{}/{}", object.namespace, object.name);
+    let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&default_name);
+    CreateKeyRequest {
+        name: marker.name_with(display_name),
+        allowed_ips: spec.allowed_ips.clone(),
+        expires_in_days: spec.expires_in_days,
+        mode: match spec.mode {
+            Mode::Live => KeyMode::Live,
+            Mode::Test => KeyMode::Test,
+        },
+        workspace_id: spec.workspace_id.clone().filter(|id| !id.is_empty()),
+    }
+}

@@ -1,0 +1,216 @@
+//! Reads and writes of the Secret.
+
+use super::Execution;
+use crate::{
+    api::annotations::RECORD_ANNOTATION,
+    controller::observe::{self, Shown},
+    kubernetes::{
+        client::SecretWithData,
+        error::KubernetesError,
+        secret_body::{encode, new_secret, owner_references, secret_patch},
+        secret_index::{SecretMetadata, Value},
+    },
+    plan::{Answer, ApiFailure, OwnSecret, SecretFacts, Verdict},
+    protocol::{
+        marker::AttemptId,
+        record::{Record, value_sha256},
+    },
+};
+use k8s_openapi::ByteString;
+use serde_json::{Value as Json, json};
+
+/// The value in a dry run. No workload ever sees it.
+const DRY_RUN_VALUE: &[u8] = b"preflight";
+
+impl Execution<'_> {
+    /// C0, R0: finds a name that is taken, missing permissions, quotas, policies and a terminating namespace before a key
+    /// exists that could not be stored.
+    pub(super) async fn preflight(&mut self) -> (Answer, Shown) {
+        let mut placeholder = Record::placeholder(&self.facts.object.uid);
+        if let Ok(spec) = &self.facts.object.spec {
+            placeholder.take_shape(spec);
+        }
+        // Users choose their length.
+        placeholder.rotate = self.facts.object.rotate.clone();
+        placeholder.rotate_now = self.facts.object.rotate_now.clone();
+        let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
+        match self.write_secret(&placeholder, value, true).await {
+            Ok(metadata) if metadata.record.as_ref() != Some(&placeholder) => (
+                Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret")),
+                Shown::Nothing,
+            ),
+            Ok(_) => (Answer::Done, Shown::Preflight),
+            Err(error) if error.is_lack_of_dry_run() => {
+                // A webhook without dry-run support must not block issuing forever; a live read replaces the dry run.
+                let name = self.facts.object.secret_name();
+                match observe::read_secret(self.context, &self.facts.object.namespace, name).await {
+                    Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+                    Ok(found) => {
+                        let as_known = match (&found, &self.facts.secret) {
+                            (None, SecretFacts::Absent) => true,
+                            (Some((read, _)), SecretFacts::Ours(own)) => {
+                                read.resource_version == own.resource_version
+                            }
+                            _ => false,
+                        };
+                        if as_known {
+                            (Answer::Done, Shown::Preflight)
+                        } else {
+                            (Answer::Stale, Shown::Nothing)
+                        }
+                    }
+                }
+            }
+            Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
+        }
+    }
+
+    /// A Secret that was deleted meanwhile is a conflict: the key is then stored in a new Secret. A missing namespace is a
+    /// rejection.
+    pub(super) fn failure_of_secret(&self, error: &KubernetesError) -> ApiFailure {
+        let failure = error.failure();
+        match (failure.verdict, &self.facts.secret) {
+            (Verdict::NotFound, SecretFacts::Ours(_)) => ApiFailure { verdict: Verdict::Conflict, ..failure },
+            _ => failure,
+        }
+    }
+
+    /// C3, R3: writes the key and its record, in one write.
+    pub(super) async fn store(&mut self, attempt: &AttemptId, record: &Record) -> (Answer, Shown) {
+        let Some(value) = self.state.values.get(attempt).map(encode) else {
+            return (Answer::Stale, Shown::Nothing);
+        };
+        self.state.memory.mark_storing(attempt);
+        match self.write_secret(record, value, false).await {
+            Ok(metadata) => written(metadata, record, Some(record.value_sha256.clone())),
+            Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
+        }
+    }
+
+    /// Creates the Secret, or updates it with UID and resourceVersion as preconditions.
+    pub(super) async fn write_secret(
+        &self,
+        record: &Record,
+        value: Json,
+        dry_run: bool,
+    ) -> Result<SecretMetadata, KubernetesError> {
+        let object = &self.facts.object;
+        match &self.facts.secret {
+            SecretFacts::Ours(own) => {
+                let patch = secret_patch(self.facts, own, record, Some(value));
+                self.context.kubernetes.patch_secret(&object.namespace, &own.name, &patch, dry_run).await
+            }
+            SecretFacts::Absent | SecretFacts::Foreign(_) => {
+                let body = new_secret(self.facts, record, value);
+                self.context.kubernetes.create_secret(&object.namespace, body, dry_run).await
+            }
+        }
+    }
+
+    pub(super) async fn write_record(&mut self, record: &Record) -> (Answer, Shown) {
+        let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
+        let patch = secret_patch(self.facts, own, record, None);
+        self.patch_own_secret(own, record, &patch).await
+    }
+
+    /// Updates a Secret without changing its value.
+    pub(super) async fn patch_own_secret(
+        &self,
+        own: &OwnSecret,
+        record: &Record,
+        patch: &Json,
+    ) -> (Answer, Shown) {
+        let namespace = &self.facts.object.namespace;
+        match self.context.kubernetes.patch_secret(namespace, &own.name, patch, false).await {
+            Ok(metadata) => written(metadata, record, own.value_sha256.clone()),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        }
+    }
+
+    /// Creates a Secret with the same key and the new name. The plan then deletes the old one.
+    pub(super) async fn move_secret(&mut self, from: &str) -> (Answer, Shown) {
+        let Some(own) = self.facts.other_secrets.iter().find(|secret| secret.name == from) else {
+            return (Answer::Stale, Shown::Nothing);
+        };
+        let (record, value, _) = match self.read_value(own).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return (Answer::Stale, Shown::Nothing),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
+        let body = new_secret(self.facts, &record, json!(value));
+        match self.context.kubernetes.create_secret(&self.facts.object.namespace, body, false).await {
+            Ok(metadata) => written(metadata, &record, own.value_sha256.clone()),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        }
+    }
+
+    /// Updates the shape of the Secret around the same value.
+    pub(super) async fn reshape(&mut self) -> (Answer, Shown) {
+        let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
+        let (record, value, metadata) = match self.read_value(own).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return (Answer::Stale, Shown::Nothing),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
+        let mut patch = secret_patch(self.facts, own, &record, Some(json!(value)));
+        patch["metadata"]["ownerReferences"] = owner_references(self.facts, &metadata.owner_references);
+        self.patch_own_secret(own, &record, &patch).await
+    }
+
+    /// The record with the new shape, the value and the metadata of a Secret, if the Secret still matches the facts.
+    pub(super) async fn read_value(
+        &self,
+        own: &OwnSecret,
+    ) -> Result<Option<(Record, ByteString, SecretMetadata)>, KubernetesError> {
+        let read = self.context.kubernetes.get_secret(&self.facts.object.namespace, &own.name).await?;
+        let parts = read.and_then(SecretWithData::into_parts);
+        Ok(parts.and_then(|(metadata, mut data)| {
+            let mut record = metadata.record.clone()?;
+            let value = data.remove(&record.secret_key)?;
+            let intact = metadata.resource_version == own.resource_version
+                && value_sha256(&value.0) == record.value_sha256;
+            record.take_shape(self.facts.object.spec.as_ref().ok()?);
+            intact.then_some((record, value, metadata))
+        }))
+    }
+
+    pub(super) async fn delete_secret(&mut self, name: &str, uid: &str) -> (Answer, Shown) {
+        match self.context.kubernetes.delete_secret(&self.facts.object.namespace, name, uid).await {
+            Ok(()) => (Answer::Done, Shown::NoSecret(name.to_owned())),
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        }
+    }
+
+    pub(super) async fn release_secret(&mut self, name: &str) -> (Answer, Shown) {
+        let object = &self.facts.object;
+        let (read, hash) = match observe::read_secret(self.context, &object.namespace, name).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return (Answer::Stale, Shown::Nothing),
+            Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        };
+        let patch = json!({"metadata": {
+            "uid": read.uid,
+            "resourceVersion": read.resource_version,
+            "ownerReferences": owner_references(self.facts, &read.owner_references),
+        }});
+        match self.context.kubernetes.patch_secret(&object.namespace, name, &patch, false).await {
+            Ok(metadata) => {
+                self.context.secrets.put(metadata, Value::Read(hash));
+                (Answer::Done, Shown::Nothing)
+            }
+            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+        }
+    }
+}
+
+/// The result of a write of the Secret. An admission webhook may have removed the record; then nothing shows whose key the
+/// Secret contains.
+fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<String>) -> (Answer, Shown) {
+    let is_recorded = metadata.record.as_ref() == Some(record);
+    let answer = if is_recorded {
+        Answer::Done
+    } else {
+        Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret"))
+    };
+    (answer, Shown::Secret(Box::new(metadata), value_sha256))
+}
