@@ -22,8 +22,10 @@ pub struct Fuse {
     active: HashMap<String, Option<Timestamp>>,
     /// Number of keys that this process revoked.
     revoked: usize,
-    /// Number of active keys that an earlier process saw and that this process has not seen yet.
-    remembered: usize,
+    /// Keys that this process revoked and that a pass may have read before.
+    just_revoked: HashSet<String>,
+    /// Number of active keys that an earlier process saw and that this process has not seen yet. `None`: not read yet.
+    remembered: Option<usize>,
     suspicion: Option<Suspicion>,
 }
 
@@ -48,14 +50,15 @@ pub struct Judgment {
 }
 
 impl Fuse {
-    /// A fuse that knows how many active keys the process before this one saw last.
-    pub fn remembering(active_keys: usize) -> Self {
-        Self { remembered: active_keys, ..Self::default() }
+    /// Tells how many active keys the process before this one saw last. Only the first time counts.
+    pub fn remember(&mut self, active_keys: usize) {
+        self.remembered.get_or_insert(active_keys);
     }
 
     /// Call after a successful revocation by this process.
     pub fn revoked(&mut self, id: &str) {
         self.revoked += usize::from(self.active.remove(id).is_some());
+        self.just_revoked.insert(id.to_owned());
     }
 
     /// The number of keys that should be active: worth remembering for the next process.
@@ -64,13 +67,15 @@ impl Fuse {
     }
 
     fn unseen(&self, new: usize) -> usize {
-        self.remembered.saturating_sub(self.active.len() + self.revoked + new)
+        self.remembered.unwrap_or_default().saturating_sub(self.active.len() + self.revoked + new)
     }
 
     /// Compares a complete pass with what earlier ones showed.
     pub fn judge(&mut self, pass: &Snapshot, now: Now) -> Judgment {
-        let shown: HashMap<String, Option<Timestamp>> =
+        let mut shown: HashMap<String, Option<Timestamp>> =
             pass.active_keys(now.wall).map(|key| (key.id.clone(), key.expires_at)).collect();
+        self.just_revoked.retain(|id| shown.contains_key(id));
+        shown.retain(|id, _| !self.just_revoked.contains(id));
         self.active.retain(|_, expires_at| expires_at.is_none_or(|expires_at| now.wall < expires_at));
         let missing: BTreeSet<String> =
             self.active.keys().filter(|id| !shown.contains_key(*id)).cloned().collect();
@@ -89,7 +94,7 @@ impl Fuse {
         let doubt = if doubt == Doubt::None || self.agrees(&missing, unseen, now) {
             let lost: HashSet<&String> = missing.iter().collect();
             self.active.retain(|id, _| !lost.contains(id));
-            self.remembered = 0;
+            self.remembered = Some(0);
             self.suspicion = None;
             Doubt::None
         } else {
@@ -234,19 +239,33 @@ mod tests {
             (2, 0, Doubt::All),
             (12, 0, Doubt::Many),
         ] {
-            let mut fuse = Fuse::remembering(remembered);
+            let mut fuse = Fuse::default();
+            fuse.remember(remembered);
             assert_eq!(judge(&mut fuse, 0, active(0..shown)), doubt, "{shown} of {remembered}");
             assert_eq!(judge(&mut fuse, 1, active(0..shown)), doubt, "{shown} of {remembered}, again");
         }
-        let mut fuse = Fuse::remembering(12);
+        let mut fuse = Fuse::default();
+        fuse.remember(12);
         judge(&mut fuse, 0, active(0..2));
         assert_eq!(judge(&mut fuse, 1, active(0..12)), Doubt::None, "the list is right again");
         assert_eq!(judge(&mut fuse, 2, active(0..1)), Doubt::Many);
     }
 
+    /// The pass read their rows before.
+    #[test]
+    fn keys_that_were_revoked_during_a_pass_are_not_missed_later() {
+        let mut fuse = Fuse::default();
+        judge(&mut fuse, 0, active(0..20));
+        (0..10).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        assert_eq!(judge(&mut fuse, 1, active(0..20)), Doubt::None);
+        assert_eq!(judge(&mut fuse, 2, active(10..20)), Doubt::None);
+        assert_eq!(fuse.expected(), 10);
+    }
+
     #[test]
     fn what_was_revoked_during_doubt_stays_revoked() {
-        let mut fuse = Fuse::remembering(10);
+        let mut fuse = Fuse::default();
+        fuse.remember(10);
         assert_eq!(judge(&mut fuse, 0, active(0..5)), Doubt::Many);
         (0..4).for_each(|number| fuse.revoked(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 1, active(4..10)), Doubt::None);

@@ -126,8 +126,7 @@ impl Inventory {
     pub async fn run(&self, account: &Account, interval: Duration, clock: Clock, metrics: &Metrics) {
         // Another leader may have revoked keys since this process led last.
         self.snapshots.lock().clear();
-        let remembered = account.remembered().unwrap_or_default();
-        *self.fuse.lock() = Fuse::remembering(remembered.active_keys);
+        *self.fuse.lock() = Fuse::default();
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
@@ -171,6 +170,10 @@ impl Inventory {
 
     fn judge(&self, snapshot: &Snapshot, account: &Account, clock: Clock) -> Judgment {
         let mut fuse = self.fuse.lock();
+        // What is remembered may be read late.
+        if let Some(remembered) = account.remembered() {
+            fuse.remember(remembered.active_keys);
+        }
         let judgment = fuse.judge(snapshot, clock.now());
         if judgment.doubt == Doubt::None {
             account.set_active_keys(fuse.expected());
@@ -245,6 +248,10 @@ impl Pages<'_> {
                 Err(error) => error,
             };
             self.account.failed(&call, &error, self.clock.now().monotonic);
+            // A large page may also be too long, or too slow.
+            if matches!(error, BoltzError::Unreadable | BoltzError::Timeout) {
+                *self.page_size.lock() = None;
+            }
             match error.kind() {
                 BoltzErrorKind::Invalid | BoltzErrorKind::Refused if page_size.is_some() => {
                     *self.page_size.lock() = None;

@@ -58,6 +58,8 @@ pub(super) struct Organization {
     accepted: Option<String>,
     /// `--retry-altered-names`.
     retry_altered_names: bool,
+    /// Boltz altered a name before what is remembered was read.
+    names_altered: Option<String>,
     /// What `auth/me` said last.
     said: Option<String>,
 }
@@ -72,14 +74,18 @@ impl Default for Organization {
 impl Organization {
     /// What is remembered has to be read first: see [`Organization::remember`].
     pub(super) fn unread(accepted: Option<String>, retry_altered_names: bool) -> Self {
-        Self { remembered: None, accepted, retry_altered_names, said: None }
+        Self { remembered: None, accepted, retry_altered_names, names_altered: None, said: None }
     }
 
     /// What is remembered was read. Returns whether something is to be written.
     pub(super) fn remember(&mut self, mut remembered: Remembered) -> bool {
-        let forgets = remembered.names_altered.take_if(|_| self.retry_altered_names).is_some();
+        let mut is_new = remembered.names_altered.take_if(|_| self.retry_altered_names).is_some();
+        if let Some(message) = self.names_altered.take() {
+            remembered.names_altered = Some(message);
+            is_new = true;
+        }
         self.remembered = Some(remembered);
-        forgets
+        is_new
     }
 
     /// It is to be read again.
@@ -139,9 +145,18 @@ impl Organization {
         is_new
     }
 
-    /// Remembers that Boltz alters names, or that it does not any more.
-    pub(super) fn set_names_altered(&mut self, message: Option<String>) {
-        self.remembered.get_or_insert_default().names_altered = message;
+    /// Boltz alters names. Contains the message for conditions.
+    pub(super) fn set_names_altered(&mut self, message: String) {
+        match &mut self.remembered {
+            Some(remembered) => remembered.names_altered = Some(message),
+            None => self.names_altered = Some(message),
+        }
+    }
+
+    /// Why no key may be created, if Boltz alters names.
+    pub(super) fn names_altered(&self) -> Option<&String> {
+        let remembered = self.remembered.as_ref().and_then(|remembered| remembered.names_altered.as_ref());
+        remembered.or(self.names_altered.as_ref())
     }
 }
 

@@ -118,7 +118,7 @@ mod tests {
 
     /// Ids of the rows, whether there is more, and the cursor.
     fn page(ids: &[&str], has_more: bool, cursor: Option<&str>) -> KeyPage {
-        let rows: Vec<Json> = ids.iter().map(|id| json!({"id": id})).collect();
+        let rows: Vec<Json> = ids.iter().map(|id| json!({"id": id, "name": "of others"})).collect();
         serde_json::from_value(json!({"data": rows, "has_more": has_more, "last_id": cursor})).unwrap()
     }
 

@@ -371,15 +371,25 @@ mod tests {
             add(&mut queue, &format!("w{number}"), &format!("any-{number}"), "hangs");
         }
         add(&mut queue, "x", "other", "other");
-        assert_eq!(granted(&mut queue, at(0)), ["n0", "w0", "w1", "x", "n1"]);
+        assert_eq!(granted(&mut queue, at(0)), ["n0", "w0", "w1", "x"]);
         queue.begin("n0");
         assert_eq!(granted(&mut queue, at(0)).len(), 0, "it may be in flight");
         queue.end("n0", true);
-        assert_eq!(granted(&mut queue, at(0)), ["n2"]);
+        assert_eq!(granted(&mut queue, at(0)), ["n1"]);
         queue.leave("w0");
         assert_eq!(granted(&mut queue, at(0)), ["w2"]);
         queue.lost(at(100_000));
         assert!(queue.turns.is_empty());
+    }
+
+    #[test]
+    fn one_namespace_leaves_room_in_a_workspace_that_all_share() {
+        let mut queue = MintQueue::new(MintLimits { at_once: 4, ..limits(6000, None) }, at(0));
+        for number in 0..5 {
+            queue.join(waiter(&format!("n{number}"), "hangs", Class::First));
+        }
+        queue.join(waiter("x", "other", Class::First));
+        assert_eq!(granted(&mut queue, at(0)), ["n0", "x", "n1"]);
     }
 
     #[test]

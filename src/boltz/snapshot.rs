@@ -58,9 +58,13 @@ impl Snapshot {
     }
 
     /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift between
-    /// pages, so each id counts once.
+    /// pages, so each id counts once. A row without a name says nothing.
     pub fn add(&mut self, row: KeyDetails, names: &ClusterNames, named: &HashSet<String>) {
         self.rows += 1;
+        // A row without a name does not say whose key it is.
+        if row.name.is_empty() {
+            return;
+        }
         let marker = Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster));
         if (marker.is_none() && !named.contains(&row.id)) || self.owners.contains_key(&row.id) {
             return;

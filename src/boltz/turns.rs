@@ -46,16 +46,17 @@ impl Turns {
         Self { turns: HashMap::new(), of_one: HashMap::new(), most_of_one }
     }
 
+    /// A namespace has at most half of the turns that a workspace may have: all namespaces may share one.
     pub fn has_room_in(&self, namespace: &str) -> bool {
-        self.has_room(&One::Namespace(namespace.to_owned()))
+        self.has_room(&One::Namespace(namespace.to_owned()), self.most_of_one.div_ceil(2))
     }
 
     pub fn has_room_of(&self, workspace: Option<&str>) -> bool {
-        self.has_room(&One::Workspace(workspace.map(str::to_owned)))
+        self.has_room(&One::Workspace(workspace.map(str::to_owned)), self.most_of_one)
     }
 
-    fn has_room(&self, one: &One) -> bool {
-        self.of_one.get(one).is_none_or(|count| *count < self.most_of_one)
+    fn has_room(&self, one: &One, most: usize) -> bool {
+        self.of_one.get(one).is_none_or(|count| *count < most)
     }
 
     pub fn give(&mut self, waiter: Waiter, joined: u64, now: Monotonic) -> &Waiter {

@@ -46,6 +46,10 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
             decision = plan(&facts, &context.settings, context.clock.now());
         }
         if decision.step == Step::Wait {
+            // A turn that is of no use now is for others.
+            if decision.findings.wants_turn.is_none() {
+                context.account.wants_key(&facts.object, None, now);
+            }
             return requeue(context, &facts, &decision);
         }
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;

@@ -26,17 +26,20 @@ const FIELD_MANAGER: &str = "boltz-operator";
 /// Requests a response with the metadata only, without the value of the Secret.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
+/// The values of a Secret.
+pub(crate) type Data = BTreeMap<String, k8s_openapi::ByteString>;
+
 /// A Secret with its values. Deliberately without `Debug`.
 #[derive(Deserialize)]
 pub(crate) struct SecretWithData {
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     #[serde(default)]
-    data: BTreeMap<String, k8s_openapi::ByteString>,
+    data: Data,
 }
 
 impl SecretWithData {
     /// Its metadata and its values.
-    pub fn into_parts(self) -> Option<(SecretMetadata, BTreeMap<String, k8s_openapi::ByteString>)> {
+    pub fn into_parts(self) -> Option<(SecretMetadata, Data)> {
         Some((SecretMetadata::from_object_meta(self.metadata)?, self.data))
     }
 }
@@ -112,16 +115,17 @@ impl Kubernetes {
         }
     }
 
-    /// Creates a Secret; fails if it exists.
+    /// Creates a Secret; fails if it exists. The response to a dry run has the values, because an admission webhook may
+    /// change them; the response to a real write has none.
     pub(crate) async fn create_secret(
         &self,
         namespace: &str,
         body: Vec<u8>,
         dry_run: bool,
-    ) -> Result<SecretMetadata, KubernetesError> {
+    ) -> Result<(SecretMetadata, Data), KubernetesError> {
         let parameters = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
         let request = secrets(namespace).create(&parameters, body);
-        self.metadata_of(request, dry_run).await
+        self.write_secret(request, dry_run).await
     }
 
     /// Sends a merge patch of a Secret. The patch contains UID and resourceVersion as preconditions.
@@ -131,27 +135,29 @@ impl Kubernetes {
         name: &str,
         patch: &serde_json::Value,
         dry_run: bool,
-    ) -> Result<SecretMetadata, KubernetesError> {
+    ) -> Result<(SecretMetadata, Data), KubernetesError> {
         let request = secrets(namespace).patch(name, &parameters(dry_run), &Patch::Merge(patch));
-        self.metadata_of(request, dry_run).await
+        self.write_secret(request, dry_run).await
     }
 
-    async fn metadata_of(
+    async fn write_secret(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
         dry_run: bool,
-    ) -> Result<SecretMetadata, KubernetesError> {
+    ) -> Result<(SecretMetadata, Data), KubernetesError> {
         let request = request.map(|mut request| {
-            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+            if !dry_run {
+                request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+            }
             request
         });
-        let mut answer: PartialObjectMeta<Secret> = self.request(request).await?;
+        let mut answer: SecretWithData = self.request(request).await?;
         if dry_run {
             // The response to a dry run of a create has neither.
             answer.metadata.uid.get_or_insert_default();
             answer.metadata.resource_version.get_or_insert_default();
         }
-        SecretMetadata::from_object_meta(answer.metadata).ok_or(KubernetesError::NoMetadata)
+        answer.into_parts().ok_or(KubernetesError::NoMetadata)
     }
 
     /// Deletes the Secret with this UID. A missing Secret, or one with another UID, counts as deleted.

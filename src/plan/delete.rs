@@ -62,8 +62,8 @@ impl Decision<'_> {
                     "Waiting for Boltz's list of keys to show whether these keys exist: {waiting_for}. Keys that exist \
                      are then revoked.{}",
                     if self.facts.passes.first().is_some_and(|pass| pass.doubt != Doubt::None) {
-                        " The list lacks many keys that it showed before, so it is not believed until three passes over \
-                         an hour agree."
+                        " The list is not believed now: it lacks keys that it showed before, until three passes over an \
+                         hour agree, or it is not known whether it is the list of the right organization."
                     } else {
                         ""
                     }
@@ -124,7 +124,21 @@ impl Decision<'_> {
                 .insert(format!("the keys that the forged annotation {LEDGER_ANNOTATION} no longer names"));
         }
         let named = facts.named_keys();
-        for attempt in facts.object.ledger.entries.iter().map(|entry| &entry.attempt) {
+        for entry in &facts.object.ledger.entries {
+            let attempt = &entry.attempt;
+            if facts.is_other(entry.organization.as_ref()) {
+                // No list of this organization shows its key. Only its expiry ends it.
+                let has_expired = |key: &NamedKey| {
+                    key.attempt.as_ref() == Some(attempt)
+                        && key.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall)
+                };
+                if !named.iter().any(has_expired) {
+                    let organization = entry.organization.clone().unwrap_or_default();
+                    waiting_for
+                        .insert(format!("the key of attempt {attempt} in organization {organization}"));
+                }
+                continue;
+            }
             if let Some(id) = self.active_key_of(attempt) {
                 waiting_for.insert(id.clone());
                 if let Some(step) = self.revoke(id, RevokeReason::Deleted) {

@@ -400,6 +400,8 @@ impl Decision<'_> {
             .named_keys()
             .into_iter()
             .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
+            // Keys of another organization cannot be revoked to make room.
+            .filter(|key| !self.facts.is_other(key.organization.as_ref()))
             .collect();
         if active.len() <= MAX_PREVIOUS {
             return None;

@@ -180,6 +180,7 @@ impl ProcessMemory {
     /// The key is revoked.
     pub fn mark_revoked(&mut self, key_id: &str) {
         self.revoked_ids.insert(key_id.to_owned());
+        self.key_check.take_if(|checked| checked.key_id == key_id);
         self.not_found.remove(key_id);
         self.troubles.remove(&Slot::Revoke(key_id.to_owned()));
         for known in self.attempts.values_mut() {

@@ -439,7 +439,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "what hangs leaves room for others",
         file: "src/boltz/turns.rs",
-        with: "|count| *count < self.most_of_one)",
+        with: "|count| *count < most)",
         without: "|count| *count < usize::MAX)",
         red: &[Unit("what_hangs"), Simulation("calls_that_hang")],
     },
@@ -481,7 +481,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a new process remembers how many keys there were",
         file: "src/boltz/fuse.rs",
-        with: "self.remembered.saturating_sub(self.active.len() + self.revoked + new)",
+        with: "self.remembered.unwrap_or_default().saturating_sub(self.active.len() + self.revoked + new)",
         without: "0 * new",
         red: &[Unit("a_new_process_remembers_how_many_keys_there_were")],
     },

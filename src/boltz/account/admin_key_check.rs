@@ -10,11 +10,17 @@ use secrecy::SecretString;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How often the admin key is checked while Boltz does not say its organization.
+const UNCLEAR: Duration = Duration::from_secs(60);
+
 impl Account {
     /// Checks the admin key at start, whenever it changes, and while Boltz refuses it.
     pub async fn watch_admin_key(&self, mut key: watch::Receiver<Option<SecretString>>) {
         let mut refusals = 0;
+        let mut is_new = false;
         loop {
+            // A new key is not used until it is known whose it is. At the start, the leader waits for the first check.
+            self.set_unchecked(is_new);
             let present = key.borrow_and_update().is_some();
             let verdict = if present {
                 self.check_admin_key().await
@@ -29,11 +35,17 @@ impl Account {
                 Ok(admin_key) => {
                     refusals = if matches!(admin_key, AdminKey::Refused(_)) { refusals + 1 } else { 0 };
                     self.set_admin_key(admin_key);
-                    (refusals > 0).then(|| backoff::delay(refusals, None))
+                    self.set_unchecked(false);
+                    let refused = (refusals > 0).then(|| backoff::delay(refusals, None));
+                    refused.or_else(|| self.is_organization_unclear().then_some(UNCLEAR))
                 }
                 // Not known whether the key is valid. Other calls will show it.
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "failed to check the admin key");
+                    if is_new {
+                        self.organization.lock().said(None);
+                    }
+                    self.set_unchecked(false);
                     Some(backoff::delay(5, error.retry_after()))
                 }
             };
@@ -46,13 +58,32 @@ impl Account {
                     }
                 }
             };
-            tokio::select! {
-                () = again => {}
-                changed = key.changed() => if changed.is_err() { return },
-            }
+            is_new = tokio::select! {
+                () = again => false,
+                changed = key.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+            };
         }
     }
 
+    fn set_unchecked(&self, is_unchecked: bool) {
+        let was_unchecked = std::mem::replace(&mut self.lock().is_unchecked, is_unchecked);
+        if was_unchecked && !is_unchecked {
+            self.wake_waiting();
+        }
+    }
+
+    /// Whether it would help to ask again whose key it is.
+    fn is_organization_unclear(&self) -> bool {
+        self.organization.lock().is_unclear()
+    }
+
+    fn wake_waiting(&self) {
+        self.recovered.send_modify(|count| *count += 1);
+        self.queued.send_modify(|count| *count += 1);
+    }
     /// `Err`: the check failed, so the result is unknown.
     async fn check_admin_key(&self) -> Result<AdminKey, BoltzError> {
         let answer = match self.client.auth_me().await {
@@ -106,8 +137,7 @@ impl Account {
                 )
             }
         }
-        self.recovered.send_modify(|count| *count += 1);
-        self.queued.send_modify(|count| *count += 1);
+        self.wake_waiting();
     }
 }
 

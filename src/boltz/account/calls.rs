@@ -47,8 +47,12 @@ impl Account {
     /// Allows one call of the list, when all others may be made as well. Waits for it.
     pub(crate) async fn list_call(&self, clock: Clock) -> Call {
         let mut recoveries = self.recovered.subscribe();
+        let since = clock.now().monotonic;
         loop {
-            let block = match self.call(Scope::List, clock, Duration::MAX).await {
+            // Page after page, a list would otherwise take every call that a limit allows.
+            let has_waited = clock.now().monotonic.since(since) >= LONGEST_WAIT;
+            let longest = if has_waited { Duration::MAX } else { Duration::ZERO };
+            let block = match self.call(Scope::List, clock, longest).await {
                 Ok(call) => return call,
                 Err(block) => block,
             };
@@ -110,13 +114,14 @@ impl Account {
             }
             BoltzErrorKind::Unauthorized => {
                 // A 403 may concern one workspace only. The check of the admin key decides.
+                state.breaker.succeeded(&call.scope, call.began, now);
                 if error.status() == Some(401) {
-                    state.admin_key =
-                        AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}."));
-                    self.metrics.set_admin_key_valid(false);
+                    drop(state);
+                    let message = format!("Boltz rejected the operator's admin key: {error}.");
+                    self.set_admin_key(AdminKey::Refused(message));
+                    state = self.lock();
                 }
                 self.check.notify_one();
-                state.breaker.succeeded(&call.scope, call.began, now);
             }
             kind @ (BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable) => {
                 let (reason, message, scope) = match (kind, error) {

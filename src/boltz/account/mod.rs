@@ -64,6 +64,8 @@ pub struct Account {
 #[derive(Debug)]
 struct State {
     admin_key: AdminKey,
+    /// The admin key has changed, and it is not known yet whose it is.
+    is_unchecked: bool,
     /// The server has no `auth/me`.
     lacks_auth_me: bool,
     limiter: Limiter,
@@ -85,6 +87,10 @@ enum AdminKey {
 impl State {
     /// Why Boltz must not be called at all.
     fn calls_blocked(&self, now: Monotonic) -> Option<Block> {
+        if self.is_unchecked {
+            let message = "The admin key has changed. The operator checks it first.".to_owned();
+            return Some(Block { reason: Reason::BoltzUnauthorized, message, until: None });
+        }
         match &self.admin_key {
             AdminKey::Refused(message) => {
                 Some(Block { reason: Reason::BoltzUnauthorized, message: message.clone(), until: None })
@@ -113,9 +119,12 @@ impl State {
     fn has_turn(&mut self, uid: &str, now: Monotonic) -> bool {
         let is_refused = matches!(self.admin_key, AdminKey::Refused(_));
         let Some(turn) = self.queue.turn(uid, now) else { return false };
-        let is_closed = is_refused || self.breaker.closed_since(&workspace(&turn.waiter), turn.began, now);
+        let (scope, began) = (workspace(&turn.waiter), turn.began);
+        let is_closed = is_refused || self.breaker.closed_since(&scope, began, now);
         if is_closed {
             self.queue.postpone(uid);
+            // Another call may try.
+            self.breaker.withdraw(&scope, began);
         }
         !is_closed
     }
@@ -144,6 +153,7 @@ impl Account {
             metrics,
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
+                is_unchecked: false,
                 lacks_auth_me: false,
                 limiter: Limiter::default(),
                 breaker: Breaker::default(),
@@ -185,7 +195,7 @@ impl Account {
         let has_turn = state.has_turn(&object.uid, now);
         let mode = object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
         let organization = self.organization.lock();
-        let names_altered = organization.remembered().and_then(|remembered| remembered.names_altered.clone());
+        let names_altered = organization.names_altered().cloned();
         let names_altered =
             names_altered.map(|message| Block { reason: Reason::NamesAltered, message, until: None });
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {

@@ -2,6 +2,7 @@
 
 use super::{Account, AdminKey};
 use crate::boltz::organization::{Organization, Remembered};
+use crate::protocol::marker::MAX_NAME_LENGTH;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -13,13 +14,14 @@ pub(crate) struct UnknownOrganization;
 impl Account {
     /// Boltz gave a new key another name than requested: no more keys are created.
     pub(crate) fn mark_names_altered(&self, requested: &str, name: &str) {
+        let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
         let message = format!(
             "Boltz changes the names of keys: it named a key \"{name}\" instead of \"{requested}\". Without the name, a \
              key whose response is lost could not be found again. No keys are issued. When Boltz keeps names, restart the \
              operator with --retry-altered-names."
         );
         tracing::error!("{message}");
-        self.organization.lock().set_names_altered(Some(message));
+        self.organization.lock().set_names_altered(message);
         self.remembered.send_modify(|count| *count += 1);
     }
 
@@ -36,6 +38,8 @@ impl Account {
             self.remembered.send_modify(|count| *count += 1);
         }
         self.compare_organization();
+        // What another leader remembers may end a refusal.
+        self.check.notify_one();
         self.prepared.send_modify(|(_, is_read)| *is_read = true);
     }
 

@@ -100,7 +100,8 @@ impl Execution<'_> {
             let record = metadata.record.filter(|record| record.key_id == key_id)?;
             let value = data.remove(&record.secret_key)?;
             let is_intact = value_sha256(&value.0) == record.value_sha256;
-            String::from_utf8(value.0).ok().filter(|_| is_intact).map(SecretString::from)
+            // Any value gets an answer, also one that is no text.
+            is_intact.then(|| SecretString::from(String::from_utf8_lossy(&value.0).into_owned()))
         });
         let Some(value) = value else { return (Answer::Stale, Shown::Nothing) };
         let account = &self.context.account;

@@ -2,10 +2,10 @@
 
 use super::Execution;
 use crate::{
-    api::annotations::RECORD_ANNOTATION,
+    api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
     controller::observe::{self, Shown},
     kubernetes::{
-        client::SecretWithData,
+        client::{Data, SecretWithData},
         error::KubernetesError,
         secret_body::{encode, new_secret, owner_references, secret_patch},
         secret_index::{SecretMetadata, Value},
@@ -35,10 +35,21 @@ impl Execution<'_> {
         placeholder.rotate_now = self.facts.object.rotate_now.clone();
         let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
         match self.write_secret(&placeholder, value, true).await {
-            Ok(metadata) if metadata.record.as_ref() != Some(&placeholder) => (
+            Ok((metadata, _)) if metadata.record.as_ref() != Some(&placeholder) => (
                 Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret")),
                 Shown::Nothing,
             ),
+            Ok((_, data))
+                if data.get(&placeholder.secret_key).is_none_or(|value| value.0 != DRY_RUN_VALUE) =>
+            {
+                (
+                    Answer::Undone(format!(
+                        "the value of {} in the Secret was changed",
+                        placeholder.secret_key
+                    )),
+                    Shown::Nothing,
+                )
+            }
             Ok(_) => (Answer::Done, Shown::Preflight),
             Err(error) if error.is_lack_of_dry_run() => {
                 // A webhook without dry-run support must not block issuing forever; a live read replaces the dry run.
@@ -82,7 +93,7 @@ impl Execution<'_> {
         };
         self.state.memory.mark_storing(attempt);
         match self.write_secret(record, value, false).await {
-            Ok(metadata) => written(metadata, record, Some(record.value_sha256.clone())),
+            Ok((metadata, _)) => written(metadata, record, Some(record.value_sha256.clone())),
             Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
         }
     }
@@ -93,7 +104,7 @@ impl Execution<'_> {
         record: &Record,
         value: Json,
         dry_run: bool,
-    ) -> Result<SecretMetadata, KubernetesError> {
+    ) -> Result<(SecretMetadata, Data), KubernetesError> {
         let object = &self.facts.object;
         match &self.facts.secret {
             SecretFacts::Ours(own) => {
@@ -122,7 +133,7 @@ impl Execution<'_> {
     ) -> (Answer, Shown) {
         let namespace = &self.facts.object.namespace;
         match self.context.kubernetes.patch_secret(namespace, &own.name, patch, false).await {
-            Ok(metadata) => written(metadata, record, own.value_sha256.clone()),
+            Ok((metadata, _)) => written(metadata, record, own.value_sha256.clone()),
             Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
@@ -139,7 +150,7 @@ impl Execution<'_> {
         };
         let body = new_secret(self.facts, &record, json!(value));
         match self.context.kubernetes.create_secret(&self.facts.object.namespace, body, false).await {
-            Ok(metadata) => written(metadata, &record, own.value_sha256.clone()),
+            Ok((metadata, _)) => written(metadata, &record, own.value_sha256.clone()),
             Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
@@ -154,7 +165,15 @@ impl Execution<'_> {
         };
         let mut patch = secret_patch(self.facts, own, &record, Some(json!(value)));
         patch["metadata"]["ownerReferences"] = owner_references(self.facts, &metadata.owner_references);
-        self.patch_own_secret(own, &record, &patch).await
+        match self.patch_own_secret(own, &record, &patch).await {
+            (Answer::Done, Shown::Secret(shown, hash))
+                if shown.owner_label.as_deref() != Some(self.facts.object.uid.as_str()) =>
+            {
+                let missing = format!("the label {OWNER_LABEL} is missing on the Secret");
+                (Answer::Undone(missing), Shown::Secret(shown, hash))
+            }
+            other => other,
+        }
     }
 
     /// The record with the new shape, the value and the metadata of a Secret, if the Secret still matches the facts.
@@ -194,7 +213,7 @@ impl Execution<'_> {
             "ownerReferences": owner_references(self.facts, &read.owner_references),
         }});
         match self.context.kubernetes.patch_secret(&object.namespace, name, &patch, false).await {
-            Ok(metadata) => {
+            Ok((metadata, _)) => {
                 self.context.secrets.put(metadata, Value::Read(hash));
                 (Answer::Done, Shown::Nothing)
             }

@@ -5,7 +5,7 @@ use super::helm::{as_list, of_kind, template};
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, run_rows};
 use boltz_harness::{AuditEvent, ControlPlane, eventually};
 use futures::FutureExt;
-use k8s_openapi::api::{coordination::v1::Lease, events::v1::Event};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap, events::v1::Event};
 use kube::{
     Api,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
@@ -146,6 +146,15 @@ async fn walk_through(mut env: TestEnv, name: &str, lease: bool) {
     .await;
     env.judge("key").await;
 
+    let remembered: Api<ConfigMap> = Api::namespaced(client.clone(), "boltz-system");
+    eventually(PATIENCE, "the organization is remembered", async || {
+        let found = remembered.get_opt(&format!("{name}-account")).await.unwrap();
+        let data = found.and_then(|found| found.data).unwrap_or_default();
+        let is_named = |(key, value): (&String, &String)| key.ends_with(".organization") && !value.is_empty();
+        if data.iter().any(is_named) { Ok(()) } else { Err(format!("{data:?}")) }
+    })
+    .await
+    .unwrap();
     let events: Api<Event> = Api::namespaced(client.clone(), &env.namespace);
     eventually(PATIENCE, "events", async || {
         let events = events.list(&ListParams::default()).await.unwrap();
@@ -277,8 +286,12 @@ async fn namespaced(control_plane: &Arc<ControlPlane>, name: &'static str, resta
         control_plane.apply(&as_list(&roles(name, &values))).unwrap();
         control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap()
     };
-    TestEnv::with_options(EnvOptions { kubeconfig: Some(Box::new(kubeconfig)), ..EnvOptions::default() })
-        .await
+    TestEnv::with_options(EnvOptions {
+        kubeconfig: Some(Box::new(kubeconfig)),
+        arguments: owned(&["--lease-name", name]),
+        ..EnvOptions::default()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -228,3 +228,26 @@ fn keys_of_another_organization_are_replaced_and_kept() {
     live_for(&mut next, &mut world, HOUR);
     world.keys.iter().for_each(|key| assert!(key.revoked, "{key:?}"));
 }
+
+/// What the key said before it was revoked counts no more.
+#[test]
+fn a_key_that_was_valid_against_the_list_can_be_revoked() {
+    for deletes in [true, false] {
+        let (mut world, mut process) = World::ready(plain());
+        live_for(&mut process, &mut world, HOUR);
+        lie(&mut world);
+        process.take_pass(&mut world);
+        live_for(&mut process, &mut world, MINUTE);
+        assert_eq!(conditions(&world)[2].2, "KeyDoubtful");
+        if deletes {
+            world.delete();
+        } else {
+            world.edit(|object| object.rotate_now = Some("1".to_owned()));
+        }
+        let calls = world.counts.boltz_calls;
+        live_for(&mut process, &mut world, 20 * MINUTE);
+        assert!(world.counts.boltz_calls - calls <= 12, "{}", world.counts.boltz_calls - calls);
+        assert!(world.key("key-1").revoked);
+        assert_eq!(world.object.is_none(), deletes);
+    }
+}
