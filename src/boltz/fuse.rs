@@ -92,8 +92,7 @@ impl Fuse {
             Doubt::None
         };
         let doubt = if doubt == Doubt::None || self.agrees(&missing, unseen, now) {
-            let lost: HashSet<&String> = missing.iter().collect();
-            self.active.retain(|id, _| !lost.contains(id));
+            self.active.retain(|id, _| !missing.contains(id));
             self.remembered = Some(0);
             self.suspicion = None;
             Doubt::None

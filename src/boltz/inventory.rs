@@ -91,8 +91,11 @@ impl Inventory {
     }
 
     /// The ids that an object refers to. Passes that begin from now on know whether Boltz lists them under other names.
-    pub fn set_named(&self, object: ObjectMark, ids: Vec<String>) {
-        self.named.lock().insert(object, ids);
+    pub fn set_named(&self, object: &ObjectMark, ids: &[String]) {
+        let mut named = self.named.lock();
+        if named.get(object).is_none_or(|known| known != ids) {
+            named.insert(object.clone(), ids.to_vec());
+        }
     }
 
     /// The object does not exist any more.
@@ -136,14 +139,17 @@ impl Inventory {
                 Ok(mut snapshot) => {
                     failures = 0;
                     let mut judgment = self.judge(&snapshot, account, clock);
+                    report(judgment);
                     match account.organization() {
                         Ok(organization) => snapshot.organization = organization,
-                        Err(UnknownOrganization) => judgment.doubt = Doubt::Many,
+                        Err(error @ UnknownOrganization) => {
+                            tracing::warn!(%error, "Boltz's list of keys proves no absence now");
+                            judgment.doubt = Doubt::Many;
+                        }
                     }
                     snapshot.doubt = judgment.doubt;
                     let doubtful = judgment.doubt != Doubt::None;
                     metrics.set_inventory(snapshot.rows, doubtful, judgment.missing, snapshot.started_at);
-                    report(judgment);
                     self.push(Arc::new(snapshot));
                     judgment.doubt
                 }

@@ -27,6 +27,11 @@ fn forget(context: &Context, facts: &Facts) {
 
 fn forget_uid(context: &Context, uid: &str) {
     context.states().remove(uid);
+    forget_needs(context, uid);
+}
+
+/// It needs no key and refers to none.
+fn forget_needs(context: &Context, uid: &str) {
     context.account.object_gone(uid, context.clock.now().monotonic);
     context.inventory.forget(&ObjectMark::from_uid(uid));
 }
@@ -137,6 +142,8 @@ fn leave(context: &Context, uid: &str, shared: &Arc<tokio::sync::Mutex<ObjectSta
         return;
     }
     states.remove(uid);
+    drop(states);
+    forget_needs(context, uid);
     context.metrics.forget(&state.namespace, &state.name);
     tracing::info!(
         namespace = state.namespace,

@@ -13,7 +13,7 @@ use crate::{
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
     plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
-    protocol::{ledger::Ledger, marker::ObjectMark, record::value_sha256},
+    protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
-    context.inventory.set_named(mark.clone(), ids.clone());
+    context.inventory.set_named(&mark, &ids);
     facts.account = context.account.facts(&facts.object, now.monotonic);
     let organization = facts.account.organization.as_ref();
     facts.passes = context
@@ -189,10 +189,7 @@ pub async fn read_secret(
         context.secrets.remove(namespace, name, None);
         return Ok(None);
     };
-    let hash = metadata
-        .record
-        .as_ref()
-        .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
+    let hash = metadata.hash_of_key(&data);
     if metadata.owner_label.is_some() {
         context.secrets.put(metadata.clone(), Value::Read(hash.clone()));
     }

@@ -44,12 +44,12 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
         if is_settled && context.account.wants_key(&facts.object, wants, now) {
             facts.account = context.account.facts(&facts.object, now);
             decision = plan(&facts, &context.settings, context.clock.now());
-        }
-        if decision.step == Step::Wait {
             // A turn that is of no use now is for others.
-            if decision.findings.wants_turn.is_none() {
+            if decision.step == Step::Wait && decision.findings.wants_turn.is_none() {
                 context.account.wants_key(&facts.object, None, now);
             }
+        }
+        if decision.step == Step::Wait {
             return requeue(context, &facts, &decision);
         }
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;

@@ -13,7 +13,6 @@ use crate::{
     },
     observability::watches::{ALL_NAMESPACES, Resource},
     plan::Verdict,
-    protocol::record::value_sha256,
 };
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
@@ -314,10 +313,7 @@ impl Secrets {
         loop {
             let (secrets, next) = self.context.kubernetes.list_secrets(namespace, page).await?;
             for (metadata, data) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
-                let hash = metadata
-                    .record
-                    .as_ref()
-                    .and_then(|record| data.get(&record.secret_key).map(|value| value_sha256(&value.0)));
+                let hash = metadata.hash_of_key(&data);
                 index.observe_relisted(metadata, Value::Read(hash), relist);
             }
             page = next;

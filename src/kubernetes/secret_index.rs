@@ -7,9 +7,12 @@
 use crate::{
     api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
     plan::OwnSecret,
-    protocol::record::Record,
+    protocol::record::{Record, value_sha256},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::{
+    ByteString,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -51,6 +54,12 @@ impl SecretMetadata {
             owner_references: meta.owner_references.unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
         })
+    }
+
+    /// The SHA-256 of the value under the record's data key, hexadecimal; `None` if there is no such value.
+    pub(crate) fn hash_of_key(&self, data: &BTreeMap<String, ByteString>) -> Option<String> {
+        let record = self.record.as_ref()?;
+        data.get(&record.secret_key).map(|value| value_sha256(&value.0))
     }
 
     /// Whether it was written by an operator: it has a record, or an object as owner. Others may use our label.

@@ -21,16 +21,12 @@ impl Decision<'_> {
     /// Whether the current key is gone: Boltz's list says so, and so does the key.
     pub(super) fn is_dead(&self, record: &Record) -> bool {
         let facts = self.facts;
-        let state = |accepted_doubt| {
-            let attempt = Some(&record.attempt);
-            facts.state_by_list(self.settings, self.now, &record.key_id, attempt, accepted_doubt)
-        };
         // The key of something else: it may be valid, and this object must not use it.
-        if state(Doubt::None) == KeyState::Foreign {
+        if self.state_by_list(record, Doubt::None) == KeyState::Foreign {
             return true;
         }
-        let by_list = |accepted_doubt| state(accepted_doubt).is_gone();
-        match facts.memory.key_check.as_ref().filter(|checked| checked.key_id == record.key_id) {
+        let by_list = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
+        match facts.memory.check_of(&record.key_id) {
             Some(CheckedKey { check: KeyCheck::Invalid, .. }) => by_list(Doubt::All),
             Some(CheckedKey { check: KeyCheck::Unclear(_), since, .. }) => {
                 self.now.monotonic.since(*since) >= UNCLEAR_FOR && by_list(Doubt::None)
@@ -50,10 +46,7 @@ impl Decision<'_> {
         let record = facts.record()?;
         let secret = facts.current_secret()?.name.clone();
         let (id, pass) = (&record.key_id, facts.passes.first()?);
-        let is_gone = |accepted_doubt| {
-            let attempt = Some(&record.attempt);
-            facts.state_by_list(self.settings, self.now, id, attempt, accepted_doubt).is_gone()
-        };
+        let is_gone = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
         if record.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall) || self.is_dead(record) {
             return None;
         }
@@ -69,7 +62,7 @@ impl Decision<'_> {
         if facts.account.lacks_auth_me {
             return None;
         }
-        let checked = facts.memory.key_check.as_ref().filter(|checked| checked.key_id == *id);
+        let checked = facts.memory.check_of(id);
         let is_answered = checked.is_some_and(|checked| {
             checked.at >= pass.started && !matches!(checked.check, KeyCheck::Unclear(_))
         });
@@ -84,6 +77,11 @@ impl Decision<'_> {
             self.findings.blocked = self.block_of(&[Slot::Check, Slot::Read]);
         }
         step
+    }
+
+    fn state_by_list(&self, record: &Record, accepted_doubt: Doubt) -> KeyState {
+        let attempt = Some(&record.attempt);
+        self.facts.state_by_list(self.settings, self.now, &record.key_id, attempt, accepted_doubt)
     }
 
     fn report_doubt(&mut self, key_id: &str, but: &str) {

@@ -234,7 +234,7 @@ impl Facts {
         attempt: Option<&AttemptId>,
     ) -> KeyState {
         let believed = self.state_by_list(settings, now, id, attempt, Doubt::None);
-        match self.memory.check_of(id) {
+        match self.memory.check_of(id).map(|checked| &checked.check) {
             Some(KeyCheck::Valid) if believed.is_gone() => KeyState::Active,
             Some(KeyCheck::Invalid)
                 if self.state_by_list(settings, now, id, attempt, Doubt::All).is_gone() =>

@@ -105,9 +105,9 @@ impl ProcessMemory {
         })
     }
 
-    /// What Boltz said to the key with this id.
-    pub(super) fn check_of(&self, id: &str) -> Option<&KeyCheck> {
-        self.key_check.as_ref().filter(|checked| checked.key_id == id).map(|checked| &checked.check)
+    /// What Boltz said to the key with this id, and when.
+    pub(super) fn check_of(&self, id: &str) -> Option<&CheckedKey> {
+        self.key_check.as_ref().filter(|checked| checked.key_id == id)
     }
 
     /// The keys in hand: their values exist only in this process.

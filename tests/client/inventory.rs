@@ -118,7 +118,7 @@ async fn a_pass_shows_each_object_its_own_keys() {
         }
     });
     let ids: Vec<String> = env.emulator.keys().into_iter().map(|key| key.id).collect();
-    env.inventory.set_named(ObjectMark::from_uid(UID), ids.clone());
+    env.inventory.set_named(&ObjectMark::from_uid(UID), &ids);
     let pass = env.pass(1).await;
     assert_eq!(pass.rows, 5);
     let named = ids.iter().map(String::as_str).chain(["not-listed"]);

@@ -84,22 +84,17 @@ impl Account {
         self.recovered.send_modify(|count| *count += 1);
         self.queued.send_modify(|count| *count += 1);
     }
+
     /// `Err`: the check failed, so the result is unknown.
     async fn check_admin_key(&self) -> Result<AdminKey, BoltzError> {
         let answer = match self.client.auth_me().await {
             Ok(Some(me)) => {
                 self.lock().lacks_auth_me = false;
                 let verdict = judge(&me);
-                let mut organization = self.organization.lock();
-                organization.said(me.organization_id);
-                return Ok(match organization.compare() {
+                self.organization.lock().said(me.organization_id);
+                return Ok(match self.compare_organization() {
                     Err(message) => AdminKey::Refused(message),
-                    Ok(is_new) => {
-                        if is_new {
-                            self.remembered.send_modify(|count| *count += 1);
-                        }
-                        verdict
-                    }
+                    Ok(()) => verdict,
                 });
             }
             // A server without auth/me: only an admin key may list the keys.

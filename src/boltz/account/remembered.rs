@@ -1,8 +1,10 @@
 //! What the account remembers of its organization, and whether the admin key belongs to it.
 
 use super::{Account, AdminKey};
-use crate::boltz::organization::{Organization, Remembered};
-use crate::protocol::marker::MAX_NAME_LENGTH;
+use crate::{
+    boltz::organization::{Organization, Remembered},
+    protocol::marker::MAX_NAME_LENGTH,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -22,7 +24,7 @@ impl Account {
         );
         tracing::error!("{message}");
         self.organization.lock().set_names_altered(message);
-        self.remembered.send_modify(|count| *count += 1);
+        self.announce_remembered();
     }
 
     /// What the operator remembers has to be read before it is known whether the admin key belongs to the organization.
@@ -35,9 +37,11 @@ impl Account {
     /// What the operator remembers was read.
     pub(crate) fn remember(&self, remembered: Remembered) {
         if self.organization.lock().remember(remembered) {
-            self.remembered.send_modify(|count| *count += 1);
+            self.announce_remembered();
         }
-        self.compare_organization();
+        if let Err(message) = self.compare_organization() {
+            self.set_admin_key(AdminKey::Refused(message));
+        }
         // What another leader remembers may end a refusal.
         self.check.notify_one();
         self.prepared.send_modify(|(_, is_read)| *is_read = true);
@@ -56,7 +60,7 @@ impl Account {
     /// The number of active keys in the newest pass that was believed.
     pub(crate) fn set_active_keys(&self, count: usize) {
         if self.organization.lock().set_active_keys(count) {
-            self.remembered.send_modify(|count| *count += 1);
+            self.announce_remembered();
         }
     }
 
@@ -78,13 +82,15 @@ impl Account {
         let _ = self.prepared.subscribe().wait_for(|(is_checked, is_read)| *is_checked && *is_read).await;
     }
 
-    /// The admin key of another organization must not be used.
-    fn compare_organization(&self) {
-        let result = self.organization.lock().compare();
-        match result {
-            Ok(true) => self.remembered.send_modify(|count| *count += 1),
-            Ok(false) => {}
-            Err(message) => self.set_admin_key(AdminKey::Refused(message)),
+    /// The admin key of another organization must not be used: the error says why.
+    pub(super) fn compare_organization(&self) -> Result<(), String> {
+        if self.organization.lock().compare()? {
+            self.announce_remembered();
         }
+        Ok(())
+    }
+
+    fn announce_remembered(&self) {
+        self.remembered.send_modify(|count| *count += 1);
     }
 }
