@@ -2,15 +2,16 @@
 
 use super::{
     error::{BoltzError, SendError},
+    response::{date, read_answer, read_refusal, retry_after, says_already},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
-use crate::{observability::metrics::Metrics, scrub::scrub};
-use http::{HeaderMap, HeaderValue, Method};
+use crate::observability::metrics::Metrics;
+use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Certificate, Request, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -25,8 +26,6 @@ const AUTH_ME: &str = "/compute/v1/auth/me";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a response, in bytes. A full page of the list has about 50 KiB.
 const MAX_BODY_SIZE: usize = 4 << 20;
-/// Maximum length of Boltz's error message in our errors.
-const MAX_MESSAGE_LENGTH: usize = 256;
 
 /// The configuration of a client.
 #[derive(Clone, Debug)]
@@ -236,17 +235,6 @@ impl BoltzClient {
     }
 }
 
-/// Parses the body of a 2xx response.
-pub fn read_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, BoltzError> {
-    // The errors of serde_json quote values, so they are dropped.
-    serde_json::from_slice(body).map_err(|_| BoltzError::Unreadable)
-}
-
-fn says_already(text: &str) -> bool {
-    let text = text.to_ascii_lowercase().replace('_', " ");
-    text.contains("already revoked") || text.contains("already been revoked")
-}
-
 /// Sends one request and reads the complete response: the status and body of a 2xx, or an error. The timeout is enforced
 /// here, so that it also covers a replaced transport (`through`).
 async fn exchange(
@@ -296,116 +284,4 @@ async fn exchange(
         return Ok((status.as_u16(), body));
     }
     Err(read_refusal(status.as_u16(), retry_after, &body))
-}
-
-/// Converts a response that is not 2xx. The body may come from a proxy.
-pub fn read_refusal(status: u16, retry_after: Option<Duration>, body: &[u8]) -> BoltzError {
-    let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default();
-    let (code, message) = (printable(&error.code), printable(&error.message));
-    BoltzError::Status { status, code, message, retry_after }
-}
-
-/// The body of an error. Each field may be missing.
-#[derive(Default, Deserialize)]
-struct ErrorBody {
-    #[serde(default)]
-    code: serde_json::Value,
-    #[serde(default)]
-    message: serde_json::Value,
-}
-
-/// Only scalar values: an object or array may contain a key.
-fn printable(value: &serde_json::Value) -> String {
-    use serde_json::Value;
-    let text = match value {
-        Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    };
-    scrub(&text, &[]).chars().take(MAX_MESSAGE_LENGTH).collect()
-}
-
-/// When the response was sent, by the clock of Boltz or of a gateway in front of it.
-fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let text = headers.get(http::header::DATE)?.to_str().ok()?;
-    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
-}
-
-/// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them (`docs/boltz-api.md`).
-pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let number =
-        |text: &str| text.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
-    if let Some(wait) = text("retry-after-ms").and_then(number) {
-        return Some(wait / 1000);
-    }
-    let text = text("retry-after")?;
-    number(text).or_else(|| {
-        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-        Some(crate::plan::elapsed(now, at))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_in_all_its_forms() {
-        let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
-        let wait = |name: &'static str, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_str(value).unwrap());
-            retry_after(&headers, now)
-        };
-        for (name, value, milliseconds) in [
-            ("retry-after-ms", "1500", Some(1500)),
-            ("retry-after", "2", Some(2000)),
-            ("retry-after", "0.5", Some(500)),
-            ("retry-after", "Tue, 24 Nov 2026 10:00:30 GMT", Some(30_000)),
-            ("retry-after", "Tue, 24 Nov 2026 09:00:00 GMT", Some(0)),
-            ("retry-after", "-1", None),
-            ("retry-after", "soon", None),
-            ("retry-after", "1e300", None),
-            ("retry-after", "NaN", None),
-        ] {
-            assert_eq!(wait(name, value), milliseconds.map(Duration::from_millis), "{name}: {value}");
-        }
-    }
-
-    #[test]
-    fn a_create_answer_needs_key_and_details() {
-        let details = r#"{"id":"k1","created_at":"2026-11-24T10:00:00Z","is_active":true,"later_field":{}}"#;
-        assert!(
-            serde_json::from_str::<CreatedKey>(&format!(r#"{{"key":"sk","key_details":{details}}}"#)).is_ok()
-        );
-        for bad in [r#"{"key":"sk"}"#.to_owned(), format!(r#"{{"key_details":{details}}}"#), "[]".to_owned()]
-        {
-            assert!(serde_json::from_str::<CreatedKey>(&bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_repeats_words_and_no_fields() {
-        let told = |body: &str| read_refusal(500, None, body.as_bytes()).to_string();
-        let answered = "Boltz responded with 500";
-        for (body, words) in [
-            (r#"{"code":"INTERNAL","message":"Try\nagain"}"#, " (INTERNAL: Tryagain)"),
-            (r#"{"code":17,"message":true,"key":"sk"}"#, " (17: true)"),
-            (r#"{"code":{"key":"sk"},"message":[{"key":"sk"}]}"#, ""),
-            ("<html>", ""),
-            ("", ""),
-        ] {
-            assert_eq!(told(body), format!("{answered}{words}"), "{body}");
-        }
-    }
-
-    #[test]
-    fn other_words_for_revoked_count() {
-        assert!(says_already("This key is already revoked."));
-        assert!(says_already("KEY_ALREADY_REVOKED"));
-        assert!(says_already("The key has already been revoked"));
-        assert!(!says_already("The organization is not active."));
-        assert!(!says_already("VALIDATION_ERROR"));
-    }
 }

@@ -56,12 +56,14 @@ mod limiter;
 pub(crate) mod organization;
 mod pass;
 mod queue;
+mod response;
 pub mod snapshot;
 mod turns;
 mod types;
 mod waiters;
 
 pub use breaker::Scope;
-pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions, read_answer, read_refusal, retry_after};
+pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions};
 pub use error::{BoltzError, BoxError, SendError};
+pub use response::{read_answer, read_refusal, retry_after};
 pub use types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyMode, KeyPage, Revocation};

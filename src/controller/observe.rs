@@ -9,7 +9,7 @@ use crate::{
             ROTATE_NOW_ANNOTATION,
         },
     },
-    kubernetes::secret_index::{Ownership, SecretMetadata, Value},
+    kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
     plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
@@ -72,7 +72,14 @@ pub async fn live(
                     secrets.push((name, (metadata, Value::Read(None))));
                 }
             }
-            Err(error) => return Err(error),
+            // Without the right to read the Secret, this operator cannot have written it since. The last version that it
+            // saw counts, so that keys whose end has come are revoked all the same.
+            Err(error) => match context.secrets.get(&object.namespace, &name) {
+                Some((metadata, Value::Read(hash))) if error.is_forbidden() => {
+                    secrets.push((name, (metadata, Value::Read(hash))));
+                }
+                _ => return Err(error),
+            },
         }
     }
     Ok(Some(assemble(context, state, object, secrets, true)))

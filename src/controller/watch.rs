@@ -9,7 +9,7 @@ use crate::{
     kubernetes::{
         client::SecretWithData,
         error::KubernetesError,
-        secret_index::{SecretMetadata, Value},
+        secret_metadata::{SecretMetadata, Value},
     },
     observability::watches::{ALL_NAMESPACES, Resource},
     plan::Verdict,

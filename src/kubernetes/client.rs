@@ -3,7 +3,7 @@
 use super::error::{KubernetesError, TIMEOUT};
 use crate::{
     api::{BoltzApiKey, WatchedApiKey},
-    kubernetes::secret_index::SecretMetadata,
+    kubernetes::secret_metadata::SecretMetadata,
     plan::Verdict,
 };
 use http::{HeaderValue, Response, header::ACCEPT};

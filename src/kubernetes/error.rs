@@ -83,6 +83,11 @@ impl KubernetesError {
                 || self.message().contains("ValidatingAdmissionPolicy"))
     }
 
+    /// The operator lacks the permission for the call.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::ApiStatus { code: 403, .. }) && !self.is_policy()
+    }
+
     /// A webhook does not support dry runs.
     pub(crate) fn is_lack_of_dry_run(&self) -> bool {
         matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")

@@ -7,3 +7,4 @@ pub mod lease;
 pub(crate) mod remembered;
 pub(crate) mod secret_body;
 pub mod secret_index;
+pub mod secret_metadata;

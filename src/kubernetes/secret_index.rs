@@ -4,129 +4,10 @@
 //! the operator does not wait for the watch to show its own writes. A relist wins over what was known before it began,
 //! because versions may become lower: etcd may have been restored from a backup.
 
-use crate::{
-    api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
-    plan::OwnSecret,
-    protocol::record::{Record, value_sha256},
-};
-use k8s_openapi::{
-    ByteString,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use super::secret_metadata::{SecretMetadata, Value};
+use crate::protocol::record::Record;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
-/// The kind of our objects.
-const KIND: &str = "BoltzApiKey";
-
-/// A Secret's metadata, as far as the operator needs it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SecretMetadata {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// Its version.
-    pub resource_version: String,
-    /// The value of our label.
-    pub owner_label: Option<String>,
-    /// The record, if our annotation is one.
-    pub record: Option<Record>,
-    /// Its owners.
-    pub owner_references: Vec<OwnerReference>,
-    /// It is being deleted.
-    pub deleting: bool,
-}
-
-impl SecretMetadata {
-    /// From a response of the API server; `None` if it lacks a name, namespace, UID or version.
-    pub(crate) fn from_object_meta(meta: ObjectMeta) -> Option<Self> {
-        let take = |map: Option<BTreeMap<String, String>>, key: &str| map.and_then(|mut map| map.remove(key));
-        Some(Self {
-            namespace: meta.namespace?,
-            name: meta.name?,
-            uid: meta.uid?,
-            resource_version: meta.resource_version?,
-            owner_label: take(meta.labels, OWNER_LABEL),
-            record: Record::parse(take(meta.annotations, RECORD_ANNOTATION).as_deref()),
-            owner_references: meta.owner_references.unwrap_or_default(),
-            deleting: meta.deletion_timestamp.is_some(),
-        })
-    }
-
-    /// The SHA-256 of the value under the record's data key, hexadecimal; `None` if there is no such value.
-    pub(crate) fn hash_of_key(&self, data: &BTreeMap<String, ByteString>) -> Option<String> {
-        let record = self.record.as_ref()?;
-        data.get(&record.secret_key).map(|value| value_sha256(&value.0))
-    }
-
-    /// Whether it was written by an operator: it has a record, or an object as owner. Others may use our label.
-    pub(crate) fn is_of_an_operator(&self) -> bool {
-        self.owner_references.iter().any(|owner| owner.kind == KIND) || self.record.is_some()
-    }
-
-    /// Whether the Secret belongs to the object with this UID.
-    pub fn ownership(&self, object_uid: &str) -> Ownership {
-        let record = self.record.as_ref();
-        let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
-        let labelled = self.owner_label.as_deref() == Some(object_uid);
-        match record {
-            Some(record) if record.owner_uid == object_uid => Ownership::Ours,
-            _ if owned => Ownership::Ours,
-            // It has our label and no owner: restored from a backup, or left by `kubectl delete --cascade=orphan`.
-            Some(_) | None if labelled && self.owner_references.is_empty() => Ownership::Ours,
-            Some(record) if self.owner_references.is_empty() => Ownership::Foreign(format!(
-                "Secret {} contains a key of another BoltzApiKey (UID {}) that was deleted or has deletionPolicy \
-                 Retain. Delete the Secret, or set spec.secret.name to another name.",
-                self.name, record.owner_uid
-            )),
-            _ => Ownership::Foreign(format!(
-                "Secret {} already exists and does not belong to this BoltzApiKey. Delete the Secret, or set \
-                 spec.secret.name to another name.",
-                self.name
-            )),
-        }
-    }
-
-    /// Converts to the input of the plan.
-    pub fn as_own(&self, object_uid: &str, value: Value) -> OwnSecret {
-        let (value_sha256, is_unread) = match value {
-            Value::Unread => (None, true),
-            Value::Read(hash) => (hash, false),
-        };
-        let owned = self.owner_references.iter().any(|owner| owner.uid == object_uid);
-        OwnSecret {
-            name: self.name.clone(),
-            uid: self.uid.clone(),
-            resource_version: self.resource_version.clone(),
-            record: self.record.clone().filter(|record| record.owner_uid == object_uid),
-            value_sha256,
-            is_unread,
-            labelled: self.owner_label.as_deref() == Some(object_uid),
-            owned,
-        }
-    }
-}
-
-/// Whether a Secret belongs to an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// It belongs to the object.
-    Ours,
-    /// It belongs to another owner. Contains the message for the condition.
-    Foreign(String),
-}
-
-/// What is known about the value of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// It was not read since the last change.
-    Unread,
-    /// The SHA-256 of the value under the record's data key; `None` if there is no value.
-    Read(Option<String>),
-}
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 #[derive(Debug)]
 struct Entry {
@@ -299,6 +180,7 @@ pub fn is_newer(this: &str, than: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     fn secret(name: &str, version: &str) -> SecretMetadata {
         SecretMetadata {
@@ -309,7 +191,7 @@ mod tests {
             owner_label: Some("object-uid".to_owned()),
             record: None,
             owner_references: vec![OwnerReference {
-                kind: KIND.to_owned(),
+                kind: "BoltzApiKey".to_owned(),
                 uid: "object-uid".to_owned(),
                 ..OwnerReference::default()
             }],

@@ -12,7 +12,7 @@ use super::{
     step::{Slot, Step},
 };
 use crate::protocol::record::Record;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// If the check is unclear for so long, and the list says all the time that the key is gone, the list is believed.
 const UNCLEAR_FOR: Duration = Duration::from_secs(3600);
@@ -77,6 +77,25 @@ impl Decision<'_> {
             self.findings.blocked = self.block_of(&[Slot::Check, Slot::Read]);
         }
         step
+    }
+
+    /// Before a deletion gives up the current key because the list does not show it. If its value cannot be read, the list
+    /// is the only witness.
+    pub(super) fn ask_current_key(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
+        let facts = self.facts;
+        let record = facts.record().filter(|record| self.state_by_list(record, Doubt::None).is_gone())?;
+        let checked = facts.memory.check_of(&record.key_id);
+        let trouble = facts.memory.troubles.get(&Slot::Check);
+        let is_answered = match checked {
+            Some(checked) => checked.check == KeyCheck::Valid,
+            None => trouble.is_some_and(|trouble| trouble.failures > 0),
+        };
+        let has_expired = record.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall);
+        if is_answered || has_expired || self.is_dead(record) || !facts.value_is_intact() {
+            return None;
+        }
+        waiting_for.insert(record.key_id.clone());
+        self.check_key()
     }
 
     fn state_by_list(&self, record: &Record, accepted_doubt: Doubt) -> KeyState {

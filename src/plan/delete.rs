@@ -38,9 +38,11 @@ impl Decision<'_> {
             return self.retain();
         }
         let mut waiting_for = BTreeSet::new();
-        if let Some(step) =
-            self.revoke_named(&mut waiting_for).or_else(|| self.finish_attempts(&mut waiting_for))
-        {
+        let step = self
+            .ask_current_key(&mut waiting_for)
+            .or_else(|| self.revoke_named(&mut waiting_for))
+            .or_else(|| self.finish_attempts(&mut waiting_for));
+        if let Some(step) = step {
             return step;
         }
         if waiting_for.is_empty() {

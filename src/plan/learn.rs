@@ -10,7 +10,13 @@ use super::{
     time::{Monotonic, Now, earlier},
 };
 use crate::protocol::{ledger::LedgerEntry, marker::AttemptId};
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+/// Changes by users that follow each other faster count once: two controllers may overwrite each other's changes.
+const BETWEEN_REQUESTS: Duration = Duration::from_secs(10);
 
 impl ProcessMemory {
     /// Updates process memory from the facts: a received key that the record or status names is stored (rule 9); a new
@@ -27,6 +33,12 @@ impl ProcessMemory {
                 .map(Clone::clone),
         };
         if self.request.as_ref() != Some(&request) {
+            // The first one that this process sees is no change.
+            if self.request.is_some()
+                && self.requested_at.is_none_or(|at| now.monotonic.since(at) >= BETWEEN_REQUESTS)
+            {
+                self.requested_at = Some(now.monotonic);
+            }
             self.request = Some(request);
             self.troubles.clear();
             self.done.clear();

@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct ProcessMemory {
     /// What users requested when the failures below began. A change clears them.
     pub request: Option<Request>,
+    /// When users last changed it. Attempts that are older do not delay the next one.
+    pub(super) requested_at: Option<Monotonic>,
     /// When this process first saw an attempt or the id of a named key.
     pub first_seen: BTreeMap<String, Monotonic>,
     /// The attempts that this process wrote.

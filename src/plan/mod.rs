@@ -64,12 +64,13 @@ mod issue;
 mod keys;
 mod learn;
 mod memory;
-
+mod received;
 mod restart;
 mod retry;
 mod revoke;
 mod schedule;
 mod secret;
+mod settled;
 mod status;
 mod step;
 mod time;

@@ -15,7 +15,7 @@ use boltz_operator::{
     },
     controller::object_facts,
     duration::parse_duration,
-    kubernetes::secret_index::{Ownership, SecretMetadata, Value as Stored},
+    kubernetes::secret_metadata::{Ownership, SecretMetadata, Value as Stored},
     plan::{
         Facts, Intent, MintedKey, Monotonic, Now, ObjectFacts, OwnSecret, Pass, ProcessMemory, Progress,
         SecretFacts, Settings,

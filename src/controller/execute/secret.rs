@@ -8,7 +8,7 @@ use crate::{
         client::{Data, SecretWithData},
         error::KubernetesError,
         secret_body::{encode, new_secret, owner_references, secret_patch},
-        secret_index::{SecretMetadata, Value},
+        secret_metadata::{SecretMetadata, Value},
     },
     plan::{Answer, ApiFailure, OwnSecret, SecretFacts, Verdict},
     protocol::{

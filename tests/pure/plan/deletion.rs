@@ -82,7 +82,7 @@ fn what_a_deletion_does_next() {
                 world.key("key-1").revoked = true;
                 process.take_pass(world);
             },
-            "remove the finalizer",
+            "check the key",
         ),
         ("expired", &|world, _| world.elapsed += 400 * DAY, "remove the finalizer"),
     ];

@@ -77,6 +77,33 @@ fn a_list_that_lies_for_a_day_changes_nothing_and_is_reported() {
 }
 
 #[test]
+fn a_deletion_does_not_give_up_a_key_that_only_the_list_calls_gone() {
+    // Another process: this one did not create the key.
+    let deleted = |is_revoked: bool, fault: Option<Fault>| {
+        let (mut world, _) = World::ready(plain());
+        let mut process = Process::start_other(&world, 7);
+        live_for(&mut process, &mut world, HOUR);
+        world.key("key-1").revoked = is_revoked;
+        lie(&mut world);
+        process.take_pass(&mut world);
+        process.take_pass(&mut world);
+        world.delete();
+        let calls = world.counts.boltz_calls;
+        let until = world.elapsed + 2 * HOUR;
+        let mut faults = |step: &Step| fault.filter(|_| matches!(step, Step::CheckKey { .. }));
+        process.live_with(&mut world, until, &mut faults).unwrap();
+        assert!(world.object.is_none(), "the object is gone");
+        (world.key("key-1").revoked, world.counts.boltz_calls - calls)
+    };
+    assert_eq!(deleted(false, None), (true, 2), "asked, then revoked");
+    assert_eq!(deleted(true, None), (true, 1), "asked, and revoked already");
+    // Its value cannot be read: the list is believed.
+    assert!(!deleted(false, Some(Fault::Refused)).0);
+    let (is_revoked, calls) = deleted(false, Some(Fault::Boltz(BoltzErrorKind::Unauthorized)));
+    assert!(!is_revoked && (2..=40).contains(&calls), "an hour of unclear answers: {calls} calls");
+}
+
+#[test]
 fn an_unclear_answer_proves_nothing_for_an_hour() {
     let unclear = || {
         |step: &Step| {

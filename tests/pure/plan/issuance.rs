@@ -457,6 +457,31 @@ fn backoff_is_counted_from_the_ledger_and_outlasts_restarts() {
 }
 
 #[test]
+fn a_request_by_a_user_ends_the_backoff_and_a_fight_between_users_does_not() {
+    let (mut world, mut process) = World::ready(plain());
+    let mut taken_away_for = |world: &mut World, time: Duration, change: fn(&mut ObjectFacts, u64)| {
+        let (start, before) = (world.elapsed, world.counts.posts);
+        for round in 0.. {
+            let next = start + round * SECOND / 4;
+            if next > start + time {
+                break;
+            }
+            world.secrets.clear();
+            world.edit(|object| change(object, round.into()));
+            process.live_until(world, next);
+        }
+        world.counts.posts - before
+    };
+    let alone = taken_away_for(&mut world, 4 * MINUTE, |_, _| ());
+    assert!((6..=9).contains(&alone), "{alone} keys in 4 minutes: they wait ever longer");
+    assert_eq!(taken_away_for(&mut world, SECOND, |_, _| ()), 0);
+    assert_eq!(taken_away_for(&mut world, SECOND, |object, _| object.retry = Some("1".to_owned())), 1);
+    let fight =
+        taken_away_for(&mut world, MINUTE, |object, round| object.retry = Some((round % 2).to_string()));
+    assert!((1..=7).contains(&fight), "{fight} keys in a minute");
+}
+
+#[test]
 fn success_ends_the_backoff() {
     let (mut world, mut process) = World::ready(plain());
     for round in 0..5 {
