@@ -16,8 +16,8 @@ fn main() -> ExitCode {
         }
         Err(error) => return failed(&error, ExitCode::from(2)),
     };
-    telemetry::init(config.log_format);
-    match runtime::run(config) {
+    let log_level = telemetry::init(config.log_format);
+    match runtime::run(config, log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, ExitCode::FAILURE),
     }

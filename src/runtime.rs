@@ -17,7 +17,7 @@ use crate::{
         lease::{self, LeaseOptions},
         remembered,
     },
-    observability::{metrics::Metrics, server},
+    observability::{metrics::Metrics, server, telemetry::LogLevel},
     plan::Settings,
     protocol::marker::ClusterName,
 };
@@ -78,12 +78,12 @@ pub fn disable_core_dumps() -> Result<(), StartError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| StartError::CoreDumps(error.into()))
 }
 
-/// Runs until SIGTERM or SIGINT, then returns within 10 s.
-pub fn run(config: Config) -> Result<(), StartError> {
+/// Runs until SIGTERM or SIGINT, then returns within 10 s. SIGHUP changes the log level.
+pub fn run(config: Config, log_level: LogLevel) -> Result<(), StartError> {
     // Two crates use TLS; both use the provider that is installed first.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| StartError::CryptoProvider)?;
     let threads = Threads::start().map_err(StartError::Runtime)?;
-    let result = threads.work.block_on(operate(config, threads.prompt.handle()));
+    let result = threads.work.block_on(operate(config, log_level, threads.prompt.handle()));
     // Cancels what is still running; every step is safe to cancel.
     threads.work.shutdown_background();
     threads.prompt.shutdown_background();
@@ -109,10 +109,16 @@ impl Threads {
     }
 }
 
-async fn operate(config: Config, prompt: &Handle) -> Result<(), StartError> {
+async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Result<(), StartError> {
     // First: for process 1 of a container, the kernel drops signals without a handler.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+    let _log_level = AbortOnDropHandle::new(prompt.spawn(async move {
+        while hang_up.recv().await.is_some() {
+            log_level.switch();
+        }
+    }));
     let stop_signal = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("received SIGTERM, shutting down"),

@@ -1,6 +1,12 @@
 //! Cleanup after deleted objects: keys that only this process knows, process memory, metrics.
 
-use super::{Context, ObjectState, execute::revoke_key, observe, reconcile::reconcile_object};
+use super::{
+    Context, ObjectState,
+    execute::revoke_key,
+    observe,
+    reconcile::reconcile_object,
+    step_log::{ExecutedStep, next_reconcile_id},
+};
 use crate::{
     api::WatchedApiKey,
     observability::watches::Resource,
@@ -55,11 +61,14 @@ async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, fact
         if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
             continue;
         }
+        let began = context.clock.now().monotonic;
         let answer = revoke_key(context, &key_id, RevokeReason::NotStored).await;
+        let took = context.clock.now().monotonic.since(began);
         let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
+        let executed = ExecutedStep::new(&facts.object, next_reconcile_id(), &step, &answer, took);
         let effects = state.apply(&step, answer, &facts, context);
         // An event about a deleted object is of no use.
-        context.publish(&facts.object, &Effects { events: Vec::new(), ..effects });
+        context.publish(&executed, &Effects { events: Vec::new(), ..effects });
         context.inventory.request_pass_since(now);
     }
     state.memory.unreported_keys(is_retained).is_empty()

@@ -1,5 +1,6 @@
 //! What all reconciliations share, and the state of this process for each object.
 
+use super::step_log::ExecutedStep;
 use crate::{
     api::WatchedApiKey,
     boltz::{account::Account, inventory::Inventory},
@@ -13,7 +14,7 @@ use crate::{
         metrics::Metrics,
         watches::{ALL_NAMESPACES, Watches},
     },
-    plan::{Answer, Count, Effects, EventKind, Facts, ObjectFacts, ProcessMemory, Settings, Step},
+    plan::{Answer, Count, Effects, Facts, ProcessMemory, Settings, Step},
     protocol::marker::AttemptId,
 };
 use kube::ResourceExt;
@@ -151,7 +152,7 @@ impl Context {
     }
 
     /// Publishes counters, log lines and events.
-    pub(super) fn publish(&self, object: &ObjectFacts, effects: &Effects) {
+    pub(super) fn publish(&self, executed: &ExecutedStep<'_>, effects: &Effects) {
         for count in &effects.counts {
             match *count {
                 Count::Issued(reason) => self.metrics.issued(reason),
@@ -161,16 +162,9 @@ impl Context {
                 Count::StepFailed => self.metrics.step_failed(),
             }
         }
-        for line in &effects.log {
-            let (namespace, name, key_id) = (&object.namespace, &object.name, line.key_id.as_deref());
-            let (message, detail) = (line.message, &line.detail);
-            match line.kind {
-                EventKind::Normal => tracing::info!(namespace, name, key_id, detail, "{message}"),
-                EventKind::Warning => tracing::warn!(namespace, name, key_id, detail, "{message}"),
-            }
-        }
+        executed.log(&effects.log);
         for event in &effects.events {
-            self.events.publish(object, event.clone());
+            self.events.publish(executed.object, event.clone());
         }
     }
 

@@ -6,6 +6,7 @@ mod execute;
 mod observe;
 mod orphans;
 mod reconcile;
+mod step_log;
 mod watch;
 
 pub use context::{Context, Limits, ObjectState};

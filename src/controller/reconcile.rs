@@ -1,6 +1,12 @@
 //! The loop: observe, decide, execute, until there is nothing left to do.
 
-use super::{Context, cleanup::on_object_gone, execute::execute, observe};
+use super::{
+    Context,
+    cleanup::on_object_gone,
+    execute::execute,
+    observe,
+    step_log::{ExecutedStep, next_reconcile_id},
+};
 use crate::{
     api::{BoltzApiKeyStatus, WatchedApiKey},
     observability::{metrics::ObjectGauges, watches::Resource},
@@ -34,6 +40,7 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
     // Its Secrets could not be listed yet: what the cache lacks may be there.
     state.memory.must_read |= !context.watches.has_synced(&state.namespace, Resource::Secrets);
     let mut facts = observe::from_caches(context, &mut state, cached);
+    let reconcile_id = next_reconcile_id();
     for _ in 0..MAX_STEPS {
         observe::refresh(context, &mut state, &mut facts);
         let mut decision = plan(&facts, &context.settings, context.clock.now());
@@ -52,9 +59,12 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
         if decision.step == Step::Wait {
             return requeue(context, &facts, &decision);
         }
+        let began = context.clock.now().monotonic;
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
+        let took = context.clock.now().monotonic.since(began);
+        let executed = ExecutedStep::new(&facts.object, reconcile_id, &decision.step, &answer, took);
         let effects = state.apply(&decision.step, answer, &facts, context);
-        context.publish(&facts.object, &effects);
+        context.publish(&executed, &effects);
         if effects.is_gone {
             return on_object_gone(context, &mut state, &facts).await;
         }

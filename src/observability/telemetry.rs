@@ -4,9 +4,10 @@ use crate::cli::LogFormat;
 use std::io::IsTerminal;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     filter::{FilterExt, filter_fn},
     layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -18,18 +19,51 @@ const QUIET: [&str; 9] =
 /// logged by the operator, once a minute.
 const SILENT: [&str; 3] = ["kube_client::client", "kube_client::api", "kube_runtime::watcher"];
 
-/// Writes the log to standard error.
-pub fn init(format: LogFormat) {
-    let filter = EnvFilter::builder()
+/// The level of the log, which can be changed while the process runs.
+#[derive(Clone, Debug)]
+pub struct LogLevel {
+    filter: reload::Handle<EnvFilter, Registry>,
+    is_raised: bool,
+}
+
+impl LogLevel {
+    /// Raises the level of the operator's own lines to DEBUG, or restores the configured level.
+    pub fn switch(&mut self) {
+        let filter = if self.is_raised { configured() } else { configured().add_directive(RAISED.into()) };
+        match self.filter.reload(filter) {
+            Ok(()) => {
+                self.is_raised = !self.is_raised;
+                let log_level = if self.is_raised { "DEBUG" } else { "as configured" };
+                tracing::info!(
+                    log_level,
+                    "received SIGHUP, changed the log level; another SIGHUP changes it back"
+                );
+            }
+            Err(error) => tracing::error!(%error, "received SIGHUP, failed to change the log level"),
+        }
+    }
+}
+
+/// Without a target: libraries that must not log more are held back by [`is_harmless`].
+const RAISED: tracing::level_filters::LevelFilter = tracing::level_filters::LevelFilter::DEBUG;
+
+fn configured() -> EnvFilter {
+    EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy()
-        .and(filter_fn(is_harmless));
+}
+
+/// Writes the log to standard error.
+pub fn init(format: LogFormat) -> LogLevel {
+    let (filter, handle) = reload::Layer::new(configured());
+    let filter = filter.and(filter_fn(is_harmless));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => layer.compact().with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+    LogLevel { filter: handle, is_raised: false }
 }
 
 /// Whether a log event of this target and level cannot contain a secret.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 
 /// Result of a step's call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, strum::IntoStaticStr, strum::VariantNames)]
 pub enum Answer {
     /// It took effect, and the facts contain the response.
     Done,

@@ -8,7 +8,7 @@ use crate::{
 
 /// The next step, with all data that the facts do not contain: at most one call that changes something.
 /// `docs/protocol.md` defines C0 to C4, R0 to R6, D1 and D2.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, strum::IntoStaticStr, strum::VariantNames)]
 pub enum Step {
     /// Nothing now.
     Wait,
@@ -186,6 +186,25 @@ impl Slot {
 }
 
 impl Step {
+    /// The attempt that it is about.
+    pub fn attempt(&self) -> Option<&AttemptId> {
+        match self {
+            Self::Mint(attempt) | Self::Store { attempt, .. } => Some(attempt),
+            _ => None,
+        }
+    }
+
+    /// The id of the key that it is about.
+    pub fn key_id(&self) -> Option<&str> {
+        match self {
+            Self::CheckKey { key_id, .. }
+            | Self::Revoke { key_id, .. }
+            | Self::RestartWorkload { key_id, .. } => Some(key_id),
+            Self::Store { record, .. } | Self::WriteRecord(record) => Some(&record.key_id),
+            _ => None,
+        }
+    }
+
     /// Its slot; `None` if it makes no call.
     pub fn slot(&self) -> Option<Slot> {
         Some(match self {

@@ -19,6 +19,7 @@ mod forgeries;
 mod hand_over;
 mod issue;
 mod leader;
+mod log;
 mod namespaces;
 mod orphans;
 mod refused_objects;

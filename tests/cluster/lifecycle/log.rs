@@ -1,0 +1,53 @@
+//! The log: what somebody on call reads.
+
+use crate::test_env::{EnvOptions, TestEnv, owned};
+use serde_json::{Value as Json, json};
+
+/// Of each step of the object, in the order of the log.
+fn steps(env: &TestEnv) -> Vec<Json> {
+    let lines =
+        env.operator.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<Json>>();
+    lines.into_iter().filter(|line| line["name"] == "main" && line["step"].is_string()).collect()
+}
+
+#[tokio::test]
+async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run_time() {
+    let arguments = owned(&["--log-format", "json", "--settle-time", "2s", "--request-timeout", "1s"]);
+    let env = TestEnv::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await;
+    env.create("main", json!({"rotation": {"overlap": "1s"}})).await;
+    let object = env.ready("main").await;
+    let first = steps(&env);
+    let names: Vec<&str> = first.iter().map(|line| line["step"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Preflight", "WriteAttempt", "Mint", "Store", "WriteStatus"]);
+    for line in &first {
+        assert_eq!(line["uid"].as_str(), object.metadata.uid.as_deref());
+        assert_eq!(line["namespace"], env.namespace.as_str());
+        for field in ["timestamp", "level", "message", "reconcile_id", "duration_seconds", "result"] {
+            assert!(!line[field].is_null(), "{field} is missing in {line}");
+        }
+    }
+    let id = object.status.unwrap().key_id.unwrap();
+    assert_eq!(first[3]["key_id"], id.as_str());
+    assert!(!first[2]["attempt"].is_null() && first[2]["attempt"] == first[3]["attempt"]);
+
+    env.annotate("main", "boltz.bio/rotate-now", "1").await;
+    env.wait("the revocation is in the log", || {
+        let revoked =
+            steps(&env).into_iter().find(|line| line["step"] == "Revoke" && line["key_id"] == id.as_str());
+        revoked.map(|_| ()).ok_or_else(|| format!("{:?}", steps(&env).last()))
+    })
+    .await;
+    assert!(!env.operator.log().contains("\"DEBUG\""));
+    for level in ["DEBUG", "as configured"] {
+        env.operator.process().signal("HUP");
+        env.wait(level, || {
+            let log = env.operator.log();
+            if log.contains(&format!("\"log_level\":\"{level}\"")) {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
+        })
+        .await;
+    }
+}
