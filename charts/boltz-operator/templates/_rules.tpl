@@ -17,7 +17,8 @@
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create]
+  # An event that repeats is counted.
+  verbs: [create, patch]
 {{- if .Values.rolloutRestart.enabled }}
 # For spec.rolloutRestartTargets.
 - apiGroups: [apps]

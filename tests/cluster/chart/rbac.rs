@@ -107,7 +107,9 @@ async fn walk_through(mut env: TestEnv, name: &str, lease: bool) {
         api.create(&Default::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
     }
 
-    let targets = kinds.map(|kind| json!({"kind": kind, "name": "x"}));
+    let mut targets = kinds.map(|kind| json!({"kind": kind, "name": "x"})).to_vec();
+    // An event that repeats.
+    targets.push(json!({"kind": "Deployment", "name": "missing"}));
     env.create("key", json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await;
     env.patch("key", json!({"metadata": {"labels": {"operator": name}}})).await;
     let first = env.id_of("key").await;
@@ -157,14 +159,18 @@ async fn walk_through(mut env: TestEnv, name: &str, lease: bool) {
     .unwrap();
     let events: Api<Event> = Api::namespaced(client.clone(), &env.namespace);
     eventually(PATIENCE, "events", async || {
-        let events = events.list(&ListParams::default()).await.unwrap();
-        let reasons: BTreeSet<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        let reasons: BTreeSet<String> = events.iter().filter_map(|event| event.reason.clone()).collect();
         let wanted = ["Rotated", "Restarted", "Revoked"];
-        if wanted.iter().all(|reason| reasons.contains(*reason)) {
-            Ok(())
-        } else {
-            Err(format!("{reasons:?}"))
+        if !wanted.iter().all(|reason| reasons.contains(*reason)) {
+            return Err(format!("{reasons:?}"));
         }
+        let failed: Vec<Option<i32>> = events
+            .iter()
+            .filter(|event| event.reason.as_deref() == Some("RestartFailed"))
+            .map(|event| event.series.as_ref().map(|series| series.count))
+            .collect();
+        if failed == [Some(2)] { Ok(()) } else { Err(format!("RestartFailed: {failed:?}")) }
     })
     .await
     .unwrap();
