@@ -4,7 +4,6 @@
 use super::{
     answer::{Answer, BoltzFailure, Effect, Verdict},
     attempt::{MintedKey, Progress},
-    block::Reason,
     effects::{Count, Effects, EventKind, transitions},
     facts::{Facts, Settings},
     failing::Failing,
@@ -32,11 +31,21 @@ impl ProcessMemory {
         let mut effects = Effects::default();
         let Some(slot) = step.slot() else { return effects };
         self.settle_doubt(step, &answer);
+        let had_no_effect =
+            matches!(step, Step::Revoke { key_id, .. } if self.revoked_without_effect.contains(key_id));
         let mut failing = Failing { memory: self, slot, now, settings, jitter };
         match answer {
+            Answer::KeyNotFound => failing.unconfirmed(step, "Boltz responded with 404", &mut effects),
+            Answer::Done | Answer::AlreadyRevoked if had_no_effect => {
+                failing.unconfirmed(
+                    step,
+                    "Boltz accepts the revocation, but still lists the key as active",
+                    &mut effects,
+                );
+            }
             Answer::Done | Answer::Minted(_) | Answer::AlreadyRevoked => {
                 failing.succeeded(step, facts);
-                self.done(step, answer, facts, &mut effects);
+                self.done(step, answer, facts, now, &mut effects);
             }
             Answer::Undone(missing) => {
                 let reason = failing.slot.failure_reason();
@@ -61,22 +70,6 @@ impl ProcessMemory {
             Answer::Stale => self.must_read = true,
             Answer::Postponed(block) => failing.postponed(block),
             Answer::Gone => effects.is_gone = true,
-            Answer::KeyNotFound => {
-                if let Step::Revoke { key_id, .. } = step {
-                    let message = format!(
-                        "Failed to revoke key {key_id}: Boltz responded with 404. The key counts as revoked when Boltz's \
-                         list does not show it as active. Until then, the operator will retry."
-                    );
-                    failing.failed(Failure::Refused, Reason::BoltzRejected, message, None, false);
-                    self.not_found.insert(key_id.clone(), now.monotonic);
-                    effects.log(
-                        EventKind::Warning,
-                        "failed to revoke a key: Boltz responded with 404",
-                        Some(key_id),
-                        "",
-                    );
-                }
-            }
             Answer::ApiFailed(failure) => failing.api_failed(step, &failure, &mut effects),
             Answer::BoltzFailed(failure) => failing.boltz_failed(step, &failure, &mut effects),
         }
@@ -123,7 +116,7 @@ impl ProcessMemory {
         }
     }
 
-    fn done(&mut self, step: &Step, answer: Answer, facts: &Facts, effects: &mut Effects) {
+    fn done(&mut self, step: &Step, answer: Answer, facts: &Facts, now: Now, effects: &mut Effects) {
         match step {
             Step::Mint(attempt) => {
                 if let Answer::Minted(key) = answer {
@@ -139,6 +132,7 @@ impl ProcessMemory {
             }
             Step::Revoke { key_id, reason } => {
                 self.mark_revoked(key_id);
+                self.revoked_at.insert(key_id.clone(), now.monotonic);
                 self.report_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
             }
             Step::RestartWorkload { target, key_id } => {

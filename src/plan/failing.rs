@@ -129,6 +129,19 @@ impl Failing<'_> {
         }
     }
 
+    /// A revocation whose answer does not prove that the key is revoked.
+    pub(super) fn unconfirmed(&mut self, step: &Step, answer: &str, effects: &mut Effects) {
+        let Step::Revoke { key_id, .. } = step else { return };
+        let message = format!(
+            "Failed to revoke key {key_id}: {answer}. The key counts as revoked when Boltz's list does not show it as \
+             active. Until then, the operator will retry."
+        );
+        let is_reported = self.memory.revoked_without_effect.contains(key_id);
+        self.failed(Failure::Refused, Reason::BoltzRejected, message, None, is_reported);
+        self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
+        effects.log(EventKind::Warning, "failed to revoke a key", Some(key_id), answer);
+    }
+
     /// A new key that must not be used. Each retry creates and revokes a key.
     pub(super) fn minted_unusable(&mut self, key: &MintedKey, unusable: &Unusable, effects: &mut Effects) {
         let (reason, message) = match unusable {

@@ -47,6 +47,7 @@ impl ProcessMemory {
         self.learn_whose_secret(facts, settings, now.monotonic);
         self.learn_what_is_stored(facts);
         self.learn_what_is_gone(facts, settings, now);
+        self.learn_what_is_not_gone(facts, settings, now);
     }
 
     /// In place of a forged ledger: the attempts of this process and, from the pass on that shows them all, those of the
@@ -87,7 +88,17 @@ impl ProcessMemory {
 
     /// Removes entries that nothing refers to, so that process memory stays bounded.
     fn prune(&mut self, facts: &Facts) {
-        let Self { attempts, revoked_ids, not_found, first_seen, troubles, key_check, .. } = self;
+        let Self {
+            attempts,
+            revoked_ids,
+            revoked_at,
+            revoked_without_effect,
+            not_found,
+            first_seen,
+            troubles,
+            key_check,
+            ..
+        } = self;
         attempts.retain(|attempt, known| {
             facts.object.ledger.contains(attempt)
                 || match &known.progress {
@@ -102,6 +113,8 @@ impl ProcessMemory {
             facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
         };
         revoked_ids.retain(|id| named.contains(id) || is_shown(id));
+        revoked_at.retain(|id, _| revoked_ids.contains(id));
+        revoked_without_effect.retain(|id| named.contains(id) || is_shown(id));
         let is_in_hand = |id: &String| {
             attempts
                 .values()
@@ -187,6 +200,22 @@ impl ProcessMemory {
         for id in gone {
             self.mark_revoked(&id);
         }
+    }
+
+    /// Boltz accepted a revocation, but a pass that must show its effect still shows the key as active. From now on, only
+    /// a pass proves that the key is revoked.
+    fn learn_what_is_not_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
+        let Some(pass) = facts.passes.first() else { return };
+        let Self { revoked_ids, revoked_at, revoked_without_effect, .. } = self;
+        revoked_at.retain(|id, at| {
+            let is_active = pass.keys.iter().any(|key| key.id == *id && key.is_active_at(now.wall));
+            let has_effect = !is_active || pass.started < at.plus(settings.settle_time);
+            if !has_effect {
+                revoked_ids.remove(id);
+                revoked_without_effect.insert(id.clone());
+            }
+            has_effect
+        });
     }
 
     /// The key is revoked.

@@ -25,7 +25,12 @@ pub struct ProcessMemory {
     pub attempts: BTreeMap<AttemptId, Attempt>,
     /// Keys that this process revoked, or that were already revoked when it tried.
     pub revoked_ids: BTreeSet<String>,
-    /// Keys whose revocation got the response 404, and when it did last.
+    /// When this process revoked them.
+    pub(super) revoked_at: BTreeMap<String, Monotonic>,
+    /// Keys that Boltz's list showed as active although Boltz had accepted their revocation.
+    pub(super) revoked_without_effect: BTreeSet<String>,
+    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz responded with 404, or
+    /// an earlier revocation had no effect.
     pub not_found: BTreeMap<String, Monotonic>,
     /// What Boltz said to the stored key itself, the last time that it was asked.
     pub key_check: Option<CheckedKey>,

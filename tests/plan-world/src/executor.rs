@@ -169,6 +169,8 @@ impl Process {
                 facts.live = false;
                 match fault {
                     Some(Fault::NotFound) => Answer::KeyNotFound,
+                    // Boltz says so, and it is not true.
+                    Some(Fault::Undone) => Answer::Done,
                     Some(fault) => boltz_fault(fault),
                     None => Answer::Done,
                 }

@@ -27,6 +27,35 @@ fn the_old_key_lives_through_its_overlap_and_no_longer() {
 }
 
 #[test]
+fn a_revocation_that_boltz_accepts_without_effect_is_repeated_and_reported() {
+    let (mut world, mut process) = World::rotated(plain());
+    let until = world.elapsed + 2 * DAY;
+    let mut tries = 0;
+    let mut lie = |step: &Step| {
+        let revokes = matches!(step, Step::Revoke { .. });
+        tries += u32::from(revokes);
+        revokes.then_some(Fault::Undone)
+    };
+    process.live_with(&mut world, until, &mut lie).unwrap();
+    assert!((3..=24 * 12).contains(&tries), "{tries} tries in a day");
+    let status = &world.object().status;
+    assert_eq!(status.previous_keys[0].key_id, "key-1");
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert!(
+        stalled.status == "True" && stalled.message.contains("still lists the key as active"),
+        "{stalled:?}"
+    );
+    // Each is listed and unlisted at most once: the report does not come and go.
+    let writes = world.counts.status_writes;
+    live(&mut process, &mut world, 20 * MINUTE);
+    assert!(world.key("key-1").revoked, "Boltz tells the truth again");
+    live(&mut process, &mut world, HOUR);
+    assert!(world.object().status.previous_keys.is_empty());
+    assert!(world.counts.status_writes <= writes + 2);
+    world.assert_good();
+}
+
+#[test]
 fn what_keeps_an_old_key_alive() {
     type Change = fn(&mut World, &mut Process);
     let rows: &[(&str, Change)] = &[
