@@ -31,6 +31,10 @@ pub enum Lie {
     ExpiredOnArrival,
     /// A new key's `key_prefix` is the whole key.
     WholeKeyAsPrefix,
+    /// A key is in another workspace.
+    OtherWorkspace,
+    /// A new key has the name of another request, as if a proxy repeated an old answer.
+    NameOfAnother,
 }
 
 impl Lie {
@@ -86,6 +90,15 @@ impl Lie {
             }
             Self::ExpiredOnArrival => {
                 each_key(&mut answer, |key| key["expires_at"] = json!("2020-01-01T00:00:00Z"));
+            }
+            Self::OtherWorkspace => each_key(&mut answer, |key| key["workspace_id"] = json!("ws_other")),
+            Self::NameOfAnother => {
+                // The attempt is the last word of the name.
+                each_key(&mut answer, |key| {
+                    let name = key["name"].as_str().unwrap_or_default();
+                    let (rest, _) = name.rsplit_once('.').unwrap_or((name, ""));
+                    key["name"] = json!(format!("{rest}.000000000000"));
+                });
             }
             Self::WholeKeyAsPrefix => {
                 let whole = answer["key"].clone();

@@ -40,17 +40,41 @@ pub enum Answer {
 pub enum Unusable {
     /// Boltz named it differently: Boltz's list would not lead back to the object. Contains the name.
     OtherName(String),
+    /// Its name is that of another request of an operator: a proxy may have repeated an old response. The key belongs to
+    /// that request, so it is not revoked. Contains the name.
+    KeyOfAnother(String),
+    /// It is in another workspace than requested. Contains the workspace.
+    OtherWorkspace(String),
     /// By the operator's clock, it had expired when it arrived: one of the two clocks is wrong.
     Expired,
 }
 
 impl Unusable {
     /// Compares a new key with what was requested.
-    pub fn find(marker: &Marker, name: &str, expires_at: Option<Timestamp>, now: Timestamp) -> Option<Self> {
-        if Marker::parse(name).as_ref() != Some(marker) {
-            return Some(Self::OtherName(scrub(name, &[])));
+    pub fn find(
+        marker: &Marker,
+        workspace: Option<&str>,
+        name: &str,
+        key: &MintedKey,
+        now: Timestamp,
+    ) -> Option<Self> {
+        match Marker::parse(name) {
+            None => return Some(Self::OtherName(scrub(name, &[]))),
+            Some(other) if other != *marker => return Some(Self::KeyOfAnother(scrub(name, &[]))),
+            Some(_) => {}
         }
-        expires_at.is_some_and(|expires_at| expires_at <= now).then_some(Self::Expired)
+        // What is missing proves nothing.
+        if let (Some(wanted), Some(given)) = (workspace, &key.workspace_id)
+            && wanted != given
+        {
+            return Some(Self::OtherWorkspace(scrub(given, &[])));
+        }
+        key.expires_at.is_some_and(|expires_at| expires_at <= now).then_some(Self::Expired)
+    }
+
+    /// Whether the key was created for the request, so that it has to be revoked.
+    pub(super) fn is_ours(&self) -> bool {
+        !matches!(self, Self::KeyOfAnother(_))
     }
 }
 
@@ -124,4 +148,40 @@ pub struct BoltzFailure {
     pub retry_after: Option<Duration>,
     /// The error, without a period at the end.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_key_must_be_what_was_requested() {
+        let now: Timestamp = "2026-11-24T00:00:00Z".parse().unwrap();
+        let ours = "bo.prod.550e8400e29b41d4.0123456789ab";
+        let marker = Marker::parse(ours).unwrap();
+        let find = |name: &str, workspace: Option<&str>, expires_in: Option<i64>| {
+            let key = MintedKey {
+                id: "key_1".to_owned(),
+                prefix: "sk_bc_ws_liv".to_owned(),
+                value_sha256: String::new(),
+                received_at: now,
+                created_at: now,
+                expires_at: expires_in.map(|seconds| now + jiff::SignedDuration::from_secs(seconds)),
+                livemode: true,
+                workspace_id: workspace.map(str::to_owned),
+                organization: None,
+            };
+            Unusable::find(&marker, Some("ws_1"), name, &key, now)
+        };
+        let team = format!("team/design {ours}");
+        assert_eq!(find(&team, Some("ws_1"), Some(1)), None);
+        assert_eq!(find(&team, None, None), None, "what is missing proves nothing");
+        assert_eq!(find(&team, Some("ws_2"), None), Some(Unusable::OtherWorkspace("ws_2".to_owned())));
+        assert_eq!(find(&team, Some("ws_1"), Some(0)), Some(Unusable::Expired));
+        assert_eq!(find("cut", None, None), Some(Unusable::OtherName("cut".to_owned())));
+        let other = "team/design bo.prod.550e8400e29b41d4.ba9876543210";
+        let unusable = find(other, None, None).unwrap();
+        assert_eq!(unusable, Unusable::KeyOfAnother(other.to_owned()));
+        assert!(!unusable.is_ours(), "it is the key of another request, so it is not revoked");
+    }
 }

@@ -58,7 +58,9 @@ impl ProcessMemory {
             }
             Answer::MintedUnusable(key, unusable) => {
                 failing.minted_unusable(&key, &unusable, &mut effects);
-                if let Step::Mint(attempt) = step {
+                if let Step::Mint(attempt) = step
+                    && unusable.is_ours()
+                {
                     self.minted_key(attempt, *key, true);
                 }
             }

@@ -153,6 +153,22 @@ impl Failing<'_> {
                     key.id
                 ),
             ),
+            Unusable::KeyOfAnother(name) => (
+                Reason::BoltzUnavailable,
+                format!(
+                    "Boltz responded to a request for a key with key {} of another request (\"{name}\"). The key is not \
+                     used. A proxy between the operator and Boltz may repeat old responses. The operator will retry.",
+                    key.id
+                ),
+            ),
+            Unusable::OtherWorkspace(workspace) => (
+                Reason::BoltzRejected,
+                format!(
+                    "Boltz created the new key {} in workspace {workspace}, which is not the requested workspace, so it is \
+                     revoked. The operator will retry.",
+                    key.id
+                ),
+            ),
             Unusable::Expired => (
                 Reason::ClockSkew,
                 format!(

@@ -72,9 +72,12 @@ impl Execution<'_> {
                     workspace_id: details.workspace_id,
                     organization: self.facts.account.organization.clone(),
                 };
-                self.state.values.insert(attempt.clone(), created.key);
-                match Unusable::find(&marker, &details.name, key.expires_at, received_at) {
-                    None => Answer::Minted(Box::new(key)),
+                let workspace = request.workspace_id.as_deref();
+                match Unusable::find(&marker, workspace, &details.name, &key, received_at) {
+                    None => {
+                        self.state.values.insert(attempt.clone(), created.key);
+                        Answer::Minted(Box::new(key))
+                    }
                     Some(unusable) => {
                         if let Unusable::OtherName(name) = &unusable {
                             self.context.account.mark_names_altered(&request.name, name);

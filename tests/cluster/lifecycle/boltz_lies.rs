@@ -90,6 +90,26 @@ async fn a_deletion_under_a_list_without_keys_revokes_the_key() {
     env.judge_all(&NAMES[1..], &[]).await;
 }
 
+/// A key of another request is neither used nor revoked; one in another workspace is revoked.
+#[tokio::test]
+async fn a_new_key_that_was_not_requested_is_not_used() {
+    let env = TestEnv::settling_fast().await;
+    for (name, lie, reason) in [
+        ("repeated", Lie::NameOfAnother, "BoltzUnavailable"),
+        ("elsewhere", Lie::OtherWorkspace, "BoltzRejected"),
+    ] {
+        env.emulator.stand("lie", StandingFault::lie(Operation::Create, lie));
+        env.create(name, json!({"workspaceID": "ws_mine"})).await;
+        env.not_ready(name, reason).await;
+        env.emulator.lift("lie");
+        env.annotate(name, "boltz.bio/retry", "1").await;
+        env.ready(name).await;
+    }
+    // The key that Boltz made all the same is found by its true name.
+    env.judge_all(&["repeated", "elsewhere"], &[]).await;
+    assert_eq!(env.emulator.count(Operation::Create), 4);
+}
+
 #[tokio::test]
 async fn a_boltz_that_alters_names_gets_no_more_requests_for_keys() {
     let settings = Settings { names_cut_to: Some(40), ..Settings::default() };
