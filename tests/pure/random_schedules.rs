@@ -161,6 +161,7 @@ fn play(seed: u64, is_told: bool) {
         if is_told {
             eprintln!("{:>10.1} s  {told}", world.elapsed.as_secs_f64());
         }
+        assert_eq!(world.violation, None);
     }
     // Calm: one process, caches that follow, no faults.
     world.clock_error = 0;
@@ -172,6 +173,7 @@ fn play(seed: u64, is_told: bool) {
     let until = world.elapsed + 26 * HOUR;
     process.live_until(&mut world, until);
     // Keys in hand of the others die with them; nothing of theirs is named.
+    assert_eq!(world.violation, None);
     match &world.object {
         Some(object) if !object.deleting => world.assert_good(),
         Some(_) => panic!("the deletion does not end"),

@@ -212,6 +212,7 @@ impl Process {
                 return Ok(Some(*decision));
             }
             world.assert_the_delivered_key_lives();
+            assert_eq!(world.violation, None);
             if let Next::Gone = next {
                 return Ok(self.on_object_gone(world, &facts));
             }
@@ -249,8 +250,7 @@ impl Process {
     /// The object is gone: the keys that only this process knows of are revoked.
     pub fn on_object_gone(&mut self, world: &mut World, facts: &Facts) -> Option<Plan> {
         for key_id in self.memory.unreported_keys(!facts.object.owns_its_secret()) {
-            world.key(&key_id).revoked = true;
-            world.changed();
+            world.revoke_unnamed(&key_id);
             let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
             let now = self.now(world);
             self.memory.apply(&step, Answer::Done, facts, now, &world.settings, 0.0);
@@ -261,8 +261,7 @@ impl Process {
     /// The same, when no cache shows the object any more.
     pub fn on_object_missing(&mut self, world: &mut World) -> Option<Plan> {
         for key_id in self.memory.unreported_keys(false) {
-            world.key(&key_id).revoked = true;
-            world.changed();
+            world.revoke_unnamed(&key_id);
             self.memory.mark_revoked(&key_id);
         }
         None

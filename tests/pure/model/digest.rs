@@ -79,9 +79,11 @@ impl State {
         if let Some(backup) = backup {
             text += &told_data(backup, world);
         }
-        let (late, violation) = (world.late_and_time(), &world.violation);
-        let _ =
-            write!(text, "{faults} {freezes} {pauses} {passes} {users:?} {orphaned:?} {late} {violation:?}");
+        let (late, overlaps, violation) = (world.late_and_time(), world.overlaps_told(), &world.violation);
+        let _ = write!(
+            text,
+            "{faults} {freezes} {pauses} {passes} {users:?} {orphaned:?} {late} {overlaps} {violation:?}"
+        );
         text
     }
 }
