@@ -1,6 +1,6 @@
 //! The overlap: when each key that a Secret held left it, and until when it must live.
 
-use crate::World;
+use crate::{Secret, World};
 use boltz_operator::{
     duration::parse_duration,
     plan::{ObjectFacts, RevokeReason},
@@ -8,7 +8,7 @@ use boltz_operator::{
 };
 use std::time::Duration;
 
-/// A key that a Secret of its object held.
+/// A key that the Secret of its object held.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     pub key_id: String,
@@ -44,6 +44,11 @@ impl World {
         self.elapsed + self.stepped_forward
     }
 
+    /// Call after users did something to Secrets without the methods of the world.
+    pub fn follow_users(&mut self) {
+        self.follow_deliveries(By::Users);
+    }
+
     /// Looks what is in the Secrets after a change.
     pub(crate) fn follow_deliveries(&mut self, by: By) {
         let stepped = self.clock_error - self.last_clock_error;
@@ -51,8 +56,13 @@ impl World {
         self.last_clock_error = self.clock_error;
         let Some(object) = self.object.clone().filter(|object| !object.deleting) else { return };
         self.follow_spec(&object);
-        let own = || self.secrets.values().filter(|secret| secret.owner.as_deref() == Some(&object.uid));
-        let held: Vec<(String, Option<String>)> = own()
+        let is_own = |secret: &&Secret| secret.owner.as_deref() == Some(&object.uid);
+        let own = || self.secrets.values().filter(is_own);
+        // After the Secret was renamed, the old one is there until it is deleted; its key is replaced all the same.
+        let wanted = self.secrets.get(object.secret_name()).filter(|secret| is_own(secret));
+        let current: Vec<&Secret> = wanted.map_or_else(|| own().collect(), |wanted| vec![wanted]);
+        let held: Vec<(String, Option<String>)> = current
+            .into_iter()
             .filter_map(|secret| {
                 let key = self.keys.iter().find(|key| Some(&key.value) == secret.value.as_ref())?;
                 let record = secret.record.as_ref().filter(|record| record.key_id == key.id);

@@ -50,6 +50,16 @@ pub struct Counts {
     pub boltz_calls: usize,
 }
 
+/// What Boltz's list shows in place of its keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Lie {
+    #[default]
+    None,
+    Empty,
+    /// As they were once.
+    Old(Vec<Key>),
+}
+
 /// The API server and Boltz.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -65,6 +75,7 @@ pub struct World {
     pub list_lag: Duration,
     /// The list shows every key as inactive.
     pub list_shows_inactive: bool,
+    pub list_lies: Lie,
     /// What the passes do not prove.
     pub doubt: Doubt,
     /// Between two passes that nothing asked for.
@@ -97,6 +108,7 @@ impl World {
             counts: Counts::default(),
             list_lag: Duration::ZERO,
             list_shows_inactive: false,
+            list_lies: Lie::None,
             doubt: Doubt::None,
             inventory_interval: 10 * MINUTE,
             violation: None,

@@ -1,6 +1,6 @@
 //! One process of the operator: what it sees, what it decides, and when it wakes up.
 
-use crate::{Crashed, Fault, Key, MINUTE, SECOND, World, api_server::own_secret};
+use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, api_server::own_secret};
 use boltz_operator::{
     plan::{
         AccountFacts, Answer, Block, Doubt, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
@@ -81,10 +81,17 @@ impl Process {
         world.counts.passes += 1;
         let listed_until = world.true_time();
         let lag = world.list_lag;
+        let shown = match &world.list_lies {
+            Lie::None => world.keys.as_slice(),
+            Lie::Empty => &[],
+            Lie::Old(keys) => keys.as_slice(),
+        };
         let mut keys: Vec<Key> =
-            world.keys.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
+            shown.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
         keys.iter_mut().for_each(|key| key.revoked |= world.list_shows_inactive);
-        let (started, started_at, doubt) = (world.elapsed, world.wall(), world.doubt);
+        let (started, started_at) = (world.elapsed, world.wall());
+        // As the fuse sees it: all keys are missing, and they are few.
+        let doubt = if world.list_lies == Lie::Empty { Doubt::All } else { world.doubt };
         let organization = self.account.organization.clone();
         self.listings.push_front(Listing { started, started_at, keys, doubt, organization });
         self.listings.truncate(2);
@@ -129,8 +136,9 @@ impl Process {
 
     /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
     pub fn told(&self) -> String {
-        let Self { started, seed: _, attempts: _, memory, account: _, listings: _, values, stale: _ } = self;
-        format!("{started:?} {memory:?} {:?} ", values.keys())
+        let Self { started, seed: _, attempts: _, memory, account, listings: _, values, stale: _ } = self;
+        let paused_until = account.calls_blocked.as_ref().and_then(|block| block.until);
+        format!("{started:?} {memory:?} {:?} {paused_until:?} ", values.keys())
     }
 
     /// Its lists of keys, and when it began to read them.
