@@ -2,16 +2,36 @@
 //! with every move told.
 
 use boltz_operator::plan::Step;
-use plan_world::{Fault, HOUR, MINUTE, Process, SECOND, World};
+use plan_world::{Fault, HOUR, MINUTE, Milestone, Process, Reached, SECOND, World};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use std::{
     panic::AssertUnwindSafe,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 const MOVES: usize = 40;
 const OTHER_UIDS: &str = "11111111-2222-4333-8444-55555555";
+/// The longest wait after a failure.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
+/// How far the calendar steps at most.
+const LONGEST_STEP: Duration = Duration::from_secs(20 * 3600);
+/// What some of the schedules have to reach.
+const REACHED: [Milestone; 12] = [
+    Milestone::Delivered,
+    Milestone::Rotated,
+    Milestone::OverlapEnded,
+    Milestone::LeakRevoked,
+    Milestone::OverlapCut,
+    Milestone::StrayRevoked,
+    Milestone::UnstoredRevoked,
+    Milestone::DeletedRevoked,
+    Milestone::DeletionEnded,
+    Milestone::RecordCompleted,
+    Milestone::Landed,
+    Milestone::Recovered,
+];
 
 #[test]
 fn whatever_happens_all_is_good_in_the_end() {
@@ -20,19 +40,30 @@ fn whatever_happens_all_is_good_in_the_end() {
     let schedules = std::env::var("SCHEDULES").map_or(2000, |count| count.parse().unwrap());
     let seeds = told.map_or(0..schedules, |seed| seed..seed + 1);
     let played = seeds.end - seeds.start;
+    let counts = REACHED.map(|_| AtomicUsize::new(0));
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            let seeds = seeds.clone();
+            let (seeds, counts) = (seeds.clone(), &counts);
             scope.spawn(move || {
                 for seed in seeds.filter(|seed| seed % threads == thread) {
                     let played = std::panic::catch_unwind(AssertUnwindSafe(|| play(seed, told.is_some())));
-                    assert!(played.is_ok(), "seed {seed}: play it again with SEED={seed}");
+                    let reached = played.unwrap_or_else(|_| panic!("play it again with SEED={seed}"));
+                    for (milestone, count) in REACHED.iter().zip(counts) {
+                        count.fetch_add(usize::from(reached.contains(*milestone)), Ordering::Relaxed);
+                    }
                 }
             });
         }
     });
-    eprintln!("{played} schedules in {:.1} s", started.elapsed().as_secs_f64());
+    let counts: Vec<_> = REACHED.iter().zip(counts.map(AtomicUsize::into_inner)).collect();
+    println!(
+        "{played} schedules in {:.1} s; how many reached what: {counts:?}",
+        started.elapsed().as_secs_f64()
+    );
+    // A hundredth of them, so that a change of the random numbers is not noticed.
+    let rare: Vec<_> = counts.iter().filter(|(_, count)| *count < played as usize / 100).collect();
+    assert!(played < 1000 || rare.is_empty(), "hardly any schedule reaches {rare:?}");
 }
 
 /// Something between two reconciliations.
@@ -48,7 +79,7 @@ fn fault(random: &mut StdRng) -> Option<Fault> {
     }
 }
 
-fn play(seed: u64, is_told: bool) {
+fn play(seed: u64, is_told: bool) -> Reached {
     let mut random = StdRng::seed_from_u64(seed);
     let overlap = ["0s", "1s", "10m", "24h"][random.random_range(0..4)];
     let mut spec = json!({"rotation": {"overlap": overlap}});
@@ -58,6 +89,8 @@ fn play(seed: u64, is_told: bool) {
     let mut processes = [Process::start_other(&world, 1), Process::start_other(&world, 2)];
     let mut lives = 2;
     let mut objects = 0;
+    // What a key may be asked for: users and objects; and what costs one: a fault, a process that ends, an old cache.
+    let (mut asked, mut trouble) = (1, 0);
     for number in 0..MOVES {
         let which = random.random_range(0..2);
         let has_object = world.object.as_ref().is_some_and(|object| !object.deleting);
@@ -68,6 +101,7 @@ fn play(seed: u64, is_told: bool) {
                     let fault = fault(&mut random);
                     what += &format!(" {}", name(step));
                     if let Some(fault) = fault {
+                        trouble += 1;
                         what += &format!("[{fault:?}]");
                     }
                     fault
@@ -92,6 +126,7 @@ fn play(seed: u64, is_told: bool) {
                 let stale = processes[which].stale.take();
                 if stale.is_none() {
                     processes[which].stale = Some(Box::new(world.clone()));
+                    trouble += 1;
                 }
                 format!(
                     "the caches of process {which} {}",
@@ -99,22 +134,26 @@ fn play(seed: u64, is_told: bool) {
                 )
             }
             18 => {
+                trouble += 1;
                 lives += 1;
                 processes[which] = Process::start_other(&world, lives);
                 format!("process {which} restarts")
             }
             19 if world.secrets.contains_key("key") => {
                 world.secret().value = Some("edited".to_owned());
+                asked += 1;
                 "the value is edited".to_owned()
             }
             20 if has_object => {
                 let value = number.to_string();
                 world.edit(|object| object.rotate = Some(value));
+                asked += 1;
                 "rotate".to_owned()
             }
             21 if has_object => {
                 let value = number.to_string();
                 world.edit(|object| object.rotate_now = Some(value));
+                asked += 1;
                 "rotate now".to_owned()
             }
             22 if has_object => {
@@ -125,6 +164,7 @@ fn play(seed: u64, is_told: bool) {
             }
             23 if has_object => {
                 spec["allowedIPs"] = json!([format!("192.0.2.{number}")]);
+                asked += 1;
                 world.edit_spec(spec.clone());
                 "other addresses".to_owned()
             }
@@ -134,6 +174,7 @@ fn play(seed: u64, is_told: bool) {
                 // A Secret that goes together with status is a known residue, so the process gets to write it first.
                 processes[which].live_until(&mut world, until);
                 world.secrets.clear();
+                asked += 1;
                 "the Secret is deleted".to_owned()
             }
             25 if has_object => {
@@ -149,6 +190,7 @@ fn play(seed: u64, is_told: bool) {
             }
             27 if world.object.is_none() && world.secrets.is_empty() => {
                 objects += 1;
+                asked += 1;
                 world.create(&format!("{OTHER_UIDS}{objects:04}"), spec.clone());
                 "created again".to_owned()
             }
@@ -161,6 +203,7 @@ fn play(seed: u64, is_told: bool) {
         if is_told {
             eprintln!("{:>10.1} s  {told}", world.elapsed.as_secs_f64());
         }
+        assert_eq!(world.violation, None);
     }
     // Calm: one process, caches that follow, no faults.
     world.clock_error = 0;
@@ -169,14 +212,36 @@ fn play(seed: u64, is_told: bool) {
         world.edit_spec(spec);
     }
     let mut process = Process::start_other(&world, 1000);
-    let until = world.elapsed + 26 * HOUR;
+    let overlap = boltz_operator::duration::parse_duration(overlap).unwrap();
+    let settled = LONGEST_WAIT + 3 * world.settings.settle_time + 2 * world.inventory_interval;
+    let until = world.elapsed + settled;
+    process.live_until(&mut world, until);
+    if world.object.is_some() {
+        world.assert_good();
+    }
+    // With four previous keys a rotation waits for the end of an overlap.
+    let until = until + LONGEST_STEP + 2 * overlap;
     process.live_until(&mut world, until);
     // Keys in hand of the others die with them; nothing of theirs is named.
+    assert_eq!(world.violation, None);
     match &world.object {
-        Some(object) if !object.deleting => world.assert_good(),
+        Some(object) if !object.deleting => {
+            world.assert_good();
+            assert_eq!(world.active(), [&world.record().key_id], "every overlap is over");
+        }
         Some(_) => panic!("the deletion does not end"),
         None => assert_eq!(world.active(), [""; 0], "the object is gone"),
     }
+    assert!(
+        world.counts.posts <= asked + trouble,
+        "{} POSTs; keys are asked for {asked} times, and there is trouble {trouble} times",
+        world.counts.posts
+    );
+    let mut reached = world.reached;
+    if reached.contains(Milestone::Struck) || reached.contains(Milestone::Crashed) {
+        reached.insert(Milestone::Recovered);
+    }
+    reached
 }
 
 fn name(step: &Step) -> String {

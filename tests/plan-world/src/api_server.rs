@@ -1,6 +1,6 @@
 //! The API server: one object and Secrets, with versions, UIDs, finalizers and garbage collection.
 
-use crate::World;
+use crate::{World, deliveries::By};
 use boltz_operator::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, annotations::FINALIZER},
     plan::{ObjectFacts, OwnSecret},
@@ -46,6 +46,7 @@ impl World {
     }
     /// The API server's data as they were then; Boltz's stay.
     pub fn restore(&mut self, backup: World) {
+        self.follow_deliveries(By::Users);
         self.object = backup.object;
         self.secrets = backup.secrets;
         let version = self.next_version();
@@ -55,6 +56,7 @@ impl World {
         for secret in self.secrets.values_mut() {
             secret.version = version;
         }
+        self.follow_deliveries(By::Users);
     }
 
     pub fn object(&self) -> &ObjectFacts {
@@ -74,12 +76,14 @@ impl World {
 
     /// Somebody edits the object's metadata or status.
     pub fn edit(&mut self, change: impl FnOnce(&mut ObjectFacts)) {
+        self.follow_deliveries(By::Users);
         let version = self.next_version();
         let object = self.object.as_mut().unwrap();
         change(object);
         object.has_finalizer = object.finalizers.iter().any(|finalizer| finalizer == FINALIZER);
         object.resource_version = version.to_string();
         self.end_deletion();
+        self.follow_deliveries(By::Users);
     }
 
     /// Somebody edits the object's spec.

@@ -1,6 +1,6 @@
 //! Boltz: its keys.
 
-use crate::{DAY, World};
+use crate::{DAY, Milestone, World, deliveries::By};
 use boltz_operator::{
     plan::{KeyCheck, RevokeReason, later},
     protocol::marker::{AttemptId, ObjectMark},
@@ -47,19 +47,40 @@ impl World {
     /// We revoke a key for the object with that UID.
     pub(crate) fn revoke(&mut self, uid: &str, id: &str, reason: RevokeReason) {
         self.changed();
-        let lives = self.object.as_ref().is_some_and(|object| object.uid == uid && !object.deleting);
+        self.follow_deliveries(By::Users);
+        let wrong = self.why_it_must_live(id, reason);
         let Some(key) = self.keys.iter_mut().find(|key| key.id == id) else { return };
-        let is_held = self
-            .secrets
-            .values()
-            .any(|secret| secret.owner.as_deref() == Some(uid) && secret.value.as_ref() == Some(&key.value));
         if key.object != ObjectMark::from_uid(uid) {
             self.violation = Some(format!("{id} is not ours, and is revoked"));
-        } else if lives && is_held && !key.revoked {
-            self.violation = Some(format!("the Secret holds {id}, which is revoked: {}", reason.as_str()));
+        } else if wrong.is_some() {
+            self.violation = wrong;
+        }
+        if !key.revoked {
+            self.reached.insert(match reason {
+                RevokeReason::OverlapOver => Milestone::OverlapEnded,
+                RevokeReason::RotateNow => Milestone::LeakRevoked,
+                RevokeReason::OverlapCut => Milestone::OverlapCut,
+                RevokeReason::Deleted => Milestone::DeletedRevoked,
+                RevokeReason::Stray | RevokeReason::Orphan => Milestone::StrayRevoked,
+                RevokeReason::NotStored => Milestone::UnstoredRevoked,
+            });
         }
         key.revoked = true;
         key.reason = Some(reason);
+    }
+
+    /// We revoke a key that is named by nothing but the process that got it, because its object is gone.
+    pub(crate) fn revoke_unnamed(&mut self, id: &str) {
+        let object = self.object.as_ref().map(|object| object.uid.clone());
+        let Some(key) = self.keys.iter().find(|key| key.id == id) else { return };
+        let uid = object.filter(|uid| ObjectMark::from_uid(uid) == key.object);
+        match uid {
+            Some(uid) => self.revoke(&uid, id, RevokeReason::NotStored),
+            None => {
+                self.changed();
+                self.key(id).revoked = true;
+            }
+        }
     }
 
     /// What Boltz says to a request with the key itself.

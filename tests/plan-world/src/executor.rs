@@ -1,7 +1,10 @@
 //! The executor: carries out a step against the API server and Boltz, and says what was answered. What that means, the
 //! operator's own `apply` decides.
 
-use crate::{Crashed, Fault, Process, Secret, World, api_server::own_secret, faults::Late};
+use crate::{
+    Crashed, Fault, Milestone, Process, Secret, UID, World, api_server::own_secret, deliveries::By,
+    faults::Late,
+};
 use boltz_operator::{
     api::{Mode, annotations::FINALIZER},
     plan::{
@@ -10,8 +13,8 @@ use boltz_operator::{
     },
     protocol::{
         ledger::{Ledger, LedgerEntry},
-        marker::AttemptId,
-        record::value_sha256,
+        marker::{AttemptId, ObjectMark},
+        record::{IssueReason, value_sha256},
     },
 };
 
@@ -59,7 +62,10 @@ impl Process {
         step: &Step,
         fault: Option<Fault>,
     ) -> Result<Answer, Crashed> {
+        // What others did since the last look.
+        world.follow_deliveries(By::Users);
         if fault == Some(Fault::CrashBefore) {
+            world.reached.insert(Milestone::Crashed);
             return Err(Crashed);
         }
         world.count_call(step);
@@ -138,7 +144,10 @@ impl Process {
                 if let Some(Fault::Late(by)) = fault {
                     let secret = Box::new(secret.clone());
                     let name = name.clone();
-                    world.late.push((world.elapsed + by, Late::WriteSecret { name, expected, secret }));
+                    let sent_at = world.aged();
+                    world
+                        .late
+                        .push((world.elapsed + by, Late::WriteSecret { name, expected, secret, sent_at }));
                 }
                 let fits = world.secrets.get(&name).map(|known| known.version) == expected;
                 if has_effect && fits {
@@ -241,6 +250,8 @@ impl Process {
                 }
             }
         };
+        world.follow_deliveries(By::Operator(world.aged()));
+        world.note(step, &answer, fault);
         if fault == Some(Fault::CrashAfter) { Err(Crashed) } else { Ok(answer) }
     }
 
@@ -343,6 +354,33 @@ impl World {
         let own = own_secret(name, &self.secrets[name], &facts.object.uid);
         facts.secret = SecretFacts::Ours(Box::new(own));
         facts.preflight_passed = false;
+    }
+
+    /// Remembers what was reached.
+    fn note(&mut self, step: &Step, answer: &Answer, fault: Option<Fault>) {
+        match fault {
+            Some(Fault::CrashAfter) => self.reached.insert(Milestone::Crashed),
+            Some(_) => self.reached.insert(Milestone::Struck),
+            None => {}
+        }
+        let has_keys = self.keys.iter().any(|key| !key.revoked && key.object == ObjectMark::from_uid(UID));
+        self.reached.insert(match (step, answer) {
+            (Step::Store { record, .. }, Answer::Done) if record.rotations == 0 => Milestone::Delivered,
+            (Step::Store { record, .. }, Answer::Done) if record.reason == IssueReason::Renewal => {
+                Milestone::Renewed
+            }
+            (Step::Store { .. }, Answer::Done) => Milestone::Rotated,
+            (Step::MoveSecret { .. }, Answer::Done) => Milestone::Moved,
+            (Step::DeleteSecret { .. }, Answer::Done) => Milestone::OldSecretDeleted,
+            (Step::Reshape, Answer::Done) => Milestone::Reshaped,
+            (Step::ReleaseSecret { .. }, Answer::Done) => Milestone::Released,
+            (Step::WriteRecord(_), Answer::Done) => Milestone::RecordCompleted,
+            (Step::WriteLedger(_), Answer::Done) => Milestone::LedgerReplaced,
+            (Step::CheckKey { .. }, Answer::Checked(_)) => Milestone::KeyChecked,
+            (Step::RemoveFinalizer { .. }, Answer::Gone) if has_keys => Milestone::Retained,
+            (Step::RemoveFinalizer { .. }, Answer::Gone) => Milestone::DeletionEnded,
+            _ => return,
+        });
     }
 
     fn count_call(&mut self, step: &Step) {

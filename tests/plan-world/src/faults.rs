@@ -1,6 +1,6 @@
 //! What goes wrong with a call, and what takes effect late.
 
-use crate::{Secret, World};
+use crate::{Milestone, Secret, World, deliveries::By};
 use boltz_operator::{plan::BoltzErrorKind, protocol::marker::AttemptId};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Late {
     Post { object: String, attempt: AttemptId, days: Option<u32> },
-    WriteSecret { name: String, expected: Option<u64>, secret: Box<Secret> },
+    WriteSecret { name: String, expected: Option<u64>, secret: Box<Secret>, sent_at: Duration },
 }
 
 /// What goes wrong with one call.
@@ -50,17 +50,20 @@ pub struct Crashed;
 impl World {
     /// Lets time pass; what was late takes effect on its way.
     pub fn advance_to(&mut self, elapsed: Duration) {
+        self.follow_deliveries(By::Users);
         while let Some(index) = self.next_late().filter(|index| self.late[*index].0 <= elapsed) {
             let (at, late) = self.late.remove(index);
             self.elapsed = self.elapsed.max(at);
+            self.reached.insert(Milestone::Landed);
             match late {
                 Late::Post { object, attempt, days } => drop(self.make_key(&object, &attempt, days)),
-                Late::WriteSecret { name, expected, secret } => {
+                Late::WriteSecret { name, expected, secret, sent_at } => {
                     // The guard holds for late writes too, and so does the garbage collector.
                     if self.secrets.get(&name).map(|known| known.version) == expected {
                         self.put_secret(name, *secret);
                         let uid = self.object.as_ref().map(|object| object.uid.clone());
                         self.secrets.retain(|_, secret| secret.owner == uid || !secret.owned);
+                        self.follow_deliveries(By::Operator(sent_at));
                     }
                 }
             }
@@ -81,7 +84,7 @@ impl World {
     pub fn late_and_time(&self) -> String {
         let late = self.late.iter().map(|(at, late)| match late {
             Late::Post { object, attempt, .. } => format!("{at:?} {object} {attempt} "),
-            Late::WriteSecret { name, expected, secret } => {
+            Late::WriteSecret { name, expected, secret, sent_at: _ } => {
                 let fits = self.secrets.get(name).map(|known| known.version) == *expected;
                 format!("{at:?} {name} {fits} {:?} ", secret.record)
             }

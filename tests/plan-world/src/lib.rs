@@ -8,16 +8,20 @@
 
 mod api_server;
 mod boltz;
+mod deliveries;
 mod executor;
 mod faults;
 mod process;
 mod promises;
+mod reached;
 mod words;
 
 pub use api_server::Secret;
 pub use boltz::{Key, key_id, key_value};
+pub use deliveries::{Delivery, Left};
 pub use faults::{Crashed, Fault};
 pub use process::{Next, Process};
+pub use reached::{Milestone, Reached};
 pub use words::{is_mint, is_store, plain, words};
 
 use boltz_operator::plan::{Doubt, ObjectFacts, Settings, later};
@@ -29,6 +33,8 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
+/// 2026-11-24T00:00:00Z.
+const START: Timestamp = Timestamp::constant(1_795_478_400, 0);
 pub const UID: &str = "550e8400-e29b-41d4-a716-446655440000";
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +48,16 @@ pub struct Counts {
     pub api_calls: usize,
     /// POSTs and revocations.
     pub boltz_calls: usize,
+}
+
+/// What Boltz's list shows in place of its keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Lie {
+    #[default]
+    None,
+    Empty,
+    /// As they were once.
+    Old(Vec<Key>),
 }
 
 /// The API server and Boltz.
@@ -59,12 +75,20 @@ pub struct World {
     pub list_lag: Duration,
     /// The list shows every key as inactive.
     pub list_shows_inactive: bool,
+    pub list_lies: Lie,
     /// What the passes do not prove.
     pub doubt: Doubt,
     /// Between two passes that nothing asked for.
     pub inventory_interval: Duration,
     /// What must never be, and was.
     pub violation: Option<String>,
+    pub reached: Reached,
+    /// The keys that Secrets held.
+    pub deliveries: Vec<Delivery>,
+    /// The overlaps that the spec asked for, and since when.
+    overlaps: Vec<(Duration, Duration)>,
+    last_clock_error: i64,
+    stepped_forward: Duration,
     /// Also those that were taken away.
     keys_made: usize,
     late: Vec<(Duration, Late)>,
@@ -84,9 +108,15 @@ impl World {
             counts: Counts::default(),
             list_lag: Duration::ZERO,
             list_shows_inactive: false,
+            list_lies: Lie::None,
             doubt: Doubt::None,
             inventory_interval: 10 * MINUTE,
             violation: None,
+            reached: Reached::default(),
+            deliveries: Vec::new(),
+            overlaps: Vec::new(),
+            last_clock_error: 0,
+            stepped_forward: Duration::ZERO,
             keys_made: 0,
             late: Vec::new(),
             versions: 0,
@@ -130,7 +160,7 @@ impl World {
 
     /// The true time.
     pub fn true_time(&self) -> Timestamp {
-        later("2026-11-24T00:00:00Z".parse().unwrap(), self.elapsed)
+        later(START, self.elapsed)
     }
 
     /// The operator's calendar.

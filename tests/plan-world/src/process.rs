@@ -1,6 +1,6 @@
 //! One process of the operator: what it sees, what it decides, and when it wakes up.
 
-use crate::{Crashed, Fault, Key, MINUTE, SECOND, World, api_server::own_secret};
+use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, api_server::own_secret};
 use boltz_operator::{
     plan::{
         AccountFacts, Answer, Block, Doubt, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
@@ -81,10 +81,17 @@ impl Process {
         world.counts.passes += 1;
         let listed_until = world.true_time();
         let lag = world.list_lag;
+        let shown = match &world.list_lies {
+            Lie::None => world.keys.as_slice(),
+            Lie::Empty => &[],
+            Lie::Old(keys) => keys.as_slice(),
+        };
         let mut keys: Vec<Key> =
-            world.keys.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
+            shown.iter().filter(|key| later(key.created_at, lag) <= listed_until).cloned().collect();
         keys.iter_mut().for_each(|key| key.revoked |= world.list_shows_inactive);
-        let (started, started_at, doubt) = (world.elapsed, world.wall(), world.doubt);
+        let (started, started_at) = (world.elapsed, world.wall());
+        // As the fuse sees it: all keys are missing, and they are few.
+        let doubt = if world.list_lies == Lie::Empty { Doubt::All } else { world.doubt };
         let organization = self.account.organization.clone();
         self.listings.push_front(Listing { started, started_at, keys, doubt, organization });
         self.listings.truncate(2);
@@ -129,8 +136,9 @@ impl Process {
 
     /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
     pub fn told(&self) -> String {
-        let Self { started, seed: _, attempts: _, memory, account: _, listings: _, values, stale: _ } = self;
-        format!("{started:?} {memory:?} {:?} ", values.keys())
+        let Self { started, seed: _, attempts: _, memory, account, listings: _, values, stale: _ } = self;
+        let paused_until = account.calls_blocked.as_ref().and_then(|block| block.until);
+        format!("{started:?} {memory:?} {:?} {paused_until:?} ", values.keys())
     }
 
     /// Its lists of keys, and when it began to read them.
@@ -212,6 +220,7 @@ impl Process {
                 return Ok(Some(*decision));
             }
             world.assert_the_delivered_key_lives();
+            assert_eq!(world.violation, None);
             if let Next::Gone = next {
                 return Ok(self.on_object_gone(world, &facts));
             }
@@ -249,8 +258,7 @@ impl Process {
     /// The object is gone: the keys that only this process knows of are revoked.
     pub fn on_object_gone(&mut self, world: &mut World, facts: &Facts) -> Option<Plan> {
         for key_id in self.memory.unreported_keys(!facts.object.owns_its_secret()) {
-            world.key(&key_id).revoked = true;
-            world.changed();
+            world.revoke_unnamed(&key_id);
             let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
             let now = self.now(world);
             self.memory.apply(&step, Answer::Done, facts, now, &world.settings, 0.0);
@@ -261,8 +269,7 @@ impl Process {
     /// The same, when no cache shows the object any more.
     pub fn on_object_missing(&mut self, world: &mut World) -> Option<Plan> {
         for key_id in self.memory.unreported_keys(false) {
-            world.key(&key_id).revoked = true;
-            world.changed();
+            world.revoke_unnamed(&key_id);
             self.memory.mark_revoked(&key_id);
         }
         None

@@ -87,7 +87,7 @@ impl Actor {
         }
     }
 
-    /// The most often that it made one call without time passing. Reads aside: each revocation has its own.
+    /// The most often that it made one call without time passing; of reads, one after the other.
     pub fn repeats(&self) -> u8 {
         self.calls.values().copied().max().unwrap_or_default()
     }
@@ -144,13 +144,12 @@ impl Actor {
         &mut self,
         world: &mut World,
         fault: Option<Fault>,
-        standing: Option<&(Slot, Fault)>,
+        standing: &[(Slot, Fault)],
         can_be_disturbed: bool,
     ) -> Result<(), Crashed> {
-        let standing = standing.cloned();
-        self.take_one(world, fault, standing.clone())?;
+        self.take_one(world, fault, standing)?;
         while !can_be_disturbed && self.goes_on_by_itself(world) {
-            self.take_one(world, None, standing.clone())?;
+            self.take_one(world, None, standing)?;
         }
         Ok(())
     }
@@ -164,7 +163,7 @@ impl Actor {
         &mut self,
         world: &mut World,
         fault: Option<Fault>,
-        standing: Option<(Slot, Fault)>,
+        standing: &[(Slot, Fault)],
     ) -> Result<(), Crashed> {
         let idle = Phase::Idle { wake_at: None, pass_since: None };
         self.phase = match std::mem::replace(&mut self.phase, idle) {
@@ -177,16 +176,18 @@ impl Actor {
                 }
             }
             Phase::Observed(mut facts) => match self.process.step(world, &mut facts, &mut |step| {
-                let slot = step.slot().filter(|slot| *slot != Slot::Read);
+                let slot = step.slot();
+                // Each revocation has a read of its own.
+                if slot != Some(Slot::Read) {
+                    self.calls.remove(&Slot::Read);
+                }
                 if let Some(slot) = slot {
                     let calls = self.calls.entry(slot).or_default();
                     *calls = calls.saturating_add(1);
                 }
                 fault.or_else(|| {
-                    standing
-                        .clone()
-                        .filter(|(slot, _)| step.slot().as_ref() == Some(slot))
-                        .map(|(_, fault)| fault)
+                    let slot = step.slot()?;
+                    standing.iter().find(|(stands, _)| *stands == slot).map(|(_, fault)| *fault)
                 })
             })? {
                 Next::Idle(decision) => Phase::Idle {

@@ -12,7 +12,7 @@ use boltz_operator::{
     plan::{Facts, ObjectFacts, OwnSecret, SecretFacts},
     protocol::{marker::AttemptId, record::value_sha256},
 };
-use plan_world::{Key, Secret, World, key_id, key_value};
+use plan_world::{Key, Lie, Secret, World, key_id, key_value};
 use std::{
     collections::HashMap,
     fmt::Write,
@@ -73,15 +73,36 @@ impl State {
 
     /// All but processes and keys.
     fn surroundings(&self) -> String {
-        let Self { world, actors: _, faults, freezes, pauses, passes, users, starts: _, backup, orphaned } =
-            self;
+        let Self {
+            world,
+            actors: _,
+            faults,
+            freezes,
+            pauses,
+            passes,
+            users,
+            starts: _,
+            backup,
+            orphaned,
+            has_webhook,
+            is_retained,
+        } = self;
         let mut text = told_data(world, world);
         if let Some(backup) = backup {
             text += &told_data(backup, world);
         }
-        let (late, violation) = (world.late_and_time(), &world.violation);
-        let _ =
-            write!(text, "{faults} {freezes} {pauses} {passes} {users:?} {orphaned:?} {late} {violation:?}");
+        let _ = write!(text, "{has_webhook} {is_retained} {} {} ", world.clock_error, world.counts.posts);
+        let _ = write!(text, "{} ", self.writes());
+        match &world.list_lies {
+            Lie::None => {}
+            Lie::Empty => text += "empty ",
+            Lie::Old(keys) => text.extend(keys.iter().map(told_key)),
+        }
+        let (late, overlaps, violation) = (world.late_and_time(), world.overlaps_told(), &world.violation);
+        let _ = write!(
+            text,
+            "{faults} {freezes} {pauses} {passes} {users:?} {orphaned:?} {late} {overlaps} {violation:?}"
+        );
         text
     }
 }

@@ -13,9 +13,15 @@ use boltz_operator::{
     plan::{Slot, Step},
     protocol::{ledger::MAX_ENTRIES, marker::AttemptId, record::MAX_PREVIOUS},
 };
-use plan_world::{Fault, Key, Process, SECOND, World};
+use plan_world::{Fault, HOUR, Key, MINUTE, Milestone, Process, Reached, SECOND, World};
 use stateright::{Model, Property};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use user::User;
 
 /// A late effect comes at one of these times: within the window, and at the end of the settle time.
@@ -24,14 +30,12 @@ const LATE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(119)];
 const NAP: Duration = Duration::from_secs(100);
 /// How old a frozen cache may become: past every wait but those for a periodic pass.
 const LONGEST_FREEZE: Duration = Duration::from_secs(15 * 60);
-/// More writes to the API server than any walk needs.
-const MOST_WRITES: usize = 60;
 /// A call is made once, once more after a conflict, and once more when two things ask for it.
 const MOST_REPEATS: u8 = 3;
 /// How long a fault stands.
 const STANDING: Duration = Duration::from_secs(2 * 3600);
-/// Nothing takes longer to become idle than this.
-const LONGEST: Duration = Duration::from_secs(48 * 3600);
+/// The longest wait after a failure: storing a key that is refused.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
 
 /// The bounds of one space.
 #[derive(Clone, Debug)]
@@ -50,8 +54,58 @@ pub struct Protocol {
     pub passes: u8,
     pub users: Vec<User>,
     pub list_lag: Duration,
-    /// Calls of that slot always go wrong so.
+    /// Calls of that slot go wrong so, for the first two hours.
     pub standing: Option<(Slot, Fault)>,
+    /// It is explored up to that time only: something happens for ever.
+    pub ends: Option<Duration>,
+    /// How long everything may take, when nothing goes wrong and nobody does anything.
+    pub longest: Duration,
+    /// The most POSTs and writes of any path.
+    pub most: Most,
+    pub seen: Arc<Seen>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    pub posts: usize,
+    pub writes: usize,
+}
+
+/// What was seen over all of a space. No part of any state.
+#[derive(Debug, Default)]
+pub struct Seen {
+    reached: AtomicU32,
+    posts: AtomicUsize,
+    writes: AtomicUsize,
+    seconds: AtomicU64,
+}
+
+impl Seen {
+    fn look_at(&self, state: &State) {
+        let mut reached = state.world.reached;
+        if state.is_quiescent() && state.what_is_wrong().is_none() {
+            reached.insert(Milestone::Rested);
+            if reached.contains(Milestone::Struck) || reached.contains(Milestone::Crashed) {
+                reached.insert(Milestone::Recovered);
+            }
+        }
+        self.reached.fetch_or(reached.0, Ordering::Relaxed);
+        self.posts.fetch_max(state.world.counts.posts, Ordering::Relaxed);
+        self.writes.fetch_max(state.writes(), Ordering::Relaxed);
+        self.seconds.fetch_max(state.world.elapsed.as_secs(), Ordering::Relaxed);
+    }
+
+    pub fn reached(&self) -> Reached {
+        Reached(self.reached.load(Ordering::Relaxed))
+    }
+
+    pub fn most(&self) -> Most {
+        Most { posts: self.posts.load(Ordering::Relaxed), writes: self.writes.load(Ordering::Relaxed) }
+    }
+
+    pub fn latest(&self) -> Duration {
+        Duration::from_secs(self.seconds.load(Ordering::Relaxed))
+    }
 }
 
 impl Default for Protocol {
@@ -67,6 +121,10 @@ impl Default for Protocol {
             users: Vec::new(),
             list_lag: Duration::ZERO,
             standing: None,
+            ends: None,
+            longest: HOUR,
+            most: Most { posts: usize::MAX, writes: usize::MAX },
+            seen: Arc::default(),
         }
     }
 }
@@ -86,6 +144,10 @@ pub struct State {
     pub backup: Option<Box<World>>,
     /// A user did something whose consequence the protocol documents as a residue: keys of these attempts are orphans.
     pub orphaned: Vec<AttemptId>,
+    /// An admission webhook takes the operator's marks out of Secrets.
+    pub has_webhook: bool,
+    /// The object was deleted with `Retain`: its Secret stays.
+    pub is_retained: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +170,23 @@ pub enum Action {
 }
 
 impl State {
+    /// Writes to the API server.
+    fn writes(&self) -> usize {
+        let counts = &self.world.counts;
+        counts.object_writes + counts.status_writes + counts.secret_writes
+    }
+
+    /// A Secret of a living object holds a key that has expired.
+    fn holds_an_expired_key(&self) -> bool {
+        let Some(object) = self.world.object.as_ref().filter(|object| !object.deleting) else { return false };
+        let values =
+            self.world.secrets.values().filter(|secret| secret.owner.as_deref() == Some(&object.uid));
+        values.filter_map(|secret| secret.value.as_ref()).any(|value| {
+            let key = self.world.keys.iter().find(|key| key.value == *value);
+            key.and_then(|key| key.expires_at).is_some_and(|expires_at| expires_at <= self.world.true_time())
+        })
+    }
+
     fn can_sleep(&self) -> bool {
         self.actors.iter().all(|actor| actor.paused || actor.is_idle(&self.world))
     }
@@ -169,9 +248,10 @@ impl State {
         attempts.sort();
         let is_one_each = attempts.is_sorted_by(|one, next| one < next);
         let Some(object) = &self.world.object else { return !is_one_each };
-        let record = self.world.secrets.get("key").and_then(|secret| secret.record.as_ref());
+        let records: Vec<_> =
+            self.world.secrets.values().filter_map(|secret| secret.record.as_ref()).collect();
         let ledger = &object.ledger.entries;
-        let is_named = |key: &Key| record.is_some_and(|record| record.names(&key.id));
+        let is_named = |key: &Key| records.iter().any(|record| record.names(&key.id));
         let (named, others): (Vec<&Key>, Vec<&Key>) = self
             .own_active()
             .filter(|key| user::mark_of(object) == key.object && !self.orphaned.contains(&key.attempt))
@@ -194,6 +274,9 @@ impl State {
             self.world.keys.iter().any(|key| key.id == **id && self.orphaned.contains(&key.attempt))
         };
         let Some(object) = &self.world.object else {
+            if self.is_retained && !self.world.secrets.contains_key("key") {
+                return Some("the Secret that was to be retained is gone".to_owned());
+            }
             let id = active.iter().find(|id| !is_orphan(id))?;
             return Some(format!("the object is gone, but {id} lives"));
         };
@@ -203,11 +286,16 @@ impl State {
         if object.ledger.forgery.is_some() {
             return Some("the forged ledger stays".to_owned());
         }
-        if self.world.ready_reason() == "BoltzRejected" {
-            // Until the spec changes; the condition says so.
-            return None;
+        let others = self.world.secrets.iter().filter(|(name, _)| *name != object.secret_name());
+        if let Some((name, _)) = others.clone().find(|(_, secret)| secret.owner.as_ref() == Some(&object.uid))
+        {
+            return Some(format!("the old Secret {name} stays"));
         }
-        let secret = self.world.secrets.get("key")?;
+        let Some(secret) = self.world.secrets.get(object.secret_name()) else {
+            let is_suspended = object.spec.as_ref().is_ok_and(|spec| spec.suspend);
+            let is_good = is_suspended && active.iter().all(|id| is_orphan(&id) || object.status.names(id));
+            return (!is_good).then(|| format!("there is no Secret, and {active:?} are active"));
+        };
         let Some(record) = &secret.record else { return Some("the Secret has no record".to_owned()) };
         let held = self.world.keys.iter().find(|key| Some(&key.value) == secret.value.as_ref());
         let mut unnamed = active.iter().filter(|id| !record.names(id) && !is_orphan(id));
@@ -232,6 +320,26 @@ impl State {
     }
 }
 
+impl Protocol {
+    /// Nothing takes longer to become idle: each thing that goes wrong or is asked for may cost the longest wait, the time in
+    /// which an attempt settles, a periodic pass and an overlap.
+    fn longest(&self) -> Duration {
+        let things = u32::from(self.faults + self.freezes + self.pauses + self.passes);
+        let things = things + self.users.len() as u32;
+        let stands = if self.standing.is_some() { STANDING + LONGEST_WAIT } else { Duration::ZERO };
+        self.longest + stands + things * 40 * MINUTE
+    }
+
+    /// What goes wrong now with every call of a kind.
+    fn standing(&self, state: &State) -> Vec<(Slot, Fault)> {
+        let standing = self.standing.clone().filter(|_| state.world.elapsed < STANDING);
+        let of_webhook =
+            [Slot::Preflight, Slot::Store, Slot::Record, Slot::Shape].map(|slot| (slot, Fault::Undone));
+        let of_webhook = of_webhook.into_iter().filter(|_| state.has_webhook);
+        standing.into_iter().chain(of_webhook).collect()
+    }
+}
+
 impl Model for Protocol {
     type State = State;
     type Action = Action;
@@ -240,6 +348,10 @@ impl Model for Protocol {
         let mut world = World::with(self.spec.clone());
         if self.is_ready {
             Process::start_other(&world, 1000).run_until_idle(&mut world);
+            world.assert_good();
+            assert_eq!(world.ready_reason(), "Issued");
+            world.counts = Default::default();
+            world.reached = Reached::default();
         }
         world.list_lag = self.list_lag;
         user::add_foreign_keys(&mut world);
@@ -254,6 +366,8 @@ impl Model for Protocol {
             starts: 0,
             backup: None,
             orphaned: Vec::new(),
+            has_webhook: false,
+            is_retained: false,
         };
         for _ in 0..self.operators {
             let actor = state.start_process();
@@ -312,14 +426,16 @@ impl Model for Protocol {
                 if fault.is_some() {
                     state.faults -= 1;
                 }
+                let standing = self.standing(&state);
                 let State { world, actors, pauses, passes, .. } = &mut state;
                 let can_be_disturbed = *pauses + *passes > 0;
-                if actors[index].step(world, fault, self.standing.as_ref(), can_be_disturbed).is_err() {
+                if actors[index].step(world, fault, &standing, can_be_disturbed).is_err() {
                     state.actors[index] = state.start_process();
                 }
             }
             Action::Crash(index) => {
                 state.faults -= 1;
+                state.world.reached.insert(Milestone::Crashed);
                 state.actors[index] = state.start_process();
             }
             Action::Pass(index) => {
@@ -353,14 +469,16 @@ impl Model for Protocol {
                 let index = state.users.iter().position(|known| *known == user)?;
                 state.users.remove(index);
                 user.act(&mut state, &self.spec);
+                state.world.follow_users();
                 state.actors.iter_mut().for_each(Actor::forget_calls);
             }
         }
+        self.seen.look_at(&state);
         Some(state)
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        self.standing.is_none() || state.world.elapsed < STANDING
+        self.ends.is_none_or(|ends| state.world.elapsed < ends)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -379,20 +497,19 @@ impl Model for Protocol {
                 !state.is_quiescent() || state.what_is_wrong().is_none()
             }),
             Property::always("it becomes idle", |model: &Protocol, state: &State| {
-                model.standing.is_some() || state.world.elapsed < LONGEST
+                model.ends.is_some() || state.world.elapsed < model.longest()
+            }),
+            Property::always("no Secret holds an expired key", |_, state: &State| {
+                !state.holds_an_expired_key()
             }),
             Property::always("no call is repeated without time passing", |_, state: &State| {
                 state.actors.iter().all(|actor| actor.repeats() <= MOST_REPEATS)
             }),
-            Property::always("writes are bounded", |_, state: &State| {
-                let counts = &state.world.counts;
-                counts.object_writes + counts.status_writes + counts.secret_writes <= MOST_WRITES
+            Property::always("no more writes than needed", |model: &Protocol, state: &State| {
+                state.writes() <= model.most.writes
             }),
-            Property::always("no mint loop", |model: &Protocol, state: &State| {
-                let asked = model.users.len() + 1;
-                let trouble = usize::from(model.faults + model.pauses + model.freezes);
-                let standing = if model.standing.is_some() { 20 } else { 0 };
-                state.world.counts.posts <= (asked + trouble) * model.operators + standing
+            Property::always("no more POSTs than needed", |model: &Protocol, state: &State| {
+                state.world.counts.posts <= model.most.posts
             }),
         ]
     }

@@ -2,14 +2,15 @@
 
 use super::State;
 use boltz_operator::{
-    plan::ObjectFacts,
+    api::{BoltzApiKeySpec, DeletionPolicy},
+    plan::{Block, ObjectFacts, Reason},
     protocol::{
         ledger::{Ledger, LedgerEntry},
         marker::{AttemptId, ObjectMark},
         record::PreviousKey,
     },
 };
-use plan_world::{DAY, Key, SECOND, UID, World};
+use plan_world::{DAY, Key, Lie, SECOND, UID, World};
 
 const SECOND_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 const ANOTHER_UID: &str = "11111111-2222-4333-8444-555555555555";
@@ -31,7 +32,30 @@ pub enum User {
     ForgesTheRecord,
     ForgesTheLedger,
     RuinsTheLedger,
+    RenamesTheSecret,
+    ChangesTheWorkspace,
+    ChangesTheTemplate,
+    ShortensTheOverlap,
+    Suspends,
+    Resumes,
+    Retains,
+    StepsTheClockForward,
+    StepsTheClockBack,
+    InstallsAWebhook,
+    RemovesTheWebhook,
+    /// Boltz's list shows nothing.
+    EmptiesTheList,
+    /// Boltz's list shows for ever what it shows now.
+    FreezesTheList,
+    MendsTheList,
+    /// Boltz asks everybody to wait.
+    PausesTheAccount,
 }
+
+/// How far a calendar steps.
+const STEP: i64 = 6 * 3600;
+/// For how long Boltz asks to wait.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
 pub fn mark_of(object: &ObjectFacts) -> ObjectMark {
     ObjectMark::from_uid(&object.uid)
@@ -57,6 +81,11 @@ impl User {
                 lives && state.world.secrets.contains_key("key")
             }
             Self::RestoresIt => state.backup.is_some(),
+            Self::Resumes => {
+                lives && object.is_some_and(|object| object.spec.as_ref().is_ok_and(|spec| spec.suspend))
+            }
+            Self::RemovesTheWebhook => state.has_webhook,
+            Self::MendsTheList => state.world.list_lies != Lie::None,
             Self::StripsTheFinalizer => lives && object.is_some_and(|object| object.has_finalizer),
             _ => lives,
         }
@@ -69,6 +98,15 @@ impl User {
                 if !world.object().has_finalizer {
                     // Documented: stripped and deleted at once, its keys are orphans.
                     state.orphaned.extend(attempts_of(world));
+                }
+                if world
+                    .object()
+                    .spec
+                    .as_ref()
+                    .is_ok_and(|spec| spec.deletion_policy == DeletionPolicy::Retain)
+                {
+                    state.orphaned.extend(attempts_of(world));
+                    state.is_retained = world.secrets.contains_key("key");
                 }
                 world.delete();
             }
@@ -111,6 +149,37 @@ impl User {
                     });
                 }
             }
+            Self::RenamesTheSecret => edit_spec(world, |spec| spec.secret.name = Some("moved".to_owned())),
+            Self::ChangesTheWorkspace => {
+                edit_spec(world, |spec| spec.workspace_id = Some("other".to_owned()))
+            }
+            Self::ChangesTheTemplate => edit_spec(world, |spec| {
+                spec.secret.key = "OTHER".to_owned();
+                spec.secret.template.labels.insert("team".to_owned(), "a".to_owned());
+            }),
+            Self::ShortensTheOverlap => edit_spec(world, |spec| spec.rotation.overlap = "4m".to_owned()),
+            Self::Suspends => edit_spec(world, |spec| spec.suspend = true),
+            Self::Resumes => edit_spec(world, |spec| spec.suspend = false),
+            Self::Retains => edit_spec(world, |spec| spec.deletion_policy = DeletionPolicy::Retain),
+            Self::StepsTheClockForward => step_clock(world, STEP),
+            Self::StepsTheClockBack => step_clock(world, -STEP),
+            Self::InstallsAWebhook => state.has_webhook = true,
+            Self::RemovesTheWebhook => state.has_webhook = false,
+            Self::EmptiesTheList => tell_lies(world, Lie::Empty),
+            Self::FreezesTheList => {
+                let keys = world.keys.clone();
+                tell_lies(world, Lie::Old(keys));
+            }
+            Self::MendsTheList => tell_lies(world, Lie::None),
+            Self::PausesTheAccount => {
+                for actor in &mut state.actors {
+                    let until = actor.process.now(world).monotonic.plus(PAUSE);
+                    let message = "Boltz asks to wait.".to_owned();
+                    let block = Block { reason: Reason::RateLimited, message, until: Some(until) };
+                    actor.process.account.calls_blocked = Some(block);
+                }
+                world.changed();
+            }
             Self::RuinsTheLedger => world.edit(|object| object.ledger = Ledger::parse(Some("no ledger"))),
             // Nor is it believed how old an attempt is.
             Self::ForgesTheLedger => {
@@ -131,7 +200,29 @@ fn attempts_of(world: &World) -> Vec<AttemptId> {
     let ledger =
         world.object.iter().flat_map(|object| &object.ledger.entries).map(|entry| entry.attempt.clone());
     let records = world.secrets.values().filter_map(|secret| secret.record.as_ref());
-    ledger.chain(records.map(|record| record.attempt.clone())).collect()
+    let named = records.flat_map(|record| {
+        let previous = record.previous.iter().filter_map(|key| key.attempt.clone());
+        std::iter::once(record.attempt.clone()).chain(previous)
+    });
+    ledger.chain(named).collect()
+}
+
+fn edit_spec(world: &mut World, change: impl FnOnce(&mut BoltzApiKeySpec)) {
+    world.edit(|object| {
+        object.spec.as_mut().map(change).unwrap();
+        object.generation = object.generation.map(|generation| generation + 1);
+    });
+}
+
+fn step_clock(world: &mut World, by: i64) {
+    world.clock_error += by;
+    world.changed();
+}
+
+/// Nobody is told; the next pass shows it.
+fn tell_lies(world: &mut World, lie: Lie) {
+    world.list_lies = lie;
+    world.changed();
 }
 
 fn next(value: Option<&String>) -> Option<String> {
