@@ -75,6 +75,11 @@ where
         }
         Effect::After(milliseconds) => {
             let wait = tokio::time::sleep(Duration::from_millis(milliseconds));
+            lock(state).late += 1;
+            let handler = move |state: &mut State, now: Timestamp| {
+                state.late -= 1;
+                handler(state, now)
+            };
             Some(Take::Later(later(state.clone(), epoch, wait, handler)))
         }
         Effect::OnRelease => {

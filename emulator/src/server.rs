@@ -161,6 +161,11 @@ impl Emulator {
         lock(&self.state).release.receiver_count()
     }
 
+    /// How many effects are still to come, by [`Effect::After`](crate::Effect::After).
+    pub fn late(&self) -> usize {
+        lock(&self.state).late
+    }
+
     /// Lets the held requests go on.
     pub fn release(&self) {
         lock(&self.state).release.send_replace(());

@@ -147,6 +147,8 @@ pub struct State {
     pub requests: Vec<LoggedRequest>,
     /// Wakes the held requests.
     pub release: watch::Sender<()>,
+    /// How many effects are still to come, by [`Effect::After`](crate::Effect::After).
+    pub late: usize,
     /// How often it was reset: what began before a reset must not show after it.
     pub epoch: u64,
     bucket: TokenBucket,

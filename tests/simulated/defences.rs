@@ -215,3 +215,19 @@ async fn a_key_whose_object_is_gone_is_revoked_by_its_writer() {
     world.good("gone").await;
     assert_eq!(posts(&world), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_revocation_is_answered_with_404_is_revoked_all_the_same() {
+    let (world, _process) = ready("10m").await;
+    let first = current(&world);
+    let mut is_denied = false;
+    world.faults(move |met| {
+        let is_first = met.what.starts_with("Boltz") && met.what.contains(&first) && !is_denied;
+        is_denied |= is_first;
+        is_first.then_some(Fault::Status(404))
+    });
+    world.annotate(ROTATE_ANNOTATION, "1");
+    sleep(60 * MINUTE).await;
+    assert_eq!(world.emulator.count(Operation::Revoke), 1, "the second, which arrives");
+    world.good("rotated").await;
+}

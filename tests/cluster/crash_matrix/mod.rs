@@ -1,24 +1,21 @@
 //! Every call that the operator makes, crossed with every way in which a call can end, on a real API server.
 //!
-//! Each cell has its own namespace, emulator, operator and proxy in front of the API server. The matrix is printed as a
-//! table, with the count; no cell is left out.
+//! Each cell has its own namespace, emulator, operator and proxy in front of the API server. It is judged when all is good
+//! for the first time, and again when a settle time and two passes are over; a watch of the Secrets judges meanwhile. The
+//! matrix is printed as a table of POSTs and writes; a cell whose user found nothing to act on is not counted.
 
 mod cell;
+mod delivered;
 mod outcome;
 mod scenario;
 mod user;
 
+use cell::Cost;
 use outcome::Outcome;
 use scenario::{Call, Scenario};
 use std::{collections::HashMap, time::Instant};
-use tokio::{
-    sync::Semaphore,
-    task::{JoinSet, LocalSet},
-};
-use user::User;
-
-/// Cells that run side by side: they mostly wait.
-static SIDE_BY_SIDE: Semaphore = Semaphore::const_new(20);
+use tokio::task::{JoinSet, LocalSet};
+use user::{Acted, User};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_crossed_with_every_outcome() {
@@ -104,40 +101,52 @@ async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)
                 continue;
             }
             let (outcome, user) = (*outcome, *user);
-            let task = cells.spawn_local(async move {
-                let _permit = SIDE_BY_SIDE.acquire().await.unwrap();
-                cell::run(call, outcome, user).await
-            });
+            let task = cells.spawn_local(cell::run(call, outcome, user));
             places.insert(task.id(), (row, column));
         }
     }
     let mut table = vec![vec!["-".to_owned(); columns.len()]; rows.len()];
-    let (all, mut count, mut failures) = (cells.len(), 0, Vec::new());
+    let (all, mut count, mut idle, mut failures) = (cells.len(), 0, 0, Vec::new());
     while let Some(done) = cells.join_next_with_id().await {
         // What panics is a cell that failed, like any other.
         let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(error.to_string())));
         let (row, column) = places[&task];
-        count += 1;
-        if count % 25 == 0 {
-            eprintln!("{count} of {all} cells after {} s", started.elapsed().as_secs());
-        }
         table[row][column] = match result {
-            Ok(posts) => posts.to_string(),
+            Ok(Cost { posts, writes, late, acted: Acted::Yes }) => {
+                count += 1;
+                format!("{posts}/{writes}{}", if late > 0 { " late" } else { "" })
+            }
+            Ok(Cost { acted: Acted::No, .. }) => {
+                idle += 1;
+                "nothing to do".to_owned()
+            }
             Err(why) => {
                 failures.push(format!("{}/{}: {why}", rows[row].name, columns[column].0));
                 "FAIL".to_owned()
             }
         };
+        let done = count + idle + failures.len();
+        if done % 25 == 0 {
+            eprintln!("{done} of {all} cells after {} s", started.elapsed().as_secs());
+        }
     }
     let line = |name: &str, cells: &[String]| {
         let cells: String = cells.iter().map(|cell| format!("{cell:>17}")).collect();
         eprintln!("{name:<28}{cells}");
     };
-    line("POSTs", &columns.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>());
+    line("POSTs/writes", &columns.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>());
     for (call, cells) in rows.iter().zip(&table) {
         line(call.name, cells);
     }
-    eprintln!("{count} cells in {} s, {} failed", started.elapsed().as_secs(), failures.len());
-    assert!(count > 0 || is_a_cell(&wanted), "no cell is called {wanted:?}");
+    eprintln!(
+        "{count} cells judged twice in {} s, {} failed, {idle} not counted: the user found nothing to act on",
+        started.elapsed().as_secs(),
+        failures.len()
+    );
+    if all == 0 {
+        // Another table has it, or none.
+        assert!(is_a_cell(&wanted), "no cell is called {wanted:?}");
+        boltz_harness::skip(&format!("{wanted:?} is not in this table"));
+    }
     failures
 }

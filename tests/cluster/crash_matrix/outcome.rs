@@ -61,7 +61,7 @@ impl Outcome {
         }
     }
 
-    fn kills(self) -> bool {
+    pub fn kills(self) -> bool {
         matches!(self, Self::KilledBefore | Self::LostAndKilled | Self::KilledAfter)
     }
 
@@ -173,12 +173,12 @@ impl Armed {
     }
 
     /// Kills and restarts the operator if that belongs to the outcome.
-    pub fn carry_out(self, env: &mut TestEnv) -> Result<(), String> {
+    pub async fn carry_out(self, env: &mut TestEnv) -> Result<(), String> {
         if self.outcome.kills() {
-            env.operator.kill();
+            env.operator.killed().await;
             env.proxy.as_ref().unwrap().clear();
             env.emulator.clear_faults();
-            env.operator.restart().map_err(|error| error.to_string())?;
+            env.operator.killed_and_restarted().await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }

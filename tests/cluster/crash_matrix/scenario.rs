@@ -1,11 +1,12 @@
 //! The calls that the operator makes, and how to bring it to make them.
 
-use super::outcome::Target;
+use super::outcome::{Outcome, Target};
 use crate::test_env::TestEnv;
 use boltz_emulator::{Effect, Fault, Operation, Outcome as Answer};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, api::PostParams};
 use serde_json::json;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// What is going on when the call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,54 +31,64 @@ pub enum Scenario {
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub name: &'static str,
+    /// How many writes the worst of its outcomes costs: an attempt without a key, a refused write, a status that says what
+    /// is wrong and one that it is over.
+    more_writes: usize,
     pub scenario: Scenario,
     pub target: Target,
 }
 
 const fn api(
     name: &'static str,
+    more_writes: usize,
     scenario: Scenario,
     method: &'static str,
     resource: &'static str,
     dry_run: bool,
 ) -> Call {
-    Call { name, scenario, target: Target::Api(method, resource, dry_run) }
+    Call { name, more_writes, scenario, target: Target::Api(method, resource, dry_run) }
 }
 
-const fn boltz(name: &'static str, scenario: Scenario, operation: Operation, skip: u32) -> Call {
-    Call { name, scenario, target: Target::Boltz(operation, skip) }
+const fn boltz(
+    name: &'static str,
+    more_writes: usize,
+    scenario: Scenario,
+    operation: Operation,
+    skip: u32,
+) -> Call {
+    Call { name, more_writes, scenario, target: Target::Boltz(operation, skip) }
 }
 
 pub const CALLS: [Call; 29] = [
-    api("C0 dry run", Scenario::Create, "POST", "secrets", true),
-    api("C1 attempt", Scenario::Create, "PATCH", "boltzapikeys/*", false),
-    boltz("C2 POST", Scenario::Create, Operation::Create, 0),
-    api("C3 Secret", Scenario::Create, "POST", "secrets", false),
-    api("C4 status", Scenario::Create, "PATCH", "boltzapikeys/*/status", false),
-    api("R0 dry run", Scenario::Rotate, "PATCH", "secrets/*", true),
-    api("R1 attempt", Scenario::Rotate, "PATCH", "boltzapikeys/*", false),
-    boltz("R2 POST", Scenario::Rotate, Operation::Create, 0),
-    api("R3 Secret", Scenario::Rotate, "PATCH", "secrets/*", false),
-    api("R4 status", Scenario::Rotate, "PATCH", "boltzapikeys/*/status", false),
-    api("R5 live read, object", Scenario::EndOfOverlap, "GET", "boltzapikeys/*", false),
-    api("R5 live read, Secret", Scenario::EndOfOverlap, "GET", "secrets/*", false),
-    boltz("R5 revoke", Scenario::EndOfOverlap, Operation::Revoke, 0),
-    api("R6 status", Scenario::EndOfOverlap, "PATCH", "boltzapikeys/*/status", false),
-    boltz("recover: list", Scenario::Recover, Operation::List, 0),
-    api("recover: second attempt", Scenario::Recover, "PATCH", "boltzapikeys/*", false),
-    boltz("recover: second POST", Scenario::Recover, Operation::Create, 0),
-    api("recover: live read, object", Scenario::Recover, "GET", "boltzapikeys/*", false),
-    api("recover: live read, Secret", Scenario::Recover, "GET", "secrets/*", false),
-    boltz("recover: revoke the stray", Scenario::Recover, Operation::Revoke, 0),
-    boltz("D1 revoke the first", Scenario::Delete, Operation::Revoke, 0),
-    boltz("D1 revoke the second", Scenario::Delete, Operation::Revoke, 1),
-    api("D1 live read, object", Scenario::Delete, "GET", "boltzapikeys/*", false),
-    api("D1 live read, Secret", Scenario::Delete, "GET", "secrets/*", false),
-    api("D2 drop the finalizer", Scenario::Delete, "PATCH", "boltzapikeys/*", false),
-    api("move: read the old Secret", Scenario::Move, "GET", "secrets/*", false),
-    api("move: write the new Secret", Scenario::Move, "POST", "secrets", false),
-    api("move: delete the old Secret", Scenario::Move, "DELETE", "secrets/*", false),
-    api("restart the workload", Scenario::Restart, "PATCH", "deployments/*", false),
+    api("C0 dry run", 1, Scenario::Create, "POST", "secrets", true),
+    api("C1 attempt", 3, Scenario::Create, "PATCH", "boltzapikeys/*", false),
+    boltz("C2 POST", 2, Scenario::Create, Operation::Create, 0),
+    api("C3 Secret", 2, Scenario::Create, "POST", "secrets", false),
+    api("C4 status", 1, Scenario::Create, "PATCH", "boltzapikeys/*/status", false),
+    api("R0 dry run", 1, Scenario::Rotate, "PATCH", "secrets/*", true),
+    api("R1 attempt", 3, Scenario::Rotate, "PATCH", "boltzapikeys/*", false),
+    boltz("R2 POST", 2, Scenario::Rotate, Operation::Create, 0),
+    api("R3 Secret", 2, Scenario::Rotate, "PATCH", "secrets/*", false),
+    api("R4 status", 1, Scenario::Rotate, "PATCH", "boltzapikeys/*/status", false),
+    api("R5 live read, object", 1, Scenario::EndOfOverlap, "GET", "boltzapikeys/*", false),
+    api("R5 live read, Secret", 1, Scenario::EndOfOverlap, "GET", "secrets/*", false),
+    boltz("R5 revoke", 1, Scenario::EndOfOverlap, Operation::Revoke, 0),
+    api("R6 status", 1, Scenario::EndOfOverlap, "PATCH", "boltzapikeys/*/status", false),
+    boltz("recover: list", 1, Scenario::Recover, Operation::List, 0),
+    api("recover: second attempt", 3, Scenario::Recover, "PATCH", "boltzapikeys/*", false),
+    boltz("recover: second POST", 2, Scenario::Recover, Operation::Create, 0),
+    api("recover: live read, object", 1, Scenario::Recover, "GET", "boltzapikeys/*", false),
+    api("recover: live read, Secret", 1, Scenario::Recover, "GET", "secrets/*", false),
+    boltz("recover: revoke the stray", 1, Scenario::Recover, Operation::Revoke, 0),
+    boltz("D1 revoke the first", 2, Scenario::Delete, Operation::Revoke, 0),
+    boltz("D1 revoke the second", 3, Scenario::Delete, Operation::Revoke, 1),
+    api("D1 live read, object", 2, Scenario::Delete, "GET", "boltzapikeys/*", false),
+    api("D1 live read, Secret", 1, Scenario::Delete, "GET", "secrets/*", false),
+    api("D2 drop the finalizer", 2, Scenario::Delete, "PATCH", "boltzapikeys/*", false),
+    api("move: read the old Secret", 1, Scenario::Move, "GET", "secrets/*", false),
+    api("move: write the new Secret", 2, Scenario::Move, "POST", "secrets", false),
+    api("move: delete the old Secret", 1, Scenario::Move, "DELETE", "secrets/*", false),
+    api("restart the workload", 2, Scenario::Restart, "PATCH", "deployments/*", false),
 ];
 
 impl Scenario {
@@ -85,24 +96,24 @@ impl Scenario {
     pub async fn prepare(self, env: &mut TestEnv) -> Result<(), String> {
         match self {
             Self::Create => {}
-            Self::Rotate | Self::Move => ready(env, json!({"rotation": {"overlap": "1s"}})).await?,
+            Self::Rotate | Self::Move => ready(env, self.spec()).await?,
             Self::EndOfOverlap => {
-                ready(env, json!({"rotation": {"overlap": "6s"}})).await?;
+                ready(env, self.spec()).await?;
                 rotated(env).await?;
             }
             Self::Recover => {
                 // Often enough for a test that is held up itself, and sees the first only when the operator has given up.
                 env.emulator.inject(Fault::once(Operation::Create, Effect::Before, Answer::Hold).times(9));
-                env.create("key", json!({"rotation": {"overlap": "1s"}})).await;
+                env.create("key", self.spec()).await;
                 boltz_harness::eventually(crate::test_env::PATIENCE, "the POST is held", async || {
                     if env.emulator.held() > 0 { Ok(()) } else { Err("not yet") }
                 })
                 .await?;
-                env.operator.kill();
+                env.operator.killed().await;
                 env.emulator.clear_faults();
             }
             Self::Delete => {
-                ready(env, json!({"rotation": {"overlap": "1h"}})).await?;
+                ready(env, self.spec()).await?;
                 rotated(env).await?;
             }
             Self::Restart => {
@@ -122,8 +133,9 @@ impl Scenario {
                     .create(&PostParams::default(), &deployment)
                     .await
                     .map_err(|error| error.to_string())?;
-                let targets = json!([{"kind": "Deployment", "name": "workload"}]);
-                ready(env, json!({"rotation": {"overlap": "1s"}, "rolloutRestartTargets": targets})).await?;
+                let mut spec = self.spec();
+                spec["rolloutRestartTargets"] = json!([{"kind": "Deployment", "name": "workload"}]);
+                ready(env, spec).await?;
             }
         }
         Ok(())
@@ -132,19 +144,33 @@ impl Scenario {
     /// Makes the operator act.
     pub async fn trigger(self, env: &mut TestEnv) -> Result<(), String> {
         match self {
-            Self::Create => drop(env.create("key", json!({"rotation": {"overlap": "1s"}})).await),
+            Self::Create => drop(env.create("key", self.spec()).await),
             Self::Rotate | Self::Restart => env.annotate("key", "boltz.bio/rotate", "1").await,
             // Time does it.
             Self::EndOfOverlap => {}
-            Self::Recover => env.operator.restart().map_err(|error| error.to_string())?,
+            Self::Recover => env.operator.killed_and_restarted().await.map_err(|error| error.to_string())?,
             Self::Delete => env.delete("key").await,
             Self::Move => drop(env.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await),
         }
         Ok(())
     }
 
+    /// How long a key works after it was replaced.
+    pub fn overlap(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Create | Self::Rotate | Self::Recover | Self::Move | Self::Restart => 1,
+            // Not before the attempt of the old key is settled. On a busy machine the call must not come before the fault.
+            Self::EndOfOverlap => 9,
+            Self::Delete => 3600,
+        })
+    }
+
+    fn spec(self) -> serde_json::Value {
+        json!({"rotation": {"overlap": format!("{}s", self.overlap().as_secs())}})
+    }
+
     /// How many POSTs it takes without a fault.
-    pub fn posts(self) -> usize {
+    fn posts(self) -> usize {
         match self {
             Self::Create | Self::Move => 1,
             Self::Rotate | Self::EndOfOverlap | Self::Recover | Self::Delete | Self::Restart => 2,
@@ -153,18 +179,49 @@ impl Scenario {
 
     /// How many writes to the API server it takes without a fault, dry runs aside: three for each key, one at the end of
     /// an overlap, and what is written for the scenario itself.
-    pub fn writes(self) -> usize {
+    fn writes(self) -> usize {
         match self {
             Self::Create => 3,
             // Secret created, status, old one deleted.
             Self::Move => 6,
             Self::Rotate | Self::EndOfOverlap => 7,
-            // One attempt without a key, which was written before the crash.
-            Self::Recover => 4,
+            // One attempt without a key, which was written before the crash, and a status that says what is awaited.
+            Self::Recover => 5,
             // The finalizer.
             Self::Delete => 7,
             Self::Restart => 8,
         }
+    }
+}
+
+impl Call {
+    /// How many POSTs it takes.
+    pub fn posts(&self, outcome: Outcome) -> RangeInclusive<usize> {
+        // The value of a key that is not stored dies with its process.
+        let is_lost = ["C3 Secret", "R3 Secret"].contains(&self.name) && outcome == Outcome::KilledBefore;
+        let least = self.scenario.posts() + usize::from(self.is_post() || is_lost);
+        // It may send its POST before it is killed, or not.
+        let is_attempt = ["C1 attempt", "R1 attempt", "recover: second attempt"].contains(&self.name);
+        least..=least + usize::from(is_attempt && outcome == Outcome::KilledAfter)
+    }
+
+    /// Whatever becomes of a POST that is not answered as it should be: a second one follows.
+    fn is_post(&self) -> bool {
+        matches!(self.target, Target::Boltz(Operation::Create, _))
+    }
+
+    /// How many keys the outcome makes the operator say that it did not get or could not store.
+    pub fn told(&self, outcome: Outcome) -> usize {
+        usize::from(self.is_post() && !outcome.kills())
+    }
+
+    /// How many writes to the API server it takes, those that were refused included.
+    pub fn writes(&self, outcome: Outcome) -> RangeInclusive<usize> {
+        let without = self.scenario.writes();
+        // A status that comes late says that a key was replaced and that its overlap is over.
+        let is_one = matches!(self.scenario, Scenario::Rotate | Scenario::EndOfOverlap | Scenario::Restart)
+            || (self.scenario == Scenario::Recover && outcome.kills());
+        without - usize::from(is_one)..=without + self.more_writes
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::test_env::{PATIENCE, TestEnv};
 use boltz_harness::eventually;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -21,6 +21,13 @@ pub enum User {
     DeletesTheNamespace,
     StripsTheFinalizer,
     Suspends,
+}
+
+/// Whether there was something to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acted {
+    Yes,
+    No,
 }
 
 /// All that do something.
@@ -72,37 +79,44 @@ impl User {
     }
 
     /// Before the operator is back.
-    pub async fn acts(self, env: &TestEnv) -> Result<(), String> {
+    pub async fn acts(self, env: &TestEnv) -> Result<Acted, String> {
         match self {
-            Self::Waits => {}
+            Self::Waits => Ok(Acted::Yes),
             Self::DeletesIt | Self::DeletesAndRecreatesIt => {
-                unless_gone(env.objects().delete("key", &DeleteParams::default()).await)?;
+                let object = env.objects().get_opt("key").await.map_err(|error| error.to_string())?;
+                if object.is_none_or(|object| object.metadata.deletion_timestamp.is_some()) {
+                    return Ok(Acted::No);
+                }
+                acted(env.objects().delete("key", &DeleteParams::default()).await)
             }
             Self::DeletesTheSecret => {
-                for secret in secrets(env).await? {
-                    // The operator may have been faster.
-                    let _ = env.secrets().delete(&secret.name_any(), &DeleteParams::default()).await;
-                }
+                for_all_secrets(env, async |name| env.secrets().delete(name, &DeleteParams::default()).await)
+                    .await
             }
             Self::EditsTheSecret => {
-                for secret in secrets(env).await? {
-                    let edit = Patch::Merge(json!({"stringData": {"BOLTZ_API_KEY": "edited"}}));
-                    let _ = env.secrets().patch(&secret.name_any(), &PatchParams::default(), &edit).await;
-                }
+                let edit = Patch::Merge(json!({"stringData": {"BOLTZ_API_KEY": "edited"}}));
+                for_all_secrets(env, async |name| {
+                    env.secrets().patch(name, &PatchParams::default(), &edit).await
+                })
+                .await
             }
-            Self::EditsTheSpec => patch(env, json!({"spec": {"allowedIPs": ["192.0.2.9"]}})).await?,
+            Self::EditsTheSpec => patch(env, json!({"spec": {"allowedIPs": ["192.0.2.9"]}})).await,
             Self::AsksForARotation => {
-                patch(env, json!({"metadata": {"annotations": {"boltz.bio/rotate": "again"}}})).await?;
+                patch(env, json!({"metadata": {"annotations": {"boltz.bio/rotate": "again"}}})).await
             }
             Self::DeletesTheNamespace => {
                 let namespaces: Api<Namespace> = Api::all(env.client.clone());
-                let deleted = namespaces.delete(&env.namespace, &DeleteParams::default()).await;
-                deleted.map_err(|error| error.to_string())?;
+                acted(namespaces.delete(&env.namespace, &DeleteParams::default()).await)
             }
-            Self::StripsTheFinalizer => patch(env, json!({"metadata": {"finalizers": null}})).await?,
-            Self::Suspends => patch(env, json!({"spec": {"suspend": true}})).await?,
+            Self::StripsTheFinalizer => {
+                let object = env.objects().get_opt("key").await.map_err(|error| error.to_string())?;
+                if object.is_none_or(|object| object.finalizers().is_empty()) {
+                    return Ok(Acted::No);
+                }
+                patch(env, json!({"metadata": {"finalizers": null}})).await
+            }
+            Self::Suspends => patch(env, json!({"spec": {"suspend": true}})).await,
         }
-        Ok(())
     }
 
     /// Once the operator is back.
@@ -133,19 +147,30 @@ impl User {
     }
 }
 
-async fn patch(env: &TestEnv, patch: serde_json::Value) -> Result<(), String> {
-    unless_gone(env.objects().patch("key", &PatchParams::default(), &Patch::Merge(patch)).await)
+async fn patch(env: &TestEnv, patch: serde_json::Value) -> Result<Acted, String> {
+    acted(env.objects().patch("key", &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
-/// Where the call deletes the object, it may be gone before the user comes.
-fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<(), String> {
+/// Where the call deletes something, it may be gone before the user comes.
+fn acted<T>(answer: Result<T, kube::Error>) -> Result<Acted, String> {
     match answer {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        answer => answer.map(drop).map_err(|error| error.to_string()),
+        Ok(_) => Ok(Acted::Yes),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Acted::No),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-async fn secrets(env: &TestEnv) -> Result<Vec<Secret>, String> {
-    let list = env.secrets().list(&ListParams::default()).await;
-    list.map(|list| list.items).map_err(|error| error.to_string())
+/// Does it to each Secret that is there.
+async fn for_all_secrets<T>(
+    env: &TestEnv,
+    act: impl AsyncFn(&str) -> Result<T, kube::Error>,
+) -> Result<Acted, String> {
+    let secrets = env.secrets().list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+    let mut any = Acted::No;
+    for secret in secrets.items {
+        if acted(act(&secret.name_any()).await)? == Acted::Yes {
+            any = Acted::Yes;
+        }
+    }
+    Ok(any)
 }

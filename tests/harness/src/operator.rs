@@ -103,6 +103,21 @@ impl OperatorProcess {
         Ok(())
     }
 
+    /// SIGKILL, for tests that share their thread with others.
+    pub async fn killed(&mut self) {
+        self.process.killed().await;
+    }
+
+    /// SIGKILL, and a new start, for tests that share their thread with others.
+    pub async fn killed_and_restarted(&mut self) -> io::Result<()> {
+        self.process.killed().await;
+        let (binary, log) = (self.binary.clone(), self.log_file());
+        let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
+        let start = move || OwnedProcess::start(&binary, &arguments, &environment, &log);
+        self.process = tokio::task::spawn_blocking(start).await.map_err(io::Error::other)??;
+        Ok(())
+    }
+
     /// What a GET of the path answers.
     pub async fn get(&self, path: &str) -> Result<String, String> {
         crate::install_tls_provider();

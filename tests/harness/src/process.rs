@@ -4,6 +4,10 @@
 //! and the shell kills the child. The children have process groups of their own, so that Ctrl-C in a terminal reaches
 //! us only, and we decide.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     ffi::OsStr,
     fs::File,
@@ -59,6 +63,9 @@ pub(crate) fn at_the_end<A: AsRef<OsStr>>(script: &str, arguments: &[A]) -> io::
         .process_group(0)
         .spawn()
 }
+
+/// How long a process may take to end once it is killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A child process that ends with its owner.
 #[derive(Debug)]
@@ -128,11 +135,11 @@ impl OwnedProcess {
     /// Sends a signal, by its name: `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         if self.ended.is_none() {
-            // The shell's own kill, because not every machine has the program. It may have ended by itself: no error.
-            let _ = Command::new("sh")
-                .args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &self.pid.to_string()])
-                .stderr(Stdio::null())
-                .status();
+            let pid = i32::try_from(self.pid).map(Pid::from_raw);
+            if let (Ok(pid), Ok(signal)) = (pid, format!("SIG{name}").parse::<Signal>()) {
+                // It may have ended by itself: no error.
+                let _ = kill(pid, signal);
+            }
         }
     }
 
@@ -155,10 +162,19 @@ impl OwnedProcess {
         self.ended
     }
 
+    /// The same as [`OwnedProcess::kill`] for tests that share their thread with others.
+    pub async fn killed(&mut self) {
+        self.signal("KILL");
+        let deadline = Instant::now() + PATIENCE;
+        while self.try_wait().is_none() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         self.signal("KILL");
-        let _ = self.wait(Duration::from_secs(10));
+        let _ = self.wait(PATIENCE);
     }
 }
 

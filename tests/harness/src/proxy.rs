@@ -103,6 +103,8 @@ pub enum ApiFault {
 struct State {
     armed: Option<(ApiCall, ApiFault)>,
     frozen: bool,
+    /// Effects that are still to come.
+    late: usize,
     writes: Vec<String>,
 }
 
@@ -202,9 +204,15 @@ impl ApiProxy {
         state.frozen = false;
     }
 
-    /// The writes that took effect, dry runs, leases and events aside: `PATCH boltzapikeys/*`.
+    /// The writes, dry runs, leases and events aside: `PATCH boltzapikeys/*`. What was not done comes with its status:
+    /// `PATCH secrets/* 409`.
     pub fn writes(&self) -> Vec<String> {
         self.proxy.lock().writes.clone()
+    }
+
+    /// How many effects are still to come, by [`ApiFault::Late`].
+    pub fn late(&self) -> usize {
+        self.proxy.lock().late
     }
 
     /// Waits until the fault has been met, its effect included unless that is late.
@@ -275,9 +283,8 @@ impl Proxy {
         };
         self.watches.write_answered(&body);
         drop(in_flight);
-        if status.is_success() {
-            self.lock().writes.push(write);
-        }
+        let write = if status.is_success() { write } else { format!("{write} {}", status.as_u16()) };
+        self.lock().writes.push(write);
         (status, headers, body).into_response()
     }
 
@@ -381,9 +388,11 @@ async fn handle(
         }
         ApiFault::Late(by) => {
             let sender = Arc::clone(&proxy);
+            proxy.lock().late += 1;
             tokio::spawn(async move {
                 tokio::time::sleep(by).await;
                 sender.effect(request).await;
+                sender.lock().late -= 1;
             });
             fire();
             connection.cut().await
