@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod controller;
 pub mod duration;
+pub mod explain;
 pub mod kubernetes;
 pub mod observability;
 pub mod plan;

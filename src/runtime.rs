@@ -10,7 +10,7 @@ use crate::{
     },
     cli::Config,
     clock::Clock,
-    controller::{self, Context, Limits, OrphanHandling, Scope},
+    controller::{self, Context, Limits, OrphanHandling, Scope, orphan_list},
     kubernetes::{
         client::Kubernetes,
         events::Events,
@@ -250,16 +250,21 @@ async fn work(
     ready: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
+    let namespace =
+        config.lease_namespace.clone().unwrap_or_else(|| lease_client.default_namespace().to_owned());
     let scope = Scope {
         namespaces: config.watch_namespaces.clone(),
         label_selector: config.label_selector.clone(),
         concurrency: config.concurrency,
-        orphans: OrphanHandling { policy: config.orphan_policy, grace: config.orphan_grace },
+        orphans: OrphanHandling {
+            policy: config.orphan_policy,
+            grace: config.orphan_grace,
+            config_map: Some((namespace.clone(), orphan_list::config_map_name(&config.lease_name))),
+            sees_only_some_objects: !config.watch_namespaces.is_empty() || config.label_selector.is_some(),
+        },
     };
     let metrics = Arc::clone(&context.metrics);
     let here = Handle::current();
-    let namespace =
-        config.lease_namespace.clone().unwrap_or_else(|| lease_client.default_namespace().to_owned());
     let remembered_name = format!("{}-account", config.lease_name);
     let lead = || async {
         // Not ready until the caches are synced.

@@ -5,7 +5,10 @@
 // The printed columns repeat parameter names.
 #![allow(clippy::duplicated_attributes)]
 
-use crate::protocol::{is_id, record::MAX_PREVIOUS_READ};
+use crate::protocol::{
+    is_id,
+    record::{MAX_PREVIOUS_READ, is_sha256},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -321,6 +324,10 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
 
+    /// The SHA-256 of the key's value in hexadecimal digits. It tells whose a leaked value is, without the Secret.
+    #[serde(default, rename = "valueSHA256", skip_serializing_if = "Option::is_none")]
+    pub value_sha256: Option<String>,
+
     /// Whether Boltz accepts the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_active: Option<bool>,
@@ -390,6 +397,7 @@ impl BoltzApiKeyStatus {
     #[must_use]
     pub(crate) fn bounded(mut self) -> Self {
         self.key_id = self.key_id.filter(|id| is_id(id));
+        self.value_sha256 = self.value_sha256.filter(|hash| is_sha256(hash));
         let mut seen = HashSet::new();
         self.previous_keys.retain(|previous| is_id(&previous.key_id) && seen.insert(previous.key_id.clone()));
         self.previous_keys.truncate(MAX_PREVIOUS_READ);

@@ -4,6 +4,7 @@ mod cleanup;
 mod context;
 mod execute;
 mod observe;
+pub mod orphan_list;
 mod orphans;
 mod reconcile;
 mod step_log;

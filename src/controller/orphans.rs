@@ -1,23 +1,35 @@
 //! Orphans: active keys with our cluster's marker that no object and no Secret refers to (rule 6). They are reported, and
-//! revoked only with `--orphan-policy=revoke`, after `--orphan-grace` and a live read of all objects and Secrets.
+//! revoked only with `--orphan-policy=revoke` after `--orphan-grace`, or on request, and after a live read of all objects
+//! and Secrets.
 
-use super::{Context, execute::revoke_key};
+use super::{
+    Context,
+    execute::revoke_key,
+    orphan_list::{
+        MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
+        list_key, request_key, response_key,
+    },
+};
 use crate::{
     api::{WatchedApiKey, annotations::LEDGER_ANNOTATION},
     boltz::snapshot::Snapshot,
     cli::OrphanPolicy,
-    kubernetes::{client::SecretWithData, error::KubernetesError},
-    plan::{Answer, Monotonic, RevokeReason},
+    kubernetes::{client::SecretWithData, config_map::ConfigMapStore, error::KubernetesError},
+    plan::{Answer, ListedKey, Monotonic, RevokeReason},
     protocol::{ledger::Ledger, marker::ObjectMark},
 };
+use jiff::{Timestamp, tz::TimeZone};
 use kube::{ResourceExt, runtime::reflector::Store};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-/// Looks for orphans after each pass.
+/// How often the ConfigMap is read for requests while there are orphans. Without orphans it is read after each pass.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Looks for orphans after each pass, and publishes them.
 pub(super) async fn watch_orphans(
     context: Arc<Context>,
     stores: Vec<Store<WatchedApiKey>>,
@@ -26,28 +38,80 @@ pub(super) async fn watch_orphans(
     let mut orphans = Orphans::default();
     let mut completions = context.inventory.completions();
     completions.mark_changed();
+    let store = handling.config_map.as_ref().map(|(namespace, name)| {
+        ConfigMapStore::new(context.kubernetes.client().clone(), namespace, name.clone())
+    });
+    let mut was_refused = false;
     // Which keys a namespace refers to is unknown until its lists are complete.
     context.watches.until_all_synced().await;
-    while completions.changed().await.is_ok() {
-        let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { continue };
-        let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
-        orphans.record_pass(&context, &snapshot, &objects, handling).await;
+    loop {
+        let may_be_asked = store.is_some() && orphans.confirmed().next().is_some();
+        tokio::select! {
+            changed = completions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { continue };
+                let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
+                orphans.record_pass(&context, &snapshot, &objects, &handling).await;
+            }
+            () = tokio::time::sleep(REQUEST_INTERVAL), if may_be_asked => {}
+        }
+        let Some(store) = &store else { continue };
+        match orphans.exchange(&context, store, &handling).await {
+            Ok(()) => was_refused = false,
+            Err(error) if was_refused => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "failed to publish orphaned keys");
+            }
+            Err(error) => {
+                was_refused = true;
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to publish orphaned keys, or to read which of them are to be revoked; it will be retried"
+                );
+            }
+        }
     }
 }
 
 /// What to do with orphans.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OrphanHandling {
     /// Report or revoke.
     pub policy: OrphanPolicy,
     /// How long a key must be orphaned before it is revoked.
     pub grace: Duration,
+    /// Namespace and name of the ConfigMap in which they are published.
+    pub config_map: Option<(String, String)>,
+    /// The operator watches only some objects: to it, the keys of other installations may look orphaned.
+    pub sees_only_some_objects: bool,
 }
 
-/// The orphans, since when, and in how many passes.
+/// The orphans, by id.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    since: HashMap<String, (Monotonic, u32)>,
+    known: HashMap<String, Orphan>,
+    /// How many passes were processed, up to two.
+    passes: u32,
+    /// What an earlier process has published was read.
+    has_read: bool,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    /// Since when this process has known it.
+    since: Monotonic,
+    /// The same by the wall clock, over all processes.
+    since_at: Timestamp,
+    passes: u32,
+    found: Found,
+}
+
+/// An orphan as one pass shows it.
+#[derive(Clone, Debug)]
+struct Found {
+    object: ObjectMark,
+    key: ListedKey,
 }
 
 impl Orphans {
@@ -57,105 +121,231 @@ impl Orphans {
         context: &Context,
         snapshot: &Snapshot,
         objects: &[Arc<WatchedApiKey>],
-        handling: OrphanHandling,
+        handling: &OrphanHandling,
     ) {
         let now = context.clock.now();
         let recorded = context.secrets.recorded_key_ids();
         let found = find(snapshot, objects.iter().map(AsRef::as_ref), &recorded, now.wall);
-        self.since.retain(|id, _| found.contains(id));
-        for id in found {
-            let (_, passes) = self.since.entry(id.clone()).or_insert((now.monotonic, 0));
-            *passes += 1;
+        self.passes = (self.passes + 1).min(2);
+        self.known.retain(|id, _| found.contains_key(id));
+        for (id, found) in found {
+            let orphan = self.known.entry(id.clone()).or_insert_with(|| Orphan {
+                since: now.monotonic,
+                since_at: now.wall,
+                passes: 0,
+                found: found.clone(),
+            });
+            orphan.passes += 1;
+            orphan.found = found;
             // One pass alone may be caused by a stale cache.
-            if *passes == 2 {
+            if orphan.passes == 2 {
                 tracing::warn!(
                     key_id = id,
                     "found an orphaned key: its name has this cluster's marker, but no BoltzApiKey and no Secret refers to it"
                 );
             }
         }
-        let confirmed = self.since.values().filter(|(_, passes)| *passes >= 2).count();
-        context.metrics.set_orphaned_keys(confirmed);
+        context.metrics.set_orphaned_keys(self.confirmed().count());
         let due: Vec<String> = self
-            .since
-            .iter()
-            .filter(|(_, (since, passes))| *passes >= 2 && now.monotonic.since(*since) >= handling.grace)
+            .confirmed()
+            .filter(|(_, orphan)| now.monotonic.since(orphan.since) >= handling.grace)
             .map(|(id, _)| id.clone())
             .collect();
-        if handling.policy == OrphanPolicy::Revoke && !due.is_empty() {
-            match self.revoke(context, snapshot, due).await {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "failed to read the objects and Secrets; no orphaned keys were revoked"
-                    );
-                }
+        if handling.policy == OrphanPolicy::Revoke {
+            for id in due {
+                self.revoke(context, &id).await;
             }
         }
     }
 
-    /// Rule 8: before each revocation, reads everything again and repeats the decision.
-    async fn revoke(
-        &mut self,
-        context: &Context,
-        snapshot: &Snapshot,
-        due: Vec<String>,
-    ) -> Result<(), KubernetesError> {
-        for id in due {
-            let objects = context.kubernetes.list_objects().await?;
-            let mut recorded = HashSet::new();
-            let mut page = None;
-            loop {
-                let (secrets, next) = context.kubernetes.list_secrets(None, page).await?;
-                for (metadata, _) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
-                    let Some(record) = metadata.record else { continue };
-                    recorded.extend(record.key_ids().cloned());
-                }
-                page = next;
-                if page.is_none() {
-                    break;
-                }
-            }
-            if !find(snapshot, objects.iter(), &recorded, context.clock.now().wall).contains(&id) {
-                continue;
-            }
-            // Retried after the next pass, if the key is still active.
-            match revoke_key(context, &id, RevokeReason::Orphan).await {
-                Answer::Done | Answer::AlreadyRevoked => {
-                    self.since.remove(&id);
-                    context.metrics.revoked(RevokeReason::Orphan.as_str());
-                    tracing::warn!(key_id = id, "revoked an orphaned key");
-                }
-                Answer::BoltzFailed(failure) => {
-                    tracing::warn!(key_id = id, error = failure.message, "failed to revoke an orphaned key");
-                }
-                Answer::Postponed(_) => {
-                    tracing::debug!(
-                        key_id = id,
-                        "calls to Boltz are paused or limited; no orphaned key was revoked"
-                    );
-                }
-                _ => tracing::warn!(
+    /// The orphans that at least two passes show.
+    fn confirmed(&self) -> impl Iterator<Item = (&String, &Orphan)> {
+        self.known.iter().filter(|(_, orphan)| orphan.passes >= 2)
+    }
+
+    /// Rule 8: before the revocation, reads everything again and repeats the decision.
+    async fn revoke(&mut self, context: &Context, id: &str) -> RevocationResult {
+        match is_still_orphaned(context, id).await {
+            Ok(true) => {}
+            Ok(false) => return RevocationResult::not_revoked("not an orphan"),
+            Err(error) => {
+                tracing::warn!(
                     key_id = id,
-                    "failed to revoke an orphaned key: Boltz lists it, but responded with 404"
-                ),
+                    error = &error as &dyn std::error::Error,
+                    "failed to read the objects and Secrets; the orphaned key was not revoked"
+                );
+                return RevocationResult::not_revoked(format!(
+                    "the operator could not read all objects and Secrets: {error}"
+                ));
             }
         }
-        Ok(())
+        // Retried after the next pass, if the key is still active.
+        match revoke_key(context, id, RevokeReason::Orphan).await {
+            Answer::Done | Answer::AlreadyRevoked => {
+                self.known.remove(id);
+                context.metrics.revoked(RevokeReason::Orphan.as_str());
+                tracing::warn!(key_id = id, "revoked an orphaned key");
+                RevocationResult::revoked()
+            }
+            Answer::BoltzFailed(failure) => {
+                tracing::warn!(key_id = id, error = failure.message, "failed to revoke an orphaned key");
+                RevocationResult::not_revoked(failure.message)
+            }
+            Answer::Postponed(block) => {
+                tracing::debug!(
+                    key_id = id,
+                    "calls to Boltz are paused or limited; no orphaned key was revoked"
+                );
+                RevocationResult::not_revoked(block.message)
+            }
+            _ => {
+                let message = "Boltz lists it, but responded with 404";
+                tracing::warn!(key_id = id, "failed to revoke an orphaned key: {message}");
+                RevocationResult::not_revoked(message)
+            }
+        }
+    }
+
+    /// Publishes the orphans, if they changed, and does what a new request asks for.
+    async fn exchange(
+        &mut self,
+        context: &Context,
+        store: &ConfigMapStore,
+        handling: &OrphanHandling,
+    ) -> Result<(), KubernetesError> {
+        // Until then, an orphan that is published may seem to be none.
+        if self.passes < 2 {
+            return Ok(());
+        }
+        let cluster = &context.inventory.names().current;
+        let before = store.read().await?;
+        if !self.has_read {
+            let published = before.get(&list_key(cluster)).map(String::as_str).unwrap_or_default();
+            self.remember(&serde_json::from_str(published).unwrap_or_default());
+            self.has_read = true;
+        }
+        let mut changes = BTreeMap::new();
+        if let Some((request, older_than)) = self.request(&before, context) {
+            let response = self.answer(context, &request, older_than, handling).await;
+            changes.insert(response_key(cluster), to_json(&response));
+        }
+        changes.insert(list_key(cluster), to_json(&self.list()));
+        changes.retain(|key, text| before.get(key) != Some(text));
+        if changes.is_empty() { Ok(()) } else { store.write(changes).await }
+    }
+
+    /// Takes over since when a key has been an orphan. A forged time is of no use: who can write it can also ask for
+    /// younger orphans.
+    fn remember(&mut self, published: &OrphanList) {
+        for earlier in &published.orphans {
+            if let Some(orphan) = self.known.get_mut(&earlier.key_id) {
+                orphan.since_at = orphan.since_at.min(earlier.orphaned_since);
+            }
+        }
+    }
+
+    /// A request that was not responded to yet.
+    fn request(
+        &self,
+        data: &BTreeMap<String, String>,
+        context: &Context,
+    ) -> Option<(RevocationRequest, Duration)> {
+        let cluster = &context.inventory.names().current;
+        let request = RevocationRequest::parse(data.get(&request_key(cluster))?)?;
+        let response = data.get(&response_key(cluster)).map(String::as_str).unwrap_or_default();
+        let answered: RevocationResponse = serde_json::from_str(response).unwrap_or_default();
+        (answered.request != request.0.id).then_some(request)
+    }
+
+    async fn answer(
+        &mut self,
+        context: &Context,
+        request: &RevocationRequest,
+        older_than: Duration,
+        handling: &OrphanHandling,
+    ) -> RevocationResponse {
+        tracing::info!(request = request.id, keys = request.key_ids.len(), "asked to revoke orphaned keys");
+        let mut results = BTreeMap::new();
+        for id in &request.key_ids {
+            let now = context.clock.now().wall;
+            let since_at =
+                self.confirmed().find(|(known, _)| *known == id).map(|(_, orphan)| orphan.since_at);
+            let result = match since_at {
+                _ if handling.sees_only_some_objects => RevocationResult::not_revoked(
+                    "the operator watches only some namespaces or objects, so the keys of other installations may look \
+                     orphaned",
+                ),
+                None => RevocationResult::not_revoked("not an orphan"),
+                Some(since_at) if is_younger(since_at, now, older_than) => RevocationResult::not_revoked(
+                    format!("an orphan only since {}", since_at.strftime("%FT%TZ")),
+                ),
+                Some(_) => self.revoke(context, id).await,
+            };
+            results.insert(id.clone(), result);
+        }
+        RevocationResponse { request: request.id.clone(), results }
+    }
+
+    fn list(&self) -> OrphanList {
+        let mut orphans: Vec<PublishedOrphan> = self
+            .confirmed()
+            .map(|(id, Orphan { since_at, found: Found { object, key }, .. })| PublishedOrphan {
+                key_id: id.clone(),
+                key_prefix: key.prefix.clone(),
+                object: object.to_string(),
+                attempt: key.attempt.as_str().to_owned(),
+                orphaned_since: *since_at,
+                expires_at: key.expires_at,
+                last_used_on: key.last_used_at.map(|at| at.to_zoned(TimeZone::UTC).date()),
+            })
+            .collect();
+        orphans.sort_by(|one, other| {
+            (one.orphaned_since, &one.key_id).cmp(&(other.orphaned_since, &other.key_id))
+        });
+        let count = orphans.len();
+        orphans.truncate(MAX_ORPHANS);
+        OrphanList { count, orphans }
     }
 }
 
-/// The ids of the active keys with our marker that no ledger, no status and no record refers to.
+fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn is_younger(since: Timestamp, now: Timestamp, age: Duration) -> bool {
+    Duration::try_from(now.duration_since(since)).is_ok_and(|known| known < age) || now < since
+}
+
+/// Reads all objects and Secrets, and looks for the key among them.
+async fn is_still_orphaned(context: &Context, id: &str) -> Result<bool, KubernetesError> {
+    let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(false) };
+    let objects = context.kubernetes.list_objects().await?;
+    let mut recorded = HashSet::new();
+    let mut page = None;
+    loop {
+        let (secrets, next) = context.kubernetes.list_secrets(None, page).await?;
+        for (metadata, _) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
+            let Some(record) = metadata.record else { continue };
+            recorded.extend(record.key_ids().cloned());
+        }
+        page = next;
+        if page.is_none() {
+            break;
+        }
+    }
+    Ok(find(&snapshot, objects.iter(), &recorded, context.clock.now().wall).contains_key(id))
+}
+
+/// The active keys with our marker that no ledger, no status and no record refers to, by id.
 fn find<'a>(
     snapshot: &Snapshot,
     objects: impl Iterator<Item = &'a WatchedApiKey>,
     recorded: &HashSet<String>,
-    now: jiff::Timestamp,
-) -> HashSet<String> {
+    now: Timestamp,
+) -> HashMap<String, Found> {
     let by_mark: HashMap<ObjectMark, &WatchedApiKey> =
         objects.map(|object| (ObjectMark::from_uid(&object.uid().unwrap_or_default()), object)).collect();
-    let mut orphans = HashSet::new();
+    let mut orphans = HashMap::new();
     for (mark, keys) in &snapshot.ours {
         let object = by_mark.get(mark);
         let ledger = object
@@ -165,7 +355,7 @@ fn find<'a>(
         for key in keys.iter().filter(|key| key.is_active_at(now)) {
             let reported = status.is_some_and(|status| status.names(&key.id));
             if !ledger.may_contain(&key.attempt) && !reported && !recorded.contains(&key.id) {
-                orphans.insert(key.id.clone());
+                orphans.insert(key.id.clone(), Found { object: mark.clone(), key: key.clone() });
             }
         }
     }
@@ -200,11 +390,58 @@ mod tests {
                 "spec": {},
             }))
             .unwrap();
-            let mut found = Vec::from_iter(find(&snapshot, std::iter::once(&object), &HashSet::new(), now));
+            let mut found =
+                Vec::from_iter(find(&snapshot, std::iter::once(&object), &HashSet::new(), now).into_keys());
             found.sort();
             found
         };
         assert_eq!(orphans(None), ["0000000000000000", "550e8400e29b41d4"]);
         assert_eq!(orphans(Some("no ledger")), ["0000000000000000"]);
+    }
+
+    #[test]
+    fn the_oldest_hundred_are_published_and_their_times_survive_a_restart() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let key = |id: String| ListedKey {
+            id,
+            attempt: crate::protocol::marker::AttemptId::from_random(1),
+            prefix: "sk_bc_work_l".to_owned(),
+            is_active: true,
+            expires_at: None,
+            last_used_at: Some(at(86_400 + 5)),
+        };
+        let orphan = |id: String, second: i64, passes: u32| {
+            let found = Found { object: ObjectMark::from_uid("uid"), key: key(id) };
+            Orphan { since: Monotonic::default(), since_at: at(second), passes, found }
+        };
+        let mut orphans = Orphans::default();
+        for index in 0..150_u32 {
+            let id = format!("key-{index:03}");
+            orphans.known.insert(id.clone(), orphan(id, i64::from(index), 2));
+        }
+        orphans.known.insert("seen-once".to_owned(), orphan("seen-once".to_owned(), 0, 1));
+        let list = orphans.list();
+        assert_eq!((list.count, list.orphans.len()), (150, MAX_ORPHANS));
+        let ids = [&list.orphans[0], &list.orphans[99]].map(|orphan| orphan.key_id.as_str());
+        assert_eq!(ids, ["key-000", "key-099"]);
+        assert_eq!(list.orphans[0].last_used_on.unwrap().to_string(), "1970-01-02");
+
+        let mut restarted = Orphans::default();
+        for (id, second) in [("key-000", 1000), ("key-120", 1000)] {
+            restarted.known.insert(id.to_owned(), orphan(id.to_owned(), second, 2));
+        }
+        restarted.remember(&serde_json::from_str(&to_json(&list)).unwrap());
+        assert_eq!(restarted.known["key-000"].since_at, at(0));
+        assert_eq!(restarted.known["key-120"].since_at, at(1000));
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_young() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let hour = Duration::from_secs(3600);
+        for (since, is_young) in [(0, false), (1, true), (4000, true)] {
+            assert_eq!(is_younger(at(since), at(3600), hour), is_young, "{since}");
+        }
+        assert!(!is_younger(at(5), at(5), Duration::ZERO));
     }
 }

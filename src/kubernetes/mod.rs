@@ -1,6 +1,7 @@
 //! Calls to the API server, with timeouts and without retries.
 
 pub mod client;
+pub(crate) mod config_map;
 pub(crate) mod error;
 pub mod events;
 pub mod lease;

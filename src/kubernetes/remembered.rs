@@ -1,16 +1,11 @@
 //! The ConfigMap in which the operator remembers what it knows about its Boltz organization.
 
+use super::config_map::ConfigMapStore;
 use crate::{
     backoff,
     boltz::{account::Account, organization::Remembered, snapshot::ClusterNames},
 };
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
-};
-use serde_json::json;
-use std::collections::BTreeMap;
+use kube::Client;
 
 /// Reads the ConfigMap, and writes it whenever the account remembers something else. Does not end.
 pub(crate) async fn keep(
@@ -20,13 +15,12 @@ pub(crate) async fn keep(
     account: &Account,
     names: &ClusterNames,
 ) {
-    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let store = ConfigMapStore::new(client, namespace, name.to_owned());
     let mut changes = account.remembered_changes();
     let mut failures = 0;
     loop {
-        match api.get_opt(name).await {
-            Ok(found) => {
-                let data = found.and_then(|found| found.data).unwrap_or_default();
+        match store.read().await {
+            Ok(data) => {
                 account.remember(Remembered::from_data(&data, names));
                 break;
             }
@@ -48,7 +42,7 @@ pub(crate) async fn keep(
         }
         changes.mark_unchanged();
         let Some(remembered) = account.remembered() else { continue };
-        match write(&api, name, remembered.to_data(names)).await {
+        match store.write(remembered.to_data(names)).await {
             Ok(()) => failures = 0,
             Err(error) => {
                 failures += 1;
@@ -60,17 +54,5 @@ pub(crate) async fn keep(
                 tokio::time::sleep(backoff::delay(failures, None)).await;
             }
         }
-    }
-}
-
-async fn write(api: &Api<ConfigMap>, name: &str, data: BTreeMap<String, String>) -> kube::Result<()> {
-    let patch = Patch::Merge(json!({"data": data}));
-    match api.patch(name, &PatchParams::default(), &patch).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => {
-            let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-            let new = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-            api.create(&PostParams::default(), &new).await.map(drop)
-        }
-        other => other.map(drop),
     }
 }

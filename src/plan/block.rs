@@ -3,7 +3,7 @@
 use super::time::Monotonic;
 
 /// The reasons of the `Ready` condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
 pub enum Reason {
     /// The Secret contains a valid key.
     Issued,

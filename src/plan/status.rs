@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus},
-    protocol::record::{IssueReason, MAX_PREVIOUS},
+    protocol::record::{IssueReason, MAX_PREVIOUS, is_sha256},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -58,6 +58,7 @@ pub fn desired_status(
         is_valid = active && facts.trusted_record(settings, now).is_some();
         status.key_id = Some(record.key_id.clone());
         status.key_prefix = Some(record.key_prefix.clone());
+        status.value_sha256 = Some(record.value_sha256.clone()).filter(|hash| is_sha256(hash));
         status.is_active = Some(active);
         status.livemode = Some(record.livemode);
         status.workspace_id = record.workspace_id.clone();
@@ -76,6 +77,7 @@ pub fn desired_status(
         // The Secret is missing. The status is then the only source for the keys that it contained.
         status.key_id = old.key_id.clone();
         status.key_prefix = old.key_prefix.clone();
+        status.value_sha256 = old.value_sha256.clone();
         status.livemode = old.livemode;
         status.workspace_id = old.workspace_id.clone();
         status.created_at = old.created_at.clone();

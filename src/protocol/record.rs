@@ -235,6 +235,11 @@ pub fn value_sha256(value: &[u8]) -> String {
     hexadecimal(&Sha256::digest(value))
 }
 
+/// Whether the text is what [`value_sha256`] returns: users can edit records and status.
+pub(crate) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The hash of the issuance parameters: workspace, mode, addresses as a set, days. Absent equals the default.
 /// `displayName` does not count. 64 bits are enough: it is only compared with the previous hash.
 pub(crate) fn parameters_hash(spec: &BoltzApiKeySpec) -> String {

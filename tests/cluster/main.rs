@@ -7,6 +7,7 @@ mod chart;
 mod control_plane;
 mod core_dumps;
 mod crash_matrix;
+mod kubectl_boltz;
 mod lifecycle;
 mod test_env;
 mod upgrade;

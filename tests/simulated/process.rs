@@ -115,7 +115,12 @@ async fn operate(run: ProcessRun) {
         namespaces: Vec::new(),
         label_selector: None,
         concurrency,
-        orphans: OrphanHandling { policy: OrphanPolicy::Report, grace: 10 * MINUTE },
+        orphans: OrphanHandling {
+            policy: OrphanPolicy::Report,
+            grace: 10 * MINUTE,
+            config_map: None,
+            sees_only_some_objects: false,
+        },
     };
     let (ready, _is_ready) = watch::channel(false);
     tokio::join!(

@@ -3,7 +3,7 @@
 use boltz_operator::{
     api::BoltzApiKeyStatus,
     plan::{Block, Facts, Findings, ListedKey, Now, Reason, SecretFacts, Settings, desired_status, later},
-    protocol::record::IssueReason,
+    protocol::record::{IssueReason, value_sha256},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -63,6 +63,7 @@ fn the_record_is_what_status_shows() {
         observed_generation: Some(1),
         key_id: Some("key-2".to_owned()),
         key_prefix: Some("sk_key-2".to_owned()),
+        value_sha256: Some(value_sha256(b"value of key-2")),
         is_active: Some(true),
         livemode: Some(false),
         workspace_id: Some("workspace".to_owned()),
@@ -80,6 +81,15 @@ fn the_record_is_what_status_shows() {
     let [previous] = status.previous_keys.as_slice() else { panic!("one previous key") };
     assert_eq!((previous.key_id.as_str(), previous.key_prefix.as_deref()), ("key-1", Some("sk_key-1")));
     assert_eq!(previous.revoke_after, Time("2026-11-25T00:20:00Z".parse().unwrap()));
+}
+
+/// The CRD does not refuse it, but nobody reads a megabyte.
+#[test]
+fn a_forged_hash_in_the_record_is_not_repeated() {
+    let mut seen = Seen::of(plain());
+    let SecretFacts::Ours(secret) = &mut seen.facts.secret else { panic!("its Secret") };
+    secret.record.as_mut().unwrap().value_sha256 = "x".repeat(1 << 20);
+    assert_eq!(seen.status().value_sha256, None);
 }
 
 #[test]

@@ -1,0 +1,256 @@
+//! Flags and verbs.
+
+use crate::{complete, output::Format};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
+use jiff::SignedDuration;
+use std::path::PathBuf;
+
+/// Sees and acts on the API keys of Boltz that boltz-operator manages.
+///
+/// It works with your own rights in the cluster, needs no admin key, and never prints the value of a key. Exit codes: 0:
+/// ready or done. 1: error. 2: not ready. 3: it took too long.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kubectl-boltz", bin_name = "kubectl boltz", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags of all verbs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Namespace. Default: that of the context.
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// All namespaces.
+    #[arg(short = 'A', long, global = true)]
+    pub all_namespaces: bool,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value_t, hide_default_value = true)]
+    pub output: Format,
+    /// Namespace of boltz-operator itself.
+    #[arg(long, global = true, default_value = "boltz-system", value_name = "NAME")]
+    pub operator_namespace: String,
+    /// Kubeconfig file. Default: KUBECONFIG, else ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Act as this user.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub impersonate: Option<String>,
+    /// Act as a member of this group.
+    #[arg(long = "as-group", global = true, value_name = "GROUP")]
+    pub impersonate_groups: Vec<String>,
+}
+
+/// What can be done.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Shows keys with their lifetimes, why some are not ready, and what happens next.
+    ///
+    /// With NAME: one object as a tree, with its Secret, its keys and the pods that use it.
+    Status {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        name: Option<String>,
+        /// Only objects with these labels.
+        #[arg(short = 'l', long)]
+        selector: Option<String>,
+        /// Shows it again whenever it changes, until Ctrl-C.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Lists keys, the most urgent first.
+    List {
+        /// Only objects with these labels.
+        #[arg(short = 'l', long)]
+        selector: Option<String>,
+        /// Only those that are not ready.
+        #[arg(long)]
+        not_ready: bool,
+        /// Only those that expire within this time: 14d, 36h.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        expiring: Option<SignedDuration>,
+        /// Only those with a rotation or a revocation that is overdue.
+        #[arg(long)]
+        overdue: bool,
+        /// Only those whose key was not used for this time.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        unused: Option<SignedDuration>,
+    },
+    /// Asks for a rotation with the usual overlap.
+    Rotate {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        names: Vec<String>,
+        /// All objects with these labels.
+        #[arg(short = 'l', long, conflicts_with = "names")]
+        selector: Option<String>,
+        /// All objects of the namespace.
+        #[arg(long, conflicts_with_all = ["names", "selector"])]
+        all: bool,
+        /// Waits until the Secret has the new key.
+        #[arg(long)]
+        wait: bool,
+        /// Waits until the old key is revoked, at the end of the overlap.
+        #[arg(long)]
+        wait_until_revoked: bool,
+        /// How many are rotated at the same time. Waits for each.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+        batch: Option<u16>,
+        /// Says what would be done. The API server checks it.
+        #[arg(long)]
+        dry_run: bool,
+        /// How long to wait for each object.
+        #[arg(long, default_value = "5m", value_name = "TIME", value_parser = time)]
+        timeout: SignedDuration,
+    },
+    /// Replaces a key that has leaked, and waits until all older keys are revoked at Boltz.
+    ///
+    /// Workloads that have not loaded the new key fail from then on.
+    RevokeLeaked {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
+        /// How long to wait.
+        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = time)]
+        timeout: SignedDuration,
+    },
+    /// Says whose a key is: from its id, its name in Boltz's console, or (-) its value on standard input.
+    ///
+    /// The value is hashed here and not sent. No right to read Secrets is needed.
+    Whose {
+        /// The id of a key, its name in the console, or - for a value on standard input.
+        key: String,
+    },
+    /// Lists the pods that use the key, and how old their copy is.
+    Users {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        name: String,
+    },
+    /// Issues and rotates no keys for the object, until it is resumed.
+    Suspend {
+        #[arg(required = true, add = ArgValueCompleter::new(complete::object_names))]
+        names: Vec<String>,
+    },
+    /// Ends `suspend`.
+    Resume {
+        #[arg(required = true, add = ArgValueCompleter::new(complete::object_names))]
+        names: Vec<String>,
+    },
+    /// Deletes the object and keeps its keys and its Secret.
+    ///
+    /// The operator no longer rotates or revokes these keys.
+    Release {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        name: String,
+        #[command(flatten)]
+        confirm: Confirm,
+        /// How long to wait.
+        #[arg(long, default_value = "1m", value_name = "TIME", value_parser = time)]
+        timeout: SignedDuration,
+    },
+    /// Explains an object, the reason of a condition, or an alert.
+    Explain {
+        /// Name of an object, a reason such as SecretConflict, or an alert.
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        what: String,
+    },
+    /// Checks the cluster, the operator and your rights, and says how to mend what is wrong.
+    Doctor {
+        /// Checks again until all is well.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait.
+        #[arg(long, default_value = "5m", value_name = "TIME", value_parser = time)]
+        timeout: SignedDuration,
+    },
+    /// Lists every key that the operator knows: current, previous and orphaned.
+    Keys,
+    /// Lists orphans: active keys of this cluster that no BoltzApiKey and no Secret refers to.
+    Orphans {
+        /// Asks the operator to revoke them. It reads all objects and Secrets before each revocation.
+        #[arg(long)]
+        revoke: bool,
+        /// Only these key ids.
+        #[arg(requires = "revoke")]
+        ids: Vec<String>,
+        /// Only keys that have been orphans for longer than this.
+        #[arg(long, default_value = "24h", value_name = "TIME", value_parser = time)]
+        older_than: SignedDuration,
+        /// Name of the cluster, as --cluster-name of the operator. Needed if several publish in one place.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+        #[command(flatten)]
+        confirm: Confirm,
+        /// How long to wait.
+        #[arg(long, default_value = "1m", value_name = "TIME", value_parser = time)]
+        timeout: SignedDuration,
+    },
+    /// Lists the events of BoltzApiKeys.
+    Events {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        name: Option<String>,
+    },
+    /// Shows what the operator logged of an object.
+    Logs {
+        #[arg(add = ArgValueCompleter::new(complete::object_names))]
+        name: String,
+        /// How far back.
+        #[arg(long, default_value = "1h", value_name = "TIME", value_parser = time)]
+        since: SignedDuration,
+    },
+    /// Shows the versions of this program, of the operator and of the API server.
+    Version,
+    /// Prints what makes a shell complete verbs, flags and object names.
+    Completion {
+        /// For `kubectl-boltz` in a shell, or `kubectl` for `kubectl boltz` in any shell.
+        #[arg(value_parser = ["bash", "zsh", "fish", "elvish", "powershell", "kubectl"])]
+        shell: String,
+    },
+}
+
+/// The question before something that cannot be undone.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Confirm {
+    /// Does not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `14d`, `36h`, `90s`: as kubectl writes ages.
+fn time(text: &str) -> Result<SignedDuration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    if let Some(days) = days {
+        return Ok(SignedDuration::from_hours(24 * i64::from(days)));
+    }
+    let duration = boltz_operator::duration::parse_duration(text);
+    let duration = duration.ok().and_then(|duration| SignedDuration::try_from(duration).ok());
+    duration.ok_or_else(|| "must be a time such as 14d, 36h, 30m or 90s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_as_kubectl_writes_them() {
+        for (text, seconds) in [("14d", 1_209_600), ("36h", 129_600), ("1h30m", 5400), ("90s", 90)] {
+            assert_eq!(time(text), Ok(SignedDuration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "d", "-1d", "1.5d", "9999999999999d", "soon"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+}

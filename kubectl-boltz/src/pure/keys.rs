@@ -1,0 +1,158 @@
+//! Every key of the cluster: current, previous, orphaned.
+
+use crate::words::{or_dash, plain, relative, table};
+use boltz_operator::{api::WatchedApiKey, controller::orphan_list::PublishedOrphan};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde::Serialize;
+
+/// A key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownKey {
+    #[serde(rename = "keyID")]
+    pub key_id: String,
+    pub prefix: String,
+    pub state: State,
+    /// `namespace/name`; of an orphan, what its name says of its object.
+    pub object: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoke_after: Option<Timestamp>,
+    /// The day; the operator does not say it more precisely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_on: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    Orphan,
+    Previous,
+    Current,
+}
+
+impl State {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Orphan => "orphan",
+            Self::Previous => "previous",
+            Self::Current => "current",
+        }
+    }
+}
+
+/// All keys: orphans first, then by object.
+pub fn join(objects: &[WatchedApiKey], orphans: &[PublishedOrphan]) -> Vec<KnownKey> {
+    let mut keys: Vec<KnownKey> = orphans.iter().map(of_orphan).collect();
+    for object in objects {
+        let Some(status) = &object.status else { continue };
+        let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let current = status.key_id.iter().map(|id| KnownKey {
+            key_id: id.clone(),
+            prefix: status.key_prefix.clone().unwrap_or_default(),
+            state: State::Current,
+            object: name.clone(),
+            expires_at: status.expires_at.as_ref().map(|time| time.0),
+            revoke_after: None,
+            last_used_on: status.last_used_at.as_ref().map(|time| day(time.0)),
+        });
+        let previous = status.previous_keys.iter().map(|previous| KnownKey {
+            key_id: previous.key_id.clone(),
+            prefix: previous.key_prefix.clone().unwrap_or_default(),
+            state: State::Previous,
+            object: name.clone(),
+            expires_at: None,
+            revoke_after: Some(previous.revoke_after.0),
+            last_used_on: previous.last_used_at.as_ref().map(|time| day(time.0)),
+        });
+        keys.extend(current.chain(previous));
+    }
+    keys.sort_by(|one, other| {
+        let order = |key: &KnownKey| (key.state != State::Orphan, key.object.clone(), key.state);
+        order(one).cmp(&order(other))
+    });
+    keys
+}
+
+fn of_orphan(orphan: &PublishedOrphan) -> KnownKey {
+    KnownKey {
+        key_id: orphan.key_id.clone(),
+        prefix: orphan.key_prefix.clone(),
+        state: State::Orphan,
+        object: format!("(uid {}…)", orphan.object),
+        expires_at: orphan.expires_at,
+        revoke_after: None,
+        last_used_on: orphan.last_used_on.map(|date| date.to_string()),
+    }
+}
+
+fn day(time: Timestamp) -> String {
+    time.strftime("%F").to_string()
+}
+
+pub fn render(keys: &[KnownKey], now: Timestamp) -> String {
+    let row = |key: &KnownKey| {
+        let end = match (key.revoke_after, key.expires_at) {
+            (Some(at), _) => format!("revoked {}", relative(at, now)),
+            (None, Some(at)) => format!("expires {}", relative(at, now)),
+            (None, None) if key.state == State::Previous => "-".to_owned(),
+            (None, None) => "never expires".to_owned(),
+        };
+        let used = or_dash(key.last_used_on.as_deref(), str::to_owned);
+        let texts = [&key.key_id, key.state.text(), &key.object, &key.prefix, &end, &used];
+        texts.map(|text| if text.is_empty() { "-".to_owned() } else { plain(text) }).to_vec()
+    };
+    let rows: Vec<Vec<String>> = keys.iter().map(row).collect();
+    table(&["KEY ID", "STATE", "OBJECT", "PREFIX", "END", "LAST USED"], &rows)
+}
+
+/// Orphans as a table.
+pub fn render_orphans(orphans: &[PublishedOrphan], now: Timestamp) -> String {
+    let row = |orphan: &PublishedOrphan| {
+        vec![
+            plain(&orphan.key_id),
+            plain(&orphan.key_prefix),
+            relative(orphan.orphaned_since, now),
+            orphan.expires_at.map_or("never".to_owned(), |at| relative(at, now)),
+            or_dash(orphan.last_used_on, |date| date.to_string()),
+            plain(&orphan.object),
+        ]
+    };
+    let rows: Vec<Vec<String>> = orphans.iter().map(row).collect();
+    table(&["KEY ID", "PREFIX", "ORPHANED", "EXPIRES", "LAST USED", "UID OF ITS OBJECT"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::samples::{NOW, object};
+    use serde_json::json;
+
+    #[test]
+    fn orphans_come_first_and_no_key_is_left_out() {
+        let status = json!({
+            "keyID": "key-2", "keyPrefix": "sk_2", "lastUsedAt": "2026-11-25T12:00:00Z",
+            "previousKeys": [{"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"}],
+        });
+        let objects = [object("design", json!({}), status), object("new", json!({}), json!({}))];
+        let orphan = PublishedOrphan {
+            key_id: "key-0".to_owned(),
+            key_prefix: "sk_0".to_owned(),
+            object: "0123456789abcdef".to_owned(),
+            attempt: "0123456789ab".to_owned(),
+            orphaned_since: NOW.parse().unwrap(),
+            expires_at: None,
+            last_used_on: None,
+        };
+        let text = render(&join(&objects, &[orphan]), NOW.parse().unwrap());
+        assert_eq!(
+            text,
+            "KEY ID   STATE      OBJECT                    PREFIX   END               LAST USED\n\
+             key-0    orphan     (uid 0123456789abcdef…)   sk_0     never expires     -\n\
+             key-1    previous   team/design               -        revoked in 60m    -\n\
+             key-2    current    team/design               sk_2     never expires     2026-11-25\n"
+        );
+    }
+}

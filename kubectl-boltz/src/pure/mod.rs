@@ -1,0 +1,12 @@
+//! What is shown, as functions of objects and of the present. No calls.
+
+pub mod explain;
+pub mod keys;
+pub mod list;
+pub mod object;
+pub mod tree;
+pub mod users;
+pub mod whose;
+
+#[cfg(test)]
+pub mod samples;

@@ -1,0 +1,324 @@
+//! What one object says: how urgent it is, what happens next.
+
+use crate::words::{self, BAD, CARE, DIM, GOOD, PLAIN, plain, relative, styled};
+use anstyle::Style;
+use boltz_operator::api::{BoltzApiKeyStatus, WatchedApiKey};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+
+/// A rotation or a revocation that is due for longer than this is overdue.
+const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
+/// A key that expires within this time is urgent.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// How urgent an object is: the first is the most urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Workloads have no valid key, and somebody has to act.
+    NotReadyAndStalled,
+    /// Workloads have no valid key.
+    NotReady,
+    /// A rotation or a revocation should have happened long ago.
+    Overdue,
+    /// The operator cannot do something until somebody acts.
+    Stalled,
+    /// The key expires soon and is not being replaced before.
+    ExpiresSoon,
+    /// Nothing to see.
+    Fine,
+    /// No key is wanted.
+    Suspended,
+}
+
+/// The object with its status, as far as it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub object: &'a WatchedApiKey,
+    pub now: Timestamp,
+}
+
+impl<'a> View<'a> {
+    pub fn new(object: &'a WatchedApiKey, now: Timestamp) -> Self {
+        Self { object, now }
+    }
+
+    /// `namespace/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.object.namespace().unwrap_or_default(), self.object.name_any())
+    }
+
+    pub fn status(&self) -> Option<&'a BoltzApiKeyStatus> {
+        self.object.status.as_ref()
+    }
+
+    pub fn condition(&self, kind: &str) -> Option<&'a Condition> {
+        self.status()?.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+
+    pub fn is(&self, kind: &str) -> bool {
+        self.condition(kind).is_some_and(|condition| condition.status == "True")
+    }
+
+    pub fn is_deleting(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.object.spec.as_ref().is_ok_and(|spec| spec.suspend)
+    }
+
+    /// Ready, and the operator has seen the newest spec.
+    pub fn is_ready(&self) -> bool {
+        let observed = self.status().and_then(|status| status.observed_generation);
+        self.is("Ready") && observed == self.object.metadata.generation
+    }
+
+    /// No key is wanted, so that not being Ready is no fault.
+    pub fn is_unready_on_purpose(&self) -> bool {
+        self.is_suspended() && self.condition("Ready").is_some_and(|ready| ready.reason == "Suspended")
+    }
+
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        Some(self.status()?.expires_at.as_ref()?.0)
+    }
+
+    pub fn renewal_time(&self) -> Option<Timestamp> {
+        Some(self.status()?.renewal_time.as_ref()?.0)
+    }
+
+    pub fn last_used_at(&self) -> Option<Timestamp> {
+        Some(self.status()?.last_used_at.as_ref()?.0)
+    }
+
+    /// When the current key was issued.
+    pub fn issued_at(&self) -> Option<Timestamp> {
+        let status = self.status()?;
+        // A key that replaced none has no rotation time.
+        let time = status.last_rotation_time.as_ref().or(status.created_at.as_ref())?;
+        Some(time.0)
+    }
+
+    /// A rotation, or the revocation of a previous key, should have happened.
+    pub fn is_overdue(&self) -> bool {
+        let is_late = |time: Timestamp| self.now.duration_since(time) > OVERDUE;
+        let previous = self.status().map(|status| status.previous_keys.as_slice()).unwrap_or_default();
+        self.renewal_time().is_some_and(is_late)
+            || previous.iter().any(|previous| is_late(previous.revoke_after.0))
+    }
+
+    /// Expires within that time.
+    pub fn expires_within(&self, within: SignedDuration) -> bool {
+        self.expires_at().is_some_and(|expiry| expiry.duration_since(self.now) <= within)
+    }
+
+    /// The current key was not used for that time.
+    pub fn is_unused_for(&self, time: SignedDuration) -> bool {
+        let since = self.last_used_at().or(self.issued_at());
+        since.is_some_and(|since| self.now.duration_since(since) >= time)
+    }
+
+    pub fn urgency(&self) -> Urgency {
+        if self.is_unready_on_purpose() {
+            return Urgency::Suspended;
+        }
+        // Before its renewal, a key with a short life is not urgent.
+        let soon = self.expires_within(SOON) && self.renewal_time().is_none_or(|renewal| renewal <= self.now);
+        match (self.is("Ready"), self.is("Stalled")) {
+            (false, true) => Urgency::NotReadyAndStalled,
+            (false, false) => Urgency::NotReady,
+            (true, _) if self.is_overdue() => Urgency::Overdue,
+            (true, true) => Urgency::Stalled,
+            (true, false) if soon => Urgency::ExpiresSoon,
+            (true, false) => Urgency::Fine,
+        }
+    }
+
+    /// One word for the column READY, with its colour.
+    pub fn ready_word(&self) -> String {
+        match (self.urgency(), self.is("Ready")) {
+            (Urgency::Suspended, _) => styled(DIM, "Suspended"),
+            (_, false) => styled(BAD, "False"),
+            (Urgency::Fine, true) => styled(GOOD, "True"),
+            (_, true) => styled(CARE, "True"),
+        }
+    }
+
+    /// The reason of the condition that says most: what blocks, else that of Ready.
+    pub fn reason(&self) -> String {
+        let stalled = self.condition("Stalled").filter(|stalled| stalled.status == "True");
+        or_unknown(stalled.or(self.condition("Ready")).map(|condition| condition.reason.as_str()))
+    }
+
+    /// Why it is not Ready, or what the operator cannot do although it is.
+    pub fn trouble(&self) -> Option<(&'a str, String)> {
+        let ready = self.condition("Ready").filter(|ready| ready.status != "True");
+        let stalled = self.condition("Stalled").filter(|stalled| stalled.status == "True");
+        let condition = ready.or(stalled)?;
+        Some((condition.reason.as_str(), plain(&condition.message)))
+    }
+
+    /// What happens next, and when.
+    pub fn next_step(&self) -> String {
+        let Some(status) = self.status().filter(|status| !status.conditions.is_empty()) else {
+            return styled(BAD, "no operator has looked at it yet");
+        };
+        if self.is_deleting() {
+            return "its keys are being revoked".to_owned();
+        }
+        if self.is("Stalled") {
+            return styled(BAD, "somebody has to act");
+        }
+        if self.is_unready_on_purpose() {
+            return "nothing until it is resumed".to_owned();
+        }
+        if !self.is("Ready") || self.is("Reconciling") {
+            return styled(CARE, "the operator goes on by itself");
+        }
+        if !status.pending_restarts.is_empty() {
+            return format!("{} workloads are restarted", status.pending_restarts.len());
+        }
+        let until = |style: Style, what: &str, time: Timestamp| {
+            let text = if time < self.now {
+                format!("{what}: due {}", relative(time, self.now))
+            } else {
+                format!("{what} {}", relative(time, self.now))
+            };
+            styled(style, &text)
+        };
+        let revocations = status.previous_keys.iter().map(|key| (key.revoke_after.0, "previous key revoked"));
+        let rotation = self.renewal_time().map(|time| (time, "rotated"));
+        let expiry =
+            self.expires_at().filter(|_| rotation.is_none()).map(|time| (time, "expires, not rotated"));
+        let next = revocations.chain(rotation).chain(expiry).min_by_key(|(time, _)| *time);
+        match next {
+            Some((time, what)) if self.now.duration_since(time) > OVERDUE => until(BAD, what, time),
+            Some((time, what)) => until(PLAIN, what, time),
+            None if self.is_suspended() => "nothing until it is resumed".to_owned(),
+            None => "nothing is due".to_owned(),
+        }
+    }
+
+    pub fn bar(&self) -> String {
+        let Some(created) = self.status().and_then(|status| status.created_at.as_ref()) else {
+            return "-".to_owned();
+        };
+        let bar = words::lifetime_bar(created.0, self.expires_at(), self.renewal_time(), self.now);
+        let style = match self.urgency() {
+            Urgency::Fine => GOOD,
+            Urgency::Suspended => DIM,
+            Urgency::ExpiresSoon | Urgency::Stalled => CARE,
+            _ => BAD,
+        };
+        styled(style, &bar)
+    }
+}
+
+fn or_unknown(text: Option<&str>) -> String {
+    text.map_or_else(|| "Unknown".to_owned(), plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::samples::{NOW, object};
+    use serde_json::{Value as Json, json};
+
+    fn seen(status: Json) -> (Urgency, String) {
+        let object = object("a", json!({}), status);
+        let view = View::new(&object, NOW.parse().unwrap());
+        (view.urgency(), anstream::adapter::strip_str(&view.next_step()).to_string())
+    }
+
+    fn conditions(ready: bool, reconciling: bool, stalled: bool) -> Json {
+        let condition = |kind: &str, is_true: bool| {
+            json!({
+                "type": kind, "status": if is_true { "True" } else { "False" }, "reason": "Issued", "message": "",
+                "lastTransitionTime": NOW,
+            })
+        };
+        json!([
+            condition("Ready", ready),
+            condition("Reconciling", reconciling),
+            condition("Stalled", stalled)
+        ])
+    }
+
+    #[test]
+    fn urgency_and_the_next_step() {
+        let ready = conditions(true, false, false);
+        for (status, urgency, next) in [
+            (json!({}), Urgency::NotReady, "no operator has looked at it yet"),
+            (json!({"conditions": ready}), Urgency::Fine, "nothing is due"),
+            (
+                json!({"conditions": conditions(false, true, false)}),
+                Urgency::NotReady,
+                "the operator goes on by itself",
+            ),
+            (
+                json!({"conditions": conditions(false, false, true)}),
+                Urgency::NotReadyAndStalled,
+                "somebody has to act",
+            ),
+            (json!({"conditions": conditions(true, false, true)}), Urgency::Stalled, "somebody has to act"),
+            (
+                json!({"conditions": ready, "renewalTime": "2026-11-28T12:00:00Z", "expiresAt": "2026-11-29T12:00:00Z"}),
+                Urgency::Fine,
+                "rotated in 2d",
+            ),
+            (
+                json!({"conditions": ready, "renewalTime": "2026-11-26T11:30:00Z", "expiresAt": "2026-11-29T12:00:00Z"}),
+                Urgency::ExpiresSoon,
+                "rotated: due 30m ago",
+            ),
+            (
+                json!({"conditions": ready, "renewalTime": "2026-11-26T06:00:00Z", "expiresAt": "2026-11-29T12:00:00Z"}),
+                Urgency::Overdue,
+                "rotated: due 6h ago",
+            ),
+            (
+                json!({"conditions": ready, "expiresAt": "2026-11-29T12:00:00Z"}),
+                Urgency::ExpiresSoon,
+                "expires, not rotated in 3d",
+            ),
+            (
+                json!({
+                    "conditions": ready, "renewalTime": "2026-12-29T12:00:00Z",
+                    "previousKeys": [{"keyID": "old", "revokeAfter": "2026-11-26T17:00:00Z"}],
+                }),
+                Urgency::Fine,
+                "previous key revoked in 5h",
+            ),
+            (
+                json!({
+                    "conditions": ready,
+                    "previousKeys": [{"keyID": "old", "revokeAfter": "2026-11-25T12:00:00Z"}],
+                }),
+                Urgency::Overdue,
+                "previous key revoked: due 24h ago",
+            ),
+            (
+                json!({"conditions": ready, "pendingRestarts": [{"kind": "Deployment", "name": "web"}]}),
+                Urgency::Fine,
+                "1 workloads are restarted",
+            ),
+        ] {
+            assert_eq!(seen(status.clone()), (urgency, next.to_owned()), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_never_used_is_unused_since_it_was_issued() {
+        let days = |days: i64| SignedDuration::from_hours(24 * days);
+        for (status, is_unused) in [
+            (json!({}), false),
+            (json!({"createdAt": "2026-10-01T00:00:00Z"}), true),
+            (json!({"createdAt": "2026-10-01T00:00:00Z", "lastUsedAt": "2026-11-20T00:00:00Z"}), false),
+            (json!({"createdAt": "2026-10-01T00:00:00Z", "lastRotationTime": "2026-11-20T00:00:00Z"}), false),
+        ] {
+            let object = object("a", json!({}), status.clone());
+            let view = View::new(&object, NOW.parse().unwrap());
+            assert_eq!(view.is_unused_for(days(30)), is_unused, "{status}");
+        }
+    }
+}

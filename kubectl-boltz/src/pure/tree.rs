@@ -1,0 +1,159 @@
+//! One object as a tree: object, Secret, keys, pods.
+
+use super::{
+    object::View,
+    users::{User, restarts},
+};
+use crate::words::{BAD, DIM, duration, or_dash, plain, relative, relative_and_absolute, styled};
+use boltz_operator::{api::PreviousKeyStatus, explain::explain};
+use jiff::Timestamp;
+
+/// The pods that use the Secret, or why they are not known.
+pub type Users<'a> = Result<&'a [User], &'a str>;
+
+/// The tree, and below it what happens next.
+pub fn render(view: &View, users: Users) -> String {
+    let mut lines = vec![headline(view)];
+    let mut branches: Vec<(String, Vec<String>)> = Vec::new();
+    let status = view.status();
+    let secret = status.and_then(|status| status.secret_name.as_deref());
+    let data_key = view.object.spec.as_ref().map(|spec| spec.secret.key.as_str()).unwrap_or_default();
+    branches.push(match secret {
+        Some(secret) => (format!("Secret {} (key {})", plain(secret), plain(data_key)), Vec::new()),
+        None => (styled(BAD, "no Secret"), Vec::new()),
+    });
+    if let Some(id) = status.and_then(|status| status.key_id.as_deref()) {
+        let mut details = vec![format!("{}  {}", view.bar(), lifetime(view))];
+        details.push(format!("last used {}", or_dash(view.last_used_at(), |at| relative(at, view.now))));
+        branches.push((format!("key {}  current", plain(id)), details));
+    }
+    let previous = status.map(|status| status.previous_keys.as_slice()).unwrap_or_default();
+    branches.extend(previous.iter().map(|previous| (previous_key(previous, view.now), Vec::new())));
+    branches.push(pods(view, users));
+    let last = branches.len() - 1;
+    for (index, (text, children)) in branches.into_iter().enumerate() {
+        let (branch, indent) = if index == last { ("└─", "   ") } else { ("├─", "│  ") };
+        lines.push(format!("{branch} {text}"));
+        lines.extend(children.into_iter().map(|child| format!("{indent} {child}")));
+    }
+    lines.push(String::new());
+    lines.extend(trouble(view));
+    lines.push(format!("next: {}", view.next_step()));
+    if let Ok(users) = users {
+        let namespace = view.object.metadata.namespace.clone().unwrap_or_default();
+        let commands = restarts(users, &namespace);
+        if !commands.is_empty() {
+            lines.push("To give the current key to what still runs with an old one:".to_owned());
+            lines.extend(commands.into_iter().map(|command| format!("  {command}")));
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn headline(view: &View) -> String {
+    let ready = view.condition("Ready");
+    let since = ready.map(|ready| duration(view.now.duration_since(ready.last_transition_time.0)));
+    let since = since.map(|since| format!(" for {since}")).unwrap_or_default();
+    format!("BoltzApiKey {}  Ready={}{since}  {}", view.full_name(), view.ready_word(), view.reason())
+}
+
+fn lifetime(view: &View) -> String {
+    let issued = view.issued_at().map(|at| format!("issued {}", relative(at, view.now))).unwrap_or_default();
+    let end = view.expires_at().map_or("never expires".to_owned(), |at| {
+        let verb = if at <= view.now { "expired" } else { "expires" };
+        format!("{verb} {}", relative_and_absolute(at, view.now))
+    });
+    format!("{issued}, {end}")
+}
+
+fn previous_key(previous: &PreviousKeyStatus, now: Timestamp) -> String {
+    let end = previous.revoke_after.0;
+    let end = if end <= now {
+        styled(BAD, &format!("to be revoked since {}", duration(now.duration_since(end))))
+    } else {
+        format!("revoked {}", relative_and_absolute(end, now))
+    };
+    let used = or_dash(previous.last_used_at.as_ref(), |at| relative(at.0, now));
+    format!("key {}  previous, {end}, last used {used}", plain(&previous.key_id))
+}
+
+fn pods(view: &View, users: Users) -> (String, Vec<String>) {
+    match users {
+        Err(why) => (format!("pods: not known: {why}"), Vec::new()),
+        Ok([]) => ("no pod uses the Secret".to_owned(), Vec::new()),
+        Ok(users) => {
+            let line = |user: &User| {
+                let User { pod, container, source, .. } = user;
+                format!("{pod}/{container}  {}: {}", source.text(), user.copy_text(view.now))
+            };
+            ("pods that use the Secret".to_owned(), users.iter().map(line).collect())
+        }
+    }
+}
+
+/// The message of the condition, and what the reason means.
+fn trouble(view: &View) -> Vec<String> {
+    let Some((reason, message)) = view.trouble() else { return Vec::new() };
+    let mut lines = vec![format!("{reason}: {message}")];
+    if let Some(known) = explain(reason) {
+        lines.push(format!("what to do: {}", known.action));
+    }
+    lines.push(styled(DIM, &format!("more: kubectl boltz explain {reason}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::{
+        samples::{NOW, object},
+        users::{Copy, Source},
+    };
+    use serde_json::json;
+
+    #[test]
+    fn everything_is_in_the_tree() {
+        let object = object(
+            "design",
+            json!({}),
+            json!({
+                "observedGeneration": 1,
+                "keyID": "key-2", "secretName": "design", "createdAt": "2026-11-20T12:00:00Z",
+                "expiresAt": "2026-12-20T12:00:00Z", "renewalTime": "2026-12-10T12:00:00Z",
+                "lastRotationTime": "2026-11-20T12:00:00Z", "lastUsedAt": "2026-11-26T11:00:00Z",
+                "previousKeys": [{"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"}],
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "Issued", "message": "The Secret contains a valid key.",
+                    "lastTransitionTime": "2026-11-20T12:00:00Z",
+                }],
+            }),
+        );
+        let user = User {
+            pod: "web-1".to_owned(),
+            container: "app".to_owned(),
+            workload: "deployment/web".to_owned(),
+            source: Source::EnvFrom,
+            started_at: Some("2026-11-19T12:00:00Z".parse().unwrap()),
+            copy: Copy::Old,
+        };
+        let view = View::new(&object, NOW.parse().unwrap());
+        let text = |users: Users| anstream::adapter::strip_str(&render(&view, users)).to_string();
+        assert_eq!(
+            text(Ok(&[user])),
+            "BoltzApiKey team/design  Ready=True for 6d  Issued\n\
+             ├─ Secret design (key BOLTZ_API_KEY)\n\
+             ├─ key key-2  current\n\
+             │   ███░░░░░░░◆░░░░░  issued 6d ago, expires in 24d (2026-12-20 12:00 UTC)\n\
+             │   last used 60m ago\n\
+             ├─ key key-1  previous, revoked in 60m (2026-11-26 13:00 UTC), last used -\n\
+             └─ pods that use the Secret\n    \
+                 web-1/app  envFrom: OLD KEY: started 7d ago, before the rotation\n\
+             \n\
+             next: previous key revoked in 60m\n\
+             To give the current key to what still runs with an old one:\n  \
+               kubectl --namespace team rollout restart deployment/web\n"
+        );
+        let refused = text(Err("you may not list pods in team"));
+        assert!(refused.contains("└─ pods: not known: you may not list pods in team\n"), "{refused}");
+    }
+}

@@ -1,0 +1,161 @@
+//! From a key to the object that it belongs to.
+
+use super::object::View;
+use boltz_operator::{
+    api::WatchedApiKey,
+    controller::orphan_list::PublishedOrphan,
+    protocol::{
+        marker::{Marker, ObjectMark},
+        record::value_sha256,
+    },
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde::Serialize;
+
+/// Keys of Boltz begin so: one on the command line is in the shell's history.
+const VALUE_PREFIX: &str = "sk_";
+
+/// What is known of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Its id.
+    Id(String),
+    /// Its name at Boltz, with a marker.
+    Name(Box<Marker>),
+    /// The SHA-256 of its value.
+    Hash(String),
+}
+
+/// The text is a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsAValue;
+
+impl Question {
+    pub fn from_argument(text: &str) -> Result<Self, IsAValue> {
+        if text.starts_with(VALUE_PREFIX) {
+            return Err(IsAValue);
+        }
+        let name = Marker::parse(text).map(|marker| Self::Name(Box::new(marker)));
+        Ok(name.unwrap_or_else(|| Self::Id(text.to_owned())))
+    }
+
+    /// From a value on standard input. It may stand in quotes, or behind `NAME=`.
+    pub fn from_value(text: &str) -> Self {
+        let text = text.trim();
+        let value = text.find(VALUE_PREFIX).map_or(text, |begin| {
+            let rest = &text[begin..];
+            let end =
+                rest.find(|end: char| end.is_whitespace() || matches!(end, '"' | '\'')).unwrap_or(rest.len());
+            &rest[..end]
+        });
+        Self::Hash(value_sha256(value.as_bytes()))
+    }
+}
+
+/// Whose a key is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub namespace: String,
+    pub name: String,
+    /// What the key is to the object.
+    pub role: Role,
+    #[serde(rename = "keyID", skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+}
+
+/// What a key is to its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    Current,
+    Previous,
+    /// The key was made for the object, and the status does not name it: it is revoked, lost or being stored.
+    MadeForIt,
+}
+
+impl Role {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Current => "its current key",
+            Self::Previous => "a previous key of it, in its overlap",
+            Self::MadeForIt => "a key that was made for it; by its status it has none or others now",
+        }
+    }
+}
+
+/// The objects that the key belongs to. More than one only if somebody forged a status.
+pub fn owners(question: &Question, objects: &[WatchedApiKey]) -> Vec<Owner> {
+    objects.iter().filter_map(|object| owner(question, object)).collect()
+}
+
+fn owner(question: &Question, object: &WatchedApiKey) -> Option<Owner> {
+    let status = object.status.as_ref();
+    let current = status.and_then(|status| status.key_id.clone());
+    let (role, key_id) = match question {
+        Question::Id(id) if current.as_ref() == Some(id) => (Role::Current, current),
+        Question::Id(id) if status.is_some_and(|status| status.names(id)) => {
+            (Role::Previous, Some(id.clone()))
+        }
+        Question::Hash(hash) => {
+            status.filter(|status| status.value_sha256.as_ref() == Some(hash))?;
+            (Role::Current, current)
+        }
+        Question::Name(marker)
+            if marker.object == ObjectMark::from_uid(&object.uid().unwrap_or_default()) =>
+        {
+            (Role::MadeForIt, None)
+        }
+        _ => return None,
+    };
+    let view = View::new(object, Timestamp::UNIX_EPOCH).object;
+    Some(Owner { namespace: view.namespace().unwrap_or_default(), name: view.name_any(), role, key_id })
+}
+
+/// The orphan that the key is.
+pub fn orphan<'a>(question: &Question, orphans: &'a [PublishedOrphan]) -> Option<&'a PublishedOrphan> {
+    orphans.iter().find(|orphan| match question {
+        Question::Id(id) => orphan.key_id == *id,
+        Question::Name(marker) => {
+            orphan.object == marker.object.to_string() && orphan.attempt == marker.attempt.as_str()
+        }
+        Question::Hash(_) => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::samples::object;
+    use serde_json::json;
+
+    const VALUE: &str = "sk_bc_work_live_secret";
+
+    #[test]
+    fn a_key_leads_to_its_object() {
+        let status = json!({
+            "keyID": "key-2", "valueSHA256": value_sha256(VALUE.as_bytes()),
+            "previousKeys": [{"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"}],
+        });
+        let objects = [object("design", json!({}), status)];
+        let role = |question: Question| owners(&question, &objects).first().map(|owner| owner.role);
+        let argument = |text: &str| role(Question::from_argument(text).unwrap());
+        assert_eq!(argument("key-2"), Some(Role::Current));
+        assert_eq!(argument("key-1"), Some(Role::Previous));
+        assert_eq!(argument("key-0"), None);
+        assert_eq!(argument("team/design bo.prod.550e8400e29b41d4.0123456789ab"), Some(Role::MadeForIt));
+        assert_eq!(argument("team/design bo.prod.0000000000000000.0123456789ab"), None);
+        for text in
+            [VALUE.to_owned(), format!("{VALUE}\n"), format!("KEY=\"{VALUE}\"\n"), format!("  {VALUE} x")]
+        {
+            assert_eq!(role(Question::from_value(&text)), Some(Role::Current), "{text}");
+        }
+        assert_eq!(role(Question::from_value("sk_bc_work_live_other")), None);
+    }
+
+    #[test]
+    fn a_value_is_not_taken_from_the_command_line() {
+        assert_eq!(Question::from_argument(VALUE), Err(IsAValue));
+    }
+}

@@ -1,0 +1,210 @@
+//! `keys` and `orphans`.
+
+use super::Session;
+use crate::{
+    cluster::call,
+    failure::{Failure, NOT_READY},
+    output::{Format, confirm, print, tell},
+    pure::keys::{join, render, render_orphans},
+    words::plain,
+};
+use boltz_operator::{
+    api::WatchedApiKey,
+    controller::orphan_list::{
+        OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, list_key, request_key,
+        response_key,
+    },
+    protocol::marker::ClusterName,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Where the operator publishes, if ConfigMaps may not be listed.
+const DEFAULT_NAME: &str = "boltz-operator-orphans";
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What one operator has published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    config_map: String,
+    cluster: ClusterName,
+    pub list: OrphanList,
+}
+
+fn config_maps(session: &Session) -> Api<ConfigMap> {
+    Api::namespaced(session.cluster.client.clone(), &session.cluster.operator_namespace)
+}
+
+/// What the operators have published; only that of one cluster, if it is named.
+pub async fn published(session: &Session, cluster: Option<&str>) -> Result<Vec<Published>, Failure> {
+    let api = config_maps(session);
+    let namespace = Some(session.cluster.operator_namespace.as_str());
+    let found = match call(api.list(&ListParams::default()), "list", "configmaps", namespace).await {
+        Ok(list) => list.items,
+        // Somebody may have the right to this one only.
+        Err(Failure::Forbidden { .. }) => {
+            call(api.get_opt(DEFAULT_NAME), "get", "configmaps", namespace).await?.into_iter().collect()
+        }
+        Err(error) => return Err(error),
+    };
+    let mut lists = Vec::new();
+    for config_map in found {
+        for (key, text) in config_map.data.iter().flatten() {
+            let name: Option<ClusterName> = key.strip_suffix(".orphans").and_then(|name| name.parse().ok());
+            let Some(name) = name.filter(|name| list_key(name) == *key) else { continue };
+            let Ok(list) = serde_json::from_str(text) else { continue };
+            if cluster.is_none_or(|wanted| wanted == name.to_string()) {
+                lists.push(Published { config_map: config_map.name_any(), cluster: name, list });
+            }
+        }
+    }
+    Ok(lists)
+}
+
+pub async fn keys(session: &Session) -> Result<u8, Failure> {
+    let objects = session.cluster.list(session.cluster.scope(), None).await?;
+    let read: Vec<WatchedApiKey> = objects.into_iter().map(|object| object.read).collect();
+    // Without a namespace's name, orphans belong to the whole cluster.
+    let orphans = if session.cluster.all_namespaces {
+        match published(session, None).await {
+            Ok(lists) => lists.into_iter().flat_map(|published| published.list.orphans).collect(),
+            Err(error) => {
+                tell(&format!("orphans are not shown: {error}"));
+                Vec::new()
+            }
+        }
+    } else {
+        Vec::new()
+    };
+    let keys = join(&read, &orphans);
+    let text = || match session.format {
+        Format::Name => keys.iter().map(|key| format!("{}\n", plain(&key.key_id))).collect(),
+        _ => render(&keys, session.now()),
+    };
+    session.format.write(&json!({"keys": keys}), text)?;
+    Ok(0)
+}
+
+pub async fn orphans(session: &Session, cluster: Option<&str>) -> Result<u8, Failure> {
+    let lists = published(session, cluster).await?;
+    if lists.is_empty() {
+        return Err(nothing_published(session));
+    }
+    let orphans: Vec<PublishedOrphan> = lists.iter().flat_map(|one| one.list.orphans.clone()).collect();
+    let count: usize = lists.iter().map(|one| one.list.count).sum();
+    let text = || match session.format {
+        Format::Name => orphans.iter().map(|orphan| format!("{}\n", plain(&orphan.key_id))).collect(),
+        _ if orphans.is_empty() => "no orphans\n".to_owned(),
+        _ => {
+            let mut text = render_orphans(&orphans, session.now());
+            if count > orphans.len() {
+                text.push_str(&format!("and {} more\n", count - orphans.len()));
+            }
+            text.push_str("next: kubectl boltz orphans --revoke --older-than 24h\n");
+            text
+        }
+    };
+    session.format.write(&json!({"count": count, "orphans": orphans}), text)?;
+    Ok(0)
+}
+
+fn nothing_published(session: &Session) -> Failure {
+    Failure::Other(format!(
+        "no operator has published orphans in the namespace {}. It does so after two passes over Boltz's list, by \
+         default after 10 minutes.\nnext: kubectl boltz doctor, or --operator-namespace NAME",
+        session.cluster.operator_namespace
+    ))
+}
+
+pub struct Wish {
+    pub ids: Vec<String>,
+    pub older_than: SignedDuration,
+    pub cluster: Option<String>,
+    pub yes: bool,
+    pub timeout: Duration,
+}
+
+pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
+    let lists = published(session, wish.cluster.as_deref()).await?;
+    let target = match lists.as_slice() {
+        [] => return Err(nothing_published(session)),
+        [one] => one,
+        several => {
+            let names: Vec<String> = several.iter().map(|one| one.cluster.to_string()).collect();
+            return Err(Failure::Other(format!(
+                "several operators publish orphans here: {}\nnext: kubectl boltz orphans --revoke --cluster NAME",
+                names.join(", ")
+            )));
+        }
+    };
+    let now = session.now();
+    let is_wanted = |orphan: &&PublishedOrphan| {
+        let is_named = wish.ids.is_empty() || wish.ids.contains(&orphan.key_id);
+        is_named && now.duration_since(orphan.orphaned_since) >= wish.older_than
+    };
+    let key_ids: Vec<String> =
+        target.list.orphans.iter().filter(is_wanted).map(|orphan| orphan.key_id.clone()).collect();
+    if key_ids.is_empty() {
+        return Err(Failure::Other(
+            "no orphan is that old, or has one of these ids\nnext: kubectl boltz orphans, or --older-than 0s"
+                .to_owned(),
+        ));
+    }
+    let listed: Vec<String> = key_ids.iter().map(|id| plain(id)).collect();
+    let question = format!(
+        "{} keys are to be revoked: {}.\nThe operator revokes each only if no BoltzApiKey and no Secret refers to it.",
+        listed.len(),
+        listed.join(", ")
+    );
+    confirm(&question, "revoke", wish.yes)?;
+    let older_than = format!("{}s", wish.older_than.as_secs());
+    let request = RevocationRequest { id: Timestamp::now().to_string(), key_ids, older_than };
+    let text = serde_json::to_string(&request).unwrap_or_default();
+    let patch = Patch::Merge(json!({"data": {request_key(&target.cluster): text}}));
+    let (api, namespace) = (config_maps(session), Some(session.cluster.operator_namespace.as_str()));
+    let parameters = PatchParams::default();
+    call(api.patch(&target.config_map, &parameters, &patch), "patch", "configmaps", namespace).await?;
+    tell("requested; waiting for the operator");
+    let started = Instant::now();
+    loop {
+        let found = call(api.get(&target.config_map), "get", "configmaps", namespace).await?;
+        let text = found.data.as_ref().and_then(|data| data.get(&response_key(&target.cluster)));
+        let response: Option<RevocationResponse> = text.and_then(|text| serde_json::from_str(text).ok());
+        if let Some(response) = response.filter(|response| response.request == request.id) {
+            return report(session, &response);
+        }
+        if started.elapsed() > wish.timeout {
+            return Err(Failure::Timeout {
+                what: "an answer of the operator".to_owned(),
+                after: wish.timeout,
+                state: "The request stays, and the operator does it when it can.".to_owned(),
+                next: "kubectl boltz doctor".to_owned(),
+            });
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn report(session: &Session, response: &RevocationResponse) -> Result<u8, Failure> {
+    let mut text = String::new();
+    for (id, result) in &response.results {
+        let id = plain(id);
+        if result.is_revoked {
+            text.push_str(&format!("{id} revoked\n"));
+        } else {
+            text.push_str(&format!("{id} not revoked: {}\n", plain(&result.message)));
+        }
+    }
+    let all = response.results.values().all(|result| result.is_revoked);
+    match session.format {
+        Format::Table | Format::Wide | Format::Name => print(&text)?,
+        format => format.write(&json!(response), String::new)?,
+    }
+    Ok(if all { 0 } else { NOT_READY })
+}

@@ -1,0 +1,170 @@
+//! `rotate` and `revoke-leaked`.
+
+use super::{Session, follow::until, look};
+use crate::{
+    cluster::Object,
+    failure::Failure,
+    output::{confirm, print, tell},
+    pure::{object::View, users::restarts},
+    words::plain,
+};
+use boltz_operator::api::annotations::{ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
+use futures::{StreamExt, stream};
+use kube::ResourceExt;
+use serde_json::json;
+use std::{collections::BTreeSet, time::Duration};
+
+/// So many are waited for at the same time, if nothing else is asked for.
+const AT_ONCE: usize = 50;
+
+pub struct Wish {
+    pub wait: bool,
+    pub until_revoked: bool,
+    pub batch: Option<usize>,
+    pub dry_run: bool,
+    pub timeout: Duration,
+}
+
+pub async fn rotate(
+    session: &Session,
+    names: Vec<String>,
+    selector: Option<String>,
+    all: bool,
+    wish: &Wish,
+) -> Result<u8, Failure> {
+    if names.is_empty() && selector.is_none() && !all {
+        return Err(Failure::Other(
+            "which objects? Name them, or use --selector or --all\nnext: kubectl boltz list".to_owned(),
+        ));
+    }
+    if session.cluster.all_namespaces {
+        return Err(Failure::Other(
+            "rotate works in one namespace at a time\nnext: kubectl boltz rotate --all --namespace NAME"
+                .to_owned(),
+        ));
+    }
+    let objects = if names.is_empty() {
+        session.cluster.list(session.cluster.scope(), selector.as_deref()).await?
+    } else {
+        let mut objects = Vec::new();
+        for name in &names {
+            objects.push(session.cluster.get(name).await?);
+        }
+        objects
+    };
+    let at_once = wish.batch.unwrap_or(AT_ONCE).max(1);
+    let work = objects.iter().map(|object| rotate_one(session, object, wish));
+    let results: Vec<Result<(), Failure>> = stream::iter(work).buffer_unordered(at_once).collect().await;
+    let failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+    let code = failures.iter().map(Failure::exit_code).min().unwrap_or(0);
+    for failure in &failures {
+        tell(&format!("error: {failure}"));
+    }
+    Ok(code)
+}
+
+async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(), Failure> {
+    let name = object.read.name_any();
+    let view = View::new(&object.read, session.now());
+    if view.is_suspended() {
+        let namespace = &session.cluster.namespace;
+        return Err(Failure::NotReady(format!(
+            "{name} is suspended, so it is not rotated\nnext: kubectl boltz resume {name} --namespace {namespace}"
+        )));
+    }
+    let patch = json!({"metadata": {"annotations": {ROTATE_ANNOTATION: new_value(session)}}});
+    session.cluster.patch(&name, &patch, wish.dry_run).await?;
+    let resource = look::resource_name(object);
+    if wish.dry_run {
+        return print(&format!("{resource} would be rotated (dry run)\n"));
+    }
+    print(&format!("{resource} rotation requested\n"))?;
+    if !wish.wait {
+        return Ok(());
+    }
+    let old = current_id(object);
+    let what = format!("the rotation of {name}");
+    until(session, &name, &what, wish.timeout, |object| {
+        object.is_some_and(|object| has_new_key(object, &old))
+    })
+    .await?;
+    print(&format!("{resource} rotated\n"))?;
+    if wish.until_revoked {
+        let what = format!("the revocation of the old key of {name}");
+        let old: BTreeSet<String> = old.into_iter().collect();
+        until(session, &name, &what, wish.timeout, |object| {
+            object.is_none_or(|object| names_none(object, &old))
+        })
+        .await?;
+        print(&format!("{resource} old key revoked\n"))?;
+    }
+    Ok(())
+}
+
+pub async fn revoke_leaked(
+    session: &Session,
+    name: &str,
+    yes: bool,
+    timeout: Duration,
+) -> Result<u8, Failure> {
+    let object = session.cluster.get(name).await?;
+    let namespace = &session.cluster.namespace;
+    let view = View::new(&object.read, session.now());
+    if view.is_suspended() {
+        return Err(Failure::NotReady(format!(
+            "{name} is suspended, so it gets no new key and keeps the old one\n\
+             next: kubectl boltz resume {name} --namespace {namespace}"
+        )));
+    }
+    let old = ids(&object);
+    let listed: Vec<String> = old.iter().map(|id| plain(id)).collect();
+    let users = look::users_in(session, &view).await.unwrap_or_default();
+    let question = format!(
+        "{namespace}/{name} gets a new key, and these are revoked at once: {}.\n\
+         {} containers use the Secret; those with an old key fail until they have loaded the new one.",
+        listed.join(", "),
+        users.len()
+    );
+    confirm(&question, name, yes)?;
+    let patch = json!({"metadata": {"annotations": {ROTATE_NOW_ANNOTATION: new_value(session)}}});
+    session.cluster.patch(name, &patch, false).await?;
+    tell("requested; waiting until the old keys are revoked at Boltz");
+    let current = current_id(&object);
+    let done = until(session, name, "the revocation of the leaked key", timeout, |object| {
+        object.is_some_and(|object| has_new_key(object, &current) && names_none(object, &old))
+    })
+    .await?;
+    let resource = look::resource_name(&object);
+    print(&format!("{resource} has a new key; revoked: {}\n", listed.join(", ")))?;
+    if let Some(done) = done {
+        let users = look::users_in(session, &View::new(&done.read, session.now())).await.unwrap_or_default();
+        for command in restarts(&users, namespace) {
+            print(&format!("a workload still has a revoked key: {command}\n"))?;
+        }
+    }
+    Ok(0)
+}
+
+/// A value that the annotation never had.
+fn new_value(session: &Session) -> String {
+    session.now().to_string()
+}
+
+fn current_id(object: &Object) -> Option<String> {
+    object.read.status.as_ref()?.key_id.clone()
+}
+
+/// The ids that the status names.
+fn ids(object: &Object) -> BTreeSet<String> {
+    let previous = object.read.status.iter().flat_map(|status| &status.previous_keys);
+    current_id(object).into_iter().chain(previous.map(|previous| previous.key_id.clone())).collect()
+}
+
+fn has_new_key(object: &Object, old: &Option<String>) -> bool {
+    let current = current_id(object);
+    current.is_some() && current != *old && View::new(&object.read, jiff::Timestamp::UNIX_EPOCH).is_ready()
+}
+
+fn names_none(object: &Object, old: &BTreeSet<String>) -> bool {
+    ids(object).is_disjoint(old)
+}

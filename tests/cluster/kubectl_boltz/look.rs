@@ -1,0 +1,135 @@
+//! Verbs that change nothing.
+
+use super::Plugin;
+use crate::test_env::TestEnv;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_viewer_sees_everything_but_the_key() {
+    let env = TestEnv::new().await;
+    env.create("design", json!({"expiresInDays": 30})).await;
+    let taken: Secret = serde_json::from_value(json!({"metadata": {"name": "taken"}})).unwrap();
+    env.secrets().create(&PostParams::default(), &taken).await.unwrap();
+    env.create("taken", json!({})).await;
+    let id = env.id_of("design").await;
+    env.not_ready("taken", "SecretConflict").await;
+    let value = env.value("design").await;
+    let viewer = Plugin::in_env(&env, "view").await;
+
+    let mut everything = Vec::new();
+    let mut expect = |code: i32, arguments: &[&str], texts: &[&str]| {
+        let said = viewer.expect(code, arguments);
+        for text in texts {
+            assert!(said.out.contains(text), "{arguments:?} lacks {text:?}: {said:?}");
+        }
+        everything.push(said.out + &said.err);
+    };
+    expect(2, &["status"], &["design", "rotated in", "taken: SecretConflict: "]);
+    expect(2, &["list", "--not-ready"], &["taken"]);
+    expect(0, &["list", "--expiring", "40d"], &["design", "in 29d"]);
+    expect(0, &["list", "--output", "name", "--expiring", "40d"], &["boltzapikey.boltz.bio/design\n"]);
+    expect(
+        0,
+        &["status", "design"],
+        &["├─ Secret design", &id, "└─ no pod uses the Secret", "next: rotated in"],
+    );
+    expect(2, &["status", "taken"], &["SecretConflict: ", "what to do: Choose another `secret.name`"]);
+    expect(0, &["status", "design", "--output", "yaml"], &["valueSHA256: "]);
+    expect(0, &["keys"], &[&id, "current"]);
+    expect(2, &["explain", "taken"], &["Ready=False: SecretConflict", "meaning: The Secret's name is taken"]);
+    expect(0, &["explain", "boltzrejected"], &["what to do: Fix what the message names"]);
+    expect(0, &["explain", "BoltzApiKeyNotReady"], &["meaning: "]);
+    expect(0, &["events", "taken"], &["NotReady"]);
+    expect(0, &["version"], &["API server", "kubectl-boltz"]);
+    expect(0, &["__complete", "status", "-n", &env.namespace, "des"], &["design\n:4\n"]);
+    // From a key to its object, also without rights on other namespaces.
+    let name = env.emulator.active_keys()[0].name.clone();
+    for key in [&id, &name] {
+        expect(0, &["whose", key], &[&format!("{}/design", env.namespace)]);
+    }
+    let said = viewer.run_with_input(&["whose", "-"], &format!("BOLTZ_API_KEY=\"{value}\"\n"));
+    assert!(said.code == 0 && said.out.contains("/design: its current key"), "{said:?}");
+    everything.push(said.out + &said.err);
+    let said = viewer.run_with_input(&["whose", "-"], "sk_bc_work_live_of_somebody_else\n");
+    said.fails_with(2, "no BoltzApiKey in the namespace");
+    let said = viewer.run(&["whose", &value]);
+    said.fails_with(1, "this looks like the value of a key");
+    everything.push(said.out + &said.err);
+    assert!(everything.iter().all(|text| !text.contains(&value)), "the key is printed");
+
+    // What it may not do, it says.
+    for arguments in [
+        &["rotate", "design"][..],
+        &["suspend", "design"],
+        &["revoke-leaked", "design", "--yes"],
+        &["release", "design", "--yes"],
+    ] {
+        viewer.run(arguments).fails_with(1, "you may not patch boltzapikeys in the namespace");
+    }
+    viewer.run(&["list", "-A"]).fails_with(1, "you may not list boltzapikeys in all namespaces");
+    viewer.run(&["orphans"]).fails_with(1, "you may not get configmaps in the namespace boltz-system");
+    viewer.run(&["status", "nobody"]).fails_with(1, "BoltzApiKey nobody does not exist");
+    let said = viewer.expect(0, &["doctor"]);
+    assert!(said.out.contains("patch boltzapikeys (rotate, suspend)"), "{said:?}");
+    assert_eq!(env.id_of("design").await, id, "nothing was changed");
+
+    let nobody =
+        Plugin::of(&env.control_plane, &format!("nobody-{}", env.namespace), &env.namespace, None).await;
+    for arguments in [&["status"][..], &["list"], &["keys"], &["whose", "x"]] {
+        nobody.run(arguments).fails_with(1, "you may not list boltzapikeys in the namespace");
+    }
+    nobody.run(&["status", "design"]).fails_with(1, "you may not get boltzapikeys in the namespace");
+    let said = nobody.expect(2, &["doctor"]);
+    assert!(said.out.contains("✗ your rights: ") && said.out.contains("create rolebinding"), "{said:?}");
+}
+
+/// A pod that uses the Secret by a variable, whose container started at that time.
+pub async fn run_pod(pods: &Api<Pod>, name: &str, secret: &str, started_at: &str) {
+    let pod = json!({
+        "metadata": {"name": name},
+        "spec": {"containers": [{
+            "name": "app", "image": "app",
+            "env": [{
+                "name": "BOLTZ_API_KEY",
+                "valueFrom": {"secretKeyRef": {"name": secret, "key": "BOLTZ_API_KEY"}},
+            }],
+        }]},
+    });
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let status = json!({"status": {"phase": "Running", "containerStatuses": [{
+        "name": "app", "image": "app", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {"startedAt": started_at}},
+    }]}});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_still_runs_with_the_old_key_is_seen() {
+    let env = TestEnv::new().await;
+    env.create("design", json!({})).await;
+    env.ready("design").await;
+    let pods: Api<Pod> = Api::namespaced(env.client.clone(), &env.namespace);
+    run_pod(&pods, "early", "design", "2026-01-01T00:00:00Z").await;
+    run_pod(&pods, "late", "design", "2126-01-01T00:00:00Z").await;
+    run_pod(&pods, "other", "another-secret", "2026-01-01T00:00:00Z").await;
+    let viewer = Plugin::in_env(&env, "view").await;
+    let users = viewer.json(&["users", "design"]);
+    let copies: Vec<(&str, &str)> = users["users"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|user| (user["pod"].as_str().unwrap(), user["copy"].as_str().unwrap()))
+        .collect();
+    assert_eq!(copies, [("early", "old"), ("late", "current")]);
+    let said = viewer.expect(0, &["status", "design"]);
+    assert!(said.out.contains("early/app  env BOLTZ_API_KEY: OLD KEY: started"), "{said:?}");
+    assert!(
+        said.out.contains(&format!("kubectl --namespace {} delete pod/early", env.namespace)),
+        "{said:?}"
+    );
+}

@@ -1,0 +1,115 @@
+//! `kubectl boltz` on the real API server, by users who have the ClusterRole `view`, `edit`, or nothing.
+
+mod act;
+mod look;
+mod orphans;
+mod screens;
+
+use crate::test_env::{PATIENCE, TestEnv};
+use boltz_harness::{ControlPlane, eventually};
+use serde_json::{Value as Json, json};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The program, as one user in one namespace.
+struct Plugin {
+    kubeconfig: PathBuf,
+    namespace: String,
+}
+
+/// What it said.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Plugin {
+    /// A user of that name, with that ClusterRole in the namespace.
+    async fn of(control_plane: &ControlPlane, user: &str, namespace: &str, role: Option<&str>) -> Self {
+        let kubeconfig = control_plane.kubeconfig_for(user, None).unwrap();
+        let plugin = Self { kubeconfig, namespace: namespace.to_owned() };
+        let Some(role) = role else { return plugin };
+        control_plane
+            .apply(
+                &json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                    "metadata": {"name": user, "namespace": namespace},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+                })
+                .to_string(),
+            )
+            .unwrap();
+        // The controllers add the chart's rules to these roles.
+        eventually(PATIENCE, "the role is aggregated", async || {
+            let verb = if role == "view" { "list" } else { "patch" };
+            let asked = Command::new(control_plane.binaries().join("kubectl"))
+                .args(["auth", "can-i", verb, "boltzapikeys.boltz.bio", "--namespace", namespace])
+                .env("KUBECONFIG", &plugin.kubeconfig)
+                .output()
+                .unwrap();
+            if asked.status.success() { Ok(()) } else { Err("not yet") }
+        })
+        .await
+        .unwrap();
+        plugin
+    }
+
+    async fn in_env(env: &TestEnv, role: &str) -> Self {
+        Self::of(&env.control_plane, &format!("{role}-{}", env.namespace), &env.namespace, Some(role)).await
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        self.run_with_input(arguments, "")
+    }
+
+    fn run_with_input(&self, arguments: &[&str], input: &str) -> Said {
+        let mut child = Command::new(binary())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env_remove("COMPLETE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A verb that reads nothing may have ended.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Runs it, and expects that code.
+    fn expect(&self, code: i32, arguments: &[&str]) -> Said {
+        let said = self.run(arguments);
+        assert_eq!(said.code, code, "{arguments:?}: {said:?}");
+        said
+    }
+
+    fn json(&self, arguments: &[&str]) -> Json {
+        let said = self.expect(0, &[arguments, &["--output", "json"]].concat());
+        serde_json::from_str(&said.out).unwrap()
+    }
+}
+
+impl Said {
+    /// It failed, for that reason, and said what to do next.
+    fn fails_with(&self, code: i32, reason: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.err.contains(reason) && self.err.contains("next: "), "{self:?}");
+    }
+}
+
+/// The program beside the operator: `cargo test --workspace --test cluster` builds both.
+fn binary() -> PathBuf {
+    let binary = Path::new(env!("CARGO_BIN_EXE_boltz-operator")).with_file_name("kubectl-boltz");
+    assert!(binary.exists(), "kubectl-boltz is not built: cargo test --workspace --test cluster");
+    binary
+}
