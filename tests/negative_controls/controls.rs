@@ -29,7 +29,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the window: a key held longer is not stored",
         rule: "1",
-        file: "src/plan/issue.rs",
+        file: "src/plan/received.rs",
         with: "if self.now.monotonic < window_end && !is_refused",
         without: "if !is_refused",
         red: &[Pure("a_key_held_past_its_window_is_revoked_and_not_stored")],
@@ -37,7 +37,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the settle time",
         rule: "4",
-        file: "src/plan/keys.rs",
+        file: "src/plan/settled.rs",
         with: "seen.unwrap_or(now.monotonic).plus(settings.settling())",
         without: "seen.unwrap_or(now.monotonic)",
         red: &[Pure("trace_2_a_post_that_takes_effect_after_the_deletion_is_revoked")],
@@ -45,7 +45,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "no step of a clock settles an attempt",
         rule: "8",
-        file: "src/plan/keys.rs",
+        file: "src/plan/settled.rs",
         with: "Duration::from_secs(24 * 3600)",
         without: "Duration::from_secs(3600)",
         red: &[Pure("trace_24_a_wall_clock_that_steps_settles_nothing")],
@@ -53,7 +53,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "no time in the ledger makes an attempt over",
         rule: "7",
-        file: "src/plan/keys.rs",
+        file: "src/plan/settled.rs",
         with: "let settled_at = self.seen_to_settle_at(settings, now, attempt);",
         without: "let settled_at = self.settled_at(settings, now, attempt);",
         red: &[Pure("no_forged_time_makes_an_attempt_over_before_it_is")],
@@ -72,7 +72,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a forged ledger is replaced only after it is settled",
         rule: "Forgeries 2",
-        file: "src/plan/keys.rs",
+        file: "src/plan/settled.rs",
         with: "Some(self.memory.forged_since.unwrap_or(now.monotonic).plus(settings.settling()))",
         without: "Some(self.memory.forged_since.unwrap_or(now.monotonic))",
         red: &[Pure("a_key_that_appears_after_the_ledger_was_forged_is_found")],
@@ -92,7 +92,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "compensation: a key that is not stored is revoked",
         rule: "9",
-        file: "src/plan/issue.rs",
+        file: "src/plan/received.rs",
         with: "self.revoke(key.id.clone(), RevokeReason::NotStored)",
         without: "None",
         red: &[Pure("a_definitely_refused_key_is_revoked_at_once"), Pure("one_operator_and_two_faults")],
@@ -100,7 +100,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a key whose store may still land is not revoked",
         rule: "9",
-        file: "src/plan/issue.rs",
+        file: "src/plan/received.rs",
         with: "if *calls_in_doubt > 0 && !self.facts.is_settled",
         without: "if false && !self.facts.is_settled",
         red: &[Pure("trace_17_a_store_in_flight_never_delivers_a_revoked_key")],
@@ -198,7 +198,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a key in hand is settled although its attempt left the ledger",
         rule: "9",
-        file: "src/plan/keys.rs",
+        file: "src/plan/settled.rs",
         with: "get(attempt.as_str()).copied().or(written);",
         without: "get(attempt.as_str()).copied().or(written.filter(|_| false));",
         red: &[Pure("an_attempts_age_is_its_own")],
@@ -230,7 +230,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the record knows which rotate annotation was handled",
         rule: "2",
-        file: "src/plan/issue.rs",
+        file: "src/plan/received.rs",
         with: "            rotate: intent.rotate.clone(),\n            rotate_now",
         without: "            rotate: None,\n            rotate_now",
         red: &[Pure("trace_9_a_crash_between_r3_and_r4_does_not_rotate_twice")],
@@ -337,7 +337,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "only a Secret of the object is the object's",
         rule: "7",
-        file: "src/kubernetes/secret_index.rs",
+        file: "src/kubernetes/secret_metadata.rs",
         with: "_ if owned => Ownership::Ours,",
         without: "_ if owned || true => Ownership::Ours,",
         red: &[Simulated("no_key_is_issued_for_a_name_that_is_taken")],
@@ -477,8 +477,8 @@ pub const ALL: &[Control] = &[
         defence: "probes have a thread of their own",
         rule: "10",
         file: "src/runtime.rs",
-        with: "AbortOnDropHandle::new(prompt.spawn(async move {",
-        without: "AbortOnDropHandle::new(tokio::spawn(async move {",
+        with: "let _server = AbortOnDropHandle::new(prompt.spawn(async move {",
+        without: "let _server = AbortOnDropHandle::new(tokio::spawn(async move {",
         red: &[Simulated("lease_probes_and_metrics_are_prompt_while_reconciliations_compute")],
     },
     Control {
@@ -608,7 +608,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a doubtful pass makes no attempt over",
         rule: "A list that lies 2",
-        file: "src/plan/keys.rs",
+        file: "src/plan/settled.rs",
         with: "pass.doubt == Doubt::None\n                && !is_other",
         without: "!is_other",
         red: &[Pure("a_deletion_does_not_believe_a_doubtful_list")],
@@ -732,8 +732,8 @@ pub const ALL: &[Control] = &[
         defence: "an orphan is looked for again before it is revoked",
         rule: "8",
         file: "src/controller/orphans.rs",
-        with: "if !find(snapshot, objects.iter(), &recorded, context.clock.now().wall).contains(&id) {",
-        without: "if !find(snapshot, objects.iter(), &recorded, context.clock.now().wall).contains(&id) && false {",
+        with: "Ok(false) => return RevocationResult::not_revoked(\"not an orphan\"),",
+        without: "Ok(false) => {}",
         red: &[Cluster("an_orphan_is_looked_for_again_before_it_is_revoked")],
     },
     Control {
@@ -743,5 +743,45 @@ pub const ALL: &[Control] = &[
         with: "&& !recorded.contains(&key.id)",
         without: "&& !(recorded.contains(&key.id) && false)",
         red: &[Cluster("orphans_are_revoked_on_request_and_nothing_else_is")],
+    },
+    Control {
+        defence: "keys are revoked without the right to read the Secret",
+        rule: "Faults that stay 1",
+        file: "src/controller/observe.rs",
+        with: "Some((metadata, Value::Read(hash))) if error.is_forbidden() => {",
+        without: "Some((metadata, Value::Read(hash))) if error.is_forbidden() && false => {",
+        red: &[Simulated("a_previous_key_is_revoked_without_the_right_to_read_the_secret")],
+    },
+    Control {
+        defence: "a request by a user ends the wait between attempts",
+        rule: "11",
+        file: "src/plan/issue.rs",
+        with: "if facts.memory.requested_at.is_some_and(|at| at > seen) {",
+        without: "if facts.memory.requested_at.is_some_and(|at| at > seen) && false {",
+        red: &[Pure("a_request_by_a_user_ends_the_backoff_and_a_fight_between_users_does_not")],
+    },
+    Control {
+        defence: "a revocation without effect is repeated",
+        rule: "A list that lies 3",
+        file: "src/plan/learn.rs",
+        with: "let has_effect = !is_active ||",
+        without: "let has_effect = true || !is_active ||",
+        red: &[Pure("a_revocation_that_boltz_accepts_without_effect_is_repeated_and_reported")],
+    },
+    Control {
+        defence: "a deletion asks the key before it gives it up",
+        rule: "A list that lies 3",
+        file: "src/plan/check.rs",
+        with: "if is_answered || has_expired ||",
+        without: "if true || is_answered || has_expired ||",
+        red: &[Pure("a_deletion_does_not_give_up_a_key_that_only_the_list_calls_gone")],
+    },
+    Control {
+        defence: "a key of another request is not revoked",
+        rule: "7",
+        file: "src/plan/answer.rs",
+        with: "Some(other) if other != *marker => return Some(Self::KeyOfAnother(scrub(name, &[]))),",
+        without: "Some(other) if other != *marker => return Some(Self::OtherName(scrub(name, &[]))),",
+        red: &[Cluster("a_new_key_that_was_not_requested_is_not_used")],
     },
 ];

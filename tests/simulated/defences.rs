@@ -231,3 +231,17 @@ async fn a_key_whose_revocation_is_answered_with_404_is_revoked_all_the_same() {
     assert_eq!(world.emulator.count(Operation::Revoke), 1, "the second, which arrives");
     world.good("rotated").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_previous_key_is_revoked_without_the_right_to_read_the_secret() {
+    let (world, _process) = ready("5m").await;
+    let first = current(&world);
+    let is_active = |world: &World| world.emulator.active_keys().iter().any(|key| key.id == first);
+    world.annotate(ROTATE_ANNOTATION, "1");
+    sleep(MINUTE).await;
+    assert_ne!(current(&world), first);
+    assert!(is_active(&world), "its overlap is not over");
+    world.faults(|met| (met.what == "GET /api/v1/namespaces/team/secrets/key").then_some(Fault::Status(403)));
+    sleep(10 * MINUTE).await;
+    assert!(!is_active(&world), "{}", world.transcript());
+}
