@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak image e2e check test test-all compat fmt lint crd chart clean
+.PHONY: help demo soak image e2e check test test-all compat fmt lint docs crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
@@ -44,6 +44,9 @@ fmt: ## Formats the code.
 lint: ## Formatting and lints, warnings denied.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+docs: ## Builds the documentation site into target/site and checks its links. The first time it compiles mdBook: some minutes.
+	@tests/tools/docs
 
 crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, which Helm cannot reach elsewhere.
 	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml

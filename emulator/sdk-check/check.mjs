@@ -1,6 +1,9 @@
 // Boltz's JavaScript SDK against the emulator: one line per check, as `run` counts them.
 
 import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import BoltzComputeAPI from 'boltz-compute-api';
 
 const baseURL = process.env.BOLTZ_COMPUTE_API_BASE_URL;
@@ -32,6 +35,14 @@ const names = async (pages) => {
   const found = [];
   for await (const key of pages) found.push(key.name);
   return found;
+};
+
+// Writes the file as the kubelet does: into a new folder, to which it then points a link.
+const mount = async (folder, version, key) => {
+  await mkdir(join(folder, version));
+  await writeFile(join(folder, version, 'BOLTZ_API_KEY'), key);
+  await symlink(version, join(folder, '..data_tmp'));
+  await rename(join(folder, '..data_tmp'), join(folder, '..data'));
 };
 
 const checks = {
@@ -96,6 +107,26 @@ const checks = {
       await keys.create({ name: 'retried' });
       assert.equal((await control('GET', 'state')).keys.length, 1);
       assert.equal((await control('GET', 'requests')).length, 2);
+    }
+  },
+
+  async a_client_that_reads_a_file_takes_the_new_key() {
+    const folder = await mkdtemp(join(tmpdir(), 'sdk-check-'));
+    try {
+      const { key: oldKey, key_details: old } = await keys.create({ name: 'old' });
+      await symlink('..data/BOLTZ_API_KEY', join(folder, 'BOLTZ_API_KEY'));
+      await mount(folder, '..1', oldKey);
+      process.env.BOLTZ_API_KEY_FILE = join(folder, 'BOLTZ_API_KEY');
+      // The code in docs/how-to/sdks.md, which `run` puts into a module.
+      const { client: reader } = await import('./key_file.mjs');
+      assert.equal((await me(reader)).api_key_id, old.id);
+      const { key: newKey, key_details: current } = await keys.create({ name: 'new' });
+      await mount(folder, '..2', `${newKey}\n`);
+      await keys.revoke(old.id);
+      assert.equal((await me(reader)).api_key_id, current.id);
+      await assert.rejects(me(withKey(oldKey)), BoltzComputeAPI.AuthenticationError);
+    } finally {
+      await rm(folder, { recursive: true });
     }
   },
 };

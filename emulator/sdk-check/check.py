@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import tempfile
 import traceback
 from datetime import timedelta
+from pathlib import Path
 
 import boltz_api
 import httpx
@@ -146,6 +148,32 @@ def a_lost_answer_makes_the_retry_create_a_second_key():
     assert [key["name"] for key in state()["keys"]] == ["twice", "twice"], state()
 
 
+def mount(folder, version, key):
+    """Writes the file as the kubelet does: into a new folder, to which it then points a link."""
+    (folder / version).mkdir()
+    (folder / version / "BOLTZ_API_KEY").write_text(key)
+    (folder / "..data_tmp").symlink_to(version)
+    (folder / "..data_tmp").rename(folder / "..data")
+
+
+def a_client_that_reads_a_file_takes_the_new_key():
+    old = keys.create(name="old")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "BOLTZ_API_KEY").symlink_to("..data/BOLTZ_API_KEY")
+        mount(folder, "..1", old.key)
+        os.environ["BOLTZ_API_KEY_FILE"] = str(folder / "BOLTZ_API_KEY")
+        # The code in docs/how-to/sdks.md, which `run` puts into a module.
+        from key_file import client as reader
+
+        assert reader.auth.me().api_key_id == old.key_details.id
+        new = keys.create(name="new")
+        mount(folder, "..2", new.key + "\n")
+        keys.revoke(old.key_details.id)
+        assert reader.auth.me().api_key_id == new.key_details.id
+    refused(boltz_api.AuthenticationError, with_key(old.key).auth.me)
+
+
 CHECKS = [
     an_admin_key_says_who_it_is,
     a_key_is_created_with_defaults,
@@ -160,6 +188,7 @@ CHECKS = [
     refusals_become_the_right_errors,
     a_retry_after_an_error_succeeds,
     a_lost_answer_makes_the_retry_create_a_second_key,
+    a_client_that_reads_a_file_takes_the_new_key,
 ]
 
 for check in CHECKS:
