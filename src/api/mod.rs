@@ -2,8 +2,10 @@
 
 pub mod annotations;
 pub mod crd;
+pub mod status;
 pub mod v1alpha1;
 pub mod watched;
 
+pub use status::{BoltzApiKeyStatus, PreviousKeyStatus};
 pub use v1alpha1::*;
 pub use watched::WatchedApiKey;

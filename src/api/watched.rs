@@ -1,7 +1,10 @@
 //! A `BoltzApiKey` as the operator watches it: small, and tolerant of invalid objects.
 
 use super::annotations::PREFIX;
-use super::v1alpha1::{BoltzApiKey, BoltzApiKeySpec, BoltzApiKeyStatus};
+use super::{
+    status::BoltzApiKeyStatus,
+    v1alpha1::{BoltzApiKey, BoltzApiKeySpec},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
