@@ -153,7 +153,10 @@ pub const ALL: &[Control] = &[
         file: "src/plan/revoke.rs",
         with: "if self.now.wall < revoke_after {",
         without: "if false {",
-        red: &[Pure("the_old_key_lives_through_its_overlap"), CrashMatrix("R6 status/answer lost")],
+        red: &[
+            Pure("the_old_key_lives_through_its_overlap_and_no_longer"),
+            CrashMatrix("R6 status/answer lost"),
+        ],
     },
     Control {
         defence: "an id that is listed under another name is none of ours",
