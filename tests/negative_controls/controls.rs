@@ -153,7 +153,10 @@ pub const ALL: &[Control] = &[
         file: "src/plan/revoke.rs",
         with: "if self.now.wall < revoke_after {",
         without: "if false {",
-        red: &[Pure("the_old_key_lives_through_its_overlap_and_no_longer")],
+        red: &[
+            Pure("the_old_key_lives_through_its_overlap_and_no_longer"),
+            CrashMatrix("R6 status/answer lost"),
+        ],
     },
     Control {
         defence: "an id that is listed under another name is none of ours",
@@ -400,14 +403,6 @@ pub const ALL: &[Control] = &[
         with: "pass.started > *at && pass.started >= expected_from && !is_active",
         without: "pass.started > *at && pass.started >= expected_from",
         red: &[Pure("a_revocation_answered_with_404_is_believed_only_when_the_list_agrees")],
-    },
-    Control {
-        defence: "a write that a webhook undid counts as failed",
-        rule: "Faults that stay 3",
-        file: "src/controller/execute/secret.rs",
-        with: "let answer = if is_recorded {",
-        without: "let answer = if is_recorded || true {",
-        red: &[Simulated("what_a_webhook_undoes_is_not_done_again_and_again")],
     },
     Control {
         defence: "what is owed to a workload stands in the status",

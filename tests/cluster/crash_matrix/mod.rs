@@ -106,15 +106,16 @@ async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)
         }
     }
     let mut table = vec![vec!["-".to_owned(); columns.len()]; rows.len()];
-    let (all, mut count, mut idle, mut failures) = (cells.len(), 0, 0, Vec::new());
+    let (all, mut count, mut idle, mut late, mut failures) = (cells.len(), 0, 0, 0, Vec::new());
     while let Some(done) = cells.join_next_with_id().await {
         // What panics is a cell that failed, like any other.
         let (task, result) = done.unwrap_or_else(|error| (error.id(), Err(error.to_string())));
         let (row, column) = places[&task];
         table[row][column] = match result {
-            Ok(Cost { posts, writes, late, acted: Acted::Yes }) => {
+            Ok(Cost { posts, writes, is_late, acted: Acted::Yes }) => {
                 count += 1;
-                format!("{posts}/{writes}{}", if late > 0 { " late" } else { "" })
+                late += usize::from(is_late);
+                format!("{posts}/{writes}{}", if is_late { " late" } else { "" })
             }
             Ok(Cost { acted: Acted::No, .. }) => {
                 idle += 1;
@@ -139,7 +140,8 @@ async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)
         line(call.name, cells);
     }
     eprintln!(
-        "{count} cells judged twice in {} s, {} failed, {idle} not counted: the user found nothing to act on",
+        "{count} cells judged twice in {} s, {} failed; {idle} not counted, because the user found nothing to act on; the \
+         cost of {late} not judged, because calls had no answer in time",
         started.elapsed().as_secs(),
         failures.len()
     );

@@ -210,17 +210,11 @@ impl Call {
         matches!(self.target, Target::Boltz(Operation::Create, _))
     }
 
-    /// How many keys the outcome makes the operator say that it did not get or could not store.
-    pub fn told(&self, outcome: Outcome) -> usize {
-        usize::from(self.is_post() && !outcome.kills())
-    }
-
     /// How many writes to the API server it takes, those that were refused included.
-    pub fn writes(&self, outcome: Outcome) -> RangeInclusive<usize> {
+    pub fn writes(&self) -> RangeInclusive<usize> {
         let without = self.scenario.writes();
-        // A status that comes late says that a key was replaced and that its overlap is over.
-        let is_one = matches!(self.scenario, Scenario::Rotate | Scenario::EndOfOverlap | Scenario::Restart)
-            || (self.scenario == Scenario::Recover && outcome.kills());
+        // One that comes late says two things at once: a key was replaced and its overlap is over, what was awaited and came.
+        let is_one = !matches!(self.scenario, Scenario::Create | Scenario::Move | Scenario::Delete);
         without - usize::from(is_one)..=without + self.more_writes
     }
 }

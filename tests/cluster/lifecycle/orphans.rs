@@ -42,6 +42,8 @@ async fn an_orphan_is_looked_for_again_before_it_is_revoked() {
     let arguments = ["--orphan-policy", "revoke", "--orphan-grace", "1s"];
     let env = TestEnv::with_options(EnvOptions {
         arguments: owned(&arguments),
+        own_control_plane: true,
+        all_namespaces: true,
         proxy: true,
         ..EnvOptions::default()
     })
