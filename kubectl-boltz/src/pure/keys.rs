@@ -149,10 +149,10 @@ mod tests {
         let text = render(&join(&objects, &[orphan]), NOW.parse().unwrap());
         assert_eq!(
             text,
-            "KEY ID   STATE      OBJECT                    PREFIX   END               LAST USED\n\
-             key-0    orphan     (uid 0123456789abcdef…)   sk_0     never expires     -\n\
-             key-1    previous   team/design               -        revoked in 60m    -\n\
-             key-2    current    team/design               sk_2     never expires     2026-11-25\n"
+            "KEY ID   STATE      OBJECT                    PREFIX   END              LAST USED\n\
+             key-0    orphan     (uid 0123456789abcdef…)   sk_0     never expires    -\n\
+             key-1    previous   team/design               -        revoked in 60m   -\n\
+             key-2    current    team/design               sk_2     never expires    2026-11-25\n"
         );
     }
 }

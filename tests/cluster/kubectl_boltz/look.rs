@@ -2,7 +2,7 @@
 
 use super::Plugin;
 use crate::test_env::TestEnv;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
@@ -89,7 +89,7 @@ async fn a_viewer_sees_everything_but_the_key() {
 }
 
 /// A pod that uses the Secret by a variable, whose container started at that time.
-pub async fn run_pod(pods: &Api<Pod>, name: &str, secret: &str, started_at: &str) {
+pub async fn run_pod(pods: &Api<Pod>, namespace: &str, name: &str, secret: &str, started_at: &str) {
     let pod = json!({
         "metadata": {"name": name},
         "spec": {"containers": [{
@@ -100,6 +100,10 @@ pub async fn run_pod(pods: &Api<Pod>, name: &str, secret: &str, started_at: &str
             }],
         }]},
     });
+    let accounts: Api<ServiceAccount> = Api::namespaced(pods.clone().into_client(), namespace);
+    // The controllers make it too, some time after the namespace.
+    let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    let _ = accounts.create(&PostParams::default(), &account).await;
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     let status = json!({"status": {"phase": "Running", "containerStatuses": [{
         "name": "app", "image": "app", "imageID": "", "ready": true, "restartCount": 0,
@@ -114,9 +118,9 @@ async fn who_still_runs_with_the_old_key_is_seen() {
     env.create("design", json!({})).await;
     env.ready("design").await;
     let pods: Api<Pod> = Api::namespaced(env.client.clone(), &env.namespace);
-    run_pod(&pods, "early", "design", "2026-01-01T00:00:00Z").await;
-    run_pod(&pods, "late", "design", "2126-01-01T00:00:00Z").await;
-    run_pod(&pods, "other", "another-secret", "2026-01-01T00:00:00Z").await;
+    run_pod(&pods, &env.namespace, "early", "design", "2026-01-01T00:00:00Z").await;
+    run_pod(&pods, &env.namespace, "late", "design", "2126-01-01T00:00:00Z").await;
+    run_pod(&pods, &env.namespace, "other", "another-secret", "2026-01-01T00:00:00Z").await;
     let viewer = Plugin::in_env(&env, "view").await;
     let users = viewer.json(&["users", "design"]);
     let copies: Vec<(&str, &str)> = users["users"]

@@ -69,8 +69,11 @@ impl Plugin {
     }
 
     fn run_with_input(&self, arguments: &[&str], input: &str) -> Said {
+        let namespace = ["--namespace", &self.namespace];
+        // kubectl puts nothing before what is to be completed.
+        let is_completion = arguments.first() == Some(&"__complete");
         let mut child = Command::new(binary())
-            .args(["--namespace", &self.namespace])
+            .args(namespace.iter().filter(|_| !is_completion))
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
             .env_remove("COMPLETE")

@@ -76,8 +76,8 @@ async fn set_up() -> Plugin {
         objects.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
     let pods: Api<Pod> = Api::namespaced(client, NAMESPACE);
-    run_pod(&pods, "design-worker", "design", &before(30)).await;
-    run_pod(&pods, "design-web", "design", &before(3)).await;
+    run_pod(&pods, NAMESPACE, "design-worker", "design", &before(30)).await;
+    run_pod(&pods, NAMESPACE, "design-web", "design", &before(3)).await;
     Plugin::of(&control_plane, "viewer-of-screens", NAMESPACE, Some("view")).await
 }
 
