@@ -1,6 +1,7 @@
 """A preprocessor of mdBook for docs/. It fails if a page is not in SUMMARY.md or a linked file does not exist.
 
 - Links that leave docs/ become links to the repository: at the URL in REPOSITORY, or to the files of this checkout.
+- `<!-- include FILES -->` becomes these files, each in a block of code.
 - The pages in docs/runbooks/ are added to the contents by themselves, because each alert brings one.
 """
 
@@ -16,6 +17,7 @@ DOCS = ROOT / "docs"
 RUNBOOKS = DOCS / "runbooks"
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 REMOTE = re.compile(r"[a-z]+:|//")
 # GitHub shows README.md for a folder, a site index.html.
 README = re.compile(r"(^|[(/])README\.md")
@@ -50,6 +52,19 @@ def each_link(text, page, problems, replace=lambda link, target: link[0]):
         parts += [LINK.sub(one, text[end : code.start()]), code[0]]
         end = code.end()
     return "".join(parts) + LINK.sub(one, text[end:])
+
+
+def include(text, page, problems):
+    def one(match):
+        files = sorted(page.parent.glob(match[1]))
+        if not files:
+            problems.append(f"{page.relative_to(ROOT)}: there is no {match[1]}")
+        blocks = [f"```{file.suffix[1:]}\n{file.read_text()}```\n" for file in files]
+        if len(files) == 1:
+            return blocks[0]
+        return "\n".join(f"## {file.name}\n\n{block}" for file, block in zip(files, blocks))
+
+    return INCLUDE.sub(one, text)
 
 
 def to_site(link, target):
@@ -98,7 +113,9 @@ def main():
         book["items"] += runbooks()
     for page in chapters(book["items"]):
         page["path"] = README.sub(r"\1index.md", page["path"])
-        page["content"] = each_link(page["content"], DOCS / page["source_path"], problems, to_site)
+        source = DOCS / page["source_path"]
+        content = each_link(page["content"], source, problems, to_site)
+        page["content"] = include(content, source, problems)
 
     listed = {page["source_path"] for page in chapters(book["items"])}
     for page in sorted(DOCS.rglob("*.md")):
