@@ -1,4 +1,5 @@
-"""A preprocessor of mdBook for docs/. It fails if a page is not in SUMMARY.md or a linked file does not exist.
+"""A preprocessor of mdBook for docs/. It fails if a page is not in SUMMARY.md, or if a link of any Markdown file of the
+repository leads to a file or a heading that does not exist.
 
 - Links that leave docs/ become links to the repository: at the URL in REPOSITORY, or to the files of this checkout.
 - `<!-- include FILES -->` becomes these files, each in a block of code.
@@ -15,8 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 RUNBOOKS = DOCS / "runbooks"
-CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+CODE_BLOCK = re.compile(r"^(```+).*?^\1", re.MULTILINE | re.DOTALL)
+CODE = re.compile(CODE_BLOCK.pattern + r"|`[^`\n]+`", CODE_BLOCK.flags)
+LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 REMOTE = re.compile(r"[a-z]+:|//")
 # GitHub shows README.md for a folder, a site index.html.
@@ -35,16 +37,24 @@ def url(target):
     return f"{repository.rstrip('/')}/blob/{git('rev-parse', 'HEAD').strip()}/{path}"
 
 
+def anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", CODE_BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def each_link(text, page, problems, replace=lambda link, target: link[0]):
     """Calls `replace` for each link of a page to a file that exists."""
 
     def one(link):
         if REMOTE.match(link[2]):
             return link[0]
-        target = Path(os.path.normpath(page.parent / link[2]))
+        target = Path(os.path.normpath(page.parent / link[2])) if link[2] else page
         if not target.is_relative_to(ROOT) or not target.exists():
             problems.append(f"{page.relative_to(ROOT)}: {link[2]} does not exist")
             return link[0]
+        if link[3] and target.suffix == ".md" and link[3] not in anchors(target):
+            problems.append(f"{page.relative_to(ROOT)}: {link[2]} has no heading {link[3]}")
         return replace(link, target)
 
     parts, end = [], 0
