@@ -68,6 +68,7 @@ impl ProcessMemory {
                          list does not show it as active. Until then, the operator will retry."
                     );
                     failing.failed(Failure::Refused, Reason::BoltzRejected, message, None, false);
+                    failing.count_failure(Reason::BoltzRejected, &mut effects);
                     self.not_found.insert(key_id.clone(), now.monotonic);
                     effects.log(
                         EventKind::Warning,
