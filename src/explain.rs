@@ -86,7 +86,7 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
             "The keys are being revoked.",
             "Wait. If Boltz is gone for good, set the annotation `boltz.bio/deletion-policy=Retain`.",
         ),
-        Reason::RevocationBlocked => (
+        Reason::PreviousKeyStillUsed => (
             "Ready is True, but a previous key is still in use after its overlap.",
             "Find the workload that has not loaded the new key. Restart it, or add it to `rolloutRestartTargets`.",
         ),

@@ -127,7 +127,10 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     };
     tokio::pin!(stop_signal);
     let clock = Clock::start();
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Metrics::new()
+        .per_object(config.metrics_per_object)
+        .with_inventory_interval(config.inventory_interval);
+    let metrics = Arc::new(metrics);
     let listener = on(prompt, TcpListener::bind(config.listen)).await.map_err(StartError::Listen)?;
     let client = kubernetes_client().await?;
     // Its connections are tasks of the runtime on which it is created.
@@ -269,6 +272,7 @@ async fn work(
     let lead = || async {
         // Not ready until the caches are synced.
         ready.send_replace(false);
+        context.metrics.begin_to_lead();
         let account = &context.account;
         account.reread();
         let control = async {
@@ -314,7 +318,7 @@ async fn work(
             // A standby shows no object. No reconciliation may show one afterwards.
             context.until_idle().await;
             context.watches.end();
-            context.metrics.forget_objects();
+            context.metrics.begin_to_lead();
             if stop.is_cancelled() {
                 break;
             }

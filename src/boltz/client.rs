@@ -259,6 +259,9 @@ async fn exchange(
         metrics.set_clock_skew(now.as_second() - date.as_second());
     }
     let retry_after = retry_after(response.headers(), now);
+    if let Some(wait) = retry_after {
+        metrics.set_retry_after(wait);
+    }
     let mut body = Vec::new();
     loop {
         let chunk = match timeout_at(deadline, response.chunk()).await {

@@ -15,7 +15,7 @@ use crate::{
         account::{Account, Call, UnknownOrganization},
     },
     clock::Clock,
-    observability::metrics::Metrics,
+    observability::metrics::{Metrics, PassGauges},
     plan::{BoltzErrorKind, Doubt, Monotonic},
     protocol::marker::ObjectMark,
 };
@@ -148,8 +148,12 @@ impl Inventory {
                         }
                     }
                     snapshot.doubt = judgment.doubt;
-                    let doubtful = judgment.doubt != Doubt::None;
-                    metrics.set_inventory(snapshot.rows, doubtful, judgment.missing, snapshot.started_at);
+                    metrics.set_inventory(PassGauges {
+                        keys: snapshot.rows,
+                        is_doubtful: judgment.doubt != Doubt::None,
+                        missing: judgment.missing,
+                        started_at: snapshot.started_at,
+                    });
                     self.push(Arc::new(snapshot));
                     judgment.doubt
                 }

@@ -7,8 +7,8 @@ use super::{
     turns::{Turn, Turns},
     waiters::{Class, Namespaces, Waiter},
 };
-use crate::plan::Monotonic;
-use std::collections::{BTreeSet, HashMap};
+use crate::{observability::metrics::QueueLengths, plan::Monotonic};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Who waits, and whose turn it is.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) struct MintQueue {
     of_namespace: Option<Bucket>,
     of_namespaces: HashMap<String, Bucket>,
     waiters: HashMap<String, (u64, Waiter)>,
+    lengths: BTreeMap<Class, usize>,
     turns: Turns,
     all: Namespaces,
     leaks: Namespaces,
@@ -34,6 +35,7 @@ impl MintQueue {
             of_namespace: limits.per_namespace.map(|limit| Bucket::new(limit, now)),
             of_namespaces: HashMap::new(),
             waiters: HashMap::new(),
+            lengths: BTreeMap::new(),
             turns: Turns::new(limits.at_once),
             all: Namespaces::default(),
             leaks: Namespaces::default(),
@@ -46,6 +48,13 @@ impl MintQueue {
     /// The number of those that wait.
     pub fn len(&self) -> usize {
         self.waiters.len()
+    }
+
+    /// The number of those that wait, by class.
+    pub fn lengths(&self) -> QueueLengths {
+        let length = |class: &Class| self.lengths.get(class).copied().unwrap_or_default();
+        [Class::RotateNow, Class::Renewal, Class::Rotation, Class::First]
+            .map(|class| (class.into(), length(&class)))
     }
 
     /// Whether there are tokens for all that wait: only those at work now are in the way.
@@ -74,11 +83,14 @@ impl MintQueue {
         if waiter.class == Class::RotateNow {
             self.leaks.join(&waiter, joined);
         }
+        *self.lengths.entry(waiter.class).or_default() += 1;
         self.waiters.insert(waiter.uid.clone(), (joined, waiter));
     }
 
     fn remove(&mut self, uid: &str) -> Option<(u64, Waiter)> {
         let (joined, waiter) = self.waiters.remove(uid)?;
+        let length = self.lengths.entry(waiter.class).or_default();
+        *length = length.saturating_sub(1);
         self.all.leave(&waiter, joined);
         self.leaks.leave(&waiter, joined);
         Some((joined, waiter))

@@ -4,7 +4,8 @@ use crate::protocol::record::IssueReason;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What a key is for; the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Class {
     RotateNow,
     Renewal,

@@ -15,7 +15,10 @@ use crate::{
 };
 use kube::{
     ResourceExt,
-    runtime::{controller::Action, reflector::Store},
+    runtime::{
+        controller::Action,
+        reflector::{ObjectRef, Store},
+    },
 };
 use std::{
     collections::HashSet,
@@ -86,6 +89,11 @@ pub(super) async fn cleanup_deleted(
         context.watches.forget_old_failures(Instant::now());
         let alive: HashSet<String> =
             stores.iter().flat_map(Store::state).filter_map(|object| object.uid()).collect();
+        let exists = |namespace: &str, name: &str| {
+            let reference = ObjectRef::new(name).within(namespace);
+            stores.iter().any(|store| store.get(&reference).is_some())
+        };
+        context.metrics.keep_queued(exists);
         let unseen: Vec<(String, Arc<tokio::sync::Mutex<ObjectState>>)> = context
             .states()
             .iter()

@@ -159,6 +159,7 @@ impl Context {
                 Count::Revoked(reason) => self.metrics.revoked(reason),
                 Count::StrayRevoked => self.metrics.stray_revoked(),
                 Count::IssueFailed(reason) => self.metrics.issue_failed(reason),
+                Count::RevokeFailed(reason) => self.metrics.revoke_failed(reason),
                 Count::StepFailed => self.metrics.step_failed(),
             }
         }

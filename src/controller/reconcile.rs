@@ -8,11 +8,12 @@ use super::{
     step_log::{ExecutedStep, next_reconcile_id},
 };
 use crate::{
-    api::{BoltzApiKeyStatus, WatchedApiKey},
+    api::{BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Plan, Step, desired_status, plan},
+    plan::{Facts, Plan, RotationSchedule, Step, desired_status, plan},
 };
-use kube::runtime::controller::Action;
+use jiff::Timestamp;
+use kube::{ResourceExt, runtime::controller::Action};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// Maximum number of steps per reconciliation; the next one continues.
@@ -31,6 +32,7 @@ pub(super) async fn reconcile(
 
 pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Action {
     let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
+    context.metrics.dequeued(&cached.namespace().unwrap_or_default(), &cached.name_any());
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
@@ -57,7 +59,9 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
             }
         }
         if decision.step == Step::Wait {
-            return requeue(context, &facts, &decision);
+            let latest = state.latest.as_ref();
+            let deleted_at = latest.and_then(|object| object.metadata.deletion_timestamp.as_ref());
+            return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));
         }
         let began = context.clock.now().monotonic;
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
@@ -83,31 +87,50 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
 }
 
 /// Nothing to do now: updates the metrics and requeues.
-fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
+fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option<Timestamp>) -> Action {
     let now = context.clock.now();
     if let Some(since) = decision.pass_since {
         context.inventory.request_pass_since(since);
     }
     let status = desired_status(facts, &context.settings, now, &decision.findings);
-    context.metrics.set_object(&facts.object.namespace, &facts.object.name, &gauges(&status));
+    let gauges = gauges(facts, decision, &status, deleted_at);
+    context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
     match decision.wake_at {
         Some(at) => Action::requeue(at.since(now.monotonic)),
         None => Action::await_change(),
     }
 }
 
-fn gauges(status: &BoltzApiKeyStatus) -> ObjectGauges {
+fn gauges(
+    facts: &Facts,
+    decision: &Plan,
+    status: &BoltzApiKeyStatus,
+    deleted_at: Option<Timestamp>,
+) -> ObjectGauges {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
     // Suspended on purpose: must not raise an alert.
     let is_on_purpose = !is_ready && ready.is_some_and(|condition| condition.reason == "Suspended");
+    let listed = status.key_id.as_deref().and_then(|id| facts.listed(id));
+    let reported = status.last_used_at.as_ref().map(|time| time.0);
+    let schedule = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
+    // Also while it is suspended.
+    let renewal_at =
+        schedule.zip(facts.record()).and_then(|(schedule, record)| schedule.renewal_time(record));
+    // A rotation that has to wait for the end of an overlap is not late.
+    let postponed = decision.findings.postponed.map(|(_, until)| until);
+    let keys_go = facts.object.effective_deletion_policy() == Ok(DeletionPolicy::Revoke);
+    let overdue = decision.findings.overdue.iter().filter_map(|key| key.since);
     ObjectGauges {
         ready: (!is_on_purpose).then_some(is_ready),
+        reason: ready.map(|condition| condition.reason.clone()).unwrap_or_default(),
         active: status.is_active.unwrap_or_default(),
+        created_at: status.created_at.as_ref().map(|time| time.0),
         expires_at: status.expires_at.as_ref().map(|time| time.0),
-        renewal_at: status.renewal_time.as_ref().map(|time| time.0),
-        last_used_at: status.last_used_at.as_ref().map(|time| time.0),
+        renewal_at: renewal_at.map(|at| postponed.map_or(at, |until| at.max(until))),
+        last_used_at: listed.and_then(|key| key.last_used_at).or(reported),
         previous_keys: status.previous_keys.len(),
-        revocation_blocked: ready.is_some_and(|condition| condition.reason == "RevocationBlocked"),
+        is_previous_key_used: !decision.findings.still_used.is_empty(),
+        overdue_since: overdue.chain(deleted_at.filter(|_| keys_go)).min(),
     }
 }

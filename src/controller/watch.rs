@@ -17,7 +17,7 @@ use crate::{
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api,
+    Api, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
         Controller, WatchStreamExt,
@@ -142,27 +142,45 @@ async fn reconcile_all(
                 watches.watches.synced(&namespace, Resource::ApiKeys);
                 relisted.send_modify(|count| *count += 1);
             }
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => queue(&watches, object),
             Ok(watcher::Event::Delete(object)) => {
+                dequeue(&watches, object);
                 let uid = object.metadata.uid.as_deref().unwrap_or_default();
                 watches.account.object_gone(uid, watches.clock.now().monotonic);
             }
-            Ok(_) => {}
             Err(error) => report(&watches, &namespace, Resource::ApiKeys, error),
         })
         .touched_objects()
         // An error would delay everything else that starts reconciliations.
         .filter(|event| std::future::ready(event.is_ok()));
+    let (waiting, known) = (Arc::clone(&context), store.clone());
+    let triggers = stream::poll_fn(move |context| triggers.poll_recv(context)).inspect(move |reference| {
+        if let Some(object) = known.get(reference) {
+            queue(&waiting, &object);
+        }
+    });
+    let (waiting, reader) = (Arc::clone(&context), store.clone());
+    // The events of a relist come before the store shows them.
+    let (passes, recoveries) = (context.inventory.completions(), context.account.recoveries());
+    let reasons = stream::select_all([relists.boxed(), changes(passes).boxed(), changes(recoveries).boxed()]);
+    let reasons = reasons.inspect(move |()| reader.state().iter().for_each(|object| queue(&waiting, object)));
     Controller::for_stream(objects, store)
         .with_config(ControllerConfig::default().concurrency(scope.concurrency))
-        .reconcile_on(stream::poll_fn(move |context| triggers.poll_recv(context)))
-        // The events of a relist come before the store shows them.
-        .reconcile_all_on(relists)
-        .reconcile_all_on(changes(context.inventory.completions()))
-        .reconcile_all_on(changes(context.account.recoveries()))
+        .reconcile_on(triggers)
+        .reconcile_all_on(reasons)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |_, error, _| match *error {}, context)
         .for_each(|_| std::future::ready(()))
         .await;
+}
+
+/// Counts the object among those that will be reconciled.
+fn queue(context: &Context, object: &WatchedApiKey) {
+    context.metrics.queued(&object.namespace().unwrap_or_default(), &object.name_any());
+}
+
+fn dequeue(context: &Context, object: &WatchedApiKey) {
+    context.metrics.dequeued(&object.namespace().unwrap_or_default(), &object.name_any());
 }
 
 fn watcher_config() -> watcher::Config {

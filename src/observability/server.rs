@@ -1,17 +1,34 @@
 //! `/metrics`, `/healthz`, `/readyz`.
 
-use crate::observability::{metrics::Metrics, watches::Watches};
+use crate::observability::{
+    metrics::{Format, Metrics},
+    watches::Watches,
+};
 use axum::{
     Router,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
+    body::{Body, Bytes},
+    extract::State,
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
     routing::get,
 };
-use std::sync::Arc;
-use tokio::{net::TcpListener, sync::watch};
+use futures::stream;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, oneshot, watch},
+    time::timeout,
+};
 
-/// The content type of OpenMetrics text, as its specification names it.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How many responses with metrics may be on their way at the same time. Each is held in memory until it is sent.
+pub const MAX_SCRAPES: usize = 4;
+/// A client that reads slower than this does not keep others from their metrics.
+const SLOW: Duration = Duration::from_secs(10);
+/// The piece of a response that is handed on at once.
+const CHUNK: usize = 64 * 1024;
 
 /// Serves until the listener fails. `/readyz` responds with 200 once `ready` is true, and names the watches that fail.
 pub async fn serve(
@@ -28,10 +45,68 @@ pub async fn serve(
         let text = format!("{summary}\n{}", watches.failures());
         async move { (status, text) }
     };
-    let metrics = move || async move { ([(CONTENT_TYPE, OPENMETRICS)], metrics.to_text()).into_response() };
+    let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics));
+        .route("/metrics", get(scrape).with_state((metrics, scrapes)));
     axum::serve(listener, router).await
+}
+
+/// The metrics, in the format that the client asks for, unless too many ask at the same time.
+async fn scrape(
+    State((metrics, scrapes)): State<(Arc<Metrics>, Arc<Semaphore>)>,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(permit) = scrapes.try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many requests for metrics at the same time\n")
+            .into_response();
+    };
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
+    let text = Bytes::from(metrics.to_format(format));
+    // Dropped with the body.
+    let (sent, is_sent) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let _ = timeout(SLOW, is_sent).await;
+        drop(permit);
+    });
+    let chunks = stream::unfold((text, sent), |(mut rest, sent)| async move {
+        let chunk = rest.split_to(rest.len().min(CHUNK));
+        (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), (rest, sent)))
+    });
+    ([(CONTENT_TYPE, format.content_type())], Body::from_stream(chunks)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(scrapes: &Arc<Semaphore>, accept: &'static str) -> Response {
+        let headers = HeaderMap::from_iter([(ACCEPT, axum::http::HeaderValue::from_static(accept))]);
+        scrape(State((Arc::new(Metrics::new()), Arc::clone(scrapes))), headers).await
+    }
+
+    #[tokio::test]
+    async fn few_responses_are_on_their_way_at_the_same_time() {
+        let scrapes = Arc::new(Semaphore::new(2));
+        let mut unread = vec![ask(&scrapes, "").await, ask(&scrapes, "").await];
+        assert_eq!(ask(&scrapes, "").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let read = axum::body::to_bytes(unread.remove(0).into_body(), usize::MAX).await.unwrap();
+        assert!(read.starts_with(b"# HELP boltz_") && !read.ends_with(b"# EOF\n"));
+        let all = scrapes.acquire().await.unwrap();
+        assert_eq!(ask(&scrapes, "").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(all);
+        let response = ask(&scrapes, "application/openmetrics-text").await;
+        assert_eq!(response.headers()[CONTENT_TYPE], Format::OpenMetrics.content_type());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_keeps_nobody_out() {
+        let scrapes = Arc::new(Semaphore::new(1));
+        let _unread = ask(&scrapes, "").await;
+        assert_eq!(ask(&scrapes, "").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        tokio::time::sleep(SLOW + Duration::from_millis(1)).await;
+        assert_eq!(ask(&scrapes, "").await.status(), StatusCode::OK);
+    }
 }

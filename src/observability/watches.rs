@@ -199,6 +199,7 @@ mod tests {
     #[test]
     fn one_namespace_that_fails_does_not_keep_others_from_being_served() {
         let metrics = Arc::new(Metrics::new());
+        metrics.set_leader(true);
         let watches = Watches::new(Arc::clone(&metrics));
         watches.begin(["a", "b"]);
         watches.synced("b", Resource::ApiKeys);

@@ -44,12 +44,28 @@ pub enum Reason {
     /// The object is being deleted.
     Deleting,
     /// A previous key is still in use after the end of its overlap.
-    RevocationBlocked,
+    PreviousKeyStillUsed,
     /// An admission webhook or policy denied a write.
     PolicyDenied,
 }
 
 impl Reason {
+    /// Why a call to Boltz fails.
+    pub(crate) const OF_BOLTZ: [Self; 4] =
+        [Self::BoltzRejected, Self::BoltzUnauthorized, Self::BoltzUnavailable, Self::RateLimited];
+    /// Why a key cannot be issued or stored.
+    pub(crate) const OF_ISSUING: [Self; 9] = [
+        Self::BoltzRejected,
+        Self::BoltzUnauthorized,
+        Self::BoltzUnavailable,
+        Self::RateLimited,
+        Self::NamesAltered,
+        Self::ClockSkew,
+        Self::SecretWriteFailed,
+        Self::ObjectWriteFailed,
+        Self::PolicyDenied,
+    ];
+
     /// The condition's `reason`.
     pub fn as_str(self) -> &'static str {
         self.into()

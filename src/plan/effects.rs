@@ -1,5 +1,6 @@
 //! Counters, events and log lines that follow from a result. Plain data; the controller publishes them.
 
+use super::status::REVOCATION_FAILING;
 use crate::api::BoltzApiKeyStatus;
 
 /// What follows from a result, apart from the change of process memory.
@@ -26,6 +27,8 @@ pub enum Count {
     StrayRevoked,
     /// An attempt to issue or store a key failed, with the reason.
     IssueFailed(&'static str),
+    /// An attempt to revoke a key failed, with the reason.
+    RevokeFailed(&'static str),
     /// A call to the API server failed.
     StepFailed,
 }
@@ -101,8 +104,8 @@ pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec
             None
         }
         Some((false, reason, message)) if is_new => warning("NotReady", format!("{reason}: {message}")),
-        Some((true, reason, message)) if is_new && reason == "RevocationBlocked" => {
-            warning("RevocationBlocked", message.clone())
+        Some((true, reason, message)) if is_new && reason == "PreviousKeyStillUsed" => {
+            warning("PreviousKeyStillUsed", message.clone())
         }
         Some((true, ..)) if ready_before.is_some_and(|(was_ready, ..)| !was_ready) => Some(EventNote {
             kind: EventKind::Normal,
@@ -111,11 +114,15 @@ pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec
         }),
         _ => None,
     };
+    let was_failing = find(before, REVOCATION_FAILING).is_some_and(|(is, ..)| is);
+    let failing = find(after, REVOCATION_FAILING).filter(|(is, ..)| *is && !was_failing);
+    let of_revocation = failing.and_then(|(_, _, message)| warning(REVOCATION_FAILING, message));
     let of_stalled = || {
         let was_stalled = stalled_before.is_some_and(|(is, ..)| is);
         let (_, reason, message) = stalled.filter(|(is, ..)| *is && !was_stalled)?;
         let is_ready = ready.as_ref().is_some_and(|(is, ..)| *is);
-        is_ready.then(|| warning("Stalled", format!("{reason}: {message}")))?
+        let is_told = of_revocation.as_ref().is_some_and(|event| event.note.contains(&message));
+        (is_ready && !is_told).then(|| warning("Stalled", format!("{reason}: {message}")))?
     };
-    of_ready.or_else(of_stalled).into_iter().collect()
+    of_ready.or_else(of_stalled).into_iter().chain(of_revocation.clone()).collect()
 }

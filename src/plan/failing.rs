@@ -1,7 +1,7 @@
 //! A call that failed or succeeded, and its slot: how long the slot waits, and what is reported.
 
 use super::{
-    answer::{ApiFailure, BoltzErrorKind, BoltzFailure, Unusable, Verdict},
+    answer::{ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Unusable, Verdict},
     attempt::MintedKey,
     block::{Block, Reason},
     effects::{Count, Effects, EventKind},
@@ -49,11 +49,13 @@ impl Failing<'_> {
         self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported, kind });
     }
 
-    /// No call was made. What failed before still counts.
+    /// No call was made. What failed before still counts, and is still reported.
     pub(super) fn postponed(&mut self, block: Block) {
-        let (kind, failures) =
-            self.memory.troubles.get(&self.slot).map_or((None, 0), |last| (last.kind, last.failures));
-        self.set(kind, failures, block, false);
+        match self.memory.troubles.get_mut(&self.slot) {
+            Some(last) if last.is_reported => last.block.until = block.until,
+            Some(last) => last.block = block,
+            None => self.set(None, 0, block, false),
+        }
     }
 
     /// Counts one more failure and extends the wait of the slot.
@@ -75,10 +77,14 @@ impl Failing<'_> {
         until
     }
 
-    /// Counts a failed attempt to issue or store a key.
+    /// Counts a failed attempt to issue, store or revoke a key.
     pub(super) fn count_failure(&self, reason: Reason, effects: &mut Effects) {
-        if matches!(self.slot, Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint) {
-            effects.counts.push(Count::IssueFailed(reason.as_str()));
+        match self.slot {
+            Slot::Preflight | Slot::Store | Slot::Ledger | Slot::Mint => {
+                effects.counts.push(Count::IssueFailed(reason.as_str()));
+            }
+            Slot::Revoke(_) => effects.counts.push(Count::RevokeFailed(reason.as_str())),
+            _ => {}
         }
     }
 
@@ -138,6 +144,7 @@ impl Failing<'_> {
         );
         let is_reported = self.memory.revoked_without_effect.contains(key_id);
         self.failed(Failure::Refused, Reason::BoltzRejected, message, None, is_reported);
+        self.count_failure(Reason::BoltzRejected, effects);
         self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
         effects.log(EventKind::Warning, "failed to revoke a key", Some(key_id), answer);
     }
@@ -192,7 +199,11 @@ impl Failing<'_> {
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
         let failed = format!("{}: {}.", self.slot.failure(), failure.message);
-        let is_reported = kind != Failure::Passing || matches!(step, Step::Mint(_));
+        // A key that lives longer than it should is reported at once, unless Boltz only asks to wait or was not reached.
+        let is_pause = reason == Reason::RateLimited || failure.effect == Effect::None;
+        let is_reported = kind != Failure::Passing
+            || matches!(step, Step::Mint(_))
+            || (matches!(step, Step::Revoke { .. }) && !is_pause);
         let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_reported);
         if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
             trouble.block.message = if kind == Failure::Passing {

@@ -84,7 +84,7 @@ pub use facts::{AccountFacts, Doubt, Facts, ListedKey, ObjectFacts, OwnSecret, P
 pub use keys::{KeyState, NamedKey, with_finalizer};
 pub use memory::{CheckedKey, ProcessMemory, Trouble};
 pub use schedule::RotationSchedule;
-pub use status::{Findings, desired_status};
+pub use status::{Findings, OverdueKey, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 

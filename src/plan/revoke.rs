@@ -7,7 +7,8 @@ use super::{
     facts::{Doubt, ListedKey},
     keys::{KeyState, NamedKey},
     schedule::RotationSchedule,
-    step::{RevokeReason, Step},
+    status::OverdueKey,
+    step::{RevokeReason, Slot, Step},
     time::{Monotonic, later},
 };
 use crate::{api::OverlapPolicy, protocol::marker::AttemptId};
@@ -130,12 +131,14 @@ impl Decision<'_> {
             }
         };
         if self.now.monotonic < settled_at {
+            self.overdue(&key.id, None);
             self.waits.wake_at(settled_at);
             return None;
         }
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
             KeyState::Active => self.revoke(key.id.clone(), reason),
             KeyState::Unknown => {
+                self.overdue(&key.id, None);
                 self.request_passes_for(key);
                 None
             }
@@ -181,11 +184,39 @@ impl Decision<'_> {
             self.facts.account.calls_blocked.clone().filter(|block| block.is_in_effect(self.now.monotonic))
         {
             self.waits.blocked(&block);
+            self.overdue(&key_id, Some(block.clone()).filter(|block| block.until.is_none()));
             if self.facts.object.deleting {
                 self.findings.blocked.get_or_insert(block);
             }
             return None;
         }
-        self.attempt(Step::Revoke { key_id, reason })
+        let step = self.attempt(Step::Revoke { key_id: key_id.clone(), reason });
+        if step.is_none() {
+            // Before a revocation the Secret is read (rule 8).
+            let slots = [Slot::Revoke(key_id.clone()), Slot::Read];
+            let mut troubles =
+                slots.iter().filter_map(|slot| self.facts.memory.trouble(slot, self.now.monotonic));
+            let failure = troubles.find(|trouble| trouble.is_reported).map(|trouble| trouble.block.clone());
+            self.overdue(&key_id, failure);
+        }
+        step
+    }
+
+    /// The key should be revoked by now. A deletion says so itself.
+    fn overdue(&mut self, key_id: &str, failure: Option<Block>) {
+        if self.facts.object.deleting {
+            return;
+        }
+        let named = self.facts.named_keys().into_iter().find(|key| key.id == key_id);
+        let since = match named {
+            Some(key) => key.revoke_after,
+            None => self.facts.listed(key_id).and_then(|key| {
+                let entries = &self.facts.object.ledger.entries;
+                let entry = entries.iter().find(|entry| entry.attempt == key.attempt)?;
+                Some(later(entry.written_at, self.settings.settling()))
+            }),
+        };
+        let since = since.filter(|since| *since <= self.now.wall);
+        self.findings.overdue.push(OverdueKey { key_id: key_id.to_owned(), since, failure });
     }
 }

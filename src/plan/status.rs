@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::time::Duration;
 
+/// The type of the condition for revocations that fail.
+pub(super) const REVOCATION_FAILING: &str = "RevocationFailing";
 /// `lastUsedAt` is updated at most this often, because it changes with every use of the key.
 const LAST_USED_COARSENESS: Duration = Duration::from_secs(24 * 3600);
 
@@ -28,10 +30,23 @@ pub struct Findings {
     pub blocked: Option<Block>,
     /// Why other steps have to wait.
     pub also: Vec<Block>,
+    /// Keys that should be revoked by now.
+    pub overdue: Vec<OverdueKey>,
     /// Ids of previous keys that are still in use after the end of their overlap.
     pub still_used: Vec<String>,
     /// A rotation that waits for the end of an overlap, because the maximum number of previous keys is active.
     pub postponed: Option<(IssueReason, Timestamp)>,
+}
+
+/// A key that should be revoked by now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OverdueKey {
+    /// Its id.
+    pub key_id: String,
+    /// Since when it should be revoked. `None`: it is revoked earlier than planned.
+    pub since: Option<Timestamp>,
+    /// Why it is not, if that is more than a pause.
+    pub failure: Option<Block>,
 }
 
 /// The status that the facts ask for.
@@ -168,7 +183,7 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
                 "The key is valid, but these previous keys are still in use after the end of their overlap: {}.",
                 findings.still_used.join(", ")
             );
-            (true, Reason::RevocationBlocked, message)
+            (true, Reason::PreviousKeyStillUsed, message)
         } else if suspended {
             (
                 true,
@@ -219,11 +234,42 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
         observed_generation: facts.object.generation,
         last_transition_time: transition_time(facts, now, kind, is_true),
     };
-    vec![
+    let mut conditions = vec![
         condition("Ready", ready, reason.as_str(), &message),
         condition("Reconciling", waiting && !stalled, progress_reason, progress_message),
         condition("Stalled", stalled, progress_reason, if stalled { progress_message } else { "" }),
-    ]
+    ];
+    conditions.extend(
+        revocation_failing(facts, findings)
+            .map(|(is_true, reason, message)| condition(REVOCATION_FAILING, is_true, &reason, &message)),
+    );
+    conditions
+}
+
+/// Status, reason and message of the condition for revocations that fail. Absent until one does.
+fn revocation_failing(facts: &Facts, findings: &Findings) -> Option<(bool, String, String)> {
+    let before = facts.object.status.conditions.iter().find(|known| known.type_ == REVOCATION_FAILING);
+    let failing: Vec<(&OverdueKey, &Block)> =
+        findings.overdue.iter().filter_map(|key| Some((key, key.failure.as_ref()?))).collect();
+    if let Some((_, first)) = failing.first() {
+        let messages = failing.iter().map(|(key, block)| match key.since {
+            Some(since) => format!(
+                "Key {} should have been revoked at {}, and is still valid. {}",
+                key.key_id,
+                whole_seconds(since),
+                block.message
+            ),
+            None => block.message.clone(),
+        });
+        return Some((true, first.reason.as_str().to_owned(), messages.collect::<Vec<_>>().join(" ")));
+    }
+    let before = before?;
+    // It ends when no key is overdue any more, not when the next try has to wait.
+    let lasts = before.status == "True" && (!findings.overdue.is_empty() || facts.object.deleting);
+    Some(match lasts {
+        true => (true, before.reason.clone(), before.message.clone()),
+        false => (false, "NoKeyOverdue".to_owned(), String::new()),
+    })
 }
 
 /// When the condition last changed its status: now, unless it has not.

@@ -88,7 +88,7 @@ pub enum Step {
 }
 
 /// Why a key is revoked. Used in events and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
 pub enum RevokeReason {
     /// The overlap ended.
     OverlapOver,

@@ -26,7 +26,18 @@ const MAX_OTHER_OF_PREVIOUS: usize = 512;
 
 /// Why a key was issued. Used in records, status, events and metrics.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
 )]
 pub enum IssueReason {
     /// The object had no key.

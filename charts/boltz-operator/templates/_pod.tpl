@@ -49,6 +49,7 @@ https://api.boltz.bio
 - --leader-elect={{ .leaderElect }}
 - --lease-name={{ include "boltz-operator.leaseName" $ }}
 - --lease-namespace={{ include "boltz-operator.leaseNamespace" $ }}
+- --metrics-per-object={{ .metricsPerObject }}
 - --listen={{ .listen }}
 - --log-format={{ .logFormat }}
 {{- end }}

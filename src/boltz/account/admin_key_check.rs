@@ -4,6 +4,7 @@ use super::{Account, AdminKey};
 use crate::{
     backoff,
     boltz::{AuthMe, BoltzError},
+    observability::metrics::AdminKeyState,
     plan::BoltzErrorKind,
 };
 use secrecy::SecretString;
@@ -33,7 +34,7 @@ impl Account {
             self.prepared.send_modify(|(is_checked, _)| *is_checked = true);
             let retry = match verdict {
                 Ok(admin_key) => {
-                    refusals = if matches!(admin_key, AdminKey::Refused(_)) { refusals + 1 } else { 0 };
+                    refusals = if admin_key.refusal().is_some() { refusals + 1 } else { 0 };
                     self.set_admin_key(admin_key);
                     self.set_unchecked(false);
                     let refused = (refusals > 0).then(|| backoff::delay(refusals, None));
@@ -42,6 +43,9 @@ impl Account {
                 // Not known whether the key is valid. Other calls will show it.
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "failed to check the admin key");
+                    if self.lock().admin_key.refusal().is_none() {
+                        self.metrics.set_admin_key(AdminKeyState::Unreachable);
+                    }
                     if is_new {
                         self.organization.lock().said(None);
                     }
@@ -93,7 +97,7 @@ impl Account {
                 let verdict = judge(&me);
                 self.organization.lock().said(me.organization_id);
                 return Ok(match self.compare_organization() {
-                    Err(message) => AdminKey::Refused(message),
+                    Err(message) => AdminKey::WrongOrganization(message),
                     Ok(()) => verdict,
                 });
             }
@@ -117,7 +121,7 @@ impl Account {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.admin_key, admin_key.clone());
         drop(state);
-        self.metrics.set_admin_key_valid(admin_key == AdminKey::Usable);
+        self.metrics.set_admin_key(admin_key.state());
         if before == admin_key {
             return;
         }
@@ -126,7 +130,7 @@ impl Account {
             AdminKey::TestMode => {
                 tracing::warn!("the admin key is a test-mode key; no live keys can be created");
             }
-            AdminKey::Refused(message) => {
+            AdminKey::Refused(message) | AdminKey::WrongOrganization(message) => {
                 tracing::error!(
                     "{message} No keys are issued or revoked until a valid admin key is provided."
                 )

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::Mode,
     boltz::BoltzClient,
-    observability::metrics::Metrics,
+    observability::metrics::{AdminKeyState, Metrics},
     plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
     protocol::record::IssueReason,
 };
@@ -82,6 +82,27 @@ enum AdminKey {
     TestMode,
     /// Rejected by Boltz, or not an admin key.
     Refused(String),
+    /// It belongs to another organization than the keys.
+    WrongOrganization(String),
+}
+
+impl AdminKey {
+    /// Why it must not be used.
+    fn refusal(&self) -> Option<&String> {
+        match self {
+            Self::Refused(message) | Self::WrongOrganization(message) => Some(message),
+            Self::Usable | Self::TestMode => None,
+        }
+    }
+
+    fn state(&self) -> AdminKeyState {
+        match self {
+            Self::Usable => AdminKeyState::Valid,
+            Self::TestMode => AdminKeyState::TestMode,
+            Self::Refused(_) => AdminKeyState::Refused,
+            Self::WrongOrganization(_) => AdminKeyState::WrongOrganization,
+        }
+    }
 }
 
 impl State {
@@ -91,11 +112,11 @@ impl State {
             let message = "The admin key has changed. The operator checks it first.".to_owned();
             return Some(Block { reason: Reason::BoltzUnauthorized, message, until: None });
         }
-        match &self.admin_key {
-            AdminKey::Refused(message) => {
+        match self.admin_key.refusal() {
+            Some(message) => {
                 Some(Block { reason: Reason::BoltzUnauthorized, message: message.clone(), until: None })
             }
-            AdminKey::Usable | AdminKey::TestMode => self.breaker.closed(&Scope::Account, now),
+            None => self.breaker.closed(&Scope::Account, now),
         }
     }
 
@@ -117,7 +138,7 @@ impl State {
 
     /// Whether it is the object's turn. A turn is postponed when calls are paused after it was given.
     fn has_turn(&mut self, uid: &str, now: Monotonic) -> bool {
-        let is_refused = matches!(self.admin_key, AdminKey::Refused(_));
+        let is_refused = self.admin_key.refusal().is_some();
         let Some(turn) = self.queue.turn(uid, now) else { return false };
         let (scope, began) = (workspace(&turn.waiter), turn.began);
         let is_closed = is_refused || self.breaker.closed_since(&scope, began, now);
@@ -176,7 +197,9 @@ impl Account {
 
     /// A new leader begins with an empty queue and a tenth of the tokens.
     pub(crate) fn lead(&self, now: Monotonic) {
-        self.lock().queue = MintQueue::new(self.limits, now);
+        let state = &mut self.lock();
+        state.queue = MintQueue::new(self.limits, now);
+        self.metrics.set_waiting(state.queue.lengths());
     }
 
     /// Changes with the admin key.
@@ -278,7 +301,7 @@ impl Account {
 
     fn queue_changed(&self, mut state: MutexGuard<'_, State>, now: Monotonic) {
         state.advance(now);
-        self.metrics.set_waiting(state.queue.len());
+        self.metrics.set_waiting(state.queue.lengths());
         let has_news = state.queue.len() > 0 || state.queue.with_news().next().is_some();
         drop(state);
         if has_news {

@@ -40,7 +40,7 @@ impl Account {
             self.announce_remembered();
         }
         if let Err(message) = self.compare_organization() {
-            self.set_admin_key(AdminKey::Refused(message));
+            self.set_admin_key(AdminKey::WrongOrganization(message));
         }
         // What another leader remembers may end a refusal.
         self.check.notify_one();

@@ -159,11 +159,11 @@ async fn an_admin_key_of_another_organization_is_not_used() {
     env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
     env.emulator.set_admin_keys(vec![admin("of another organization")]);
     env.set_admin_key("of another organization");
-    env.until_metric("boltz_admin_key_valid 0").await;
+    env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
     for restarts in [false, true] {
         if restarts {
             restart(&mut env, &[]).await;
-            env.until_metric("boltz_admin_key_valid 0").await;
+            env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
         }
         let name = if restarts { "after" } else { "before" };
         env.create(name, json!({})).await;

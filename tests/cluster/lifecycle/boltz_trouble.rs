@@ -12,7 +12,7 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
     let env = TestEnv::new().await;
     env.create("first", json!({})).await;
     env.ready("first").await;
-    env.until_metric("boltz_admin_key_valid 1").await;
+    env.until_metric(r#"boltz_admin_key_state{state="valid"} 1"#).await;
     env.emulator.set_admin_keys(vec![AdminKey {
         plaintext: "a new one".to_owned(),
         key_type: "admin".to_owned(),
@@ -21,7 +21,7 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
     env.create("second", json!({})).await;
     let object = env.not_ready("second", "BoltzUnauthorized").await;
     assert!(is(&object, "Stalled"));
-    env.until_metric("boltz_admin_key_valid 0").await;
+    env.until_metric(r#"boltz_admin_key_state{state="refused"} 1"#).await;
     assert!(is(&env.get("first").await, "Ready"), "a working key stays Ready");
     // Two more probes: so much later there has still been no other call.
     let others = || env.emulator.requests().iter().filter(|call| call.operation != Operation::AuthMe).count();
@@ -36,7 +36,7 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
     env.set_admin_key("a new one\n");
     // By itself, without a restart.
     env.ready("second").await;
-    env.until_metric("boltz_admin_key_valid 1").await;
+    env.until_metric(r#"boltz_admin_key_state{state="valid"} 1"#).await;
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_test_mode_admin_key_is_enough_for_test_keys_only() {
         mode: "test".to_owned(),
     }]);
     env.set_admin_key("sk_bc_admin_test");
-    env.until_metric("boltz_admin_key_valid 0").await;
+    env.until_metric(r#"boltz_admin_key_state{state="test_mode"} 1"#).await;
     env.wait("the key is known", || {
         if env.operator.log().contains("test-mode") { Ok(()) } else { Err("not logged".to_owned()) }
     })
@@ -85,7 +85,7 @@ async fn a_server_without_auth_me_will_do() {
     env.emulator.change(|settings| settings.has_auth_me = false);
     env.create("plain", json!({})).await;
     env.judge("plain").await;
-    env.until_metric("boltz_admin_key_valid 1").await;
+    env.until_metric(r#"boltz_admin_key_state{state="valid"} 1"#).await;
 }
 
 #[tokio::test]

@@ -53,7 +53,14 @@ async fn a_former_leader_shows_no_object() {
     env.create("one", json!({})).await;
     env.ready("one").await;
     env.until_metric("boltz_leader 1").await;
-    let shows = |text: &str| text.contains("name=\"one\"") || text.contains("boltz_watch_healthy{");
+    let of_leaders = [
+        "name=\"one\"",
+        "boltz_watch_healthy{",
+        "boltz_inventory_age_seconds ",
+        "boltz_admin_key_state{",
+        "boltz_mint_queue_length{",
+    ];
+    let shows = |text: &str| of_leaders.iter().any(|words| text.contains(words));
     assert!(shows(&env.operator.get("/metrics").await.unwrap()));
     env.operator.process().signal("STOP");
     let second = env.another(&[]).await;

@@ -173,9 +173,9 @@ async fn under_until_idle_a_used_key_is_not_revoked_until_it_falls_idle() {
     env.annotate("busy", "boltz.bio/rotate", "1").await;
     rotated(&env, "busy", &old, "RotateRequested").await;
     let blocked = async {
-        env.until("busy", "RevocationBlocked", |object| {
+        env.until("busy", "PreviousKeyStillUsed", |object| {
             condition(object, "Ready").is_some_and(|condition| {
-                condition.reason == "RevocationBlocked" && condition.message.contains(&old)
+                condition.reason == "PreviousKeyStillUsed" && condition.message.contains(&old)
             })
         })
         .await

@@ -23,6 +23,7 @@ pub use control_plane::{
 };
 pub use node::{NODE_ADDRESS, Node, PAUSE_IMAGE, PrivateNetwork};
 pub use operator::OperatorProcess;
+pub use ports::free_port;
 pub use proxy::{ApiCall, ApiFault, ApiProxy};
 pub use wait::eventually;
 pub use watches::WatchFault;

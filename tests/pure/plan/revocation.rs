@@ -2,7 +2,7 @@
 
 use boltz_operator::{
     api::BoltzApiKeyStatus,
-    plan::{AccountFacts, Block, Reason, RevokeReason, Step},
+    plan::{AccountFacts, Block, BoltzErrorKind, Reason, RevokeReason, Step},
     protocol::marker::ObjectMark,
 };
 use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
@@ -99,7 +99,7 @@ fn until_idle_waits_for_the_last_use_and_says_so() {
     }
     live(&mut process, &mut world, 30 * MINUTE);
     assert_eq!(world.active(), ["key-1", "key-2"]);
-    assert_eq!(world.ready_reason(), "RevocationBlocked");
+    assert_eq!(world.ready_reason(), "PreviousKeyStillUsed");
     live(&mut process, &mut world, 45 * MINUTE);
     assert_eq!(world.active(), ["key-2"], "unused for an hour");
     assert_eq!(world.ready_reason(), "Issued");
@@ -281,4 +281,49 @@ fn a_key_that_only_status_names_is_recorded_before_status_forgets_it() {
     process.run_until_idle(&mut world);
     assert_eq!(world.active(), ["key-1", "key-2"]);
     world.assert_good();
+}
+
+/// Status, reason and message of the condition for revocations that fail.
+fn revocation_failing(world: &World) -> Option<(String, String, String)> {
+    let conditions = &world.object().status.conditions;
+    let found = conditions.iter().find(|condition| condition.type_ == "RevocationFailing")?;
+    Some((found.status.clone(), found.reason.clone(), found.message.clone()))
+}
+
+#[test]
+fn a_revocation_that_fails_is_told_at_once_and_as_long_as_the_key_lives() {
+    for (kind, reason) in [
+        (BoltzErrorKind::Refused, Some("BoltzRejected")),
+        (BoltzErrorKind::Invalid, Some("BoltzRejected")),
+        (BoltzErrorKind::Unauthorized, Some("BoltzUnauthorized")),
+        (BoltzErrorKind::Unavailable, Some("BoltzUnavailable")),
+        // Boltz asks to wait.
+        (BoltzErrorKind::RateLimited, None),
+    ] {
+        let (mut world, mut process) = World::rotated(plain());
+        let until = world.elapsed + DAY;
+        world.advance_to(until);
+        let refuse = &mut |step: &Step| matches!(step, Step::Revoke { .. }).then_some(Fault::Boltz(kind));
+        process.reconcile_with(&mut world, refuse).unwrap();
+        let told = revocation_failing(&world);
+        assert_eq!(told.as_ref().map(|(_, reason, _)| reason.as_str()), reason, "{kind:?}");
+        if let Some((status, _, message)) = told {
+            assert_eq!(status, "True", "{kind:?}");
+            assert!(message.starts_with("Key key-1 should have been revoked at 20"), "{message}");
+            assert!(message.contains("Failed to revoke key key-1"), "{message}");
+        }
+        // A restart does not forget it, and neither does a pause.
+        let told = revocation_failing(&world);
+        let mut process = Process::start_other(&world, 2);
+        let block = Block { reason: Reason::BoltzUnavailable, message: "Later.".to_owned(), until: None };
+        let block = Block { until: Some(process.now(&world).monotonic.plus(MINUTE)), ..block };
+        process.account = AccountFacts { calls_blocked: Some(block), ..AccountFacts::default() };
+        process.run_until_idle(&mut world);
+        assert_eq!(revocation_failing(&world), told, "{kind:?}");
+        process.account = AccountFacts::default();
+        live(&mut process, &mut world, HOUR);
+        assert_eq!(world.active(), ["key-2"], "{kind:?}");
+        let ended = told.map(|_| ("False".to_owned(), "NoKeyOverdue".to_owned(), String::new()));
+        assert_eq!(revocation_failing(&world), ended, "{kind:?}");
+    }
 }

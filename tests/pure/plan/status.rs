@@ -224,7 +224,7 @@ fn conditions_say_what_is_going_on() {
         (
             "a used old key",
             |_, found| found.still_used.push("key-1".into()),
-            "+RevocationBlocked",
+            "+PreviousKeyStillUsed",
             false,
             false,
         ),

@@ -1,0 +1,553 @@
+//! The metrics. No label contains a message or a key id.
+//!
+//! What describes objects, Boltz's list and the queue is shown by the leader only: a standby knows none of it.
+
+mod boltz;
+mod catalog;
+mod objects;
+mod process;
+mod text;
+
+pub use text::Format;
+
+pub(crate) use boltz::{AdminKeyState, PassGauges, QueueLengths};
+pub(crate) use objects::ObjectGauges;
+
+use crate::{
+    plan::{Reason, RevokeReason},
+    protocol::record::IssueReason,
+};
+use boltz::{BOLTZ_METRICS, Organization, RESPONSE_METRICS, Responses};
+use catalog::Catalog;
+use jiff::Timestamp;
+use objects::{OBJECT_METRICS, Objects};
+use parking_lot::Mutex;
+use process::{PROCESS_METRICS, Process};
+use prometheus_client::{
+    encoding::text::{encode_eof, encode_registry},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+};
+use std::{sync::Arc, time::Duration};
+use strum::VariantArray;
+
+/// The calls to Boltz.
+const OPERATIONS: [&str; 4] = ["auth_me", "create", "list", "revoke"];
+/// Their results: statuses that Boltz documents, and what there is instead of a status.
+const CODES: [&str; 18] = [
+    "200", "400", "401", "402", "403", "404", "408", "409", "410", "422", "425", "429", "500", "502", "503",
+    "connect", "timeout", "error",
+];
+
+type Label = (&'static str, &'static str);
+/// A counter for each value of one label.
+type Counters = Family<[Label; 1], Counter>;
+type Durations = Family<[Label; 1], Histogram, fn() -> Histogram>;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    process: Catalog,
+    own: Catalog,
+    leaders: Catalog,
+    shows_objects: bool,
+    objects: Arc<Mutex<Objects>>,
+    organization: Arc<Mutex<Organization>>,
+    responses: Arc<Mutex<Responses>>,
+    watch_healthy: Family<[(&'static str, String); 2], Gauge>,
+    issued: Counters,
+    revoked: Counters,
+    issue_failures: Counters,
+    revoke_failures: Counters,
+    strays_revoked: Counter,
+    inventory_failures: Counter,
+    requests: Family<[(&'static str, String); 2], Counter>,
+    request_duration: Durations,
+    leader: Gauge,
+    reconcile_duration: Histogram,
+    reconcile_errors: Counter,
+    reconciles_in_progress: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.005, 2.0, 14))
+}
+
+/// A counter for each reason. All are there from the start: `increase()` in Prometheus does not see the first value.
+fn by_reason(reasons: impl IntoIterator<Item = &'static str>) -> Counters {
+    let counters = Counters::default();
+    reasons.into_iter().for_each(|reason| drop(counters.get_or_create(&[("reason", reason)])));
+    counters
+}
+
+fn request_counters() -> Family<[(&'static str, String); 2], Counter> {
+    let counters = Family::default();
+    for operation in OPERATIONS {
+        for code in CODES {
+            drop(counters.get_or_create(&request(operation, code)));
+        }
+    }
+    counters
+}
+
+fn request(operation: &'static str, code: &str) -> [(&'static str, String); 2] {
+    [("operation", operation.to_owned()), ("code", code.to_owned())]
+}
+
+fn request_durations() -> Durations {
+    let durations = Durations::new_with_constructor(durations);
+    OPERATIONS.iter().for_each(|operation| drop(durations.get_or_create(&[("operation", operation)])));
+    durations
+}
+
+fn build_info() -> Family<[Label; 1], Gauge> {
+    let info: Family<[Label; 1], Gauge> = Family::default();
+    info.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+    info
+}
+
+impl Metrics {
+    /// All counters at zero.
+    pub fn new() -> Self {
+        let (objects, organization, responses) = (Arc::default(), Arc::default(), Arc::default());
+        let mut process = Catalog::new("process");
+        let started = Process { started_at: Timestamp::now() };
+        process.compute(Arc::new(Mutex::new(started)), PROCESS_METRICS);
+        let mut leaders = Catalog::new("boltz");
+        leaders.compute(Arc::clone(&objects), OBJECT_METRICS);
+        leaders.compute(Arc::clone(&organization), BOLTZ_METRICS);
+        let mut own = Catalog::new("boltz");
+        own.compute(Arc::clone(&responses), RESPONSE_METRICS);
+        own.add("build_info", "1; the label says which version it is", build_info());
+        let issued = by_reason(IssueReason::VARIANTS.iter().map(|reason| reason.as_str()));
+        let revoked = by_reason(RevokeReason::VARIANTS.iter().map(|reason| reason.as_str()));
+        let issue_failures = by_reason(Reason::OF_ISSUING.map(Reason::as_str));
+        let revoke_failures = by_reason(Reason::OF_BOLTZ.map(Reason::as_str));
+        Self {
+            shows_objects: true,
+            watch_healthy: leaders.add(
+                "watch_healthy",
+                "Whether the operator can watch the resource in the namespace",
+                Family::default(),
+            ),
+            issued: own.add("apikey_issued", "Keys issued and stored", issued),
+            revoked: own.add("apikey_revoked", "Keys revoked", revoked),
+            issue_failures: own.add(
+                "apikey_issue_failures",
+                "Failed attempts to issue or store a key",
+                issue_failures,
+            ),
+            revoke_failures: own.add(
+                "apikey_revoke_failures",
+                "Failed attempts to revoke a key",
+                revoke_failures,
+            ),
+            strays_revoked: own.add(
+                "strays_revoked",
+                "Keys revoked because their value was lost before it was stored",
+                Counter::default(),
+            ),
+            inventory_failures: own.add(
+                "inventory_failures",
+                "Failed reads of Boltz's list of keys, including lists that contradict themselves",
+                Counter::default(),
+            ),
+            requests: own.add("api_requests", "Calls to Boltz", request_counters()),
+            request_duration: own.add(
+                "api_request_duration_seconds",
+                "Duration of calls to Boltz",
+                request_durations(),
+            ),
+            leader: own.add("leader", "Whether this process is the leader", Gauge::default()),
+            reconcile_duration: own.add(
+                "reconcile_duration_seconds",
+                "Duration of reconciliations",
+                durations(),
+            ),
+            reconcile_errors: own.add(
+                "reconcile_errors",
+                "Failed calls to the API server in reconciliations, including conflicts",
+                Counter::default(),
+            ),
+            reconciles_in_progress: own.add(
+                "reconciles_in_progress",
+                "Reconciliations in progress; at most --concurrency",
+                Gauge::default(),
+            ),
+            process,
+            own,
+            leaders,
+            objects,
+            organization,
+            responses,
+        }
+    }
+
+    /// Whether there are series for each object.
+    #[must_use]
+    pub fn per_object(self, shows_objects: bool) -> Self {
+        Self { shows_objects, ..self }
+    }
+
+    /// How often Boltz's list is to be read.
+    #[must_use]
+    pub fn with_inventory_interval(self, interval: Duration) -> Self {
+        self.organization.lock().inventory_interval = interval;
+        self
+    }
+
+    /// The names of all metrics.
+    pub fn names(&self) -> Vec<String> {
+        let of = |prefix: &str, catalog: &Catalog| -> Vec<String> {
+            catalog.names().map(|name| format!("{prefix}_{name}")).collect()
+        };
+        [of("boltz", &self.leaders), of("boltz", &self.own), of("process", &self.process)].concat()
+    }
+
+    /// All metrics, as OpenMetrics text.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let leaders = (self.leader.get() == 1).then_some(&self.leaders);
+        for catalog in leaders.into_iter().chain([&self.own, &self.process]) {
+            // Writing into a String does not fail.
+            let _ = encode_registry(&mut text, catalog.registry());
+        }
+        let _ = encode_eof(&mut text);
+        text
+    }
+
+    /// All metrics in that format.
+    pub fn to_format(&self, format: Format) -> String {
+        match format {
+            Format::OpenMetrics => self.to_text(),
+            Format::Classic => text::to_classic(&self.to_text()),
+        }
+    }
+
+    pub(crate) fn set_object(&self, namespace: &str, name: &str, gauges: ObjectGauges) {
+        if self.shows_objects {
+            self.objects.lock().shown.insert((namespace.to_owned(), name.to_owned()), gauges);
+        }
+    }
+
+    /// Something may have changed for this object: it will be reconciled.
+    pub(crate) fn queued(&self, namespace: &str, name: &str) {
+        self.objects.lock().queued.insert((namespace.to_owned(), name.to_owned()));
+    }
+
+    /// The reconciliation of this object has begun.
+    pub(crate) fn dequeued(&self, namespace: &str, name: &str) {
+        self.objects.lock().queued.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Objects that do not exist any more are not reconciled.
+    pub(crate) fn keep_queued(&self, exists: impl Fn(&str, &str) -> bool) {
+        self.objects.lock().queued.retain(|(namespace, name)| exists(namespace, name));
+    }
+
+    pub(crate) fn set_waiting(&self, lengths: QueueLengths) {
+        self.organization.lock().waiting = Some(lengths);
+    }
+
+    /// Removes the metrics of a deleted object.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let mut objects = self.objects.lock();
+        let object = (namespace.to_owned(), name.to_owned());
+        objects.queued.remove(&object);
+        objects.shown.remove(&object);
+    }
+
+    /// This process begins to lead: what it knew before is old.
+    pub fn begin_to_lead(&self) {
+        *self.objects.lock() = Objects::default();
+        let mut organization = self.organization.lock();
+        // These do not depend on who leads.
+        let (admin_key, inventory_interval) = (organization.admin_key, organization.inventory_interval);
+        let leading_since = Some(Timestamp::now());
+        *organization =
+            Organization { admin_key, inventory_interval, leading_since, ..Organization::default() };
+    }
+
+    pub(crate) fn set_watch_healthy(&self, namespace: &str, resource: &str, is_healthy: bool) {
+        let labels = [("namespace", namespace.to_owned()), ("resource", resource.to_owned())];
+        self.watch_healthy.get_or_create(&labels).set(is_healthy.into());
+    }
+
+    pub(crate) fn forget_watches(&self) {
+        self.watch_healthy.clear();
+    }
+
+    /// A key was issued and stored.
+    pub fn issued(&self, reason: &'static str) {
+        self.issued.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A key was revoked.
+    pub fn revoked(&self, reason: &'static str) {
+        self.revoked.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn issue_failed(&self, reason: &'static str) {
+        self.issue_failures.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn revoke_failed(&self, reason: &'static str) {
+        self.revoke_failures.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(crate) fn stray_revoked(&self) {
+        self.strays_revoked.inc();
+    }
+
+    pub(crate) fn set_orphaned_keys(&self, count: usize) {
+        self.organization.lock().orphaned_keys = Some(count);
+    }
+
+    pub(crate) fn set_inventory(&self, pass: PassGauges) {
+        self.organization.lock().pass = Some(pass);
+    }
+
+    pub(crate) fn set_clock_skew(&self, seconds: i64) {
+        self.responses.lock().clock_skew = Some(seconds);
+    }
+
+    /// Boltz asks to be left alone for so long.
+    pub(crate) fn set_retry_after(&self, wait: Duration) {
+        self.responses.lock().retry_at = Timestamp::now().checked_add(wait).ok();
+    }
+
+    pub(crate) fn pass_failed(&self) {
+        self.inventory_failures.inc();
+    }
+
+    pub(crate) fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {
+        self.requests.get_or_create(&request(operation, code)).inc();
+        self.request_duration.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn set_admin_key(&self, state: AdminKeyState) {
+        self.organization.lock().admin_key = Some(state);
+    }
+
+    /// Whether this process leads.
+    pub fn set_leader(&self, leader: bool) {
+        self.leader.set(leader.into());
+    }
+
+    /// Counts a running reconciliation until the returned guard is dropped.
+    pub(crate) fn reconciling(&self) -> InProgress<'_> {
+        self.reconciles_in_progress.inc();
+        InProgress(&self.reconciles_in_progress)
+    }
+
+    pub(crate) fn reconciled(&self, took: Duration) {
+        self.reconcile_duration.observe(took.as_secs_f64());
+    }
+
+    /// A call to the API server failed in a reconciliation.
+    pub(crate) fn step_failed(&self) {
+        self.reconcile_errors.inc();
+    }
+}
+
+/// Counts one running reconciliation until it is dropped.
+pub(crate) struct InProgress<'a>(&'a Gauge);
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn leading() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.set_leader(true);
+        metrics.begin_to_lead();
+        metrics
+    }
+
+    /// Everything that can be shown, is.
+    fn full() -> Metrics {
+        let metrics = leading();
+        let now = Some(Timestamp::now());
+        let object = ObjectGauges {
+            ready: Some(true),
+            reason: "Issued".to_owned(),
+            created_at: now,
+            expires_at: now,
+            renewal_at: now,
+            last_used_at: now,
+            ..ObjectGauges::default()
+        };
+        metrics.set_object("team", "key", object);
+        metrics.set_admin_key(AdminKeyState::Valid);
+        metrics.set_watch_healthy("team", "secrets", true);
+        metrics.set_orphaned_keys(0);
+        let started_at = Timestamp::now();
+        metrics.set_inventory(PassGauges { keys: 1, is_doubtful: false, missing: 0, started_at });
+        metrics.set_waiting([("first", 0); 4]);
+        metrics.set_clock_skew(0);
+        metrics
+    }
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|known| known == line)
+    }
+
+    #[test]
+    fn an_object_that_is_gone_is_not_shown() {
+        let metrics = leading();
+        let show =
+            |ready| metrics.set_object("team", "key", ObjectGauges { ready, ..ObjectGauges::default() });
+        show(Some(true));
+        assert!(has(&metrics.to_text(), r#"boltz_apikey_ready{namespace="team",name="key"} 1"#));
+        show(None);
+        assert!(!metrics.to_text().contains("boltz_apikey_ready"));
+        metrics.forget("team", "key");
+        assert!(!metrics.to_text().contains("team"));
+        show(Some(true));
+        metrics.begin_to_lead();
+        assert!(!metrics.to_text().contains("team"));
+        let metrics = metrics.per_object(false);
+        metrics.set_object("team", "key", ObjectGauges::default());
+        assert!(!metrics.to_text().contains("team"));
+    }
+
+    #[test]
+    fn a_reason_takes_the_place_of_another() {
+        let metrics = leading();
+        let show = |reason: &str| {
+            let gauges = ObjectGauges { reason: reason.to_owned(), ..ObjectGauges::default() };
+            metrics.set_object("team", "key", gauges);
+            let text = metrics.to_text();
+            text.lines().filter(|line| line.starts_with("boltz_apikey_status")).collect::<String>()
+        };
+        assert!(show("Pending").contains(r#"reason="Pending""#));
+        assert_eq!(show("Issued"), r#"boltz_apikey_status{namespace="team",name="key",reason="Issued"} 1"#);
+    }
+
+    #[test]
+    fn a_process_that_does_not_lead_knows_nothing_of_objects_and_list() {
+        let metrics = full();
+        let series_of = |text: &str| -> BTreeSet<String> {
+            let samples = text.lines().filter(|line| !line.starts_with('#'));
+            samples.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+        };
+        assert!(series_of(&metrics.to_text()).contains("boltz_orphaned_keys"));
+        metrics.set_leader(false);
+        let text = metrics.to_text();
+        for name in metrics.leaders.names() {
+            assert!(!series_of(&text).contains(&format!("boltz_{name}")), "{name}");
+        }
+        assert!(has(&text, "boltz_leader 0"));
+        // One that leads again begins anew, but for what it knows as a standby.
+        metrics.set_leader(true);
+        metrics.begin_to_lead();
+        let text = metrics.to_text();
+        assert!(!text.contains("boltz_apikey_ready") && !text.contains("boltz_inventory_keys"));
+        assert!(has(&text, r#"boltz_admin_key_state{state="valid"} 1"#));
+        assert!(has(&text, "boltz_inventory_age_seconds 0"));
+    }
+
+    #[test]
+    fn the_admin_key_has_one_state_once_it_is_known() {
+        let metrics = leading();
+        assert!(!metrics.to_text().contains("boltz_admin_key_state"));
+        metrics.set_admin_key(AdminKeyState::WrongOrganization);
+        let text = metrics.to_text();
+        let states: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("boltz_admin_key_state")).collect();
+        assert_eq!(
+            states,
+            [
+                r#"boltz_admin_key_state{state="valid"} 0"#,
+                r#"boltz_admin_key_state{state="test_mode"} 0"#,
+                r#"boltz_admin_key_state{state="refused"} 0"#,
+                r#"boltz_admin_key_state{state="unreachable"} 0"#,
+                r#"boltz_admin_key_state{state="wrong_organization"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn counters_are_there_from_the_start_and_end_in_total() {
+        let metrics = Metrics::new();
+        let lines = |number: u32| {
+            [
+                format!(r#"boltz_apikey_issued_total{{reason="Initial"}} {number}"#),
+                format!(r#"boltz_apikey_revoked_total{{reason="Stray"}} {number}"#),
+                format!(r#"boltz_apikey_issue_failures_total{{reason="PolicyDenied"}} {number}"#),
+                format!(r#"boltz_apikey_revoke_failures_total{{reason="BoltzRejected"}} {number}"#),
+                format!("boltz_strays_revoked_total {number}"),
+                format!(r#"boltz_api_requests_total{{operation="create",code="429"}} {number}"#),
+            ]
+        };
+        let text = metrics.to_text();
+        lines(0).iter().for_each(|line| assert!(has(&text, line), "{line} is not in\n{text}"));
+        metrics.issued("Initial");
+        metrics.revoked("Stray");
+        metrics.issue_failed("PolicyDenied");
+        metrics.revoke_failed("BoltzRejected");
+        metrics.stray_revoked();
+        metrics.boltz_call("create", "429", Duration::from_millis(3));
+        let text = metrics.to_text();
+        lines(1).iter().for_each(|line| assert!(has(&text, line), "{line} is not in\n{text}"));
+    }
+
+    #[test]
+    fn a_pause_that_boltz_asks_for_runs_out() {
+        let metrics = Metrics::new();
+        assert!(has(&metrics.to_text(), "boltz_api_retry_after_seconds 0"));
+        metrics.set_retry_after(Duration::from_secs(3600));
+        let text = metrics.to_text();
+        let line = text.lines().find(|line| line.starts_with("boltz_api_retry_after_seconds")).unwrap();
+        let seconds: i64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!((3500..=3600).contains(&seconds), "{line}");
+    }
+
+    /// The table in docs/reference/metrics.md has every metric, with its labels, and no others.
+    #[test]
+    fn the_reference_lists_every_metric() {
+        let metrics = full();
+        let text = metrics.to_format(Format::Classic);
+        let reference = include_str!("../../../docs/reference/metrics.md");
+        let rows: Vec<(&str, BTreeSet<&str>)> = reference
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter(|(name, _)| name.starts_with("boltz_") || name.starts_with("process_"))
+            .map(|(name, rest)| {
+                let labels = rest.split(" | ").next().unwrap_or_default().split(", ");
+                (name, labels.filter(|label| *label != "–").collect())
+            })
+            .collect();
+        let mut documented: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+        documented.sort_unstable();
+        let mut known = metrics.names();
+        known.sort_unstable();
+        assert_eq!(documented, known);
+        for (name, labels) in rows {
+            let series =
+                |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_']));
+            let Some(line) = text.lines().find(series) else { panic!("{name} is not shown") };
+            let shown = line.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap());
+            let shown = shown.split(',').filter_map(|pair| pair.split_once('=')).map(|(label, _)| label);
+            let shown: BTreeSet<&str> = shown.filter(|label| *label != "le").collect();
+            assert_eq!(shown, labels, "{name}");
+        }
+    }
+}

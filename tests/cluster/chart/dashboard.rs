@@ -1,0 +1,134 @@
+//! A real Prometheus reads a running operator: nothing is wrong, then something is; every query of the dashboard has data.
+
+use super::helm::chart;
+use crate::test_env::{PATIENCE, TestEnv, is};
+use boltz_emulator::{Operation, StandingFault};
+use boltz_harness::{
+    eventually, free_port,
+    process::{OwnedFolder, OwnedProcess},
+};
+use serde_json::{Value as Json, json};
+use std::{fs, path::Path, time::Duration};
+
+struct Prometheus {
+    process: OwnedProcess,
+    url: String,
+    _folder: OwnedFolder,
+}
+
+impl Prometheus {
+    /// Scrapes the operator every second, and evaluates the alerts as often.
+    fn start(target: &str) -> Self {
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/prometheus");
+        let folder = OwnedFolder::create("prometheus").unwrap();
+        let file = folder.path().join("prometheus.yml");
+        let configuration = json!({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [chart().join("files/alerts.yaml")],
+            "scrape_configs": [{
+                "job_name": "operator", "honor_labels": true,
+                "static_configs": [{"targets": [target], "labels": {"cluster": "test", "pod": "operator-0"}}],
+            }],
+        });
+        fs::write(&file, configuration.to_string()).unwrap();
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let arguments = [
+            format!("--config.file={}", file.display()),
+            format!("--storage.tsdb.path={}", folder.path().join("data").display()),
+            format!("--web.listen-address={address}"),
+        ];
+        let log = folder.path().join("prometheus.log");
+        let process = OwnedProcess::start(&tool, &arguments, &[], &log).unwrap();
+        Self { process, url: format!("http://{address}"), _folder: folder }
+    }
+
+    /// The results of an instant query.
+    async fn query(&self, query: &str) -> Result<Vec<Json>, String> {
+        boltz_harness::install_tls_provider();
+        let ask = async {
+            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+            let url = format!("{}/api/v1/query", self.url);
+            client.get(url).query(&[("query", query)]).send().await?.json::<Json>().await
+        };
+        let answer = ask.await.map_err(|error| error.to_string())?;
+        answer["data"]["result"].as_array().cloned().ok_or_else(|| answer.to_string())
+    }
+
+    /// Waits until the query has a result that is a number.
+    async fn until(&self, query: &str) {
+        let is_number = |result: &Json| {
+            let value = result["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
+            value.is_some_and(f64::is_finite)
+        };
+        let seen = eventually(PATIENCE, query, async || {
+            let results = self.query(query).await?;
+            if results.iter().any(is_number) { Ok(()) } else { Err(format!("{results:?}")) }
+        });
+        if let Err(error) = seen.await {
+            panic!("{error}\n{}", self.process.last_lines(20));
+        }
+    }
+}
+
+/// What Grafana puts in the place of its variables.
+fn evaluated(query: &str) -> String {
+    let variables = [
+        ("$__rate_interval", "1m"),
+        ("$__range", "1h"),
+        ("$cluster", ".*"),
+        ("$installation", ".*"),
+        ("$namespace", ".*"),
+    ];
+    variables.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value))
+}
+
+#[tokio::test]
+async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert() {
+    let env = TestEnv::new().await;
+    let operator = env.operator.base_url();
+    let prometheus = Prometheus::start(operator.strip_prefix("http://").unwrap());
+    prometheus.until("boltz_leader == 1").await;
+    // The first key is seen, because its counter was there before.
+    let key = json!({"expiresInDays": 90, "rotation": {"interval": "24h"}});
+    env.create("well", key).await;
+    env.ready("well").await;
+    prometheus.until(r#"increase(boltz_apikey_issued_total{reason="Initial"}[1m]) > 0"#).await;
+    prometheus.until(r#"boltz_apikey_ready{name="well"} == 1"#).await;
+    prometheus.until(r#"boltz_admin_key_state{state="valid"} == 1"#).await;
+    let pending = prometheus.query("ALERTS").await.unwrap();
+    assert!(pending.is_empty(), "{pending:?}");
+
+    // A key that cannot be revoked, and one that cannot be issued.
+    env.create("leaked", json!({})).await;
+    env.ready("leaked").await;
+    env.emulator.stand("no revocation", StandingFault::status(Operation::Revoke, 409));
+    env.annotate("leaked", "boltz.bio/rotate-now", "1").await;
+    let refused = StandingFault::status(Operation::Create, 422).in_workspace("ws_gone");
+    env.emulator.stand("no workspace", refused);
+    env.create("rejected", json!({"workspaceID": "ws_gone"})).await;
+    env.not_ready("rejected", "BoltzRejected").await;
+    let told = |object: &_| is(object, "RevocationFailing");
+    env.until("leaked", "RevocationFailing", told).await;
+
+    let file = fs::read_to_string(chart().join("files/dashboards/boltz-operator.json")).unwrap();
+    let dashboard: Json = serde_json::from_str(&file).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<String> = queries.map(|target| evaluated(target["expr"].as_str().unwrap())).collect();
+    assert!(queries.len() >= 30);
+    for query in &queries {
+        prometheus.until(query).await;
+    }
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        let Some(query) = variable["query"].as_str().and_then(|query| query.strip_prefix("label_values("))
+        else {
+            continue;
+        };
+        let (series, label) = query.trim_end_matches(')').rsplit_once(", ").unwrap();
+        prometheus.until(&evaluated(&format!("count by ({label}) ({series})"))).await;
+        let values = prometheus.query(&evaluated(&format!("group by ({label}) ({series})"))).await.unwrap();
+        assert!(values.iter().all(|value| value["metric"][label].is_string()), "{values:?}");
+    }
+    prometheus.until(r#"ALERTS{alertname="BoltzApiKeyNotReady",alertstate="pending",name="rejected"}"#).await;
+    prometheus.until(r#"boltz_apikey_revocation_overdue_seconds{name="leaked"} > 0"#).await;
+}
