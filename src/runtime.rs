@@ -59,6 +59,11 @@ pub enum StartError {
     BoltzClient(#[from] BoltzClientError),
     #[error("no Kubernetes configuration found, neither in-cluster nor in KUBECONFIG: {0}")]
     KubeConfig(#[source] kube::config::InferConfigError),
+    #[error(
+        "calls to the API server through a proxy are not supported: unset HTTPS_PROXY, or remove proxy-url from the \
+         kubeconfig"
+    )]
+    ApiServerProxy,
     #[error("failed to create the Kubernetes client: {0}")]
     KubeClient(#[source] kube::Error),
     #[error(
@@ -332,6 +337,10 @@ async fn work(
 
 async fn kubernetes_client() -> Result<Client, StartError> {
     let mut config = kube::Config::infer().await.map_err(StartError::KubeConfig)?;
+    // The client's own error would show the URL, and with it a password.
+    if config.proxy_url.is_some() {
+        return Err(StartError::ApiServerProxy);
+    }
     // The plan decides about retries, not the client.
     config.default_retry = false;
     Client::try_from(config).map_err(StartError::KubeClient)
