@@ -9,6 +9,7 @@ mod orphans;
 mod reconcile;
 mod step_log;
 mod watch;
+mod watch_secrets;
 
 pub use context::{Context, Limits, ObjectState};
 pub use observe::object_facts;

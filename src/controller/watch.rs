@@ -2,23 +2,15 @@
 
 use super::{
     Context, OrphanHandling, cleanup::cleanup_deleted, orphans::watch_orphans, reconcile::reconcile,
+    watch_secrets::Secrets,
 };
 use crate::{
-    api::{WatchedApiKey, annotations::OWNER_LABEL},
-    backoff,
-    kubernetes::{
-        client::SecretWithData,
-        error::KubernetesError,
-        secret_metadata::{SecretMetadata, Value},
-    },
+    api::WatchedApiKey,
     observability::watches::{ALL_NAMESPACES, Resource},
-    plan::Verdict,
 };
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
-    core::PartialObjectMeta,
     runtime::{
         Controller, WatchStreamExt,
         controller::Config as ControllerConfig,
@@ -38,8 +30,6 @@ use tokio_util::sync::CancellationToken;
 const WATCH_TIMEOUT_SECONDS: u32 = 200;
 /// Objects on a page of a list. Others may make each large.
 const OBJECTS_PER_PAGE: u32 = 100;
-/// The longest wait before Secrets are listed again.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long running reconciliations may continue after a request to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -183,12 +173,12 @@ fn dequeue(context: &Context, object: &WatchedApiKey) {
     context.metrics.dequeued(&object.namespace().unwrap_or_default(), &object.name_any());
 }
 
-fn watcher_config() -> watcher::Config {
+pub(super) fn watcher_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).page_size(OBJECTS_PER_PAGE)
 }
 
 /// Reports that a list or a watch could not begin. A watch that is interrupted begins again, which is usual.
-fn report(context: &Context, namespace: &str, resource: Resource, error: &watcher::Error) {
+pub(super) fn report(context: &Context, namespace: &str, resource: Resource, error: &watcher::Error) {
     match error {
         watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
             let (code, message) = match error {
@@ -206,7 +196,7 @@ fn report(context: &Context, namespace: &str, resource: Resource, error: &watche
     }
 }
 
-fn api_in<K>(context: &Context, namespace: &str) -> Api<K>
+pub(super) fn api_in<K>(context: &Context, namespace: &str) -> Api<K>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
 {
@@ -217,11 +207,16 @@ where
     }
 }
 
+/// The namespace, unless it stands for all of them.
+pub(super) fn one_namespace(namespace: &str) -> Option<&str> {
+    Some(namespace).filter(|namespace| *namespace != ALL_NAMESPACES)
+}
+
 /// A watch that lists again whenever it cannot be resumed. kube-runtime does so when a watch event reports 410. It would
 /// repeat a watch request without end that is answered with 410 (the version is compacted), or whose version lies in the
 /// future of an API server that was restored from a backup. Such a server may also accept the version and stay silent,
 /// but it was unreachable before.
-fn watch_with_relist<K>(
+pub(super) fn watch_with_relist<K>(
     api: Api<K>,
     config: watcher::Config,
 ) -> impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send
@@ -260,7 +255,7 @@ async fn give_turns(
     namespace: String,
     trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
 ) {
-    let namespace = Some(namespace.as_str()).filter(|namespace| *namespace != ALL_NAMESPACES);
+    let namespace = one_namespace(&namespace);
     let mut changes = context.account.queue_changes();
     let mut told = HashSet::new();
     loop {
@@ -280,144 +275,4 @@ async fn give_turns(
             None => changed.await,
         };
     }
-}
-
-/// The operator's Secrets in one namespace, or in all.
-struct Secrets {
-    context: Arc<Context>,
-    namespace: String,
-    store: Store<WatchedApiKey>,
-    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
-}
-
-impl Secrets {
-    /// Lists the Secrets, then watches their metadata and reconciles their objects. Tells when reconciliations may begin:
-    /// when the list is complete; or when it is refused, so that objects say so, and those that are deleted go.
-    async fn follow(self, begin: oneshot::Sender<()>) {
-        let mut begin = Some(begin);
-        let mut failures = 0;
-        while let Err(error) = self.read_all().await {
-            failures += 1;
-            let (code, message) = match &error {
-                KubernetesError::ApiStatus { code, message, .. } => (Some(*code), message.clone()),
-                error => (None, error.to_string()),
-            };
-            self.context.watches.failed(&self.namespace, Resource::Secrets, code, &message);
-            if matches!(error.verdict(), Verdict::Refused | Verdict::NotFound)
-                && let Some(begin) = begin.take()
-            {
-                // Fails only if the operator stops.
-                let _ = begin.send(());
-            }
-            tokio::time::sleep(backoff::delay(failures, None).min(LONGEST_WAIT)).await;
-        }
-        self.context.watches.synced(&self.namespace, Resource::Secrets);
-        match begin {
-            Some(begin) => drop(begin.send(())),
-            None => self
-                .store
-                .state()
-                .iter()
-                .for_each(|object| self.reconcile(ObjectRef::from_obj(object.as_ref()))),
-        }
-        self.watch().await;
-    }
-
-    /// Keeps the hashes of the values, page by page.
-    async fn read_all(&self) -> Result<(), KubernetesError> {
-        let (index, mut page) = (&self.context.secrets, None);
-        let namespace = Some(self.namespace.as_str()).filter(|namespace| *namespace != ALL_NAMESPACES);
-        let relist = index.begin_relist();
-        loop {
-            let (secrets, next) = self.context.kubernetes.list_secrets(namespace, page).await?;
-            for (metadata, data) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
-                let hash = metadata.hash_of_key(&data);
-                index.observe_relisted(metadata, Value::Read(hash), relist);
-            }
-            page = next;
-            if page.is_none() {
-                index.end_relist(relist, namespace);
-                return Ok(());
-            }
-        }
-    }
-
-    async fn watch(&self) {
-        use watcher::Event;
-        let index = &self.context.secrets;
-        let namespace = Some(self.namespace.as_str()).filter(|namespace| *namespace != ALL_NAMESPACES);
-        let api: Api<PartialObjectMeta<Secret>> = api_in(&self.context, &self.namespace);
-        let config = watcher_config().labels(OWNER_LABEL);
-        let mut events = watch_with_relist(api, config).default_backoff().boxed();
-        let mut relist = 0;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => relist = index.begin_relist(),
-                Ok(Event::InitApply(secret)) => {
-                    let metadata = SecretMetadata::from_object_meta(secret.metadata);
-                    if let Some(metadata) = metadata
-                        .filter(|metadata| index.observe_relisted(metadata.clone(), Value::Unread, relist))
-                    {
-                        self.reconcile_owner(&metadata);
-                    }
-                }
-                Ok(Event::Apply(secret)) => {
-                    let metadata = SecretMetadata::from_object_meta(secret.metadata);
-                    if let Some(metadata) = metadata.filter(|metadata| index.observe(metadata.clone())) {
-                        self.reconcile_owner(&metadata);
-                    }
-                }
-                Ok(Event::InitDone) => {
-                    self.context.watches.synced(&self.namespace, Resource::Secrets);
-                    for metadata in index.end_relist(relist, namespace) {
-                        self.reconcile_owner(&metadata);
-                        self.free_name(&metadata);
-                    }
-                }
-                Ok(Event::Delete(secret)) => {
-                    if let Some(metadata) = SecretMetadata::from_object_meta(secret.metadata) {
-                        let version = Some(metadata.resource_version.as_str());
-                        index.remove(&metadata.namespace, &metadata.name, version);
-                        self.reconcile_owner(&metadata);
-                        self.free_name(&metadata);
-                    }
-                }
-                Err(error) => report(&self.context, &self.namespace, Resource::Secrets, &error),
-            }
-        }
-    }
-
-    fn reconcile(&self, object: ObjectRef<WatchedApiKey>) {
-        // Fails only if the controller has stopped.
-        let _ = self.trigger.send(object);
-    }
-
-    fn reconcile_owner(&self, metadata: &SecretMetadata) {
-        if let Some(object) = owner_of(metadata, &self.store) {
-            self.reconcile(object);
-        }
-    }
-
-    /// An object that waits for the name of a deleted Secret retries immediately.
-    fn free_name(&self, metadata: &SecretMetadata) {
-        let waits = |object: &Arc<WatchedApiKey>| {
-            let name = object.metadata.name.as_deref().unwrap_or_default();
-            let wanted = object.spec.as_ref().map_or(name, |spec| spec.secret_name(name));
-            object.metadata.namespace.as_ref() == Some(&metadata.namespace) && wanted == metadata.name
-        };
-        for object in self.store.state().into_iter().filter(waits) {
-            self.context.mark_freed(object.metadata.uid.clone().unwrap_or_default());
-            self.reconcile(ObjectRef::from_obj(object.as_ref()));
-        }
-    }
-}
-
-/// The object that a Secret belongs to: by its ownerReference, else by its label.
-fn owner_of(metadata: &SecretMetadata, store: &Store<WatchedApiKey>) -> Option<ObjectRef<WatchedApiKey>> {
-    let owner = metadata.owner_references.iter().find(|owner| owner.kind == "BoltzApiKey");
-    if let Some(owner) = owner {
-        return Some(ObjectRef::new(&owner.name).within(&metadata.namespace));
-    }
-    let object = store.find(|object| object.metadata.uid == metadata.owner_label)?;
-    Some(ObjectRef::from_obj(object.as_ref()))
 }
