@@ -493,10 +493,7 @@ pub const ALL: &[Control] = &[
         file: "src/boltz/queue.rs",
         with: "(self.granted % 2 == 1).then",
         without: "false.then",
-        red: &[
-            Unit("whose_turn_comes_first"),
-            Simulated("a_leak_does_not_wait_for_the_first_keys_of_others"),
-        ],
+        red: &[Unit("whose_turn_comes_first")],
     },
     Control {
         defence: "namespaces take turns",

@@ -134,12 +134,12 @@ impl Tree {
             ));
         }
         let said = String::from_utf8_lossy(&stdout);
-        let programs = said.lines().filter_map(|line| {
+        let mut programs = said.lines().filter_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             let is_a_test = line["profile"]["test"].as_bool()?;
             is_a_test.then(|| line["executable"].as_str().map(PathBuf::from))?
         });
-        programs.last().ok_or_else(|| format!("cargo names no program of {suite:?}"))
+        programs.next_back().ok_or_else(|| format!("cargo names no program of {suite:?}"))
     }
 
     fn colour(&self, red: Red, longest: Duration) -> Result<Colour, String> {

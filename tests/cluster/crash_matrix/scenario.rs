@@ -84,7 +84,7 @@ pub const CALLS: [Call; 29] = [
     boltz("D1 revoke the second", 3, Scenario::Delete, Operation::Revoke, 1),
     api("D1 live read, object", 2, Scenario::Delete, "GET", "boltzapikeys/*", false),
     api("D1 live read, Secret", 1, Scenario::Delete, "GET", "secrets/*", false),
-    api("D2 drop the finalizer", 2, Scenario::Delete, "PATCH", "boltzapikeys/*", false),
+    api("D2 drop the finalizer", 3, Scenario::Delete, "PATCH", "boltzapikeys/*", false),
     api("move: read the old Secret", 1, Scenario::Move, "GET", "secrets/*", false),
     api("move: write the new Secret", 2, Scenario::Move, "POST", "secrets", false),
     api("move: delete the old Secret", 1, Scenario::Move, "DELETE", "secrets/*", false),

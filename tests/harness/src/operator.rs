@@ -139,7 +139,7 @@ impl OperatorProcess {
 
     /// Waits until it is ready; the error holds the end of its log.
     pub async fn wait_ready(&self) -> Result<(), String> {
-        eventually(Duration::from_secs(30), "the operator is ready", async || {
+        eventually(Duration::from_secs(120), "the operator is ready", async || {
             self.get("/readyz").await.map(drop)
         })
         .await
