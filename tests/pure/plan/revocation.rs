@@ -318,7 +318,8 @@ fn a_revocation_that_fails_is_told_at_once_and_as_long_as_the_key_lives() {
         let block = Block { reason: Reason::BoltzUnavailable, message: "Later.".to_owned(), until: None };
         let block = Block { until: Some(process.now(&world).monotonic.plus(MINUTE)), ..block };
         process.account = AccountFacts { calls_blocked: Some(block), ..AccountFacts::default() };
-        process.run_until_idle(&mut world);
+        process.take_pass(&mut world);
+        process.reconcile(&mut world);
         assert_eq!(revocation_failing(&world), told, "{kind:?}");
         process.account = AccountFacts::default();
         live(&mut process, &mut world, HOUR);
