@@ -3,6 +3,9 @@
 //! This target is called as the tier that runs the program on a real API server, `tests/cluster`, which belongs to another
 //! package: who builds that tier with `--workspace` builds the program too.
 
+// Helpers of tests are tests too, but clippy only knows functions with #[test].
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {

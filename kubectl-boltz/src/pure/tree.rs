@@ -2,7 +2,7 @@
 
 use super::{
     object::View,
-    users::{User, restarts},
+    users::{Copy, User, restarts},
 };
 use crate::words::{BAD, DIM, duration, or_dash, plain, relative, relative_and_absolute, styled};
 use boltz_operator::{api::PreviousKeyStatus, explain::explain};
@@ -43,7 +43,15 @@ pub fn render(view: &View, users: Users) -> String {
         let namespace = view.object.metadata.namespace.clone().unwrap_or_default();
         let commands = restarts(users, &namespace);
         if !commands.is_empty() {
-            lines.push("To give the current key to what still runs with an old one:".to_owned());
+            let count = users.iter().filter(|user| user.copy == Copy::Old).count();
+            let end = previous.iter().map(|previous| previous.revoke_after.0).min();
+            let end = end.map_or("which is revoked".to_owned(), |at| {
+                format!("and a previous key is revoked {}", relative(at, view.now))
+            });
+            lines.push(styled(
+                BAD,
+                &format!("containers with an old key: {count}, {end}. To give them the current key:"),
+            ));
             lines.extend(commands.into_iter().map(|command| format!("  {command}")));
         }
     }
@@ -107,7 +115,7 @@ mod tests {
     use super::*;
     use crate::pure::{
         samples::{NOW, object},
-        users::{Copy, Source},
+        users::Source,
     };
     use serde_json::json;
 
@@ -150,7 +158,7 @@ mod tests {
                  web-1/app  envFrom: OLD KEY: started 7d ago, before the rotation\n\
              \n\
              next: previous key revoked in 60m\n\
-             To give the current key to what still runs with an old one:\n  \
+             containers with an old key: 1, and a previous key is revoked in 60m. To give them the current key:\n  \
                kubectl --namespace team rollout restart deployment/web\n"
         );
         let refused = text(Err("you may not list pods in team"));

@@ -203,19 +203,23 @@ fn workload(pod: &Pod) -> String {
     }
 }
 
-/// The commands that give every user the current key.
+/// What to do so that every user has the current key: commands, or a remark where none is safe.
 pub fn restarts(users: &[User], namespace: &str) -> Vec<String> {
-    let mut workloads: Vec<&str> =
-        users.iter().filter(|user| user.copy == Copy::Old).map(|user| user.workload.as_str()).collect();
-    workloads.sort_unstable();
-    workloads.dedup();
-    let command = |workload: &str| match workload.split('/').next() {
+    let step = |user: &User| match user.workload.split('/').next() {
         Some("deployment" | "statefulset" | "daemonset") => {
-            format!("kubectl --namespace {namespace} rollout restart {workload}")
+            format!("kubectl --namespace {namespace} rollout restart {}", user.workload)
         }
-        _ => format!("kubectl --namespace {namespace} delete {workload}"),
+        // Nothing would make a new one.
+        Some("pod") => format!("# {} has no controller: delete it and create it again", user.workload),
+        _ => format!(
+            "kubectl --namespace {namespace} delete pod {}  # {} makes a new one",
+            user.pod, user.workload
+        ),
     };
-    workloads.into_iter().map(command).collect()
+    let mut steps: Vec<String> = users.iter().filter(|user| user.copy == Copy::Old).map(step).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    steps
 }
 
 #[cfg(test)]
@@ -305,6 +309,24 @@ mod tests {
         let pods = [pod(env(), json!([]), Some("2026-11-26T10:00:00Z"))];
         let users = users(&pods, "design", Some(NOW.parse().unwrap()), NOW.parse().unwrap());
         assert_eq!(restarts(&users, "team"), ["kubectl --namespace team rollout restart deployment/web"]);
+    }
+
+    #[test]
+    fn what_nobody_would_make_again_is_not_deleted() {
+        for (kind, step) in [
+            (Some("Job"), "kubectl --namespace team delete pod web-5d4f-x  # job/web-5d4f makes a new one"),
+            (Some("StatefulSet"), "kubectl --namespace team rollout restart statefulset/web-5d4f"),
+            (None, "# pod/web-5d4f-x has no controller: delete it and create it again"),
+        ] {
+            let mut pod = pod(env(), json!([]), Some("2026-11-26T10:00:00Z"));
+            let owners = pod.metadata.owner_references.as_mut().unwrap();
+            match kind {
+                Some(kind) => owners[0].kind = kind.to_owned(),
+                None => owners.clear(),
+            }
+            let users = users(&[pod], "design", Some(NOW.parse().unwrap()), NOW.parse().unwrap());
+            assert_eq!(restarts(&users, "team"), [step]);
+        }
     }
 
     #[test]

@@ -350,7 +350,7 @@ async fn objects(session: &Session) -> Vec<Finding> {
         (
             "egress to Boltz",
             &["BoltzUnavailable"],
-            "check NetworkPolicies, proxy and https://status of Boltz; the message has the error",
+            "check NetworkPolicies and the proxy; the message has the error",
         ),
         ("clocks", &["ClockSkew"], "set the clock of the operator's node"),
         (

@@ -38,16 +38,18 @@ fn code_of(objects: &[&WatchedApiKey], now: Timestamp) -> u8 {
 }
 
 pub async fn status(session: &Session, selector: Option<&str>, watch: bool) -> Result<u8, Failure> {
-    let mut before = String::new();
+    let mut before = None;
     loop {
         let shown = table_of(session, selector, &Filter::default(), true).await?;
         if !watch {
             write(session, &shown)?;
             return Ok(shown.code);
         }
-        if shown.text != before {
+        // Not the text, in which ages change all the time.
+        let state: Vec<_> = shown.objects.into_iter().map(|object| object.raw).collect();
+        if before.as_ref() != Some(&state) {
             print(&format!("{}\n{}\n", session.now().strftime("%T UTC"), shown.text))?;
-            before = shown.text;
+            before = Some(state);
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
@@ -87,7 +89,7 @@ async fn table_of(
 
 fn write(session: &Session, shown: &Shown) -> Result<(), Failure> {
     if shown.objects.is_empty() && session.format.is_for_people() {
-        let place = session.cluster.scope().map_or("any namespace".to_owned(), |name| format!("{name}"));
+        let place = session.cluster.scope().unwrap_or("any namespace");
         let (what, next) = if shown.is_filtered {
             ("no BoltzApiKey is so", "kubectl boltz list without filters")
         } else {
@@ -111,7 +113,7 @@ pub fn resource_name(object: &Object) -> String {
 }
 
 pub async fn status_of(session: &Session, name: &str, watch: bool) -> Result<u8, Failure> {
-    let mut before = String::new();
+    let mut before = None;
     loop {
         let object = session.cluster.get(name).await?;
         let view = View::new(&object.read, session.now());
@@ -123,9 +125,10 @@ pub async fn status_of(session: &Session, name: &str, watch: bool) -> Result<u8,
                 let found = users_in(session, &view).await;
                 let why = found.as_ref().err().map(Failure::short).unwrap_or_default();
                 let text = tree::render(&view, found.as_deref().map_err(|_| why.as_str()));
-                if text != before {
+                let state = (object.raw.clone(), found.ok());
+                if before.as_ref() != Some(&state) {
                     print(&text)?;
-                    before = text;
+                    before = Some(state);
                 }
             }
         }
@@ -226,8 +229,16 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
                 session.cluster.namespace
             )
         };
-        let is_hash = matches!(question, Question::Hash(_));
-        let hint = if is_hash { " Only current keys can be found by their value." } else { "" };
+        let status = |object: &WatchedApiKey| object.status.clone().unwrap_or_default();
+        let is_old =
+            read.iter().map(status).any(|status| status.key_id.is_some() && status.value_sha256.is_none());
+        let hint = match question {
+            Question::Hash(_) if is_old => {
+                " Not every status has valueSHA256: the operator or its CRD is older."
+            }
+            Question::Hash(_) => " Only current keys can be found by their value.",
+            _ => "",
+        };
         return Err(Failure::NotReady(format!(
             "no BoltzApiKey {place} has this key.{hint}\nnext: kubectl boltz keys -A"
         )));

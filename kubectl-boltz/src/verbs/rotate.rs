@@ -139,7 +139,7 @@ pub async fn revoke_leaked(
     if let Some(done) = done {
         let users = look::users_in(session, &View::new(&done.read, session.now())).await.unwrap_or_default();
         for command in restarts(&users, namespace) {
-            print(&format!("a workload still has a revoked key: {command}\n"))?;
+            print(&format!("still with a revoked key: {command}\n"))?;
         }
     }
     Ok(0)

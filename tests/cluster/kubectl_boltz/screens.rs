@@ -81,15 +81,21 @@ async fn set_up() -> Plugin {
     Plugin::of(&control_plane, "viewer-of-screens", NAMESPACE, Some("view")).await
 }
 
-/// Dates differ from run to run: `2026-12-16 18:00 UTC`.
+/// Dates and times of day differ from run to run: `2026-12-16 18:00 UTC`, `2026-12-16`.
 fn without_dates(text: &str) -> String {
-    text.split('(')
-        .map(|part| match part.split_once(" UTC)") {
-            Some((date, rest)) if date.len() == 16 => format!("<date>){rest}"),
-            _ => part.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join("(")
+    let is_like = |word: &str, pattern: &str| {
+        word.len() == pattern.len()
+            && word.bytes().zip(pattern.bytes()).all(|(byte, like)| match like {
+                b'0' => byte.is_ascii_digit(),
+                like => byte == like,
+            })
+    };
+    let mask = |word: &str| {
+        let bare = word.trim_start_matches('(').trim_end();
+        let pattern = ["0000-00-00", "00:00"].into_iter().find(|pattern| is_like(bare, pattern));
+        pattern.map_or_else(|| word.to_owned(), |pattern| word.replace(bare, pattern))
+    };
+    text.split_inclusive([' ', '\n']).map(mask).collect()
 }
 
 #[tokio::test]
