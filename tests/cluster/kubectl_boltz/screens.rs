@@ -11,7 +11,7 @@ use kube::{
 use serde_json::{Value as Json, json};
 use std::path::Path;
 
-const NAMESPACE: &str = "team-a";
+const NAMESPACE: &str = "team-d";
 /// Half an hour more than whole days, so that a slow test changes no day.
 const HALF: SignedDuration = SignedDuration::from_mins(30);
 
