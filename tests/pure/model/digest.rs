@@ -1,6 +1,6 @@
 //! What tells two states of the model apart, as text.
 //!
-//! Left out are counts, and the numbers of versions: of a version that somebody holds it matters only whether it is still
+//! Left out are the numbers of versions: of a version that somebody holds it matters only whether it is still
 //! the current one, because none comes back. Nor does it matter what attempts and keys are called, which process is which,
 //! or what was revoked and is not spoken of any more.
 

@@ -10,60 +10,84 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a space has to show, or it shows nothing.
-#[derive(Clone, Copy)]
+/// What a space has to show: its row of the table in `spaces.md`.
 struct Expected {
-    /// At least so many states that differ.
     states: usize,
-    reached: &'static [Milestone],
-    /// Exactly so many, on the path that makes the most.
     most: Most,
+    /// Exactly so many POSTs and writes, on the path that makes the most; else no more than these.
+    is_exact: bool,
+    reached: Vec<String>,
 }
 
-const fn expected(states: usize, posts: usize, writes: usize, reached: &'static [Milestone]) -> Expected {
-    Expected { states, reached, most: Most { posts, writes } }
+/// The row of that name.
+fn row(name: &str) -> Option<Expected> {
+    let table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pure/model/spaces.md")).unwrap();
+    let cells = table.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let row = cells.into_iter().find(|row| row.get(1) == Some(&name))?;
+    Some(Expected {
+        states: row[2].parse().unwrap(),
+        most: Most { posts: row[3].parse().unwrap(), writes: row[4].parse().unwrap() },
+        is_exact: true,
+        reached: row[6].split(' ').map(str::to_owned).collect(),
+    })
 }
 
-/// Explores the whole space, and prints a row of the table. `MEASURE=1` judges no figures, to find new ones; `MOST=100000`
-/// cuts each space short.
-fn explore(name: &str, protocol: Protocol, expected: Expected) {
+impl Protocol {
+    /// Of a space that was not measured: a key for each that is asked for and for each thing that goes wrong.
+    fn unmeasured(&self) -> Expected {
+        let things = usize::from(self.faults + self.freezes + self.pauses);
+        let asked =
+            self.users.iter().filter(|user| user.asks_for_a_key()).count() + usize::from(!self.is_ready);
+        // A space that ends sees one renewal.
+        let posts = asked + things + usize::from(self.ends.is_some());
+        let writes = 4 * posts + 2 * (self.users.len() + things) + 4;
+        let must = if self.ends.is_some() { Milestone::Renewed } else { Milestone::Rested };
+        let reached = vec![format!("{must:?}")];
+        Expected { states: 100, most: Most { posts, writes }, is_exact: false, reached }
+    }
+}
+
+/// Explores the whole space, and prints its row of the table. `MEASURE=1` judges no figures, to find new ones;
+/// `MOST=100000` cuts each space short.
+fn explore(name: &str, protocol: Protocol) {
     let started = Instant::now();
-    let most = std::env::var("MOST").ok().and_then(|most| most.parse().ok());
+    let cut_at = std::env::var("MOST").ok().and_then(|most| most.parse().ok());
     let measures = std::env::var("MEASURE").is_ok();
+    let expected = row(name).unwrap_or_else(|| protocol.unmeasured());
     let bounds = if measures { Protocol::default().most } else { expected.most };
     let seen = Arc::<Seen>::default();
     let checker = Protocol { most: bounds, seen: Arc::clone(&seen), ..protocol }
         .checker()
         .threads(2)
-        .target_state_count(most.unwrap_or(usize::MAX))
+        .target_state_count(cut_at.unwrap_or(usize::MAX))
         .finish_when(HasDiscoveries::Any)
         .spawn_dfs()
         .join();
-    let (reached, Most { posts, writes }) = (seen.reached(), seen.most());
+    let states = checker.unique_state_count();
+    let reached: Vec<String> = seen.reached().iter().map(|milestone| format!("{milestone:?}")).collect();
+    let Most { posts, writes } = seen.most();
     println!(
-        "| {name} | {} | {} | {posts} | {writes} | {:.1} h | {} | {:.1} s |",
-        checker.unique_state_count(),
-        checker.max_depth(),
+        "| {name} | {states} | {posts} | {writes} | {:.1} | {} | {:.1} s",
         seen.latest().as_secs_f64() / 3600.0,
-        reached.iter().map(|milestone| format!("{milestone:?}")).collect::<Vec<_>>().join(" "),
+        reached.join(" "),
         started.elapsed().as_secs_f64()
     );
     for (property, path) in checker.discoveries() {
         tell(checker.model(), property, path.into_actions());
     }
     assert!(checker.discoveries().is_empty(), "{name}: see above");
-    if measures || most.is_some_and(|most| checker.state_count() >= most) {
+    if measures || cut_at.is_some_and(|most: usize| checker.state_count() >= most) {
         return;
     }
-    let missing: Vec<_> =
-        expected.reached.iter().filter(|milestone| !reached.contains(**milestone)).collect();
+    let missing: Vec<&String> =
+        expected.reached.iter().filter(|milestone| !reached.contains(milestone)).collect();
     assert!(missing.is_empty(), "{name}: no path reaches {missing:?}");
-    assert!(
-        checker.unique_state_count() >= expected.states,
-        "{name}: only {} states",
-        checker.unique_state_count()
-    );
-    assert_eq!(seen.most(), expected.most, "{name}: fewer POSTs or writes than expected");
+    // A tenth less may be a better decision; much less is a space that is cut off.
+    assert!(states >= expected.states / 10 * 9, "{name}: only {states} states");
+    if expected.is_exact {
+        assert_eq!(seen.most(), expected.most, "{name}: fewer POSTs or writes than in the table");
+    }
 }
 
 /// How the property came to be violated.
@@ -87,65 +111,86 @@ fn tell(protocol: &Protocol, property: &str, actions: Vec<super::Action>) {
     );
 }
 
-/// Short walks of users, with all that the protocol promises about them; alone, and crossed with a fault.
-const WALKS: [(&[User], Expected, Expected); 10] = [
-    (&[User::Deletes, User::Recreates], NONE, NONE),
-    (&[User::Rotates, User::Rotates], NONE, NONE),
-    (&[User::RotatesNow, User::Deletes], NONE, NONE),
-    (&[User::DeletesTheSecret, User::Rotates], NONE, NONE),
-    (&[User::EditsTheValue], NONE, NONE),
-    (&[User::StripsTheFinalizer, User::Deletes], NONE, NONE),
-    (&[User::TakesABackup, User::Rotates, User::RestoresIt], NONE, NONE),
-    (&[User::RuinsTheLedger, User::Deletes], NONE, NONE),
-    (&[User::Rotates, User::RuinsTheLedger], NONE, NONE),
-    (&[User::ForgesTheStatus, User::ForgesTheRecord, User::ForgesTheLedger], NONE, NONE),
+/// Short walks of users, with all that the protocol promises about them.
+const WALKS: [&[User]; 10] = [
+    &[User::Deletes, User::Recreates],
+    &[User::Rotates, User::Rotates],
+    &[User::RotatesNow, User::Deletes],
+    &[User::DeletesTheSecret, User::Rotates],
+    &[User::EditsTheValue],
+    &[User::StripsTheFinalizer, User::Deletes],
+    &[User::TakesABackup, User::Rotates, User::RestoresIt],
+    &[User::RuinsTheLedger, User::Deletes],
+    &[User::Rotates, User::RuinsTheLedger],
+    &[User::ForgesTheStatus, User::ForgesTheRecord, User::ForgesTheLedger],
 ];
-const NONE: Expected = expected(1, 0, 0, &[]);
 
-/// One more dimension each, crossed with one fault: a crash at any point, or a lost answer, a late effect or a refusal of
-/// any call.
-const DIMENSIONS: [(&str, &[User], Expected); 15] = [
-    ("the Secret is renamed", &[User::RenamesTheSecret], NONE),
-    ("renamed and rotated", &[User::RenamesTheSecret, User::Rotates], NONE),
-    ("another workspace", &[User::ChangesTheWorkspace], NONE),
-    ("another data key and label", &[User::ChangesTheTemplate], NONE),
-    ("a shorter overlap", &[User::Rotates, User::ShortensTheOverlap], NONE),
-    ("suspended", &[User::Suspends, User::Rotates, User::Resumes], NONE),
-    ("suspended, without a Secret", &[User::Suspends, User::DeletesTheSecret, User::Resumes], NONE),
-    ("retained", &[User::Retains, User::Deletes], NONE),
-    ("the clock steps forward", &[User::Rotates, User::StepsTheClockForward], NONE),
-    ("the clock steps back", &[User::Rotates, User::StepsTheClockBack], NONE),
-    ("a webhook", &[User::InstallsAWebhook, User::Rotates, User::RemovesTheWebhook], NONE),
-    ("the list is empty", &[User::EmptiesTheList, User::Rotates, User::MendsTheList], NONE),
-    ("the list is old", &[User::FreezesTheList, User::Rotates, User::MendsTheList], NONE),
-    ("the account is paused", &[User::PausesTheAccount, User::Rotates], NONE),
-    ("the list is empty, deleted", &[User::EmptiesTheList, User::Deletes, User::MendsTheList], NONE),
+/// One more dimension each.
+const DIMENSIONS: [(&str, &[User]); 9] = [
+    ("another name of the Secret", &[User::RenamesTheSecret]),
+    ("another name, and rotated", &[User::RenamesTheSecret, User::Rotates]),
+    ("another workspace", &[User::ChangesTheWorkspace]),
+    ("another data key and label", &[User::ChangesTheTemplate]),
+    ("a shorter overlap", &[User::Rotates, User::ShortensTheOverlap]),
+    ("suspended", &[User::Suspends, User::Rotates]),
+    ("retained", &[User::Retains, User::Deletes]),
+    ("the clock steps forward", &[User::Rotates, User::StepsTheClockForward]),
+    ("the clock steps back", &[User::Rotates, User::StepsTheClockBack]),
+];
+/// The same, of what lasts for a while.
+const LASTING: [(&str, &[User]); 5] = [
+    ("a webhook comes", &[User::InstallsAWebhook, User::Rotates]),
+    ("the list is empty", &[User::EmptiesTheList, User::MendsTheList]),
+    ("the list is old", &[User::FreezesTheList, User::Rotates]),
+    ("the account is paused", &[User::PausesTheAccount, User::Rotates]),
+    ("the list is empty, and deleted", &[User::EmptiesTheList, User::Deletes, User::MendsTheList]),
+];
+/// The same with a cure, which makes them larger.
+const CURED: [(&str, &[User]); 4] = [
+    ("suspended and resumed", &[User::Suspends, User::Rotates, User::Resumes]),
+    ("suspended and resumed, without a Secret", &[User::Suspends, User::DeletesTheSecret, User::Resumes]),
+    ("a webhook comes and goes", &[User::InstallsAWebhook, User::Rotates, User::RemovesTheWebhook]),
+    ("the list is old for a while", &[User::FreezesTheList, User::Rotates, User::MendsTheList]),
 ];
 
 #[test]
 fn one_operator_and_two_faults() {
-    explore("one operator, two faults", Protocol { faults: 2, ..Protocol::default() }, NONE);
+    explore("one operator, two faults", Protocol { faults: 2, ..Protocol::default() });
 }
 
 #[test]
 fn one_operator_and_users() {
-    for (users, expected, _) in WALKS {
+    for users in WALKS {
         let protocol = Protocol { is_ready: true, passes: 1, users: users.to_vec(), ..Protocol::default() };
-        explore(&format!("one operator, {users:?}"), protocol, expected);
+        explore(&format!("one operator, {users:?}"), protocol);
     }
 }
 
 #[test]
 fn one_operator_and_one_more_dimension() {
-    for (name, users, expected) in DIMENSIONS {
+    for (name, users) in DIMENSIONS {
         let protocol = Protocol { is_ready: true, faults: 1, users: users.to_vec(), ..Protocol::default() };
-        explore(&format!("a fault, {name}"), protocol, expected);
+        explore(&format!("a fault, {name}"), protocol);
     }
+}
+
+#[test]
+#[ignore = "not measured yet: make test-all runs it"]
+fn one_operator_and_what_lasts_for_a_while() {
+    for (name, users) in LASTING {
+        let protocol = Protocol { is_ready: true, faults: 1, users: users.to_vec(), ..Protocol::default() };
+        explore(&format!("a fault, {name}"), protocol);
+    }
+}
+
+#[test]
+#[ignore = "not measured yet: make test-all runs it"]
+fn one_operator_and_an_expiry() {
     // Each key lives for a day, and is replaced after 16 hours.
     let spec = json!({"expiresInDays": 1, "rotation": {"overlap": "10m"}});
     let ends = Some(17 * HOUR);
     let protocol = Protocol { is_ready: true, faults: 1, spec, ends, ..Protocol::default() };
-    explore("a fault, an expiry", protocol, NONE);
+    explore("a fault, an expiry", protocol);
 }
 
 #[test]
@@ -172,49 +217,58 @@ fn one_operator_and_a_fault_that_stays() {
             }
             let name = format!("{slot:?} {fault:?} stays for 2 h, {users:?}");
             let standing = Some((slot.clone(), fault));
-            explore(&name, Protocol { is_ready, users, standing, ..Protocol::default() }, NONE);
+            explore(&name, Protocol { is_ready, users, standing, ..Protocol::default() });
         }
     }
 }
 
 #[test]
 fn two_operators() {
-    explore("two operators, a pause", Protocol { operators: 2, pauses: 1, ..Protocol::default() }, NONE);
+    explore("two operators, a pause", Protocol { operators: 2, pauses: 1, ..Protocol::default() });
 }
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn one_operator_and_three_faults() {
     let protocol = Protocol { faults: 3, freezes: 1, ..Protocol::default() };
-    explore("one operator, three faults, a stale cache", protocol, NONE);
+    explore("one operator, three faults, a stale cache", protocol);
 }
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn one_operator_a_stale_cache_and_users() {
-    for (users, ..) in WALKS {
+    for users in WALKS {
         let protocol =
             Protocol { is_ready: true, passes: 1, freezes: 1, users: users.to_vec(), ..Protocol::default() };
-        explore(&format!("one operator, a stale cache, {users:?}"), protocol, NONE);
+        explore(&format!("one operator, a stale cache, {users:?}"), protocol);
     }
 }
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn one_operator_a_fault_and_users() {
-    for (users, _, expected) in WALKS {
+    for users in WALKS {
         let protocol =
             Protocol { is_ready: true, faults: 1, passes: 1, users: users.to_vec(), ..Protocol::default() };
-        explore(&format!("one operator, a fault, {users:?}"), protocol, expected);
+        explore(&format!("one operator, a fault, {users:?}"), protocol);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all runs it"]
+fn one_operator_one_more_dimension_and_a_cure() {
+    for (name, users) in CURED {
+        let protocol = Protocol { is_ready: true, faults: 1, users: users.to_vec(), ..Protocol::default() };
+        explore(&format!("a fault, {name}"), protocol);
     }
 }
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn one_operator_one_more_dimension_and_two_faults() {
-    for (name, users, _) in DIMENSIONS {
+    for (name, users) in DIMENSIONS.into_iter().chain(CURED) {
         let protocol = Protocol { is_ready: true, faults: 2, users: users.to_vec(), ..Protocol::default() };
-        explore(&format!("two faults, {name}"), protocol, NONE);
+        explore(&format!("two faults, {name}"), protocol);
     }
 }
 
@@ -223,17 +277,17 @@ fn one_operator_one_more_dimension_and_two_faults() {
 fn two_operators_and_a_fault() {
     for list_lag in [Duration::ZERO, Duration::from_secs(60)] {
         let protocol = Protocol { operators: 2, faults: 1, list_lag, ..Protocol::default() };
-        explore(&format!("two operators, a fault, the list lags {list_lag:?}"), protocol, NONE);
+        explore(&format!("two operators, a fault, the list lags {list_lag:?}"), protocol);
     }
 }
 
 #[test]
 #[ignore = "takes minutes: make test-all runs it"]
 fn two_operators_and_users() {
-    for (users, ..) in WALKS {
+    for users in WALKS {
         let protocol =
             Protocol { operators: 2, is_ready: true, users: users.to_vec(), ..Protocol::default() };
-        explore(&format!("two operators, {users:?}"), protocol, NONE);
+        explore(&format!("two operators, {users:?}"), protocol);
     }
 }
 
@@ -244,10 +298,10 @@ fn two_operators_a_user_and_what_can_go_wrong() {
     for user in users {
         let calm = Protocol { operators: 2, is_ready: true, users: vec![user], ..Protocol::default() };
         let one = Protocol { faults: 1, ..calm.clone() };
-        explore(&format!("two operators, a fault, {user:?}"), one, NONE);
+        explore(&format!("two operators, a fault, {user:?}"), one);
         let one = Protocol { freezes: 1, ..calm.clone() };
-        explore(&format!("two operators, a stale cache, {user:?}"), one, NONE);
+        explore(&format!("two operators, a stale cache, {user:?}"), one);
         let one = Protocol { pauses: 1, ..calm };
-        explore(&format!("two operators, a pause, {user:?}"), one, NONE);
+        explore(&format!("two operators, a pause, {user:?}"), one);
     }
 }

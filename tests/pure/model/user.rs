@@ -53,7 +53,7 @@ pub enum User {
 }
 
 /// How far a calendar steps.
-const STEP: i64 = 6 * 3600;
+pub const STEP: i64 = 6 * 3600;
 /// For how long Boltz asks to wait.
 const PAUSE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
@@ -72,6 +72,20 @@ pub fn add_foreign_keys(world: &mut World) {
 }
 
 impl User {
+    /// It may cost a key.
+    pub fn asks_for_a_key(self) -> bool {
+        matches!(
+            self,
+            Self::Recreates
+                | Self::Rotates
+                | Self::RotatesNow
+                | Self::DeletesTheSecret
+                | Self::EditsTheValue
+                | Self::RestoresIt
+                | Self::ChangesTheWorkspace
+        )
+    }
+
     pub fn can_act(self, state: &State) -> bool {
         let object = state.world.object.as_ref();
         let lives = object.is_some_and(|object| !object.deleting);
