@@ -39,6 +39,8 @@ pub struct Call {
     pub query: BTreeMap<String, String>,
     pub wants_metadata: bool,
     pub body: Json,
+    /// When the operator sent it; none: a user did.
+    pub sent_at: Option<Timestamp>,
 }
 
 /// What the path of a call leads to.

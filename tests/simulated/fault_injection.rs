@@ -8,6 +8,7 @@ use crate::{
 use axum::body::Body;
 use boltz_operator::boltz::SendError;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::RETRY_AFTER};
+use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
     io,
@@ -147,7 +148,7 @@ impl ProcessRun {
 
     /// The service for `kube::Client::new`.
     pub async fn kubernetes(self, request: Request<kube::client::Body>) -> Result<Response<Body>, io::Error> {
-        let call = read(request).await;
+        let call = read(request, self.world.now()).await;
         if call.query.get("watch").is_some_and(|value| value == "true" || value == "1") {
             return watch_stream::start(&self, &call);
         }
@@ -230,7 +231,7 @@ fn percent_decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-async fn read(request: Request<kube::client::Body>) -> Call {
+async fn read(request: Request<kube::client::Body>, sent_at: Timestamp) -> Call {
     let method: Method = request.method().clone();
     let path = request.uri().path().to_owned();
     let query: BTreeMap<String, String> = request
@@ -245,5 +246,5 @@ async fn read(request: Request<kube::client::Body>) -> Call {
     let wants_metadata = accept.is_some_and(|accept| accept.contains("as=PartialObjectMetadata"));
     let body = request.into_body().collect_bytes().await.unwrap();
     let body = serde_json::from_slice(&body).unwrap_or(serde_json::Value::Null);
-    Call { method, path, query, wants_metadata, body }
+    Call { method, path, query, wants_metadata, body, sent_at: Some(sent_at) }
 }

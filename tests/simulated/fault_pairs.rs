@@ -9,6 +9,7 @@ use crate::{
 };
 use boltz_emulator::Settings;
 use boltz_operator::api::annotations::ROTATE_ANNOTATION;
+use plan_world::Milestone;
 use serde_json::json;
 use std::{
     sync::{
@@ -35,6 +36,17 @@ const KINDS: [Fault; 13] = [
     Fault::CrashAfter,
     Fault::CrashLate(LATE),
 ];
+/// Of a create, a rotation with its overlap, and a deletion.
+const WRITES: usize = 8;
+/// Another attempt on the object, another Secret, and the status before and after.
+const WRITES_OF_A_FAULT: usize = 4;
+const REACHED: [Milestone; 5] = [
+    Milestone::Delivered,
+    Milestone::Rotated,
+    Milestone::OverlapEnded,
+    Milestone::DeletedRevoked,
+    Milestone::DeletionEnded,
+];
 /// A second fault comes within so many calls of the first.
 const RECOVERY: usize = 12;
 
@@ -48,7 +60,7 @@ async fn play(faults: Vec<(usize, Fault)>) -> usize {
     let world = World::new(Settings::default());
     let count = Arc::new(AtomicUsize::new(0));
     let number = Arc::clone(&count);
-    let name = format!("{faults:?}");
+    let (name, struck) = (format!("{faults:?}"), faults.len());
     world.faults(move |met| {
         let index = counts(met).then(|| number.fetch_add(1, Ordering::Relaxed))?;
         faults.iter().find(|(at, _)| *at == index).map(|(_, fault)| *fault)
@@ -62,8 +74,22 @@ async fn play(faults: Vec<(usize, Fault)>) -> usize {
         .until("rotated", |world| world.record().is_some_and(|record| record.rotate.as_deref() == Some("1")))
         .await;
     world.good(&format!("rotate {name}")).await;
+    // After a crash an attempt has to settle again.
+    world.until("the overlap is over", |world| world.emulator.active_keys().len() == 1).await;
     world.delete();
     world.good(&format!("delete {name}")).await;
+    let (posts, writes) = (world.posts(), world.take_writes());
+    assert!(posts <= 2 + struck, "{name}: {posts} POSTs\n{}", world.transcript());
+    assert!(
+        writes.len() <= WRITES + WRITES_OF_A_FAULT * struck,
+        "{name}: {} writes: {writes:?}\n{}",
+        writes.len(),
+        world.transcript()
+    );
+    let reached = world.reached();
+    for milestone in REACHED {
+        assert!(reached.contains(milestone), "{name}: {milestone:?} is not reached");
+    }
     count.load(Ordering::Relaxed)
 }
 

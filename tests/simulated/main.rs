@@ -5,6 +5,7 @@
 
 mod api_server;
 mod defences;
+mod deliveries;
 mod fair_shares;
 mod fault_free;
 mod fault_injection;

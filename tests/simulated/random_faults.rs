@@ -2,20 +2,36 @@
 //! A failure prints its seed and all calls; `SEED=<seed>` plays it again.
 
 use crate::{
-    fault_injection::Fault,
+    fault_injection::{Fault, lock},
     process::Process,
     threads::play_all,
     world::{MINUTE, SECOND, World},
 };
 use boltz_emulator::Settings;
 use boltz_operator::api::annotations::{ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
+use plan_world::Milestone;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 const SCHEDULES: u64 = 400;
 const MOVES: usize = 25;
+/// What some of the schedules have to reach.
+const REACHED: [Milestone; 9] = [
+    Milestone::Delivered,
+    Milestone::Rotated,
+    Milestone::OverlapEnded,
+    Milestone::LeakRevoked,
+    Milestone::StrayRevoked,
+    Milestone::DeletedRevoked,
+    Milestone::DeletionEnded,
+    Milestone::Rested,
+    Milestone::Recovered,
+];
 /// With the longest lag of the list and the latest moment of a POST, less than the time in which an attempt settles.
 const LATEST: u64 = 55;
 
@@ -23,7 +39,18 @@ const LATEST: u64 = 55;
 fn whatever_happens_all_is_good_in_the_end() {
     let told = std::env::var("SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let seeds: Vec<u64> = told.map_or(0..SCHEDULES, |seed| seed..seed + 1).collect();
-    play_all("random schedules", &seeds, |seed| play(seed, told.is_some()));
+    let reached = Mutex::new(REACHED.map(|_| 0));
+    play_all("random schedules", &seeds, async |seed| {
+        let world = play(seed, told.is_some()).await;
+        for (count, milestone) in lock(&reached).iter_mut().zip(REACHED) {
+            *count += usize::from(world.reached().contains(milestone));
+        }
+    });
+    let reached: Vec<_> = REACHED.iter().zip(reached.into_inner().unwrap()).collect();
+    println!("how many schedules reached what: {reached:?}");
+    // A hundredth of them, so that a change of the random numbers is not noticed.
+    let rare: Vec<_> = reached.iter().filter(|(_, count)| *count < seeds.len() / 100).collect();
+    assert!(told.is_some() || rare.is_empty(), "hardly any schedule reaches {rare:?}");
 }
 
 fn fault(random: &mut StdRng, one_in: u32) -> Option<Fault> {
@@ -60,7 +87,8 @@ fn settings(random: &mut StdRng) -> Settings {
     }
 }
 
-async fn play(seed: u64, is_told: bool) {
+async fn play(seed: u64, is_told: bool) -> Arc<World> {
+    let (mut asked, mut trouble) = (0, 0);
     let mut random = StdRng::seed_from_u64(seed);
     let world = World::new(settings(&mut random));
     let overlap = ["0s", "1s", "10m", "30m"][random.random_range(0..4)];
@@ -70,10 +98,17 @@ async fn play(seed: u64, is_told: bool) {
     let mut spec = json!({"rotation": {"overlap": overlap}});
     let mut processes = [Process::start(&world, 1), Process::start(&world, 2)];
     world.create(&spec);
+    asked += 1;
     for number in 0..MOVES {
         let which = random.random_range(0..2);
         let text = number.to_string();
-        let told = match random.random_range(0..24) {
+        let chosen = random.random_range(0..24);
+        match chosen {
+            0..=3 => trouble += 1,
+            4..=8 | 10 | 11 | 13 | 14 => asked += 1,
+            _ => {}
+        }
+        let told = match chosen {
             0 => {
                 processes[which].restart();
                 format!("process {which} is restarted")
@@ -157,4 +192,11 @@ async fn play(seed: u64, is_told: bool) {
     if is_told {
         println!("{}", world.transcript());
     }
+    let (posts, struck) = (world.posts(), world.struck());
+    assert!(
+        posts <= asked + trouble + struck,
+        "{posts} POSTs; keys are asked for {asked} times, and there is trouble {trouble} and {struck} times\n{}",
+        world.transcript()
+    );
+    world
 }

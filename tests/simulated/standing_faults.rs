@@ -17,10 +17,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::time::sleep;
 
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The calls that a story makes, in the order of methods and paths.
 const CALLS: [&str; 12] = [
@@ -191,4 +192,107 @@ async fn what_a_webhook_undoes_is_not_done_again_and_again() {
             world.good(&what).await;
         }
     }
+}
+
+/// Of the objects in two namespaces, one meets a fault that stays. All others are served as if nothing were wrong.
+const OTHERS: [(&str, &str); 3] = [("team", "other"), ("second", "key"), ("second", "other")];
+/// How long a call that hangs may hold up others: its timeout, twice.
+const IN_TIME: Duration = Duration::from_secs(20);
+
+async fn play_among_others(story: &'static str, call: &'static str, fault: Fault) -> usize {
+    let world = World::new(Settings::default());
+    let process = Process::start(&world, 1);
+    sleep(SECOND).await;
+    let what = format!("{story}, {call}: {fault:?}");
+    let everybody = || OTHERS.into_iter().chain([("team", "key")]);
+    let create = || {
+        everybody().for_each(|(namespace, name)| {
+            world.create_in(namespace, name, &json!({"rotation": {"overlap": "10m"}}))
+        })
+    };
+    let others =
+        |holds: &dyn Fn(&str, &str) -> bool| OTHERS.iter().all(|(namespace, name)| holds(namespace, name));
+    let has_a_key = |namespace: &str, name: &str| world.record_in(namespace, name).is_some();
+    if story != "a first key" {
+        create();
+        sleep(5 * MINUTE).await;
+        assert!(everybody().all(|(namespace, name)| has_a_key(namespace, name)), "{what}: before");
+    }
+    let struck = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&struck);
+    world.faults(move |met| {
+        (met.what == call).then(|| {
+            count.fetch_add(1, Ordering::Relaxed);
+            fault
+        })
+    });
+    let annotate = |annotation: &str| {
+        for (namespace, name) in everybody() {
+            world.edit_in(namespace, name, json!({"metadata": {"annotations": {annotation: "1"}}}));
+        }
+    };
+    let begin = world.now();
+    match story {
+        "a first key" => create(),
+        "a rotation" => annotate(ROTATE_ANNOTATION),
+        "a leak" => annotate(ROTATE_NOW_ANNOTATION),
+        _ => everybody().for_each(|(namespace, name)| world.delete_in(namespace, name)),
+    }
+    let is_served = |namespace: &str, name: &str| {
+        let record = world.record_in(namespace, name);
+        match story {
+            "a first key" => record.is_some(),
+            "a rotation" => record.is_some_and(|record| record.rotate.is_some()),
+            "a leak" => record.is_some_and(|record| record.rotate_now.is_some()),
+            _ => record.is_none(),
+        }
+    };
+    while !others(&is_served) {
+        sleep(SECOND / 4).await;
+        let waited = world.now().duration_since(begin);
+        assert!(
+            waited.as_secs() < IN_TIME.as_secs() as i64,
+            "{what}: others are not served in time\n{}",
+            world.transcript()
+        );
+    }
+    // Their overlaps end while the fault stands.
+    sleep(13 * MINUTE).await;
+    let alive = world.emulator.active_keys().len();
+    let of_others = if story == "a deletion" { 0 } else { OTHERS.len() };
+    assert!(alive <= of_others + 2, "{what}: {alive} keys are active\n{}", world.transcript());
+    world.faults(|_| None);
+    sleep(62 * MINUTE).await;
+    assert_eq!(world.violation(), None, "{what}\n{}", world.transcript());
+    assert!(everybody().all(|(namespace, name)| is_served(namespace, name)), "{what}: after the cure");
+    let expected = if story == "a deletion" { 0 } else { OTHERS.len() + 1 };
+    assert_eq!(
+        world.emulator.active_keys().len(),
+        expected,
+        "{what}: after the cure\n{}",
+        world.transcript()
+    );
+    drop(process);
+    struck.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_object_in_trouble_holds_up_no_other() {
+    let mut cases = Vec::new();
+    for story in ["a first key", "a rotation", "a leak", "a deletion"] {
+        for call in CALLS.into_iter().filter(|call| call.contains("/team/")) {
+            let is_no_fault = |fault: &Fault| call.starts_with("GET /apis") && *fault == Fault::Status(404);
+            cases.extend(
+                FAULTS.into_iter().filter(|fault| !is_no_fault(fault)).map(|fault| (story, call, fault)),
+            );
+        }
+    }
+    let cells = AtomicUsize::new(0);
+    play_all("one object in trouble among four", &cases, async |(story, call, fault)| {
+        let times = play_among_others(story, call, fault).await;
+        cells.fetch_add(usize::from(times > 0), Ordering::Relaxed);
+    });
+    let cells = cells.load(Ordering::Relaxed);
+    println!("{cells} cells in which the fault struck");
+    assert!(cells >= 100, "only {cells}");
 }

@@ -2,13 +2,15 @@
 
 use crate::{
     api_server::{Answer, ApiServer, Call, Resource, text},
+    deliveries::Deliveries,
     fault_injection::{Fault, Met, lock},
 };
-use boltz_emulator::{Clock, Emulator, Key, Options, Settings};
+use boltz_emulator::{Clock, Emulator, Key, Operation, Options, Settings};
 use boltz_operator::{api::annotations::RECORD_ANNOTATION, protocol::record::Record};
 use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use plan_world::{Milestone, Reached};
 use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,8 +43,9 @@ impl Default for Flags {
         Self { mints_per_minute: 1200, mints_per_namespace: None, concurrency: 4 }
     }
 }
-/// How long everything may take to be good again.
-const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+/// How long everything may take to be good again: the longest wait after a failure, the longest overlap of a test, a
+/// periodic pass, and what then has to settle.
+const PATIENCE: Duration = Duration::from_secs((30 + 30 + 10 + 5) * 60);
 
 type Decide = Box<dyn FnMut(&Met) -> Option<Fault> + Send>;
 
@@ -61,6 +64,10 @@ pub struct World {
     /// The keys that the operator revoked; others are revoked by people.
     revoked: Mutex<BTreeSet<String>>,
     calls: AtomicUsize,
+    /// Calls that went wrong.
+    struck: AtomicUsize,
+    deliveries: Mutex<Deliveries>,
+    reached: Mutex<Reached>,
 }
 
 impl World {
@@ -82,6 +89,9 @@ impl World {
             violation: Mutex::default(),
             revoked: Mutex::default(),
             calls: AtomicUsize::new(0),
+            struck: AtomicUsize::new(0),
+            deliveries: Mutex::default(),
+            reached: Mutex::default(),
         })
     }
 
@@ -103,6 +113,10 @@ impl World {
             return Some(Fault::Silent);
         }
         let fault = (lock(&self.decide))(&met);
+        if fault.is_some() {
+            self.struck.fetch_add(1, Ordering::Relaxed);
+            self.reach(Milestone::Struck);
+        }
         let met_fault = fault.map(|fault| format!("  [{fault:?}]")).unwrap_or_default();
         self.tell(format!("  {}: {}{met_fault}", met.process, met.what));
         fault
@@ -125,12 +139,15 @@ impl World {
         let has_changed = server.version() > before;
         drop(server);
         if has_changed {
-            self.after_change();
+            self.after_change(call.sent_at);
         }
         answer
     }
 
-    fn after_change(self: &Arc<Self>) {
+    fn after_change(self: &Arc<Self>, sent_at: Option<Timestamp>) {
+        let keys = self.emulator.keys();
+        let reached = lock(&self.deliveries).follow(&lock(&self.server), &keys, sent_at);
+        reached.into_iter().for_each(|milestone| self.reach(milestone));
         for key in self.held() {
             if lock(&self.revoked).contains(&key.id) {
                 self.violate(format!("a Secret holds {}, which was revoked before", key.id));
@@ -173,10 +190,38 @@ impl World {
 
     /// The promise, at every moment: what a Secret of a living object holds is not revoked.
     pub fn before_revocation(&self, id: &str) {
-        if self.held().iter().any(|key| key.id == id) {
-            self.violate(format!("{id} is revoked, and a Secret holds it"));
+        if self.emulator.active_keys().iter().any(|key| key.id == id) {
+            let judged = lock(&self.deliveries).judge(&lock(&self.server), &self.emulator.keys(), id);
+            match judged {
+                Ok(milestone) => self.reach(milestone),
+                Err(wrong) => self.violate(wrong),
+            }
         }
         lock(&self.revoked).insert(id.to_owned());
+    }
+
+    fn reach(&self, milestone: Milestone) {
+        lock(&self.reached).insert(milestone);
+    }
+
+    /// What has happened so far.
+    pub fn reached(&self) -> Reached {
+        *lock(&self.reached)
+    }
+
+    /// How many calls went wrong.
+    pub fn struck(&self) -> usize {
+        self.struck.load(Ordering::Relaxed)
+    }
+
+    /// How many keys were asked for.
+    pub fn posts(&self) -> usize {
+        self.emulator.count(Operation::Create)
+    }
+
+    /// What must never be, and was.
+    pub fn violation(&self) -> Option<String> {
+        lock(&self.violation).clone()
     }
 
     fn violate(&self, what: String) {
@@ -188,7 +233,7 @@ impl World {
     fn user(self: &Arc<Self>, method: Method, path: &str, body: Json) {
         let count = lock(&self.server).writes.len();
         let path = path.to_owned();
-        self.call(&Call { method, path, query: BTreeMap::new(), wants_metadata: false, body });
+        self.call(&Call { method, path, query: BTreeMap::new(), wants_metadata: false, body, sent_at: None });
         lock(&self.server).writes.truncate(count);
     }
 
@@ -359,8 +404,17 @@ impl World {
             if self.late.load(Ordering::Relaxed) == 0 && self.judge().is_ok() {
                 sleep(6 * MINUTE).await;
                 match self.judge() {
-                    Ok(()) => return,
-                    Err(error) => self.tell(format!("good, and not good any more: {error}")),
+                    Ok(()) => {
+                        let is_gone = self.object().is_none();
+                        self.reach(if is_gone { Milestone::DeletionEnded } else { Milestone::Rested });
+                        if self.struck() > 0 {
+                            self.reach(Milestone::Recovered);
+                        }
+                        return;
+                    }
+                    Err(error) => {
+                        panic!("{what}: good, and not good any more: {error}\n{}", self.transcript());
+                    }
                 }
             }
             let has_ended = lock(&self.violation).is_some() || started.elapsed() > PATIENCE;
