@@ -13,7 +13,7 @@ use boltz_operator::{
     plan::{Slot, Step},
     protocol::{ledger::MAX_ENTRIES, marker::AttemptId, record::MAX_PREVIOUS},
 };
-use plan_world::{Fault, HOUR, Key, MINUTE, Milestone, Process, Reached, SECOND, World};
+use plan_world::{Fault, HOUR, Key, Lie, MINUTE, Milestone, Process, Reached, SECOND, World};
 use stateright::{Model, Property};
 use std::{
     sync::{
@@ -197,10 +197,16 @@ impl State {
         stale.map(|seen| seen.elapsed).any(|frozen_at| self.world.elapsed >= frozen_at + LONGEST_FREEZE)
     }
 
+    /// A webhook or a lie of the list lasts until it is ended, for two hours at most.
+    fn is_to_be_cured(&self) -> bool {
+        self.has_webhook || self.world.list_lies != Lie::None
+    }
+
     /// When the next thing happens by itself.
     fn next_event(&self) -> Option<Duration> {
         let wakes = self.actors.iter().filter(|actor| !actor.paused).filter_map(Actor::wakes_at);
-        let next = wakes.chain(self.world.next_late_at()).min();
+        let cure = self.is_to_be_cured().then_some(STANDING);
+        let next = wakes.chain(self.world.next_late_at()).chain(cure).min();
         next.or_else(|| {
             // The periodic pass, as long as it would show something new.
             self.actors
@@ -326,7 +332,9 @@ impl Protocol {
     fn longest(&self) -> Duration {
         let things = u32::from(self.faults + self.freezes + self.pauses + self.passes);
         let things = things + self.users.len() as u32;
-        let stands = if self.standing.is_some() { STANDING + LONGEST_WAIT } else { Duration::ZERO };
+        let lasting = [User::InstallsAWebhook, User::EmptiesTheList, User::FreezesTheList];
+        let lasts = lasting.iter().any(|user| self.users.contains(user));
+        let stands = if self.standing.is_some() || lasts { STANDING + LONGEST_WAIT } else { Duration::ZERO };
         let is_set_back = self.users.contains(&User::StepsTheClockBack);
         let back = if is_set_back { user::STEP.unsigned_abs() } else { 0 };
         self.longest + stands + things * 40 * MINUTE + Duration::from_secs(back)
@@ -463,6 +471,11 @@ impl Model for Protocol {
                 let next = state.next_event().unwrap_or(nap);
                 let next = if naps { next.min(nap) } else { next };
                 state.world.advance_to(next);
+                if state.is_to_be_cured() && state.world.elapsed >= STANDING {
+                    state.has_webhook = false;
+                    state.world.list_lies = Lie::None;
+                    state.world.changed();
+                }
                 for actor in &mut state.actors {
                     actor.slept(&state.world);
                 }
