@@ -153,10 +153,7 @@ pub const ALL: &[Control] = &[
         file: "src/plan/revoke.rs",
         with: "if self.now.wall < revoke_after {",
         without: "if false {",
-        red: &[
-            Pure("the_old_key_lives_through_its_overlap_and_no_longer"),
-            CrashMatrix("R6 status/answer lost"),
-        ],
+        red: &[Pure("the_old_key_lives_through_its_overlap_and_no_longer")],
     },
     Control {
         defence: "an id that is listed under another name is none of ours",
