@@ -120,7 +120,8 @@ impl Deliveries {
             Ok(Milestone::OverlapEnded)
         } else if asked.is_some() && asked != delivery.answers.as_deref() {
             Ok(Milestone::LeakRevoked)
-        } else if active.count() > MAX_PREVIOUS {
+        } else if active.count() >= MAX_PREVIOUS {
+            // Two controllers may cut one overlap each at the same moment.
             Ok(Milestone::OverlapCut)
         } else if left.is_excused {
             Ok(Milestone::StrayRevoked)
