@@ -419,18 +419,6 @@ impl TestEnv {
     }
 }
 
-/// Rows that ask for more than the operator does so far. `ROW=` runs one of them.
-const RED_ROWS: [(&str, &str); 2] = [
-    (
-        "revocations: 409",
-        "a failure that may pass is reported after the third time, later than the row waits",
-    ),
-    (
-        "revocations: 500",
-        "a failure that may pass is reported after the third time, later than the row waits",
-    ),
-];
-
 /// Runs the rows of a table, each with its name, so many side by side: they mostly wait. `ROW="an older list"` runs those
 /// whose names begin so.
 pub async fn run_rows(
@@ -438,11 +426,7 @@ pub async fn run_rows(
     rows: impl Iterator<Item = (&'static str, impl Future<Output = ()>)>,
 ) {
     let wanted = std::env::var("ROW").unwrap_or_default();
-    let is_red = |name: &str| {
-        let red = RED_ROWS.iter().find(|(row, _)| *row == name).filter(|_| wanted.is_empty());
-        red.inspect(|(row, why)| boltz_harness::skip(&format!("the row {row:?} is red: {why}"))).is_some()
-    };
-    let rows = rows.filter(|(name, _)| name.starts_with(&wanted) && !is_red(name));
+    let rows = rows.filter(|(name, _)| name.starts_with(&wanted));
     let rows = rows.map(|(name, row)| async move {
         let started = Instant::now();
         let passed = AssertUnwindSafe(row).catch_unwind().await.is_ok();

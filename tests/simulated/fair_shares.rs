@@ -36,7 +36,7 @@ fn counted(world: &World) -> Calls {
         let kind = match met.what.as_str() {
             what if what.ends_with(" dry") => "dry run",
             what if what.ends_with("/status") => "status",
-            what if what.ends_with("/events") => "event",
+            what if what.contains("/events") => "event",
             "Boltz POST /compute/v1/admin/api-keys" => "create",
             _ => return None,
         };
