@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(find(&team, Some("ws_2"), None), Some(Unusable::OtherWorkspace("ws_2".to_owned())));
         assert_eq!(find(&team, Some("ws_1"), Some(0)), Some(Unusable::Expired));
         assert_eq!(find("cut", None, None), Some(Unusable::OtherName("cut".to_owned())));
-        let other = "team/design bo.prod.550e8400e29b41d4.ba9876543210";
+        let other = "team/design bo.prod.550e8400e29b41d4.0a9876543210";
         let unusable = find(other, None, None).unwrap();
         assert_eq!(unusable, Unusable::KeyOfAnother(other.to_owned()));
         assert!(!unusable.is_ours(), "it is the key of another request, so it is not revoked");

@@ -139,7 +139,7 @@ fn single_alerts_can_be_switched_off_and_changed() {
 #[test]
 fn a_mistyped_alert_is_refused() {
     for (change, words) in [
-        (json!({"BoltzApiKeyNotRedy": {"enabled": false}}), "BoltzApiKeyNotRedy"),
+        (json!({"BoltzApiKeyNotReddy": {"enabled": false}}), "BoltzApiKeyNotReddy"),
         (json!({"BoltzApiKeyNotReady": {"severity": "page"}}), "/severity"),
         (json!({"BoltzApiKeyNotReady": {"fro": "1h"}}), "fro"),
     ] {

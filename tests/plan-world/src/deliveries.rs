@@ -22,7 +22,7 @@ pub struct Delivery {
 /// It is not in the Secret any more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Left {
-    /// When its overlap ends, by [`World::aged`].
+    /// When its overlap ends, by `World::aged`.
     pub over_at: Duration,
     is_named: bool,
     /// A user took away all that named it: a known limit of the protocol.
@@ -32,7 +32,7 @@ pub struct Left {
 /// Who changed the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// The operator; its write was sent then, by [`World::aged`].
+    /// The operator; its write was sent then, by `World::aged`.
     Operator(Duration),
     Users,
 }
