@@ -70,9 +70,7 @@ fn kind(met: &Met) -> String {
 
 /// Calls about the object; passes, events and the check of the admin key are the account's.
 fn is_counted(what: &str) -> bool {
-    !what.contains("/events")
-        && !what.ends_with("/auth/me")
-        && what != "Boltz GET /compute/v1/admin/api-keys"
+    !what.contains("/events") && !what.ends_with("/auth/me") && what != "Boltz GET /compute/v1/admin/api-keys"
 }
 
 #[derive(Default)]
