@@ -5,6 +5,7 @@ mod context;
 mod execute;
 mod observe;
 pub mod orphan_list;
+mod orphan_search;
 mod orphans;
 mod reconcile;
 mod step_log;

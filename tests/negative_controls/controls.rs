@@ -728,7 +728,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a key that a record names is no orphan",
         rule: "6",
-        file: "src/controller/orphans.rs",
+        file: "src/controller/orphan_search.rs",
         with: "&& !recorded.contains(&key.id)",
         without: "&& !(recorded.contains(&key.id) && false)",
         red: &[Cluster("orphans_are_revoked_on_request_and_nothing_else_is")],

@@ -1,0 +1,104 @@
+//! Which keys are orphans, in one pass and the objects and Secrets of the cluster.
+
+use super::Context;
+use crate::{
+    api::{WatchedApiKey, annotations::LEDGER_ANNOTATION},
+    boltz::snapshot::Snapshot,
+    kubernetes::{client::SecretWithData, error::KubernetesError},
+    plan::ListedKey,
+    protocol::{ledger::Ledger, marker::ObjectMark},
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::{HashMap, HashSet};
+
+/// An orphan as one pass shows it.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub object: ObjectMark,
+    pub key: ListedKey,
+}
+
+/// Reads all objects and Secrets, and looks for the key among them.
+pub(super) async fn is_still_orphaned(context: &Context, id: &str) -> Result<bool, KubernetesError> {
+    let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(false) };
+    let objects = context.kubernetes.list_objects().await?;
+    let mut recorded = HashSet::new();
+    let mut page = None;
+    loop {
+        let (secrets, next) = context.kubernetes.list_secrets(None, page).await?;
+        for (metadata, _) in secrets.into_iter().filter_map(SecretWithData::into_parts) {
+            let Some(record) = metadata.record else { continue };
+            recorded.extend(record.key_ids().cloned());
+        }
+        page = next;
+        if page.is_none() {
+            break;
+        }
+    }
+    Ok(find(&snapshot, objects.iter(), &recorded, context.clock.now().wall).contains_key(id))
+}
+
+/// The active keys with our marker that no ledger, no status and no record refers to, by id.
+pub(super) fn find<'a>(
+    snapshot: &Snapshot,
+    objects: impl Iterator<Item = &'a WatchedApiKey>,
+    recorded: &HashSet<String>,
+    now: Timestamp,
+) -> HashMap<String, Found> {
+    let by_mark: HashMap<ObjectMark, &WatchedApiKey> =
+        objects.map(|object| (ObjectMark::from_uid(&object.uid().unwrap_or_default()), object)).collect();
+    let mut orphans = HashMap::new();
+    for (mark, keys) in &snapshot.ours {
+        let object = by_mark.get(mark);
+        let ledger = object
+            .map(|object| Ledger::parse(object.annotations().get(LEDGER_ANNOTATION).map(String::as_str)))
+            .unwrap_or_default();
+        let status = object.and_then(|object| object.status.as_ref());
+        for key in keys.iter().filter(|key| key.is_active_at(now)) {
+            let reported = status.is_some_and(|status| status.names(&key.id));
+            if !ledger.may_contain(&key.attempt) && !reported && !recorded.contains(&key.id) {
+                orphans.insert(key.id.clone(), Found { object: mark.clone(), key: key.clone() });
+            }
+        }
+    }
+    orphans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        boltz::{KeyDetails, snapshot::ClusterNames},
+        plan::{Monotonic, Now},
+    };
+    use serde_json::json;
+
+    #[test]
+    fn a_forged_ledger_may_have_listed_any_attempt_of_its_object() {
+        let uid = "550e8400-e29b-41d4-a716-446655440000";
+        let key = |mark: &str| -> KeyDetails {
+            let name = format!("bo.prod.{mark}.0123456789ab");
+            serde_json::from_value(json!({"id": mark, "name": name, "is_active": true})).unwrap()
+        };
+        let names = ClusterNames { current: "prod".parse().unwrap(), former: Vec::new() };
+        let now = "2026-11-24T00:00:00Z".parse().unwrap();
+        let mut snapshot = Snapshot::empty(Now { wall: now, monotonic: Monotonic::default() });
+        for mark in ["550e8400e29b41d4", "0000000000000000"] {
+            snapshot.add(key(mark), &names, &HashSet::new());
+        }
+        let orphans = |ledger: Option<&str>| {
+            let object: WatchedApiKey = serde_json::from_value(json!({
+                "metadata": {"uid": uid, "annotations": {LEDGER_ANNOTATION: ledger.unwrap_or("[]")}},
+                "spec": {},
+            }))
+            .unwrap();
+            let mut found =
+                Vec::from_iter(find(&snapshot, std::iter::once(&object), &HashSet::new(), now).into_keys());
+            found.sort();
+            found
+        };
+        assert_eq!(orphans(None), ["0000000000000000", "550e8400e29b41d4"]);
+        assert_eq!(orphans(Some("no ledger")), ["0000000000000000"]);
+    }
+}
