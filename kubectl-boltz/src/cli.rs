@@ -96,7 +96,7 @@ pub enum Verb {
         /// Waits until the Secret has the new key.
         #[arg(long)]
         wait: bool,
-        /// Waits until the old key is revoked, at the end of the overlap.
+        /// Waits until the old key is revoked: until the end of the overlap, by default 24 h, and then for --timeout.
         #[arg(long)]
         wait_until_revoked: bool,
         /// How many are rotated at the same time. Waits for each.

@@ -15,7 +15,7 @@ pub enum Failure {
     #[error("the API server cannot be reached: {0}\nnext: kubectl cluster-info")]
     Unreachable(String),
     /// RBAC.
-    #[error("you may not {verb} {resource} {place}\nnext: kubectl auth can-i {verb} {resource}{flags}", place = place(.namespace), flags = flags(.namespace))]
+    #[error("you may not {verb} {resource} {place}\nnext: {next}", place = place(.namespace), next = next(verb, resource, .namespace))]
     Forbidden {
         verb: &'static str,
         resource: &'static str,
@@ -34,7 +34,14 @@ pub enum Failure {
     NoCrd,
     /// The API server refused for another reason.
     #[error("the API server refused to {verb} {resource}: {message}\nnext: {next}")]
-    Refused { verb: &'static str, resource: &'static str, message: String, next: &'static str },
+    Refused {
+        verb: &'static str,
+        resource: &'static str,
+        /// The HTTP status.
+        code: u16,
+        message: String,
+        next: &'static str,
+    },
     /// It did not come about in time.
     #[error("{what} did not happen within {}\n{state}\nnext: {next}", crate::words::duration(jiff::SignedDuration::try_from(*.after).unwrap_or_default()))]
     Timeout { what: String, after: Duration, state: String, next: String },
@@ -55,6 +62,24 @@ impl Failure {
         }
     }
 
+    /// The same call may succeed a little later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused { code, .. } => *code == 429 || *code >= 500,
+            _ => false,
+        }
+    }
+
+    /// The API server has said no: the call has changed nothing.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Forbidden { .. } => true,
+            Self::Refused { code, .. } => (400..500).contains(code),
+            _ => false,
+        }
+    }
+
     /// Translates an answer of the API server.
     pub fn from_kube(
         error: kube::Error,
@@ -70,12 +95,14 @@ impl Failure {
             kube::Error::Api(status) if status.code == 401 => Self::Refused {
                 verb,
                 resource,
+                code: status.code,
                 message: "your credentials are not valid (401)".to_owned(),
                 next: "kubectl auth whoami",
             },
             kube::Error::Api(status) => Self::Refused {
                 verb,
                 resource,
+                code: status.code,
                 message: crate::words::plain(&status.message),
                 next: "kubectl boltz doctor",
             },
@@ -90,9 +117,23 @@ impl Failure {
     }
 }
 
-/// An admission policy answers with 403 too.
+/// An admission policy answers with 403 too, in its own words.
 fn is_rbac(message: &str) -> bool {
-    message.contains("cannot ")
+    message.contains(" cannot ") && (message.contains(" resource \"") || message.contains(" path \""))
+}
+
+/// How to see what is allowed.
+fn next(verb: &str, resource: &str, namespace: &Option<String>) -> String {
+    // Not a right to a resource in a namespace.
+    if verb == "discover" || resource.contains(' ') || resource.starts_with("selfsubject") {
+        return "kubectl auth whoami".to_owned();
+    }
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let subresource = match subresource {
+        "" => String::new(),
+        name => format!(" --subresource={name}"),
+    };
+    format!("kubectl auth can-i {verb} {resource}{subresource}{}", flags(namespace))
 }
 
 /// The error with its causes.
@@ -121,4 +162,59 @@ fn flags(namespace: &Option<String>) -> String {
         || " -A (or name a namespace that you may read: --namespace NAME)".to_owned(),
         |name| format!(" --namespace {name} (an administrator can bind the ClusterRole view or edit to you)"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_not_taken_for_a_missing_right() {
+        for (message, is) in [
+            (
+                r#"pods is forbidden: User "a" cannot list resource "pods" in API group "" in the namespace "b""#,
+                true,
+            ),
+            (r#"forbidden: User "a" cannot get path "/version""#, true),
+            ("ValidatingAdmissionPolicy 'x' denied request: you cannot do this on Fridays", false),
+            (r#"pods "x" is forbidden: exceeded quota"#, false),
+        ] {
+            assert_eq!(is_rbac(message), is, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_next_command_is_one_that_works() {
+        let namespace = Some("team".to_owned());
+        for (verb, resource, command) in [
+            ("get", "pods/log", "kubectl auth can-i get pods --subresource=log --namespace team ("),
+            ("list", "pods", "kubectl auth can-i list pods --namespace team ("),
+            ("get", "the version", "kubectl auth whoami"),
+            ("discover", "boltzapikeys", "kubectl auth whoami"),
+            ("create", "selfsubjectaccessreviews", "kubectl auth whoami"),
+        ] {
+            let said = next(verb, resource, &namespace);
+            assert!(said.starts_with(command), "{said}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let refused = |code: u16| Failure::Refused {
+            verb: "get",
+            resource: "boltzapikeys",
+            code,
+            message: String::new(),
+            next: "",
+        };
+        for (failure, may_pass, is_refusal) in [
+            (Failure::Unreachable(String::new()), true, false),
+            (refused(429), true, true),
+            (refused(500), true, false),
+            (refused(401), false, true),
+            (Failure::NoCrd, false, false),
+        ] {
+            assert_eq!((failure.may_pass(), failure.is_refusal()), (may_pass, is_refusal), "{failure:?}");
+        }
+    }
 }

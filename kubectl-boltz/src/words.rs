@@ -92,9 +92,17 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// What others wrote, on one line and without control characters: a terminal would obey them.
+/// What others wrote, on one line and without characters that a terminal would obey: controls, and those that turn the
+/// direction of writing.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    let is_obeyed = |character: char| {
+        let turns = matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        turns || character.is_control()
+    };
+    text.chars().map(|character| if is_obeyed(character) { ' ' } else { character }).collect()
 }
 
 /// The time, or a dash.
@@ -155,6 +163,12 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(plain("a\u{1b}[31mb\nc"), "a [31mb c");
+        for (text, shown) in [
+            ("a\u{1b}[31mb\nc", "a [31mb c"),
+            ("a\u{202e}b\u{2066}c\u{2069}", "a b c "),
+            ("Größe 日本", "Größe 日本"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
     }
 }

@@ -75,7 +75,9 @@ pub async fn live(
             // Without the right to read the Secret, this operator cannot have written it since. The last version that it
             // saw counts, so that keys whose end has come are revoked all the same.
             Err(error) => match context.secrets.get(&object.namespace, &name) {
-                Some((metadata, Value::Read(hash))) if error.is_forbidden() => {
+                Some((metadata, Value::Read(hash)))
+                    if error.is_forbidden() && !state.memory.has_calls_in_doubt() =>
+                {
                     secrets.push((name, (metadata, Value::Read(hash))));
                 }
                 _ => return Err(error),
@@ -106,6 +108,8 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, sho
         }
         Shown::Reported(object, status) => {
             facts.object = object_facts(&object);
+            state.memory.lacks_value_sha256 |=
+                status.value_sha256.is_some() && facts.object.status.value_sha256.is_none();
             facts.object.status = *status;
             state.take_returned(*object, context.relists(&facts.object.namespace));
         }

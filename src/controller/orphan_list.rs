@@ -3,7 +3,10 @@
 //!
 //! Several installations may share it, so each key of its data begins with the name of the cluster.
 
-use crate::{duration::parse_duration, protocol::marker::ClusterName};
+use crate::{
+    duration::parse_duration,
+    protocol::{is_id, marker::ClusterName},
+};
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -83,7 +86,9 @@ impl RevocationRequest {
     pub(super) fn parse(text: &str) -> Option<(Self, Duration)> {
         let request: Self = serde_json::from_str(text).ok()?;
         let older_than = parse_duration(&request.older_than).ok()?;
-        let is_bounded = request.id.len() <= MAX_REQUEST_ID && request.key_ids.len() <= MAX_ORPHANS;
+        let is_bounded = request.id.len() <= MAX_REQUEST_ID
+            && request.key_ids.len() <= MAX_ORPHANS
+            && request.key_ids.iter().all(|id| is_id(id));
         is_bounded.then_some((request, older_than))
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn watch_orphans(
     let store = handling.config_map.as_ref().map(|(namespace, name)| {
         ConfigMapStore::new(context.kubernetes.client().clone(), namespace, name.clone())
     });
-    let mut was_refused = false;
+    let mut failures = 0;
     // Which keys a namespace refers to is unknown until its lists are complete.
     context.watches.until_all_synced().await;
     loop {
@@ -55,16 +55,17 @@ pub(super) async fn watch_orphans(
                 let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
                 orphans.record_pass(&context, &snapshot, &objects, &handling).await;
             }
-            () = tokio::time::sleep(REQUEST_INTERVAL), if may_be_asked => {}
+            () = tokio::time::sleep(REQUEST_INTERVAL * (1 << failures.min(7))), if may_be_asked => {}
         }
         let Some(store) = &store else { continue };
         match orphans.exchange(&context, store, &handling).await {
-            Ok(()) => was_refused = false,
-            Err(error) if was_refused => {
+            Ok(()) => failures = 0,
+            Err(error) if failures > 0 => {
+                failures += 1;
                 tracing::debug!(error = &error as &dyn std::error::Error, "failed to publish orphaned keys");
             }
             Err(error) => {
-                was_refused = true;
+                failures = 1;
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to publish orphaned keys, or to read which of them are to be revoked; it will be retried"
@@ -95,6 +96,8 @@ pub struct Orphans {
     passes: u32,
     /// What an earlier process has published was read.
     has_read: bool,
+    /// The response to the newest request.
+    response: Option<RevocationResponse>,
 }
 
 #[derive(Debug)]
@@ -219,8 +222,11 @@ impl Orphans {
         }
         let mut changes = BTreeMap::new();
         if let Some((request, older_than)) = self.request(&before, context) {
-            let response = self.answer(context, &request, older_than, handling).await;
-            changes.insert(response_key(cluster), to_json(&response));
+            // If the response could not be written, only that is repeated.
+            if self.response.as_ref().is_none_or(|response| response.request != request.id) {
+                self.response = Some(self.answer(context, &request, older_than, handling).await);
+            }
+            changes.extend(self.response.as_ref().map(|response| (response_key(cluster), to_json(response))));
         }
         changes.insert(list_key(cluster), to_json(&self.list()));
         changes.retain(|key, text| before.get(key) != Some(text));

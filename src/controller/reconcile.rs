@@ -119,7 +119,9 @@ fn gauges(
         schedule.zip(facts.record()).and_then(|(schedule, record)| schedule.renewal_time(record));
     // A rotation that has to wait for the end of an overlap is not late.
     let postponed = decision.findings.postponed.map(|(_, until)| until);
-    let keys_go = facts.object.effective_deletion_policy() == Ok(DeletionPolicy::Revoke);
+    // Without our finalizer, others hold the object.
+    let keys_go =
+        facts.object.has_finalizer && facts.object.effective_deletion_policy() == Ok(DeletionPolicy::Revoke);
     let overdue = decision.findings.overdue.iter().filter_map(|key| key.since);
     ObjectGauges {
         ready: (!is_on_purpose).then_some(is_ready),

@@ -53,6 +53,7 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
         namespaces => namespaces.to_vec(),
     };
     let has_selector = scope.label_selector.is_some();
+    context.secrets.clear();
     context.watches.begin(namespaces.iter().map(String::as_str));
     let (mut controllers, mut others) = (JoinSet::new(), JoinSet::new());
     context.account.lead(context.clock.now().monotonic);

@@ -64,12 +64,19 @@ impl Events {
             note.truncate(end);
         }
         let now = MicroTime(jiff::Timestamp::now());
-        let (name, count) = self.count(object, reason, &note);
+        let (key, name, count) = self.count(object, reason, &note);
+        let recent = Arc::clone(&self.recent);
+        // The next one is a first one again.
+        let forget = move || drop(recent.lock().remove(&key));
         let api: Api<Event> = Api::namespaced(self.client.clone(), &object.namespace);
         if count > 1 {
             let series = EventSeries { count, last_observed_time: now };
             let patch = Patch::Merge(json!({"series": series}));
-            in_background(reason, async move { api.patch(&name, &PatchParams::default(), &patch).await });
+            in_background(
+                reason,
+                async move { api.patch(&name, &PatchParams::default(), &patch).await },
+                forget,
+            );
             return;
         }
         let event = Event {
@@ -95,32 +102,38 @@ impl Events {
             }),
             ..Event::default()
         };
-        in_background(reason, async move { api.create(&PostParams::default(), &event).await });
+        in_background(reason, async move { api.create(&PostParams::default(), &event).await }, forget);
     }
 
-    /// The name of the event, and how often it was published, this time included.
-    fn count(&self, object: &ObjectFacts, reason: &str, note: &str) -> (String, i32) {
+    /// The key and the name of the event, and how often it was published, this time included.
+    fn count(&self, object: &ObjectFacts, reason: &str, note: &str) -> (u64, String, i32) {
         let mut hasher = DefaultHasher::new();
         (&object.uid, reason, note).hash(&mut hasher);
         let now = Instant::now();
         let mut recent = self.recent.lock();
         recent.retain(|_, event| now.duration_since(event.last) < SERIES);
-        let event = recent.entry(hasher.finish()).or_insert_with(|| {
+        let key = hasher.finish();
+        let event = recent.entry(key).or_insert_with(|| {
             let object: String = object.name.chars().take(200).collect();
             Recent { name: format!("{object}.{:016x}", rand::rng().random::<u64>()), count: 0, last: now }
         });
         event.count = event.count.saturating_add(1);
         event.last = now;
-        (event.name.clone(), event.count)
+        (key, event.name.clone(), event.count)
     }
 }
 
 fn in_background(
     reason: &'static str,
     call: impl Future<Output = Result<Event, kube::Error>> + Send + 'static,
+    on_failure: impl FnOnce() + Send + 'static,
 ) {
     tokio::spawn(async move {
-        match tokio::time::timeout(TIMEOUT, call).await {
+        let result = tokio::time::timeout(TIMEOUT, call).await;
+        if !matches!(result, Ok(Ok(_))) {
+            on_failure();
+        }
+        match result {
             Ok(Ok(_)) => {}
             // In a terminating namespace, for example, no event can be created.
             Ok(Err(error)) => {

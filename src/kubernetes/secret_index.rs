@@ -33,6 +33,12 @@ pub(crate) struct SecretIndex {
 }
 
 impl SecretIndex {
+    /// Forgets all: another process may have written them since.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.lock();
+        *inner = Inner { relisting: inner.relisting, ..Inner::default() };
+    }
+
     /// Stores the result of an own write or a live read, unless a newer version is known.
     pub fn put(&self, metadata: SecretMetadata, value: Value) {
         self.lock().put(metadata, value);

@@ -16,10 +16,12 @@ use axum::{
     routing::get,
 };
 use futures::stream;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, oneshot, watch},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -64,16 +66,27 @@ async fn scrape(
     };
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
-    let text = Bytes::from(metrics.to_format(format));
+    // This thread also renews the lease.
+    let Ok(text) = spawn_blocking(move || Bytes::from(metrics.to_format(format))).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let text = Arc::new(Mutex::new(Some(text)));
+    let held = Arc::clone(&text);
     // Dropped with the body.
     let (sent, is_sent) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let _ = timeout(SLOW, is_sent).await;
+        // A client that does not read must not hold the text.
+        held.lock().take();
         drop(permit);
     });
-    let chunks = stream::unfold((text, sent), |(mut rest, sent)| async move {
-        let chunk = rest.split_to(rest.len().min(CHUNK));
-        (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), (rest, sent)))
+    let chunks = stream::unfold((text, sent), |(text, sent)| async move {
+        let chunk = match text.lock().as_mut() {
+            Some(rest) => Ok(rest.split_to(rest.len().min(CHUNK))),
+            None => Err(std::io::Error::other("the client reads too slowly")),
+        };
+        let is_end = chunk.as_ref().is_ok_and(Bytes::is_empty);
+        (!is_end).then_some((chunk, (text, sent)))
     });
     ([(CONTENT_TYPE, format.content_type())], Body::from_stream(chunks)).into_response()
 }

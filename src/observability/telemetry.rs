@@ -29,7 +29,8 @@ pub struct LogLevel {
 impl LogLevel {
     /// Raises the level of the operator's own lines to DEBUG, or restores the configured level.
     pub fn switch(&mut self) {
-        let filter = if self.is_raised { configured() } else { configured().add_directive(RAISED.into()) };
+        let raised = RAISED.parse().ok().filter(|_| !self.is_raised);
+        let filter = raised.into_iter().fold(configured(), EnvFilter::add_directive);
         match self.filter.reload(filter) {
             Ok(()) => {
                 self.is_raised = !self.is_raised;
@@ -44,8 +45,8 @@ impl LogLevel {
     }
 }
 
-/// Without a target: libraries that must not log more are held back by [`is_harmless`].
-const RAISED: tracing::level_filters::LevelFilter = tracing::level_filters::LevelFilter::DEBUG;
+/// What SIGHUP adds.
+const RAISED: &str = "boltz_operator=debug";
 
 fn configured() -> EnvFilter {
     EnvFilter::builder()

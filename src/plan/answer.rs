@@ -13,6 +13,8 @@ pub enum Answer {
     Done,
     /// It was accepted, but the response shows that it had no effect. The text names what is missing.
     Undone(String),
+    /// The key was stored, but something took away the record of it.
+    Unrecorded,
     /// Nothing was sent: the facts are stale.
     Stale,
     /// Nothing was sent: one of the operator's own limits is reached.

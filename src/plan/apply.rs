@@ -8,13 +8,15 @@ use super::{
     facts::{Facts, Settings},
     failing::Failing,
     memory::ProcessMemory,
-    retry::Failure,
     step::{RevokeReason, Slot, Step},
     time::Now,
 };
-use crate::protocol::{
-    marker::AttemptId,
-    record::{PreviousKey, Record},
+use crate::{
+    api::annotations::RECORD_ANNOTATION,
+    protocol::{
+        marker::AttemptId,
+        record::{PreviousKey, Record},
+    },
 };
 impl ProcessMemory {
     /// Applies the result of a step. `facts` are those on which the step was decided. `jitter`, from 0 to 1, spreads the
@@ -47,14 +49,17 @@ impl ProcessMemory {
                 failing.succeeded(step, facts);
                 self.done(step, answer, facts, now, &mut effects);
             }
-            Answer::Undone(missing) => {
-                let reason = failing.slot.failure_reason();
-                let message = format!(
-                    "The API server accepted a write of the operator, but {missing}. An admission webhook or policy may \
-                     have changed it."
+            Answer::Undone(missing) => failing.undone(&missing, &mut effects),
+            Answer::Unrecorded => {
+                failing.undone(
+                    &format!("the annotation {RECORD_ANNOTATION} is missing on the Secret"),
+                    &mut effects,
                 );
-                failing.failed(Failure::Refused, reason, message, None, true);
-                failing.count_failure(reason, &mut effects);
+                // Workloads use it. It is replaced like a key whose Secret was altered, and lives through its overlap.
+                if let Step::Store { attempt, .. } = step {
+                    self.mark_stored(attempt);
+                    self.must_read = true;
+                }
             }
             Answer::MintedUnusable(key, unusable) => {
                 failing.minted_unusable(&key, &unusable, &mut effects);
@@ -172,12 +177,16 @@ impl ProcessMemory {
         }
     }
 
-    fn stored(&mut self, attempt: &AttemptId, record: &Record, facts: &Facts, effects: &mut Effects) {
+    fn mark_stored(&mut self, attempt: &AttemptId) {
         if let Some(known) = self.attempts.get_mut(attempt)
             && let Progress::InHand { key, .. } = &known.progress
         {
             known.progress = Progress::Stored { key: key.clone(), is_reported: false };
         }
+    }
+
+    fn stored(&mut self, attempt: &AttemptId, record: &Record, facts: &Facts, effects: &mut Effects) {
+        self.mark_stored(attempt);
         self.troubles.remove(&Slot::Preflight);
         let reason = record.reason.as_str();
         effects.counts.push(Count::Issued(reason));

@@ -14,6 +14,8 @@ use super::{
 use crate::protocol::record::Record;
 use std::{collections::BTreeSet, time::Duration};
 
+/// After so many failures to read its value, a deletion does without the key's own word.
+const FAILURES_BEFORE_BELIEF: u32 = 2;
 /// If the check is unclear for so long, and the list says all the time that the key is gone, the list is believed.
 const UNCLEAR_FOR: Duration = Duration::from_secs(3600);
 
@@ -72,6 +74,13 @@ impl Decision<'_> {
         if is_answered {
             return None;
         }
+        if let Some(block) = self.in_effect(&facts.account.calls_blocked) {
+            self.waits.blocked(&block);
+            if checked.is_none_or(|checked| checked.check != KeyCheck::Valid) {
+                self.findings.blocked = Some(block);
+            }
+            return None;
+        }
         let step = self.attempt(Step::CheckKey { secret, key_id: id.clone() });
         if step.is_none() && checked.is_none_or(|checked| checked.check != KeyCheck::Valid) {
             self.findings.blocked = self.block_of(&[Slot::Check, Slot::Read]);
@@ -88,7 +97,9 @@ impl Decision<'_> {
         let trouble = facts.memory.troubles.get(&Slot::Check);
         let is_answered = match checked {
             Some(checked) => checked.check == KeyCheck::Valid,
-            None => trouble.is_some_and(|trouble| trouble.failures > 0),
+            None => trouble.is_some_and(|trouble| {
+                trouble.kind == Some(Failure::Refused) || trouble.failures > FAILURES_BEFORE_BELIEF
+            }),
         };
         let has_expired = record.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall);
         if is_answered || has_expired || self.is_dead(record) || !facts.value_is_intact() {
@@ -106,7 +117,8 @@ impl Decision<'_> {
     fn report_doubt(&mut self, key_id: &str, but: &str) {
         let message = format!(
             "Boltz's list of keys does not show key {key_id} as active, {but}. No new key is issued for this reason. To \
-             issue one anyway, set the annotation boltz.bio/rotate-now."
+             issue one anyway, set the annotation boltz.bio/rotate: the old key keeps its overlap. boltz.bio/rotate-now \
+             would revoke a key that may still work."
         );
         self.findings.also.push(Block { reason: Reason::KeyDoubtful, message, until: None });
     }
@@ -138,7 +150,8 @@ impl Failing<'_> {
                 let message = format!(
                     "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does not \
                      show whether it is valid: {answer}. No new key is issued before this is clear, or before one hour \
-                     has passed. To issue one now, set the annotation boltz.bio/rotate-now."
+                     has passed. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
+                     revoke a key that may still work."
                 );
                 self.failed(Failure::Passing, Reason::KeyDoubtful, message, None, true);
             }

@@ -50,7 +50,9 @@ impl Failing<'_> {
     }
 
     /// No call was made. What failed before still counts, and is still reported.
-    pub(super) fn postponed(&mut self, block: Block) {
+    pub(super) fn postponed(&mut self, mut block: Block) {
+        // A reason without an end may be gone at any moment.
+        block.until.get_or_insert(self.now.monotonic.plus(self.settings.recheck));
         match self.memory.troubles.get_mut(&self.slot) {
             Some(last) if last.is_reported => last.block.until = block.until,
             Some(last) => last.block = block,
@@ -133,6 +135,17 @@ impl Failing<'_> {
                 self.failed(Failure::Passing, reason, message, None, false);
             }
         }
+    }
+
+    /// The API server accepted a write, and its response shows that it had no effect.
+    pub(super) fn undone(&mut self, missing: &str, effects: &mut Effects) {
+        let reason = self.slot.failure_reason();
+        let message = format!(
+            "The API server accepted a write of the operator, but {missing}. An admission webhook or policy may have \
+             changed it."
+        );
+        self.failed(Failure::Refused, reason, message, None, true);
+        self.count_failure(reason, effects);
     }
 
     /// A revocation whose answer does not prove that the key is revoked.

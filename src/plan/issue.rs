@@ -33,6 +33,10 @@ impl Decision<'_> {
         rotation: &RotationSchedule,
     ) -> Option<IssueReason> {
         let facts = self.facts;
+        // First: the key that is replaced gets no overlap, whatever else happened to its Secret.
+        if self.has_leaked() {
+            return Some(IssueReason::RotateNow);
+        }
         let Some(record) = facts.record() else {
             let had_a_key = facts.object.status.key_id.is_some() || !facts.named_keys().is_empty();
             return Some(match &facts.secret {
@@ -45,8 +49,6 @@ impl Decision<'_> {
         let due = |time: Option<jiff::Timestamp>| time.is_some_and(|time| time <= self.now.wall);
         if !facts.value_is_intact() {
             Some(IssueReason::SecretAltered)
-        } else if is_new(&facts.object.rotate_now, &record.rotate_now) {
-            Some(IssueReason::RotateNow)
         } else if due(rotation.expiry_renewal(record)) {
             Some(IssueReason::Renewal)
         } else if self.is_dead(record) {
@@ -62,6 +64,18 @@ impl Decision<'_> {
         } else {
             None
         }
+    }
+
+    /// `rotate-now` has a value that the current key does not answer. Without its record, this is known only if this
+    /// process saw it.
+    fn has_leaked(&self) -> bool {
+        let facts = self.facts;
+        let is_current = |key_id: &String| facts.object.status.key_id.as_ref() == Some(key_id);
+        let seen = facts.memory.answered.as_ref().filter(|answered| is_current(&answered.key_id));
+        let seen = seen.map(|answered| &answered.rotate_now);
+        let answered = facts.record().map(|record| &record.rotate_now).or(seen);
+        facts.object.rotate_now.is_some()
+            && answered.is_some_and(|answered| *answered != facts.object.rotate_now)
     }
 
     /// Steps C0 to C2, or the reason why they cannot run.
@@ -183,7 +197,7 @@ impl Decision<'_> {
         block.map(|block| self.as_described(block))
     }
 
-    fn in_effect(&self, block: &Option<Block>) -> Option<Block> {
+    pub(super) fn in_effect(&self, block: &Option<Block>) -> Option<Block> {
         block.clone().filter(|block| block.is_in_effect(self.now.monotonic))
     }
 
@@ -289,15 +303,17 @@ impl Decision<'_> {
         let wait = BETWEEN_ATTEMPTS.after(u32::try_from(failures).unwrap_or(u32::MAX));
         let seen = facts.memory.first_seen.get(last.attempt.as_str()).copied().unwrap_or(self.now.monotonic);
         // A user may have removed the cause.
-        if facts.memory.requested_at.is_some_and(|at| at > seen) {
+        let requested_at = facts.memory.requested_at.filter(|at| *at > seen);
+        if requested_at.is_some_and(|at| at <= self.now.monotonic) {
             return None;
         }
         // The larger of both clocks: the wall clock may have stepped back.
         let waited = elapsed(last.written_at, self.now.wall).max(self.now.monotonic.since(seen));
+        let until = self.now.monotonic.plus(wait.saturating_sub(waited));
         (waited < wait).then(|| Block {
             reason: Reason::Pending,
             message: "An earlier request for a key failed. Waiting before the next request.".to_owned(),
-            until: Some(self.now.monotonic.plus(wait - waited)),
+            until: Some(requested_at.map_or(until, |at| at.min(until))),
         })
     }
 

@@ -1,10 +1,11 @@
 //! Updates process memory from facts: which keys are stored, what users request now, what can be removed.
 
 use super::{
+    answer::KeyCheck,
     attempt::Progress,
     block::{Block, Reason},
     facts::{Doubt, Facts, SecretFacts, Settings},
-    memory::{ProcessMemory, Request, Trouble},
+    memory::{Answered, ProcessMemory, Request, Trouble},
     retry::{Failure, retry_backoff},
     step::Slot,
     time::{Monotonic, Now, earlier},
@@ -15,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-/// Changes by users that follow each other faster count once: two controllers may overwrite each other's changes.
+/// Changes by users that follow each other faster count later, and once: two controllers may overwrite each other's
+/// changes.
 const BETWEEN_REQUESTS: Duration = Duration::from_secs(10);
 
 impl ProcessMemory {
@@ -34,14 +36,17 @@ impl ProcessMemory {
         };
         if self.request.as_ref() != Some(&request) {
             // The first one that this process sees is no change.
-            if self.request.is_some()
-                && self.requested_at.is_none_or(|at| now.monotonic.since(at) >= BETWEEN_REQUESTS)
-            {
-                self.requested_at = Some(now.monotonic);
+            if self.request.is_some() && self.requested_at.is_none_or(|at| at <= now.monotonic) {
+                let last = self.requested_at.map(|at| at.plus(BETWEEN_REQUESTS));
+                self.requested_at = Some(last.map_or(now.monotonic, |at| at.max(now.monotonic)));
             }
             self.request = Some(request);
             self.troubles.clear();
             self.done.clear();
+        }
+        if let Some(record) = facts.record() {
+            let (key_id, rotate_now) = (record.key_id.clone(), record.rotate_now.clone());
+            self.answered = Some(Answered { key_id, rotate_now });
         }
         self.must_read &= !facts.live;
         self.learn_whose_secret(facts, settings, now.monotonic);
@@ -193,7 +198,11 @@ impl ProcessMemory {
             });
             let expected_from = seen.unwrap_or(*at).plus(settings.settle_time);
             let is_active = pass.keys.iter().any(|key| key.id == *id && key.is_active_at(now.wall));
-            pass.doubt == Doubt::None && pass.started > *at && pass.started >= expected_from && !is_active
+            // The key itself knows better than the list.
+            let is_valid = self.check_of(id).is_some_and(|checked| checked.check == KeyCheck::Valid);
+            let is_believed =
+                pass.doubt == Doubt::None && pass.started > *at && pass.started >= expected_from;
+            is_believed && !is_active && !is_valid
         };
         let gone: Vec<String> =
             self.not_found.iter().filter(|(id, at)| is_gone(id, at)).map(|(id, _)| id.clone()).collect();

@@ -42,6 +42,10 @@ pub struct ProcessMemory {
     pub restarted: BTreeMap<String, String>,
     /// When this process first saw that the ledger was forged.
     pub(super) forged_since: Option<Monotonic>,
+    /// The last record of the Secret that this process saw: which request of `rotate-now` it answers. The record may go.
+    pub(super) answered: Option<Answered>,
+    /// The CRD is older than this operator: the API server drops `status.valueSHA256`.
+    pub lacks_value_sha256: bool,
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
@@ -59,6 +63,15 @@ pub struct CheckedKey {
     pub at: Monotonic,
     /// Since when Boltz has said the same.
     pub since: Monotonic,
+}
+
+/// The request of `rotate-now` that a key answers, if any.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answered {
+    /// The key of the record.
+    pub key_id: String,
+    /// The value of the annotation.
+    pub rotate_now: Option<String>,
 }
 
 /// What users request: a change of it retries everything.
@@ -115,6 +128,12 @@ impl ProcessMemory {
     /// What Boltz said to the key with this id, and when.
     pub(super) fn check_of(&self, id: &str) -> Option<&CheckedKey> {
         self.key_check.as_ref().filter(|checked| checked.key_id == id)
+    }
+
+    /// A write of the Secret got no response, and may take effect.
+    pub fn has_calls_in_doubt(&self) -> bool {
+        let in_doubt = |known: &Attempt| matches!(known.progress, Progress::InHand { calls_in_doubt, .. } if calls_in_doubt > 0);
+        self.attempts.values().any(in_doubt)
     }
 
     /// The keys in hand: their values exist only in this process.

@@ -73,7 +73,8 @@ pub fn desired_status(
         is_valid = active && facts.trusted_record(settings, now).is_some();
         status.key_id = Some(record.key_id.clone());
         status.key_prefix = Some(record.key_prefix.clone());
-        status.value_sha256 = Some(record.value_sha256.clone()).filter(|hash| is_sha256(hash));
+        status.value_sha256 = Some(record.value_sha256.clone())
+            .filter(|hash| is_sha256(hash) && !facts.memory.lacks_value_sha256);
         status.is_active = Some(active);
         status.livemode = Some(record.livemode);
         status.workspace_id = record.workspace_id.clone();

@@ -61,8 +61,8 @@ fn whatever_happens_all_is_good_in_the_end() {
         "{played} schedules in {:.1} s; how many reached what: {counts:?}",
         started.elapsed().as_secs_f64()
     );
-    // A hundredth of them, so that a change of the random numbers is not noticed.
-    let rare: Vec<_> = counts.iter().filter(|(_, count)| *count < played as usize / 100).collect();
+    // One in two hundred, so that a change of the random numbers is not noticed.
+    let rare: Vec<_> = counts.iter().filter(|(_, count)| *count < played as usize / 200).collect();
     assert!(played < 1000 || rare.is_empty(), "hardly any schedule reaches {rare:?}");
 }
 

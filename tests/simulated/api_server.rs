@@ -65,6 +65,8 @@ pub struct ApiServer {
     pub writes: Vec<String>,
     /// An admission webhook takes the operator's marks out of writes of that resource.
     pub stripped: Option<Resource>,
+    /// It has no part in dry runs.
+    pub is_dry_run_exempt: bool,
 }
 
 impl ApiServer {
@@ -78,6 +80,7 @@ impl ApiServer {
             changed: watch::Sender::new(100),
             writes: Vec::new(),
             stripped: None,
+            is_dry_run_exempt: false,
         }
     }
 
@@ -111,9 +114,9 @@ impl ApiServer {
                 Some(object) => (StatusCode::OK, Json::clone(object)),
                 None => not_found(name),
             },
-            (&Method::POST, None) => self.create(&target, &self.admit(&target, &call.body), dry_run),
+            (&Method::POST, None) => self.create(&target, &self.admit(&target, &call.body, dry_run), dry_run),
             (&Method::PATCH, Some(name)) => {
-                self.patch(&target, name, &self.admit(&target, &call.body), dry_run)
+                self.patch(&target, name, &self.admit(&target, &call.body, dry_run), dry_run)
             }
             (&Method::DELETE, Some(name)) => self.delete(&target, name, &call.body),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "no such method"),
@@ -128,9 +131,10 @@ impl ApiServer {
     }
 
     /// What the admission webhook makes of a write.
-    fn admit(&self, target: &Target, body: &Json) -> Json {
+    fn admit(&self, target: &Target, body: &Json, dry_run: bool) -> Json {
         let mut body = body.clone();
-        if self.stripped == Some(target.resource) && !target.is_status {
+        let is_exempt = dry_run && self.is_dry_run_exempt;
+        if self.stripped == Some(target.resource) && !target.is_status && !is_exempt {
             take_marks_off(&mut body);
         }
         body

@@ -2,6 +2,7 @@
 //! `tests/negative_controls/` takes them out one by one, and the story has to turn red.
 
 use crate::{
+    api_server::Resource,
     fault_injection::{Fault, lock},
     process::Process,
     world::{MINUTE, SECOND, World},
@@ -244,4 +245,31 @@ async fn a_previous_key_is_revoked_without_the_right_to_read_the_secret() {
     world.faults(|met| (met.what == "GET /api/v1/namespaces/team/secrets/key").then_some(Fault::Status(403)));
     sleep(10 * MINUTE).await;
     assert!(!is_active(&world), "{}", world.transcript());
+}
+
+/// A webhook that dry runs do not show: the Secret has the new key, and not its record. Workloads use that key.
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_record_is_taken_away_lives_while_the_secret_holds_it() {
+    let (world, _process) = ready("10m").await;
+    {
+        let mut server = lock(&world.server);
+        (server.stripped, server.is_dry_run_exempt) = (Some(Resource::Secrets), true);
+    }
+    world.annotate(ROTATE_ANNOTATION, "1");
+    let is_used = |world: &World| {
+        let secret = world.secret("key").unwrap();
+        let value: k8s_openapi::ByteString =
+            serde_json::from_value(secret["data"]["BOLTZ_API_KEY"].clone()).unwrap();
+        world.emulator.authenticate(std::str::from_utf8(&value.0).unwrap()).is_some()
+    };
+    for minute in 0..180 {
+        assert!(is_used(&world), "minute {minute}\n{}", world.transcript());
+        let active = world.emulator.active_keys().len();
+        assert!(active <= 6, "{active} active keys after {minute} min");
+        sleep(MINUTE).await;
+    }
+    assert!(posts(&world) <= 12, "{} keys in 3 h", posts(&world));
+    lock(&world.server).stripped = None;
+    sleep(62 * MINUTE).await;
+    world.good("the webhook is gone").await;
 }

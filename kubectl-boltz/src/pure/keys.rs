@@ -2,7 +2,7 @@
 
 use crate::words::{or_dash, plain, relative, table};
 use boltz_operator::{api::WatchedApiKey, controller::orphan_list::PublishedOrphan};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
@@ -95,6 +95,8 @@ fn day(time: Timestamp) -> String {
 pub fn render(keys: &[KnownKey], now: Timestamp) -> String {
     let row = |key: &KnownKey| {
         let end = match (key.revoke_after, key.expires_at) {
+            // The status names only keys that are still valid.
+            (Some(at), _) if at <= now => format!("not revoked, due {}", relative(at, now)),
             (Some(at), _) => format!("revoked {}", relative(at, now)),
             (None, Some(at)) => format!("expires {}", relative(at, now)),
             (None, None) if key.state == State::Previous => "-".to_owned(),
@@ -124,35 +126,80 @@ pub fn render_orphans(orphans: &[PublishedOrphan], now: Timestamp) -> String {
     table(&["KEY ID", "PREFIX", "ORPHANED", "EXPIRES", "LAST USED", "UID OF ITS OBJECT"], &rows)
 }
 
+/// The orphans that are to be revoked: those with these ids, or all, and only old ones. `Err`: the ids of no such orphan.
+pub fn chosen<'a>(
+    orphans: &'a [PublishedOrphan],
+    ids: &[String],
+    older_than: SignedDuration,
+    now: Timestamp,
+) -> Result<Vec<&'a PublishedOrphan>, Vec<String>> {
+    let is_wanted = |orphan: &&PublishedOrphan| {
+        let is_named = ids.is_empty() || ids.contains(&orphan.key_id);
+        is_named && now.duration_since(orphan.orphaned_since) >= older_than
+    };
+    let chosen: Vec<&PublishedOrphan> = orphans.iter().filter(is_wanted).collect();
+    let is_left_out = |id: &&String| chosen.iter().all(|orphan| orphan.key_id != **id);
+    let others: Vec<String> = ids.iter().filter(is_left_out).cloned().collect();
+    if others.is_empty() { Ok(chosen) } else { Err(others) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pure::samples::{NOW, object};
     use serde_json::json;
 
+    fn orphan(id: &str, since: &str) -> PublishedOrphan {
+        PublishedOrphan {
+            key_id: id.to_owned(),
+            key_prefix: "sk_0".to_owned(),
+            object: "0123456789abcdef".to_owned(),
+            attempt: "0123456789ab".to_owned(),
+            orphaned_since: since.parse().unwrap(),
+            expires_at: None,
+            last_used_on: None,
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_not_revoked_is_named() {
+        let orphans = [orphan("old", "2026-11-20T12:00:00Z"), orphan("young", NOW)];
+        let day = SignedDuration::from_hours(24);
+        for (ids, older_than, expected) in [
+            (&[][..], day, Ok(vec!["old"])),
+            (&[], SignedDuration::ZERO, Ok(vec!["old", "young"])),
+            (&["old"], day, Ok(vec!["old"])),
+            (&["old", "young"], day, Err(vec!["young"])),
+            (&["unknown", "old"], day, Err(vec!["unknown"])),
+        ] {
+            let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+            let found = chosen(&orphans, &ids, older_than, NOW.parse().unwrap());
+            let found =
+                found.map(|found| found.iter().map(|orphan| orphan.key_id.clone()).collect::<Vec<_>>());
+            let owned = |ids: Vec<&str>| ids.into_iter().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(found, expected.map(owned).map_err(owned), "{ids:?}");
+        }
+    }
+
     #[test]
     fn orphans_come_first_and_no_key_is_left_out() {
         let status = json!({
             "keyID": "key-2", "keyPrefix": "sk_2", "lastUsedAt": "2026-11-25T12:00:00Z",
-            "previousKeys": [{"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"}],
+            "previousKeys": [
+                {"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"},
+                {"keyID": "key-late", "revokeAfter": "2026-11-26T09:00:00Z"},
+            ],
         });
         let objects = [object("design", json!({}), status), object("new", json!({}), json!({}))];
-        let orphan = PublishedOrphan {
-            key_id: "key-0".to_owned(),
-            key_prefix: "sk_0".to_owned(),
-            object: "0123456789abcdef".to_owned(),
-            attempt: "0123456789ab".to_owned(),
-            orphaned_since: NOW.parse().unwrap(),
-            expires_at: None,
-            last_used_on: None,
-        };
+        let orphan = orphan("key-0", NOW);
         let text = render(&join(&objects, &[orphan]), NOW.parse().unwrap());
         assert_eq!(
             text,
-            "KEY ID   STATE      OBJECT                    PREFIX   END              LAST USED\n\
-             key-0    orphan     (uid 0123456789abcdef…)   sk_0     never expires    -\n\
-             key-1    previous   team/design               -        revoked in 60m   -\n\
-             key-2    current    team/design               sk_2     never expires    2026-11-25\n"
+            "KEY ID     STATE      OBJECT                    PREFIX   END                       LAST USED\n\
+             key-0      orphan     (uid 0123456789abcdef…)   sk_0     never expires             -\n\
+             key-1      previous   team/design               -        revoked in 60m            -\n\
+             key-late   previous   team/design               -        not revoked, due 3h ago   -\n\
+             key-2      current    team/design               sk_2     never expires             2026-11-25\n"
         );
     }
 }

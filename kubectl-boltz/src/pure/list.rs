@@ -16,7 +16,7 @@ pub struct Filter {
 
 impl Filter {
     pub fn admits(&self, view: &View) -> bool {
-        (!self.not_ready || !(view.is("Ready") || view.is_unready_on_purpose()))
+        (!self.not_ready || !(view.has_valid_key() || view.is_unready_on_purpose()))
             && (!self.overdue || view.is_overdue())
             && self.expiring.is_none_or(|within| view.expires_within(within))
             && self.unused.is_none_or(|time| view.is_unused_for(time))
@@ -135,6 +135,7 @@ mod tests {
                 ),
             ),
             object("old", json!({}), ready(true, json!({"lastUsedAt": "2026-01-01T00:00:00Z"}))),
+            object("over", json!({}), ready(true, json!({"expiresAt": "2026-11-26T11:30:00Z"}))),
         ];
         let names = |filter: Filter| {
             let shown = by_urgency(&objects, &filter, NOW.parse().unwrap());
@@ -142,10 +143,10 @@ mod tests {
             shown.into_iter().map(name).collect::<Vec<_>>()
         };
         let days = |days: i64| Some(SignedDuration::from_hours(24 * days));
-        assert_eq!(names(Filter::default()), ["refused", "late", "soon", "fine", "old"]);
-        assert_eq!(names(Filter { not_ready: true, ..Filter::default() }), ["refused"]);
+        assert_eq!(names(Filter::default()), ["over", "refused", "late", "soon", "fine", "old"]);
+        assert_eq!(names(Filter { not_ready: true, ..Filter::default() }), ["over", "refused"]);
         assert_eq!(names(Filter { overdue: true, ..Filter::default() }), ["late"]);
-        assert_eq!(names(Filter { expiring: days(14), ..Filter::default() }), ["soon"]);
+        assert_eq!(names(Filter { expiring: days(14), ..Filter::default() }), ["over", "soon"]);
         assert_eq!(names(Filter { unused: days(30), ..Filter::default() }), ["old"]);
         assert_eq!(names(Filter { unused: days(30), overdue: true, ..Filter::default() }), [""; 0]);
     }

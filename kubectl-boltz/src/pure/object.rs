@@ -2,10 +2,14 @@
 
 use crate::words::{self, BAD, CARE, DIM, GOOD, PLAIN, plain, relative, styled};
 use anstyle::Style;
-use boltz_operator::api::{BoltzApiKeyStatus, WatchedApiKey};
+use boltz_operator::{
+    api::{BoltzApiKeyStatus, WatchedApiKey},
+    plan::Reason,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
+use std::collections::BTreeSet;
 
 /// A rotation or a revocation that is due for longer than this is overdue.
 const OVERDUE: SignedDuration = SignedDuration::from_hours(1);
@@ -68,6 +72,16 @@ impl<'a> View<'a> {
         self.object.spec.as_ref().is_ok_and(|spec| spec.suspend)
     }
 
+    /// The key is over. The status may say Ready still, if no operator runs.
+    pub fn is_expired(&self) -> bool {
+        self.expires_at().is_some_and(|at| at <= self.now)
+    }
+
+    /// Workloads have a valid key.
+    pub fn has_valid_key(&self) -> bool {
+        self.is("Ready") && !self.is_expired()
+    }
+
     /// Ready, and the operator has seen the newest spec.
     pub fn is_ready(&self) -> bool {
         let observed = self.status().and_then(|status| status.observed_generation);
@@ -76,7 +90,10 @@ impl<'a> View<'a> {
 
     /// No key is wanted, so that not being Ready is no fault.
     pub fn is_unready_on_purpose(&self) -> bool {
-        self.is_suspended() && self.condition("Ready").is_some_and(|ready| ready.reason == "Suspended")
+        // A valid key of a suspended object has this reason too.
+        self.is_suspended()
+            && self.condition("Ready").is_some_and(|ready| ready.reason == "Suspended")
+            && !self.is("Ready")
     }
 
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -124,10 +141,10 @@ impl<'a> View<'a> {
         }
         // Before its renewal, a key with a short life is not urgent.
         let soon = self.expires_within(SOON) && self.renewal_time().is_none_or(|renewal| renewal <= self.now);
-        match (self.is("Ready"), self.is("Stalled")) {
+        match (self.has_valid_key(), self.is("Stalled")) {
             (false, true) => Urgency::NotReadyAndStalled,
             (false, false) => Urgency::NotReady,
-            (true, _) if self.is_overdue() => Urgency::Overdue,
+            (true, _) if self.is_overdue() || self.is("RevocationFailing") => Urgency::Overdue,
             (true, true) => Urgency::Stalled,
             (true, false) if soon => Urgency::ExpiresSoon,
             (true, false) => Urgency::Fine,
@@ -139,6 +156,7 @@ impl<'a> View<'a> {
         match (self.urgency(), self.is("Ready")) {
             (Urgency::Suspended, _) => styled(DIM, "Suspended"),
             (_, false) => styled(BAD, "False"),
+            (_, true) if self.is_expired() => styled(BAD, "Expired"),
             (Urgency::Fine, true) => styled(GOOD, "True"),
             (_, true) => styled(CARE, "True"),
         }
@@ -147,15 +165,51 @@ impl<'a> View<'a> {
     /// The reason of the condition that says most: what blocks, else that of Ready.
     pub fn reason(&self) -> String {
         let stalled = self.condition("Stalled").filter(|stalled| stalled.status == "True");
+        if stalled.is_none() && self.is("Ready") && self.is_expired() {
+            return Reason::Expired.as_str().to_owned();
+        }
         or_unknown(stalled.or(self.condition("Ready")).map(|condition| condition.reason.as_str()))
     }
 
-    /// Why it is not Ready, or what the operator cannot do although it is.
-    pub fn trouble(&self) -> Option<(&'a str, String)> {
+    /// Why it is not Ready, or what the operator cannot do although it is: a reason and a message.
+    pub fn trouble(&self) -> Option<(String, String)> {
         let ready = self.condition("Ready").filter(|ready| ready.status != "True");
-        let stalled = self.condition("Stalled").filter(|stalled| stalled.status == "True");
-        let condition = ready.or(stalled)?;
-        Some((condition.reason.as_str(), plain(&condition.message)))
+        if ready.is_none() && self.is_expired() {
+            let message =
+                "The key has expired, and no operator has reported it. Check it: kubectl boltz doctor";
+            return Some((Reason::Expired.as_str().to_owned(), message.to_owned()));
+        }
+        let when_true = |kind: &str| self.condition(kind).filter(|condition| condition.status == "True");
+        let reconciling = when_true("Reconciling").filter(|condition| !condition.message.is_empty());
+        let condition = ready.or(when_true("Stalled")).or(when_true("RevocationFailing")).or(reconciling)?;
+        Some((plain(&condition.reason), plain(&condition.message)))
+    }
+
+    /// In one line: the trouble, else what Ready says.
+    pub fn state(&self) -> String {
+        if let Some((reason, message)) = self.trouble() {
+            return format!("{reason}: {message}");
+        }
+        let said = self.condition("Ready").map(|ready| plain(&ready.message));
+        said.filter(|said| !said.is_empty()).unwrap_or_else(|| "The object reports no problem.".to_owned())
+    }
+
+    /// Somebody has to act before a key can be issued, which was not so before.
+    pub fn is_newly_blocked(&self, before: &View) -> bool {
+        let issues_still = [Reason::RestartFailed, Reason::KeyDoubtful].map(Reason::as_str);
+        self.condition("Stalled").is_some_and(|stalled| {
+            stalled.status == "True"
+                && before.condition("Stalled") != Some(stalled)
+                && !issues_still.contains(&stalled.reason.as_str())
+        })
+    }
+
+    /// How long the overlap of these previous keys still lasts.
+    pub fn overlap_left(&self, ids: &BTreeSet<String>) -> SignedDuration {
+        let previous = self.status().map(|status| status.previous_keys.as_slice()).unwrap_or_default();
+        let ends = previous.iter().filter(|previous| ids.contains(&previous.key_id));
+        let left = ends.map(|previous| previous.revoke_after.0.duration_since(self.now)).max();
+        left.unwrap_or_default().max(SignedDuration::ZERO)
     }
 
     /// What happens next, and when.
@@ -224,19 +278,23 @@ mod tests {
     use crate::pure::samples::{NOW, object};
     use serde_json::{Value as Json, json};
 
+    const NOW_AND_LATER: &str = "2027-11-26T12:00:00Z";
+
     fn seen(status: Json) -> (Urgency, String) {
         let object = object("a", json!({}), status);
         let view = View::new(&object, NOW.parse().unwrap());
         (view.urgency(), anstream::adapter::strip_str(&view.next_step()).to_string())
     }
 
+    fn condition_of(kind: &str, is_true: bool, reason: &str, message: &str) -> Json {
+        json!({
+            "type": kind, "status": if is_true { "True" } else { "False" }, "reason": reason, "message": message,
+            "lastTransitionTime": NOW,
+        })
+    }
+
     fn conditions(ready: bool, reconciling: bool, stalled: bool) -> Json {
-        let condition = |kind: &str, is_true: bool| {
-            json!({
-                "type": kind, "status": if is_true { "True" } else { "False" }, "reason": "Issued", "message": "",
-                "lastTransitionTime": NOW,
-            })
-        };
+        let condition = |kind: &str, is_true: bool| condition_of(kind, is_true, "Issued", "");
         json!([
             condition("Ready", ready),
             condition("Reconciling", reconciling),
@@ -302,8 +360,102 @@ mod tests {
                 Urgency::Fine,
                 "1 workloads are restarted",
             ),
+            (
+                json!({"conditions": ready, "expiresAt": "2026-11-26T11:30:00Z"}),
+                Urgency::NotReady,
+                "expires, not rotated: due 30m ago",
+            ),
+            (
+                json!({"conditions": [
+                    condition_of("Ready", true, "Issued", ""),
+                    condition_of("RevocationFailing", true, "BoltzRejected", "Key a is still valid."),
+                ]}),
+                Urgency::Overdue,
+                "nothing is due",
+            ),
         ] {
             assert_eq!(seen(status.clone()), (urgency, next.to_owned()), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_suspended_object_with_a_valid_key_is_not_without_a_key() {
+        for (is_ready, urgency, next) in [
+            (true, Urgency::ExpiresSoon, "expires, not rotated in 2d"),
+            (false, Urgency::Suspended, "nothing until it is resumed"),
+        ] {
+            let status = json!({
+                "conditions": [condition_of("Ready", is_ready, "Suspended", "")], "expiresAt": "2026-11-28T12:00:00Z",
+            });
+            let object = object("a", json!({"suspend": true}), status);
+            let view = View::new(&object, NOW.parse().unwrap());
+            let step = anstream::adapter::strip_str(&view.next_step()).to_string();
+            assert_eq!((view.urgency(), step.as_str()), (urgency, next), "{is_ready}");
+        }
+    }
+
+    #[test]
+    fn trouble_is_what_hinders_most() {
+        let ready = condition_of("Ready", true, "Issued", "The Secret contains a valid key.");
+        let failing =
+            condition_of("RevocationFailing", true, "BoltzRejected", "Key a\u{202e} is still valid.");
+        let reconciling = condition_of("Reconciling", true, "BoltzUnavailable", "Calls fail.");
+        let over = "2026-11-26T11:00:00Z";
+        for (conditions, expires_at, word, state) in [
+            (json!([ready]), NOW_AND_LATER, "True", "The Secret contains a valid key."),
+            (
+                json!([ready]),
+                over,
+                "Expired",
+                "Expired: The key has expired, and no operator has reported it.",
+            ),
+            (json!([ready, reconciling]), NOW_AND_LATER, "True", "BoltzUnavailable: Calls fail."),
+            (
+                json!([ready, reconciling, failing]),
+                NOW_AND_LATER,
+                "True",
+                "BoltzRejected: Key a  is still valid.",
+            ),
+            (json!([]), NOW_AND_LATER, "False", "The object reports no problem."),
+        ] {
+            let object = object("a", json!({}), json!({"conditions": conditions, "expiresAt": expires_at}));
+            let view = View::new(&object, NOW.parse().unwrap());
+            assert_eq!(anstream::adapter::strip_str(&view.ready_word()).to_string(), word, "{conditions}");
+            assert!(view.state().starts_with(state), "{}", view.state());
+        }
+    }
+
+    #[test]
+    fn only_what_is_new_and_keeps_a_key_from_being_issued_blocks() {
+        let stalled = |reason: &str, message: &str| condition_of("Stalled", true, reason, message);
+        let before = stalled("BoltzRejected", "402");
+        for (after, is_blocked) in [
+            (before.clone(), false),
+            (stalled("BoltzRejected", "422"), true),
+            (stalled("SecretConflict", ""), true),
+            (stalled("RestartFailed", ""), false),
+            (stalled("KeyDoubtful", ""), false),
+            (condition_of("Stalled", false, "Issued", ""), false),
+        ] {
+            let [before, object] =
+                [&before, &after].map(|condition| object("a", json!({}), json!({"conditions": [condition]})));
+            let [before, view] = [&before, &object].map(|object| View::new(object, NOW.parse().unwrap()));
+            assert_eq!(view.is_newly_blocked(&before), is_blocked, "{after}");
+        }
+    }
+
+    #[test]
+    fn the_longest_overlap_of_the_old_keys_counts() {
+        let previous = |id: &str, end: &str| json!({"keyID": id, "revokeAfter": end});
+        let status = json!({"previousKeys": [
+            previous("a", "2026-11-26T13:00:00Z"), previous("b", "2026-11-26T14:00:00Z"),
+            previous("c", "2026-11-26T15:00:00Z"), previous("d", "2026-11-26T11:00:00Z"),
+        ]});
+        let object = object("a", json!({}), status);
+        let view = View::new(&object, NOW.parse().unwrap());
+        for (ids, hours) in [(&["a", "b", "d"][..], 2), (&["d"], 0), (&["unknown"], 0)] {
+            let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+            assert_eq!(view.overlap_left(&ids), SignedDuration::from_hours(hours), "{ids:?}");
         }
     }
 

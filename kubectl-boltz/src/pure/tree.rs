@@ -7,6 +7,7 @@ use super::{
 use crate::words::{BAD, DIM, duration, or_dash, plain, relative, relative_and_absolute, styled};
 use boltz_operator::{api::PreviousKeyStatus, explain::explain};
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 /// The pods that use the Secret, or why they are not known.
 pub type Users<'a> = Result<&'a [User], &'a str>;
@@ -45,8 +46,9 @@ pub fn render(view: &View, users: Users) -> String {
         if !commands.is_empty() {
             let count = users.iter().filter(|user| user.copy == Copy::Old).count();
             let end = previous.iter().map(|previous| previous.revoke_after.0).min();
-            let end = end.map_or("which is revoked".to_owned(), |at| {
-                format!("and a previous key is revoked {}", relative(at, view.now))
+            let end = end.map_or("which is revoked".to_owned(), |at| match relative(at, view.now) {
+                due if at <= view.now => format!("and a previous key is not revoked, due {due}"),
+                when => format!("and a previous key is revoked {when}"),
             });
             lines.push(styled(
                 BAD,
@@ -60,7 +62,9 @@ pub fn render(view: &View, users: Users) -> String {
 
 fn headline(view: &View) -> String {
     let ready = view.condition("Ready");
-    let since = ready.map(|ready| duration(view.now.duration_since(ready.last_transition_time.0)));
+    // An expired key has not been ready since then.
+    let since = ready.filter(|ready| ready.status != "True" || !view.is_expired());
+    let since = since.map(|ready| duration(view.now.duration_since(ready.last_transition_time.0)));
     let since = since.map(|since| format!(" for {since}")).unwrap_or_default();
     format!("BoltzApiKey {}  Ready={}{since}  {}", view.full_name(), view.ready_word(), view.reason())
 }
@@ -103,10 +107,11 @@ fn pods(view: &View, users: Users) -> (String, Vec<String>) {
 fn trouble(view: &View) -> Vec<String> {
     let Some((reason, message)) = view.trouble() else { return Vec::new() };
     let mut lines = vec![format!("{reason}: {message}")];
-    if let Some(known) = explain(reason) {
-        lines.push(format!("what to do: {}", known.action));
-    }
-    lines.push(styled(DIM, &format!("more: kubectl boltz explain {reason}")));
+    let known = explain(&reason);
+    lines.extend(known.map(|known| format!("what to do: {}", known.action)));
+    // A reason such as that of a rotation has no explanation of its own.
+    let what = known.map_or_else(|| view.object.name_any(), |known| known.reason.to_owned());
+    lines.push(styled(DIM, &format!("more: kubectl boltz explain {what}")));
     lines
 }
 
@@ -147,7 +152,7 @@ mod tests {
         let view = View::new(&object, NOW.parse().unwrap());
         let text = |users: Users| anstream::adapter::strip_str(&render(&view, users)).to_string();
         assert_eq!(
-            text(Ok(&[user])),
+            text(Ok(std::slice::from_ref(&user))),
             "BoltzApiKey team/design  Ready=True for 6d  Issued\n\
              ├─ Secret design (key BOLTZ_API_KEY)\n\
              ├─ key key-2  current\n\
@@ -161,6 +166,9 @@ mod tests {
              containers with an old key: 1, and a previous key is revoked in 60m. To give them the current key:\n  \
                kubectl --namespace team rollout restart deployment/web\n"
         );
+        let late = View::new(&object, "2026-11-26T16:00:00Z".parse().unwrap());
+        let late = anstream::adapter::strip_str(&render(&late, Ok(&[user]))).to_string();
+        assert!(late.contains("key: 1, and a previous key is not revoked, due 3h ago. To give"), "{late}");
         let refused = text(Err("you may not list pods in team"));
         assert!(refused.contains("└─ pods: not known: you may not list pods in team\n"), "{refused}");
     }

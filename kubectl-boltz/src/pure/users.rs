@@ -3,7 +3,7 @@
 //! Variables are fixed when a container starts. Mounted files are updated by the kubelet within about a minute, but not
 //! those that are mounted by `subPath`.
 
-use crate::words::{BAD, DIM, GOOD, relative, styled};
+use crate::words::{BAD, DIM, GOOD, plain, relative, styled};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Volume};
 use kube::ResourceExt;
@@ -46,13 +46,14 @@ impl Source {
     }
 
     pub fn text(&self) -> String {
-        match self {
+        let text = match self {
             Self::Env { variable } => format!("env {variable}"),
             Self::EnvFrom => "envFrom".to_owned(),
             Self::Volume { path } => format!("volume {path}"),
             Self::ProjectedVolume { path } => format!("projected volume {path}"),
             Self::SubPath { path } => format!("subPath {path}"),
-        }
+        };
+        plain(&text)
     }
 }
 
@@ -62,6 +63,8 @@ impl Source {
 pub enum Copy {
     /// The current key.
     Current,
+    /// A mounted file with the current key, in a container that started before it was issued.
+    Updated,
     /// A mounted file that the kubelet is about to update.
     BeingUpdated,
     /// A previous key, until the container is restarted.
@@ -92,6 +95,10 @@ impl User {
         let started = self.started_at.map(|at| format!("started {}", relative(at, now))).unwrap_or_default();
         match self.copy {
             Copy::Current => styled(GOOD, "current key"),
+            Copy::Updated => {
+                "its file has the current key; a program that read it only at its start may have an old one"
+                    .to_owned()
+            }
             Copy::BeingUpdated => "its file is updated within two minutes".to_owned(),
             Copy::Old => styled(BAD, &format!("OLD KEY: {started}, before the rotation")),
             Copy::NotRunning => styled(DIM, "does not run; starts with the current key"),
@@ -154,7 +161,7 @@ fn copy_age(source: &Source, started_at: Option<Timestamp>, issued_at: Timestamp
     } else if now.duration_since(issued_at) < FILES_ARE_UPDATED_WITHIN {
         Copy::BeingUpdated
     } else {
-        Copy::Current
+        Copy::Updated
     }
 }
 
@@ -191,24 +198,42 @@ fn sources(container: &Container, volumes: &[Volume], secret: &str) -> Vec<Sourc
     sources
 }
 
-/// What to restart: a ReplicaSet's Deployment has its name without the hash of the pod template.
+/// What to restart: a ReplicaSet's Deployment has its name without the hash of the pod template. Kind and name of an owner
+/// are free text: see [`is_name`].
 fn workload(pod: &Pod) -> String {
     let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
     let Some(owner) = owner else { return format!("pod/{}", pod.name_any()) };
     let hash = pod.labels().get("pod-template-hash").map(|hash| format!("-{hash}"));
     let deployment = hash.and_then(|hash| owner.name.strip_suffix(&hash));
     match (owner.kind.as_str(), deployment) {
-        ("ReplicaSet", Some(name)) => format!("deployment/{name}"),
-        (kind, _) => format!("{}/{}", kind.to_lowercase(), owner.name),
+        ("ReplicaSet", Some(name)) => plain(&format!("deployment/{name}")),
+        (kind, _) => plain(&format!("{}/{}", kind.to_lowercase(), owner.name)),
     }
+}
+
+/// Whether the workload can be written into a command that a shell runs.
+fn is_name(workload: &str) -> bool {
+    workload.split_once('/').is_some_and(|(kind, name)| {
+        let is_of_names = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
+        !kind.is_empty()
+            && kind.bytes().all(|byte| byte.is_ascii_lowercase())
+            && !name.is_empty()
+            && name.bytes().all(is_of_names)
+    })
 }
 
 /// What to do so that every user has the current key: commands, or a remark where none is safe.
 pub fn restarts(users: &[User], namespace: &str) -> Vec<String> {
     let step = |user: &User| match user.workload.split('/').next() {
+        _ if !is_name(&user.workload) => format!("# pod/{}: its controller has an invalid name", user.pod),
         Some("deployment" | "statefulset" | "daemonset") => {
             format!("kubectl --namespace {namespace} rollout restart {}", user.workload)
         }
+        // A Job is a computation: without its pod it begins anew, or fails.
+        Some("job") => format!(
+            "# {}: let it end before the old key is revoked, or delete and create the Job again",
+            user.workload
+        ),
         // Nothing would make a new one.
         Some("pod") => format!("# {} has no controller: delete it and create it again", user.workload),
         _ => format!(
@@ -295,7 +320,7 @@ mod tests {
             (env(), None, late, Copy::NotRunning),
             (env(), early, None, Copy::Unknown),
             (mount.clone(), early, late, Copy::BeingUpdated),
-            (mount.clone(), early, Some("2026-11-26T11:00:00Z"), Copy::Current),
+            (mount.clone(), early, Some("2026-11-26T11:00:00Z"), Copy::Updated),
             (mount, late, early, Copy::Current),
         ] {
             let found = found(pod(container.clone(), volume.clone(), started_at), issued_at);
@@ -313,19 +338,38 @@ mod tests {
 
     #[test]
     fn what_nobody_would_make_again_is_not_deleted() {
-        for (kind, step) in [
-            (Some("Job"), "kubectl --namespace team delete pod web-5d4f-x  # job/web-5d4f makes a new one"),
-            (Some("StatefulSet"), "kubectl --namespace team rollout restart statefulset/web-5d4f"),
-            (None, "# pod/web-5d4f-x has no controller: delete it and create it again"),
+        let invalid = "# pod/web-5d4f-x: its controller has an invalid name";
+        for (kind, name, step) in [
+            (
+                Some("Job"),
+                "x",
+                "# job/x: let it end before the old key is revoked, or delete and create the Job again",
+            ),
+            (
+                Some("Machine"),
+                "x",
+                "kubectl --namespace team delete pod web-5d4f-x  # machine/x makes a new one",
+            ),
+            (Some("StatefulSet"), "x.y-0", "kubectl --namespace team rollout restart statefulset/x.y-0"),
+            (Some("Deployment"), "web; curl x|sh", invalid),
+            (Some("Deployment"), "web\n", invalid),
+            (Some("Deployment"), "", invalid),
+            (Some("ReplicaSet"), "$(x)-5d4f", invalid),
+            (Some("a;b"), "x", invalid),
+            (Some("Deployment/x"), "x", invalid),
+            (None, "", "# pod/web-5d4f-x has no controller: delete it and create it again"),
         ] {
             let mut pod = pod(env(), json!([]), Some("2026-11-26T10:00:00Z"));
             let owners = pod.metadata.owner_references.as_mut().unwrap();
             match kind {
-                Some(kind) => owners[0].kind = kind.to_owned(),
+                Some(kind) => {
+                    owners[0].kind = kind.to_owned();
+                    owners[0].name = name.to_owned();
+                }
                 None => owners.clear(),
             }
             let users = users(&[pod], "design", Some(NOW.parse().unwrap()), NOW.parse().unwrap());
-            assert_eq!(restarts(&users, "team"), [step]);
+            assert_eq!(restarts(&users, "team"), [step], "{kind:?} {name:?}");
         }
     }
 

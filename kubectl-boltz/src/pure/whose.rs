@@ -12,6 +12,7 @@ use boltz_operator::{
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Keys of Boltz begin so: one on the command line is in the shell's history.
 const VALUE_PREFIX: &str = "sk_";
@@ -23,8 +24,8 @@ pub enum Question {
     Id(String),
     /// Its name at Boltz, with a marker.
     Name(Box<Marker>),
-    /// The SHA-256 of its value.
-    Hash(String),
+    /// The SHA-256 of its value, or of each value of a file.
+    Hashes(BTreeSet<String>),
 }
 
 /// The text is a value.
@@ -40,17 +41,27 @@ impl Question {
         Ok(name.unwrap_or_else(|| Self::Id(text.to_owned())))
     }
 
-    /// From a value on standard input. It may stand in quotes, or behind `NAME=`.
-    pub fn from_value(text: &str) -> Self {
-        let text = text.trim();
-        let value = text.find(VALUE_PREFIX).map_or(text, |begin| {
-            let rest = &text[begin..];
-            let end =
-                rest.find(|end: char| end.is_whitespace() || matches!(end, '"' | '\'')).unwrap_or(rest.len());
-            &rest[..end]
-        });
-        Self::Hash(value_sha256(value.as_bytes()))
+    /// From what contains one or more values: the text may be a value, or any file.
+    pub fn from_text(text: &str) -> Self {
+        let mut hashes: BTreeSet<String> = values(text).map(|value| value_sha256(value.as_bytes())).collect();
+        if hashes.is_empty() {
+            hashes.insert(value_sha256(text.trim().as_bytes()));
+        }
+        Self::Hashes(hashes)
     }
+}
+
+/// Everything that looks like a value.
+fn values(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    let begins = text.match_indices(VALUE_PREFIX).map(|(begin, _)| begin);
+    // As in `task_id`.
+    let begins = begins
+        .filter(|begin| !text[..*begin].chars().next_back().is_some_and(|before| before.is_alphanumeric()));
+    begins.map(move |begin| {
+        let rest = &text[begin..];
+        &rest[..rest.find(|character| !is_part(character)).unwrap_or(rest.len())]
+    })
 }
 
 /// Whose a key is.
@@ -98,8 +109,8 @@ fn owner(question: &Question, object: &WatchedApiKey) -> Option<Owner> {
         Question::Id(id) if status.is_some_and(|status| status.names(id)) => {
             (Role::Previous, Some(id.clone()))
         }
-        Question::Hash(hash) => {
-            status.filter(|status| status.value_sha256.as_ref() == Some(hash))?;
+        Question::Hashes(hashes) => {
+            status.filter(|status| status.value_sha256.as_ref().is_some_and(|hash| hashes.contains(hash)))?;
             (Role::Current, current)
         }
         Question::Name(marker)
@@ -120,7 +131,7 @@ pub fn orphan<'a>(question: &Question, orphans: &'a [PublishedOrphan]) -> Option
         Question::Name(marker) => {
             orphan.object == marker.object.to_string() && orphan.attempt == marker.attempt.as_str()
         }
-        Question::Hash(_) => false,
+        Question::Hashes(_) => false,
     })
 }
 
@@ -146,12 +157,23 @@ mod tests {
         assert_eq!(argument("key-0"), None);
         assert_eq!(argument("team/design bo.prod.550e8400e29b41d4.0123456789ab"), Some(Role::MadeForIt));
         assert_eq!(argument("team/design bo.prod.0000000000000000.0123456789ab"), None);
-        for text in
-            [VALUE.to_owned(), format!("{VALUE}\n"), format!("KEY=\"{VALUE}\"\n"), format!("  {VALUE} x")]
-        {
-            assert_eq!(role(Question::from_value(&text)), Some(Role::Current), "{text}");
+        for (text, is_found) in [
+            (VALUE.to_owned(), true),
+            (format!("{VALUE}\n"), true),
+            (format!("KEY=\"{VALUE}\"\n"), true),
+            (format!("  {VALUE} x"), true),
+            (format!("a={VALUE}, b"), true),
+            (format!("https://x/?k={VALUE}&y=1"), true),
+            (format!("task_id=1 disk_sk_=2 {VALUE}"), true),
+            (format!("sk_bc_work_live_other\n{VALUE}"), true),
+            (format!("x{VALUE}"), false),
+            (format!("é{VALUE}"), false),
+            (format!("{VALUE}x"), false),
+            ("sk_bc_work_live_other".to_owned(), false),
+        ] {
+            let found = role(Question::from_text(&text));
+            assert_eq!(found, is_found.then_some(Role::Current), "{text}");
         }
-        assert_eq!(role(Question::from_value("sk_bc_work_live_other")), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::{
     cluster::call,
     failure::{Failure, NOT_READY},
     output::{Format, print, tell},
+    pure::object::View,
     words::{BAD, CARE, DIM, GOOD, duration, plain, styled},
 };
 use boltz_operator::api::BoltzApiKey;
@@ -224,9 +225,17 @@ async fn rights(session: &Session) -> Finding {
         grade,
         format!("in the namespace {namespace} you may not: {}", texts.join("; ")),
         format!(
-            "an administrator: kubectl --namespace {namespace} create rolebinding NAME --clusterrole edit --user YOU"
+            "an administrator: kubectl --namespace {namespace} create rolebinding NAME --user YOU --clusterrole {}",
+            role_with(missing.keys().map(String::as_str))
         ),
     )
+}
+
+/// The smallest ClusterRole of the cluster that has these rights.
+fn role_with<'a>(mut rights: impl Iterator<Item = &'a str>) -> &'static str {
+    let is_change = |right: &str| right.starts_with("patch ") || right.starts_with("delete ");
+    // Nobody should get the keys by the way.
+    if rights.any(is_change) { "edit (edit also reads Secrets)" } else { "view" }
 }
 
 async fn deployment(session: &Session) -> Finding {
@@ -365,7 +374,7 @@ async fn objects(session: &Session) -> Vec<Finding> {
                 let tells = (condition.type_ == "Ready") == (condition.status == "False");
                 tells && reasons.contains(&condition.reason.as_str())
             })?;
-            Some((object.read.name_any(), plain(&said.message)))
+            Some((View::new(&object.read, session.now()).full_name(), plain(&said.message)))
         });
         match said {
             Some((name, message)) => {
@@ -381,7 +390,7 @@ async fn objects(session: &Session) -> Vec<Finding> {
         findings.push(Finding::new(
             "objects",
             Grade::Bad,
-            format!("no operator has looked at {}", unseen.read.name_any()),
+            format!("no operator has looked at {}", View::new(&unseen.read, session.now()).full_name()),
             "does an operator run, and does it watch this namespace (watchNamespaces, labelSelector)?",
         ));
     }
@@ -423,7 +432,14 @@ pub async fn logs(session: &Session, name: &str, since: SignedDuration) -> Resul
         let stream = api.log_stream(&name_of_pod, &parameters);
         let stream = call(stream, "get", "pods/log", Some(namespace)).await?;
         let mut lines = stream.lines();
-        while let Ok(Some(line)) = lines.try_next().await {
+        let cut = |error: std::io::Error| {
+            let why = plain(&error.to_string());
+            Failure::Other(format!(
+                "the log of the pod {name_of_pod} could not be read to its end: {why}\n\
+                 next: kubectl logs {name_of_pod} --namespace {namespace}"
+            ))
+        };
+        while let Some(line) = lines.try_next().await.map_err(cut)? {
             if is_about(&line, &session.cluster.namespace, name) {
                 count += 1;
                 print(&format!("{}\n", plain(&line)))?;
@@ -481,6 +497,17 @@ pub async fn version(session: &Session) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_only_looks_gets_no_right_to_read_secrets() {
+        for (rights, role) in [
+            (&["get boltzapikeys", "list pods"][..], "view"),
+            (&["get boltzapikeys", "patch boltzapikeys"], "edit (edit also reads Secrets)"),
+            (&["delete boltzapikeys"], "edit (edit also reads Secrets)"),
+        ] {
+            assert_eq!(role_with(rights.iter().copied()), role, "{rights:?}");
+        }
+    }
 
     #[test]
     fn lines_of_the_log_are_about_one_object() {

@@ -2,47 +2,79 @@
 
 use super::Session;
 use crate::{cluster::Object, failure::Failure, pure::object::View};
+use kube::ResourceExt;
 use std::time::{Duration, Instant};
 
 /// How often an object is read.
 const INTERVAL: Duration = Duration::from_millis(700);
-/// A condition from before the request may be there that long.
-const NEWS_ARRIVE_WITHIN: Duration = Duration::from_secs(5);
+/// What stalls for less may pass by itself.
+const LASTS_AFTER: Duration = Duration::from_secs(5);
 
-/// Waits until the object is so; `None` in the question: it is gone.
-pub async fn until(
-    session: &Session,
-    name: &str,
-    what: &str,
-    timeout: Duration,
-    is_so: impl Fn(Option<&Object>) -> bool,
-) -> Result<Option<Object>, Failure> {
-    let started = Instant::now();
-    loop {
-        let found = session.cluster.get_opt(name).await?;
-        if is_so(found.as_ref()) {
-            return Ok(found);
+/// Whether to wait although somebody has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// Not if something new keeps the operator from issuing a key.
+    IfNewlyBlocked,
+    /// The operator tries again, and what stalls may be something else.
+    Never,
+}
+
+/// What is waited for.
+pub struct Wait<'a> {
+    /// The object, as it was after the request.
+    pub object: &'a Object,
+    pub what: &'a str,
+    pub timeout: Duration,
+}
+
+impl Wait<'_> {
+    /// Waits until the object is so; `None` in the question: it is gone, whatever has its name now.
+    pub async fn until(
+        &self,
+        session: &Session,
+        give_up: GiveUp,
+        is_so: impl Fn(Option<&Object>) -> bool,
+    ) -> Result<Option<Object>, Failure> {
+        let (name, what) = (self.object.read.name_any(), self.what);
+        let namespace = &session.cluster.namespace;
+        let started = Instant::now();
+        loop {
+            let found = match session.cluster.get_opt(&name).await {
+                // The next look may succeed.
+                Err(failure) if failure.may_pass() => Err(failure.short()),
+                found => {
+                    let is_same = |found: &Object| found.read.metadata.uid == self.object.read.metadata.uid;
+                    Ok(found?.filter(is_same))
+                }
+            };
+            let state = match found {
+                Err(why) => why,
+                Ok(found) if is_so(found.as_ref()) => return Ok(found),
+                Ok(None) => return Err(Failure::NotFound { namespace: namespace.clone(), name }),
+                Ok(Some(object)) => {
+                    let view = View::new(&object.read, session.now());
+                    let before = View::new(&self.object.read, session.now());
+                    if give_up == GiveUp::IfNewlyBlocked
+                        && view.is_newly_blocked(&before)
+                        && started.elapsed() > LASTS_AFTER
+                    {
+                        return Err(Failure::NotReady(format!(
+                            "{what} cannot happen: {}\nnext: kubectl boltz explain {name} --namespace {namespace}",
+                            view.state()
+                        )));
+                    }
+                    view.state()
+                }
+            };
+            if started.elapsed() > self.timeout {
+                return Err(Failure::Timeout {
+                    what: what.to_owned(),
+                    after: self.timeout,
+                    state,
+                    next: format!("kubectl boltz status {name} --namespace {namespace}"),
+                });
+            }
+            tokio::time::sleep(INTERVAL).await;
         }
-        let trouble = found.as_ref().map(|object| View::new(&object.read, session.now())).and_then(|view| {
-            let (reason, message) = view.trouble()?;
-            Some((format!("{reason}: {message}"), view.is("Stalled")))
-        });
-        if let Some((text, true)) = &trouble
-            && started.elapsed() > NEWS_ARRIVE_WITHIN
-        {
-            return Err(Failure::NotReady(format!(
-                "{what} cannot happen: {text}\nnext: kubectl boltz explain {name} --namespace {}",
-                session.cluster.namespace
-            )));
-        }
-        if started.elapsed() > timeout {
-            return Err(Failure::Timeout {
-                what: what.to_owned(),
-                after: timeout,
-                state: trouble.map_or("The object reports no problem.".to_owned(), |(text, _)| text),
-                next: format!("kubectl boltz status {name} --namespace {}", session.cluster.namespace),
-            });
-        }
-        tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -18,21 +18,63 @@ use crate::{
 use boltz_operator::{api::WatchedApiKey, explain as reasons};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::{io::Read, time::Duration};
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Longer than any key, and what stands around it.
-const MAX_VALUE: u64 = 64 * 1024;
+const MAX_TEXT: usize = 64 * 1024;
 /// The alerts of the chart.
 const ALERTS: &str = include_str!("../../../charts/boltz-operator/files/alerts.yaml");
+
+/// Names and pages.
+macro_rules! runbooks {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../docs/runbooks/", $name, ".md")))),*]
+    };
+}
+
+/// What to do after each alert.
+const RUNBOOKS: &[(&str, &str)] = runbooks![
+    "BoltzApiKeyExpired",
+    "BoltzApiKeyExpiresSoon",
+    "BoltzApiKeyMintLoop",
+    "BoltzApiKeyNotReady",
+    "BoltzApiKeyPreviousKeyStillUsed",
+    "BoltzApiKeyRevocationOverdue",
+    "BoltzApiKeyRotationOverdue",
+    "BoltzApiKeyUnused",
+    "BoltzOperatorAdminKeyRefused",
+    "BoltzOperatorBoltzUnreachable",
+    "BoltzOperatorCannotWatch",
+    "BoltzOperatorDown",
+    "BoltzOperatorInventoryStale",
+    "BoltzOperatorIssueFailures",
+    "BoltzOperatorListSuspect",
+    "BoltzOperatorOrphanedKeys",
+    "BoltzOperatorQueueSaturated",
+    "BoltzOperatorRateLimited",
+];
+
+/// The types of conditions, and what they say when they are True: as in docs/reference/api.md.
+const CONDITIONS: [(&str, &str); 4] = [
+    ("Ready", "The Secret contains a valid key. It stays True while a rotation fails."),
+    ("Reconciling", "The operator is working, or retries."),
+    ("Stalled", "Somebody has to change something. Waiting does not help."),
+    (
+        "RevocationFailing",
+        "A key that should be revoked is still valid, because its revocation fails. The message names the key, since when it \
+         should be revoked, and what Boltz answers. Absent until a revocation fails for the first time; False when no key is \
+         overdue any more. An object that is being deleted says the same in `Ready`.",
+    ),
+];
 
 /// 0 if all are ready, or not ready on purpose.
 fn code_of(objects: &[&WatchedApiKey], now: Timestamp) -> u8 {
     let is_well = |object: &&WatchedApiKey| {
         let view = View::new(object, now);
-        view.is("Ready") || view.is_unready_on_purpose()
+        view.has_valid_key() || view.is_unready_on_purpose()
     };
     if objects.iter().all(is_well) { 0 } else { NOT_READY }
 }
@@ -181,14 +223,21 @@ pub async fn users(session: &Session, name: &str) -> Result<u8, Failure> {
 
 pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
     let question = if key == "-" {
-        let mut text = String::new();
-        let read = std::io::stdin().lock().take(MAX_VALUE).read_to_string(&mut text);
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes);
         if read.is_err() || text.trim().is_empty() {
             return Err(Failure::Other(
                 "standard input has no text\nnext: kubectl boltz whose - < FILE".to_owned(),
             ));
         }
-        Question::from_value(&text)
+        if bytes.len() > MAX_TEXT {
+            return Err(Failure::Other(format!(
+                "standard input has more than {MAX_TEXT} bytes, and a key may be in the rest\n\
+                 next: grep sk_ FILE | kubectl boltz whose -"
+            )));
+        }
+        Question::from_text(&text)
     } else {
         Question::from_argument(key).map_err(|whose::IsAValue| {
             Failure::Other(
@@ -233,10 +282,10 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
         let is_old =
             read.iter().map(status).any(|status| status.key_id.is_some() && status.value_sha256.is_none());
         let hint = match question {
-            Question::Hash(_) if is_old => {
+            Question::Hashes(_) if is_old => {
                 " Not every status has valueSHA256: the operator or its CRD is older."
             }
-            Question::Hash(_) => " Only current keys can be found by their value.",
+            Question::Hashes(_) => " Only current keys can be found by their value.",
             _ => "",
         };
         return Err(Failure::NotReady(format!(
@@ -263,29 +312,25 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
 }
 
 pub async fn explain(session: &Session, what: &str) -> Result<u8, Failure> {
-    if let Some(known) = reasons::explain(what) {
-        let text = || {
-            let reasons::Explanation { reason, meaning, action } = known;
-            format!("{reason}\n  meaning: {meaning}\n  what to do: {action}\n")
-        };
-        let value = json!({"reason": known.reason, "meaning": known.meaning, "action": known.action});
-        session.format.write(&value, text)?;
-        return Ok(0);
-    }
-    if let Some((summary, description)) = alert(what) {
-        let text = || format!("{what}\n  meaning: {summary}\n  what to do: {description}\n");
-        session.format.write(&json!({"alert": what, "meaning": summary, "action": description}), text)?;
-        return Ok(0);
+    // Names of objects have no capitals, so that this hides none.
+    if let Some(topic) = topic(|known| known == what) {
+        return topic.show(session);
     }
     let object = match session.cluster.get(what).await {
-        Err(Failure::NotFound { namespace, .. }) => {
-            return Err(Failure::Other(format!(
-                "{what} is no reason, no alert, and no BoltzApiKey in the namespace {namespace}\n\
-                 next: kubectl boltz list -A, or one of the reasons: {}",
-                reasons::explanations().map(|known| known.reason).collect::<Vec<_>>().join(", ")
-            )));
+        Ok(object) => object,
+        Err(failure) => {
+            if let Some(topic) = topic(|known| known.eq_ignore_ascii_case(what)) {
+                return topic.show(session);
+            }
+            return Err(match failure {
+                Failure::NotFound { namespace, .. } => Failure::Other(format!(
+                    "{what} is no reason, no condition, no alert, and no BoltzApiKey in the namespace {namespace}\n\
+                     next: kubectl boltz list -A, or one of the reasons: {}",
+                    reasons::explanations().map(|known| known.reason).collect::<Vec<_>>().join(", ")
+                )),
+                other => other,
+            });
         }
-        other => other?,
     };
     let view = View::new(&object.read, session.now());
     let namespace = Some(session.cluster.namespace.as_str());
@@ -297,15 +342,51 @@ pub async fn explain(session: &Session, what: &str) -> Result<u8, Failure> {
     Ok(code_of(&[&object.read], session.now()))
 }
 
-/// Summary and description of an alert of the chart.
-fn alert(name: &str) -> Option<(String, String)> {
-    let alerts: serde_json::Value = serde_saphyr::from_str(ALERTS).ok()?;
-    let groups = alerts["groups"].as_array()?;
-    let mut rules = groups.iter().filter_map(|group| group["rules"].as_array()).flatten();
-    let rule =
-        rules.find(|rule| rule["alert"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(name)))?;
-    let text = |key: &str| rule["annotations"][key].as_str().unwrap_or_default().trim().to_owned();
-    Some((text("summary"), text("description")))
+/// What is explained that is no object.
+struct Topic {
+    value: Json,
+    text: String,
+}
+
+impl Topic {
+    fn show(self, session: &Session) -> Result<u8, Failure> {
+        session.format.write(&self.value, || self.text).map(|()| 0)
+    }
+}
+
+/// The reason, condition or alert with such a name.
+fn topic(is: impl Fn(&str) -> bool) -> Option<Topic> {
+    if let Some(known) = reasons::explanations().find(|known| is(known.reason)) {
+        let reasons::Explanation { reason, meaning, action } = known;
+        return Some(Topic {
+            value: json!({"reason": reason, "meaning": meaning, "action": action}),
+            text: format!("{reason}\n  meaning: {meaning}\n  what to do: {action}\n"),
+        });
+    }
+    if let Some((condition, meaning)) = CONDITIONS.into_iter().find(|(condition, _)| is(condition)) {
+        return Some(Topic {
+            value: json!({"condition": condition, "meaning": meaning}),
+            text: format!("{condition}\n  True means: {meaning}\n"),
+        });
+    }
+    let (name, summary) = alerts().into_iter().find(|(name, _)| is(name))?;
+    let runbook = RUNBOOKS.iter().find(|(known, _)| *known == name).map_or("", |(_, page)| *page);
+    // The heading is the name again.
+    let steps = runbook.split_once('\n').map_or("", |(_, steps)| steps.trim());
+    Some(Topic {
+        value: json!({"alert": name, "meaning": summary, "runbook": runbook}),
+        text: format!("{name}\n  meaning: {summary}\n\n{steps}\n"),
+    })
+}
+
+/// Names and summaries of the alerts of the chart.
+fn alerts() -> Vec<(String, String)> {
+    let alerts: Json = serde_saphyr::from_str(ALERTS).unwrap_or_default();
+    let groups = alerts["groups"].as_array().into_iter().flatten();
+    let rules = groups.filter_map(|group| group["rules"].as_array()).flatten();
+    let text = |value: &Json| value.as_str().unwrap_or_default().trim().to_owned();
+    let alerts = rules.map(|rule| (text(&rule["alert"]), text(&rule["annotations"]["summary"])));
+    alerts.filter(|(name, _)| !name.is_empty()).collect()
 }
 
 pub async fn events(session: &Session, name: Option<&str>) -> Result<u8, Failure> {
@@ -321,8 +402,8 @@ pub async fn events(session: &Session, name: Option<&str>) -> Result<u8, Failure
             let object = &event.involved_object;
             let name = format!(
                 "{}/{}",
-                object.namespace.as_deref().unwrap_or_default(),
-                object.name.as_deref().unwrap_or_default()
+                plain(object.namespace.as_deref().unwrap_or_default()),
+                plain(object.name.as_deref().unwrap_or_default())
             );
             vec![
                 or_dash(event_time(event), |time| relative(time.0, now)),
@@ -347,9 +428,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_of_the_chart_are_explained() {
-        let (summary, description) = alert("boltzapikeynotready").unwrap();
-        assert!(!summary.is_empty() && !description.is_empty());
-        assert_eq!(alert("Nonsense"), None);
+    fn each_alert_of_the_chart_is_explained_by_its_runbook() {
+        let alerts = alerts();
+        assert!(alerts.len() > 10, "{alerts:?}");
+        for (name, summary) in alerts {
+            let Topic { value, text } = topic(|known| known == name).unwrap();
+            assert!(!summary.is_empty() && text.contains("## What to do"), "{text}");
+            assert!(!text.contains("{{"), "{text}");
+            assert!(value["runbook"].as_str().unwrap().starts_with(&format!("# {name}\n")), "{value}");
+        }
+    }
+
+    #[test]
+    fn conditions_and_reasons_are_explained() {
+        let reference = include_str!("../../../docs/reference/api.md");
+        for (condition, meaning) in CONDITIONS {
+            let row = format!("| `{condition}` | {meaning} |");
+            assert!(
+                reference.lines().any(|line| line == row),
+                "docs/reference/api.md lacks this row:\n{row}"
+            );
+        }
+        for (name, begin) in [
+            ("RevocationFailing", Some("RevocationFailing\n  True means: A key that")),
+            ("Pending", Some("Pending\n  meaning: A key is")),
+            // It may be the name of an object.
+            ("pending", None),
+        ] {
+            let text = topic(|known| known == name).map(|topic| topic.text);
+            assert_eq!(text.is_some(), begin.is_some(), "{name}");
+            assert!(text.unwrap_or_default().starts_with(begin.unwrap_or_default()), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_expired_key_is_not_ready_whatever_its_condition_says() {
+        use crate::pure::samples::{NOW, object};
+        let ready = json!([{
+            "type": "Ready", "status": "True", "reason": "Issued", "message": "", "lastTransitionTime": NOW,
+        }]);
+        for (expires_at, code) in [("2026-11-26T12:00:01Z", 0), (NOW, NOT_READY)] {
+            let object = object("a", json!({}), json!({"conditions": ready, "expiresAt": expires_at}));
+            assert_eq!(code_of(&[&object], NOW.parse().unwrap()), code, "{expires_at}");
+        }
     }
 }

@@ -35,6 +35,12 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
     if let Verb::Completion { shell } = &cli.verb {
         return output::print(&complete::script(shell)).map(|()| 0);
     }
+    if cli.global.all_namespaces && changes_named_objects(&cli.verb) {
+        return Err(Failure::Other(
+            "this works in one namespace: -A would be ignored\nnext: the same with --namespace NAME"
+                .to_owned(),
+        ));
+    }
     let session = Session { cluster: Cluster::connect(&cli.global).await?, format: cli.global.output };
     match cli.verb {
         Verb::Status { name: Some(name), watch, .. } => look::status_of(&session, &name, watch).await,
@@ -80,6 +86,13 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         // It needs no cluster.
         Verb::Completion { .. } => Ok(0),
     }
+}
+
+fn changes_named_objects(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::RevokeLeaked { .. } | Verb::Suspend { .. } | Verb::Resume { .. } | Verb::Release { .. }
+    )
 }
 
 fn positive(duration: SignedDuration) -> Duration {

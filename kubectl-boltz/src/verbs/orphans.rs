@@ -5,8 +5,8 @@ use crate::{
     cluster::call,
     failure::{Failure, NOT_READY},
     output::{Format, confirm, print, tell},
-    pure::keys::{join, render, render_orphans},
-    words::plain,
+    pure::keys::{chosen, join, render, render_orphans},
+    words::{duration, or_dash, plain},
 };
 use boltz_operator::{
     api::WatchedApiKey,
@@ -106,7 +106,7 @@ pub async fn orphans(session: &Session, cluster: Option<&str>) -> Result<u8, Fai
             if count > orphans.len() {
                 text.push_str(&format!("and {} more\n", count - orphans.len()));
             }
-            text.push_str("next: kubectl boltz orphans --revoke --older-than 24h\n");
+            text.push_str("next: kubectl boltz explain BoltzOperatorOrphanedKeys, before you revoke any\n");
             text
         }
     };
@@ -144,25 +144,35 @@ pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
         }
     };
     let now = session.now();
-    let is_wanted = |orphan: &&PublishedOrphan| {
-        let is_named = wish.ids.is_empty() || wish.ids.contains(&orphan.key_id);
-        is_named && now.duration_since(orphan.orphaned_since) >= wish.older_than
-    };
-    let key_ids: Vec<String> =
-        target.list.orphans.iter().filter(is_wanted).map(|orphan| orphan.key_id.clone()).collect();
-    if key_ids.is_empty() {
+    let chosen = chosen(&target.list.orphans, &wish.ids, wish.older_than, now).map_err(|others| {
+        let others: Vec<String> = others.iter().map(|id| plain(id)).collect();
+        Failure::Other(format!(
+            "nothing was done: these are not published as orphans, or not for {}: {}\n\
+             next: kubectl boltz orphans, or --older-than 0s",
+            duration(wish.older_than),
+            others.join(", ")
+        ))
+    })?;
+    if chosen.is_empty() {
         return Err(Failure::Other(
-            "no orphan is that old, or has one of these ids\nnext: kubectl boltz orphans, or --older-than 0s"
-                .to_owned(),
+            "no orphan is that old\nnext: kubectl boltz orphans, or --older-than 0s".to_owned(),
         ));
     }
-    let listed: Vec<String> = key_ids.iter().map(|id| plain(id)).collect();
+    let listed = chosen.iter().map(|orphan| {
+        let used = or_dash(orphan.last_used_on, |date| date.to_string());
+        format!("  {}, last used {used}\n", plain(&orphan.key_id))
+    });
     let question = format!(
-        "{} keys are to be revoked: {}.\nThe operator revokes each only if no BoltzApiKey and no Secret refers to it.",
-        listed.len(),
-        listed.join(", ")
+        "{} keys are to be revoked:\n{}\
+         The operator revokes each only if no BoltzApiKey and no Secret of this cluster refers to it.\n\
+         If another cluster uses the clusterName {} (a clone, a restored backup), its keys are among them, and its workloads \
+         fail.",
+        chosen.len(),
+        listed.collect::<String>(),
+        target.cluster
     );
     confirm(&question, "revoke", wish.yes)?;
+    let key_ids = chosen.iter().map(|orphan| orphan.key_id.clone()).collect();
     let older_than = format!("{}s", wish.older_than.as_secs());
     let request = RevocationRequest { id: Timestamp::now().to_string(), key_ids, older_than };
     let text = serde_json::to_string(&request).unwrap_or_default();

@@ -1,6 +1,10 @@
 //! `rotate` and `revoke-leaked`.
 
-use super::{Session, follow::until, look};
+use super::{
+    Session,
+    follow::{GiveUp, Wait},
+    look,
+};
 use crate::{
     cluster::Object,
     failure::Failure,
@@ -44,7 +48,18 @@ pub async fn rotate(
         ));
     }
     let objects = if names.is_empty() {
-        session.cluster.list(session.cluster.scope(), selector.as_deref()).await?
+        let found = session.cluster.list(session.cluster.scope(), selector.as_deref()).await?;
+        let namespace = &session.cluster.namespace;
+        if found.is_empty() && selector.is_some() {
+            return Err(Failure::Other(format!(
+                "no BoltzApiKey in the namespace {namespace} has these labels\n\
+                 next: kubectl get boltzapikeys --show-labels --namespace {namespace}"
+            )));
+        }
+        if found.is_empty() {
+            tell(&format!("no BoltzApiKeys in the namespace {namespace}\nnext: kubectl boltz list -A"));
+        }
+        found
     } else {
         let mut objects = Vec::new();
         for name in &names {
@@ -73,7 +88,8 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(
         )));
     }
     let patch = json!({"metadata": {"annotations": {ROTATE_ANNOTATION: new_value(session)}}});
-    session.cluster.patch(&name, &patch, wish.dry_run).await?;
+    // The list may be hours old: which key is the old one, the response says.
+    let object = &session.cluster.patch(&name, &patch, wish.dry_run).await?;
     let resource = look::resource_name(object);
     if wish.dry_run {
         return print(&format!("{resource} would be rotated (dry run)\n"));
@@ -82,18 +98,25 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(
     if !wish.wait {
         return Ok(());
     }
-    let old = current_id(object);
-    let what = format!("the rotation of {name}");
-    until(session, &name, &what, wish.timeout, |object| {
-        object.is_some_and(|object| has_new_key(object, &old))
-    })
-    .await?;
+    let old = ids(object);
+    let wait = Wait { object, what: &format!("the rotation of {name}"), timeout: wish.timeout };
+    let rotated = wait
+        .until(session, GiveUp::IfNewlyBlocked, |object| {
+            object.is_some_and(|object| has_new_key(object, &old))
+        })
+        .await?;
     print(&format!("{resource} rotated\n"))?;
     if wish.until_revoked {
-        let what = format!("the revocation of the old key of {name}");
-        let old: BTreeSet<String> = old.into_iter().collect();
-        until(session, &name, &what, wish.timeout, |object| {
-            object.is_none_or(|object| names_none(object, &old))
+        let replaced: BTreeSet<String> = current_id(object).into_iter().collect();
+        let rotated = rotated.as_ref().unwrap_or(object);
+        let overlap = View::new(&rotated.read, session.now()).overlap_left(&replaced);
+        let wait = Wait {
+            object,
+            what: &format!("the revocation of the old key of {name}"),
+            timeout: wish.timeout.saturating_add(Duration::try_from(overlap).unwrap_or_default()),
+        };
+        wait.until(session, GiveUp::Never, |object| {
+            object.is_some_and(|object| names_none(object, &replaced))
         })
         .await?;
         print(&format!("{resource} old key revoked\n"))?;
@@ -116,33 +139,62 @@ pub async fn revoke_leaked(
              next: kubectl boltz resume {name} --namespace {namespace}"
         )));
     }
-    let old = ids(&object);
-    let listed: Vec<String> = old.iter().map(|id| plain(id)).collect();
-    let users = look::users_in(session, &view).await.unwrap_or_default();
+    // Any key would then look like a new one.
+    let without_key = |what_was_done: &str| {
+        Failure::NotReady(format!(
+            "the status of {name} names no key, so that it cannot be seen when the leaked one is revoked; {what_was_done}\n\
+             next: kubectl boltz explain {name} --namespace {namespace}"
+        ))
+    };
+    if current_id(&object).is_none() {
+        return Err(without_key("nothing was done"));
+    }
+    let mut old = ids(&object);
+    let users = match look::users_in(session, &view).await {
+        Ok(users) => format!("{} containers use the Secret", users.len()),
+        Err(why) => unknown_users(&why),
+    };
     let question = format!(
         "{namespace}/{name} gets a new key, and these are revoked at once: {}.\n\
-         {} containers use the Secret; those with an old key fail until they have loaded the new one.",
-        listed.join(", "),
-        users.len()
+         {users}; those with an old key fail until they have loaded the new one.",
+        listed(&old)
     );
     confirm(&question, name, yes)?;
     let patch = json!({"metadata": {"annotations": {ROTATE_NOW_ANNOTATION: new_value(session)}}});
-    session.cluster.patch(name, &patch, false).await?;
+    let object = session.cluster.patch(name, &patch, false).await?;
+    if current_id(&object).is_none() {
+        return Err(without_key("a new key was requested"));
+    }
+    // A key that was issued while the question waited is revoked too.
+    old.extend(ids(&object));
     tell("requested; waiting until the old keys are revoked at Boltz");
-    let current = current_id(&object);
-    let done = until(session, name, "the revocation of the leaked key", timeout, |object| {
-        object.is_some_and(|object| has_new_key(object, &current) && names_none(object, &old))
-    })
-    .await?;
+    let wait = Wait { object: &object, what: "the revocation of the leaked key", timeout };
+    let done = wait
+        .until(session, GiveUp::Never, |object| {
+            object.is_some_and(|object| has_new_key(object, &old) && names_none(object, &old))
+        })
+        .await?;
     let resource = look::resource_name(&object);
-    print(&format!("{resource} has a new key; revoked: {}\n", listed.join(", ")))?;
+    print(&format!("{resource} has a new key; revoked: {}\n", listed(&old)))?;
     if let Some(done) = done {
-        let users = look::users_in(session, &View::new(&done.read, session.now())).await.unwrap_or_default();
-        for command in restarts(&users, namespace) {
-            print(&format!("still with a revoked key: {command}\n"))?;
+        match look::users_in(session, &View::new(&done.read, session.now())).await {
+            Ok(users) => {
+                for command in restarts(&users, namespace) {
+                    print(&format!("still with a revoked key: {command}\n"))?;
+                }
+            }
+            Err(why) => tell(&unknown_users(&why)),
         }
     }
     Ok(0)
+}
+
+fn unknown_users(why: &Failure) -> String {
+    format!("which pods use the Secret is not known: {}", why.short())
+}
+
+fn listed(ids: &BTreeSet<String>) -> String {
+    ids.iter().map(|id| plain(id)).collect::<Vec<_>>().join(", ")
 }
 
 /// A value that the annotation never had.
@@ -160,9 +212,9 @@ fn ids(object: &Object) -> BTreeSet<String> {
     current_id(object).into_iter().chain(previous.map(|previous| previous.key_id.clone())).collect()
 }
 
-fn has_new_key(object: &Object, old: &Option<String>) -> bool {
-    let current = current_id(object);
-    current.is_some() && current != *old && View::new(&object.read, jiff::Timestamp::UNIX_EPOCH).is_ready()
+fn has_new_key(object: &Object, old: &BTreeSet<String>) -> bool {
+    current_id(object).is_some_and(|current| !old.contains(&current))
+        && View::new(&object.read, jiff::Timestamp::UNIX_EPOCH).is_ready()
 }
 
 fn names_none(object: &Object, old: &BTreeSet<String>) -> bool {

@@ -1,13 +1,16 @@
 //! Verbs that change what is wanted: `suspend`, `resume`, `release`.
 
-use super::{Session, follow::until};
+use super::{
+    Session,
+    follow::{GiveUp, Wait},
+};
 use crate::{
     failure::Failure,
-    output::{confirm, print},
+    output::{confirm, print, tell},
     words::plain,
 };
 use boltz_operator::api::annotations::DELETION_POLICY_ANNOTATION;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 pub async fn suspend(session: &Session, names: &[String], suspend: bool) -> Result<u8, Failure> {
@@ -32,14 +35,30 @@ pub async fn release(session: &Session, name: &str, yes: bool, timeout: Duration
         if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
     );
     confirm(&question, name, yes)?;
-    let patch = json!({"metadata": {"annotations": {DELETION_POLICY_ANNOTATION: "Retain"}}});
-    session.cluster.patch(name, &patch, false).await?;
-    session.cluster.delete(name, object.read.metadata.uid.clone()).await?;
-    let what = format!("the deletion of {name}");
-    until(session, name, &what, timeout, |found| {
-        found.is_none_or(|found| found.read.metadata.uid != object.read.metadata.uid)
-    })
-    .await?;
+    // With the UID, another object that has the name by now is not changed.
+    let uid = &object.read.metadata.uid;
+    let annotate =
+        |policy: Json| json!({"metadata": {"uid": uid, "annotations": {DELETION_POLICY_ANNOTATION: policy}}});
+    session.cluster.patch(name, &annotate(json!("Retain")), false).await?;
+    if let Err(refused) = session.cluster.delete(name, uid.clone()).await {
+        let before = object.read.metadata.annotations.as_ref();
+        let before = json!(before.and_then(|annotations| annotations.get(DELETION_POLICY_ANNOTATION)));
+        // A call without a response may have deleted the object, whose keys have to stay then.
+        let undone = match refused.is_refusal() {
+            true => session.cluster.patch(name, &annotate(before), false).await.is_ok(),
+            false => false,
+        };
+        tell(&match undone {
+            true => format!("{name} was not deleted, and is as it was before"),
+            false => format!(
+                "{name} has the annotation {DELETION_POLICY_ANNOTATION}=Retain: when it is deleted, its keys stay valid. To \
+                 take it back: kubectl annotate boltzapikey {name} {DELETION_POLICY_ANNOTATION}- --namespace {namespace}"
+            ),
+        });
+        return Err(refused);
+    }
+    let wait = Wait { object: &object, what: &format!("the deletion of {name}"), timeout };
+    wait.until(session, GiveUp::Never, |found| found.is_none()).await?;
     print(&format!("boltzapikey.boltz.bio/{name} released; keys that stay valid: {}\n", ids.join(", ")))?;
     Ok(0)
 }

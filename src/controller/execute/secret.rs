@@ -93,7 +93,11 @@ impl Execution<'_> {
         };
         self.state.memory.mark_storing(attempt);
         match self.write_secret(record, value, false).await {
-            Ok((metadata, _)) => written(metadata, record, Some(record.value_sha256.clone())),
+            Ok((metadata, _)) => match written(metadata, record, Some(record.value_sha256.clone())) {
+                // The response has no values. The key must count as one that workloads use.
+                (Answer::Undone(_), shown) => (Answer::Unrecorded, shown),
+                other => other,
+            },
             Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
         }
     }

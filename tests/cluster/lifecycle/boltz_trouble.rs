@@ -106,8 +106,13 @@ async fn refused_parameters_are_tried_again_when_the_spec_changes_and_once_after
     env.operator.terminate();
     env.operator.restart().unwrap();
     env.operator.wait_ready().await.unwrap();
+    env.wait("a restart forgets the wait", || match env.emulator.count(Operation::Create) {
+        2 => Ok(()),
+        count => Err(format!("{count} tries")),
+    })
+    .await;
     env.passes(2).await;
-    assert_eq!(env.emulator.count(Operation::Create), 2, "a restart forgets the wait, and tries once");
+    assert_eq!(env.emulator.count(Operation::Create), 2, "it tries once");
     env.patch("refused", json!({"spec": {"workspaceID": "ws_right"}})).await;
     env.judge("refused").await;
 }

@@ -105,12 +105,13 @@ async fn a_secret_that_lost_its_label_is_tied_again() {
     env.ready("untied").await;
     let patch = json!({"metadata": {"labels": {"boltz.bio/owner-uid": null}}});
     env.secrets().patch("untied", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    boltz_harness::eventually(crate::test_env::PATIENCE, "the label is back", async || {
+    let back = boltz_harness::eventually(crate::test_env::PATIENCE, "the label is back", async || {
         let secret = env.secret("untied").await;
         if secret.labels().contains_key("boltz.bio/owner-uid") { Ok(()) } else { Err("no label") }
-    })
-    .await
-    .unwrap();
+    });
+    if let Err(error) = back.await {
+        panic!("{error}\n{}", env.operator.process().last_lines(40));
+    }
     env.judge("untied").await;
     assert_eq!(env.emulator.count(Operation::Create), 1);
 }

@@ -136,7 +136,8 @@ impl Process {
                 let secret = Secret {
                     uid: format!("secret-{version}"),
                     version,
-                    record: Some((**record).clone()),
+                    // A webhook takes it off.
+                    record: (fault != Some(Fault::Undone)).then(|| (**record).clone()),
                     value: Some(value),
                     owner: Some(facts.object.uid.clone()),
                     owned: facts.object.owns_its_secret(),
@@ -150,11 +151,12 @@ impl Process {
                         .push((world.elapsed + by, Late::WriteSecret { name, expected, secret, sent_at }));
                 }
                 let fits = world.secrets.get(&name).map(|known| known.version) == expected;
-                if has_effect && fits {
+                if (has_effect || fault == Some(Fault::Undone)) && fits {
                     world.counts.secret_writes += 1;
                     world.put_secret(name.clone(), secret.clone());
                 }
                 match fault {
+                    Some(Fault::Undone) if fits => Answer::Unrecorded,
                     Some(fault) => api_fault(fault),
                     None if !fits => api_failed(Verdict::Conflict),
                     None => {

@@ -1,6 +1,6 @@
 //! A list that shows the current key as gone: the key itself is asked, and nothing is concluded from a list that lies.
 
-use boltz_operator::plan::{BoltzErrorKind, Doubt, Step};
+use boltz_operator::plan::{Block, BoltzErrorKind, Doubt, Reason, Step};
 use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
 use serde_json::json;
 
@@ -101,6 +101,23 @@ fn a_deletion_does_not_give_up_a_key_that_only_the_list_calls_gone() {
     assert!(!deleted(false, Some(Fault::Refused)).0);
     let (is_revoked, calls) = deleted(false, Some(Fault::Boltz(BoltzErrorKind::Unauthorized)));
     assert!(!is_revoked && (2..=40).contains(&calls), "an hour of unclear answers: {calls} calls");
+}
+
+#[test]
+fn a_deletion_goes_on_when_boltz_may_be_called_again() {
+    let (mut world, _) = World::ready(plain());
+    let mut process = Process::start_other(&world, 7);
+    live_for(&mut process, &mut world, HOUR);
+    world.key("key-1").revoked = true;
+    process.take_pass(&mut world);
+    let block = Block { reason: Reason::BoltzUnauthorized, message: "no".to_owned(), until: None };
+    process.account.calls_blocked = Some(block);
+    world.delete();
+    live_for(&mut process, &mut world, HOUR);
+    assert!(world.object.is_some(), "nobody can be asked");
+    process.account.calls_blocked = None;
+    live_for(&mut process, &mut world, 2 * MINUTE);
+    assert!(world.object.is_none());
 }
 
 #[test]

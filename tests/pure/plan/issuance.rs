@@ -482,6 +482,36 @@ fn a_request_by_a_user_ends_the_backoff_and_a_fight_between_users_does_not() {
 }
 
 #[test]
+fn a_leaked_key_gets_no_overlap_whatever_happens_to_its_secret() {
+    let leak = |object: &mut ObjectFacts| object.rotate_now = Some("1".to_owned());
+    let changes: [fn(&mut World); 3] = [
+        |world| world.secrets.clear(),
+        |world| world.secret().value = Some("x".into()),
+        |world| world.secret().record = None,
+    ];
+    for change in changes {
+        let (mut world, mut process) = World::ready(plain());
+        world.edit(leak);
+        change(&mut world);
+        let until = world.elapsed + 10 * MINUTE;
+        process.live_until(&mut world, until);
+        assert_eq!(world.key("key-1").reason, Some(RevokeReason::RotateNow));
+        world.assert_good();
+    }
+    // A request that a key has answered is none any more.
+    let (mut world, mut process) = World::ready(plain());
+    world.edit(leak);
+    process.run_until_idle(&mut world);
+    let until = world.elapsed + 10 * MINUTE;
+    process.live_until(&mut world, until);
+    world.secrets.clear();
+    let until = world.elapsed + HOUR;
+    process.live_until(&mut world, until);
+    assert_eq!(world.record().reason.as_str(), "SecretMissing");
+    assert!(!world.key("key-2").revoked, "it keeps its overlap");
+}
+
+#[test]
 fn success_ends_the_backoff() {
     let (mut world, mut process) = World::ready(plain());
     for round in 0..5 {
