@@ -19,6 +19,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
 const LIST_TIMEOUT: Duration = Duration::from_secs(65);
+/// Timeout of a restart of a workload, which can be repeated: the status and revocations of the object wait meanwhile.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(3);
 /// Secrets on a page of a list with values: a Secret may have 1 MiB.
 const SECRETS_PER_PAGE: u32 = 50;
 /// The name in managedFields.
@@ -212,7 +214,9 @@ impl Kubernetes {
             crate::api::WorkloadKind::DaemonSet => DaemonSet::url_path(&(), Some(namespace)),
         };
         let request = Request::new(path).patch_metadata(name, &parameters(false), &Patch::Merge(patch));
-        self.request::<PartialObjectMeta>(request).await.map(drop)
+        let request = request.map_err(kube::Error::BuildRequest).map_err(KubernetesError::new)?;
+        let call = self.client.request::<PartialObjectMeta>(request);
+        bounded_by(RESTART_TIMEOUT, call).await.map(drop)
     }
 
     /// Reads all objects from the API server.
@@ -258,7 +262,14 @@ fn with_timeouts(client: Client) -> Client {
 }
 
 async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KubernetesError> {
-    match tokio::time::timeout(TIMEOUT, call).await {
+    bounded_by(TIMEOUT, call).await
+}
+
+async fn bounded_by<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, KubernetesError> {
+    match tokio::time::timeout(timeout, call).await {
         Ok(answer) => answer.map_err(KubernetesError::new),
         Err(_) => Err(KubernetesError::Timeout),
     }

@@ -24,7 +24,7 @@ pub enum KubernetesError {
         message: String,
     },
     /// No response in time.
-    #[error("no response from the API server within {} s", TIMEOUT.as_secs())]
+    #[error("no response from the API server in time")]
     Timeout,
     /// A success whose body lacks what every object has.
     #[error("the API server's response has no metadata")]
