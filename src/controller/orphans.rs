@@ -16,7 +16,7 @@ use crate::{
     boltz::snapshot::Snapshot,
     cli::OrphanPolicy,
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError},
-    plan::{Answer, Monotonic, RevokeReason},
+    plan::{Answer, Monotonic, RevokeReason, backoff::Backoff},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use kube::runtime::reflector::Store;
@@ -27,7 +27,8 @@ use std::{
 };
 
 /// How often the ConfigMap is read for requests while there are orphans. Without orphans it is read after each pass.
-const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
+/// After failures, ever less often.
+const REQUEST_INTERVAL: Backoff = Backoff::from_secs(5, 640);
 
 /// Looks for orphans after each pass, and publishes them.
 pub(super) async fn watch_orphans(
@@ -55,7 +56,7 @@ pub(super) async fn watch_orphans(
                 let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
                 orphans.record_pass(&context, &snapshot, &objects, &handling).await;
             }
-            () = tokio::time::sleep(REQUEST_INTERVAL * (1 << failures.min(7))), if may_be_asked => {}
+            () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => {}
         }
         let Some(store) = &store else { continue };
         match orphans.exchange(&context, store, &handling).await {
@@ -149,7 +150,13 @@ impl Orphans {
             .collect();
         if handling.policy == OrphanPolicy::Revoke {
             for id in due {
-                self.revoke(context, &id).await;
+                if let Err(error) = self.revoke(context, &id).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to read the objects and Secrets; no orphaned keys were revoked"
+                    );
+                    break;
+                }
             }
         }
     }
@@ -160,23 +167,12 @@ impl Orphans {
     }
 
     /// Rule 8: before the revocation, reads everything again and repeats the decision.
-    async fn revoke(&mut self, context: &Context, id: &str) -> RevocationResult {
-        match is_still_orphaned(context, id).await {
-            Ok(true) => {}
-            Ok(false) => return RevocationResult::not_revoked("not an orphan"),
-            Err(error) => {
-                tracing::warn!(
-                    key_id = id,
-                    error = &error as &dyn std::error::Error,
-                    "failed to read the objects and Secrets; the orphaned key was not revoked"
-                );
-                return RevocationResult::not_revoked(format!(
-                    "the operator could not read all objects and Secrets: {error}"
-                ));
-            }
+    async fn revoke(&mut self, context: &Context, id: &str) -> Result<RevocationResult, KubernetesError> {
+        if !is_still_orphaned(context, id).await? {
+            return Ok(RevocationResult::not_revoked("not an orphan"));
         }
         // Retried after the next pass, if the key is still active.
-        match revoke_key(context, id, RevokeReason::Orphan).await {
+        Ok(match revoke_key(context, id, RevokeReason::Orphan).await {
             Answer::Done | Answer::AlreadyRevoked => {
                 self.known.remove(id);
                 context.metrics.revoked(RevokeReason::Orphan.as_str());
@@ -199,7 +195,7 @@ impl Orphans {
                 tracing::warn!(key_id = id, "failed to revoke an orphaned key: {message}");
                 RevocationResult::not_revoked(message)
             }
-        }
+        })
     }
 
     /// Publishes the orphans, if they changed, and does what a new request asks for.
@@ -278,7 +274,11 @@ impl Orphans {
                 Some(since_at) if is_younger(since_at, now, older_than) => RevocationResult::not_revoked(
                     format!("an orphan only since {}", since_at.strftime("%FT%TZ")),
                 ),
-                Some(_) => self.revoke(context, id).await,
+                Some(_) => self.revoke(context, id).await.unwrap_or_else(|error| {
+                    RevocationResult::not_revoked(format!(
+                        "the operator could not read all objects and Secrets: {error}"
+                    ))
+                }),
             };
             results.insert(id.clone(), result);
         }

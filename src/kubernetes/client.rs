@@ -261,7 +261,9 @@ fn with_timeouts(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KubernetesError> {
+pub(super) async fn bounded<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, KubernetesError> {
     bounded_by(TIMEOUT, call).await
 }
 

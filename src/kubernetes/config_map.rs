@@ -1,6 +1,6 @@
 //! A ConfigMap of the operator: read whole, written key by key.
 
-use super::error::{KubernetesError, TIMEOUT};
+use super::{client::bounded, error::KubernetesError};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
@@ -40,12 +40,5 @@ impl ConfigMapStore {
             }
         };
         bounded(write).await
-    }
-}
-
-async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, KubernetesError> {
-    match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(KubernetesError::new),
-        Err(_) => Err(KubernetesError::Timeout),
     }
 }

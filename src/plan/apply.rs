@@ -114,11 +114,6 @@ impl ProcessMemory {
                 }
                 *is_refused |= matches!(failure.verdict, Verdict::Refused | Verdict::NotFound);
             }
-            // The Secret contains the key but no record of it, so the key would later count as altered.
-            (Progress::InHand { calls_in_doubt, is_refused, .. }, Answer::Undone(_)) => {
-                *calls_in_doubt = calls_in_doubt.saturating_sub(1);
-                *is_refused = true;
-            }
             _ => {}
         }
     }

@@ -14,8 +14,6 @@ use super::{
 use crate::protocol::record::Record;
 use std::{collections::BTreeSet, time::Duration};
 
-/// After so many failures to read its value, a deletion does without the key's own word.
-const FAILURES_BEFORE_BELIEF: u32 = 2;
 /// If the check is unclear for so long, and the list says all the time that the key is gone, the list is believed.
 const UNCLEAR_FOR: Duration = Duration::from_secs(3600);
 
@@ -97,9 +95,8 @@ impl Decision<'_> {
         let trouble = facts.memory.troubles.get(&Slot::Check);
         let is_answered = match checked {
             Some(checked) => checked.check == KeyCheck::Valid,
-            None => trouble.is_some_and(|trouble| {
-                trouble.kind == Some(Failure::Refused) || trouble.failures > FAILURES_BEFORE_BELIEF
-            }),
+            // Refused, or failed several times: not only for a moment.
+            None => trouble.is_some_and(|trouble| trouble.is_reported),
         };
         let has_expired = record.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall);
         if is_answered || has_expired || self.is_dead(record) || !facts.value_is_intact() {

@@ -721,8 +721,8 @@ pub const ALL: &[Control] = &[
         defence: "an orphan is looked for again before it is revoked",
         rule: "8",
         file: "src/controller/orphans.rs",
-        with: "Ok(false) => return RevocationResult::not_revoked(\"not an orphan\"),",
-        without: "Ok(false) => {}",
+        with: "if !is_still_orphaned(context, id).await? {",
+        without: "if !is_still_orphaned(context, id).await? && false {",
         red: &[Cluster("an_orphan_is_looked_for_again_before_it_is_revoked")],
     },
     Control {

@@ -1,9 +1,9 @@
 //! Runs helm, in both versions, as the project builds them.
 
+use boltz_harness::process::output_with_input;
 use serde_json::Value as Json;
 use std::{
     collections::BTreeMap,
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::LazyLock,
@@ -35,18 +35,12 @@ pub fn run(
 ) -> Result<String, String> {
     // Nothing of it belongs among the user's own files.
     let home = tempfile::tempdir().unwrap();
-    let mut child = Command::new(FOLDER.join(helm))
+    let mut command = Command::new(FOLDER.join(helm));
+    command
         .args(arguments)
         .envs(["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"].map(|name| (name, home.path())))
-        .envs(environment.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end without reading them.
-    let _ = child.stdin.take().unwrap().write_all(values.to_string().as_bytes());
-    let output = child.wait_with_output().unwrap();
+        .envs(environment.iter().copied());
+    let output = output_with_input(&mut command, &values.to_string()).unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

@@ -6,12 +6,11 @@ mod orphans;
 mod screens;
 
 use crate::test_env::{PATIENCE, TestEnv};
-use boltz_harness::{ControlPlane, eventually};
+use boltz_harness::{ControlPlane, eventually, process::output_with_input};
 use serde_json::{Value as Json, json};
 use std::{
-    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 /// The program, as one user in one namespace.
@@ -72,19 +71,13 @@ impl Plugin {
         let namespace = ["--namespace", &self.namespace];
         // kubectl puts nothing before what is to be completed.
         let is_completion = arguments.first() == Some(&"__complete");
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(namespace.iter().filter(|_| !is_completion))
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
-            .env_remove("COMPLETE")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A verb that reads nothing may have ended.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
+            .env_remove("COMPLETE");
+        let output = output_with_input(&mut command, input).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }

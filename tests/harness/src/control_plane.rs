@@ -5,7 +5,7 @@ use crate::{
     certificates::{Authority, write_signing_key},
     kubeconfig,
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess},
+    process::{OwnedFolder, OwnedProcess, output_with_input},
     wait::eventually,
 };
 use k8s_openapi::api::core::v1::Namespace;
@@ -15,7 +15,7 @@ use kube::{
 };
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -506,21 +506,11 @@ impl ControlPlane {
 
     /// Runs kubectl as admin with that on its standard input; what it printed.
     pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String, HarnessError> {
-        let mut child = Command::new(self.binaries.join("kubectl"))
-            .args(arguments)
-            .env("KUBECONFIG", self.kubeconfig("admin"))
-            // Not among the user's own files.
-            .env("KUBECACHEDIR", self.folder.path().join("kubectl-cache"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(io_error("start kubectl"))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // kubectl may end without reading it.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        let output = child.wait_with_output().map_err(io_error("run kubectl"))?;
+        let mut command = Command::new(self.binaries.join("kubectl"));
+        // Not among the user's own files.
+        let cache = self.folder.path().join("kubectl-cache");
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig("admin")).env("KUBECACHEDIR", cache);
+        let output = output_with_input(&mut command, input).map_err(io_error("run kubectl"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
             Ok(text(&output.stdout))

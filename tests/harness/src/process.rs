@@ -11,10 +11,10 @@ use nix::{
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -66,6 +66,16 @@ pub(crate) fn at_the_end<A: AsRef<OsStr>>(script: &str, arguments: &[A]) -> io::
 
 /// How long a process may take to end once it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the program with that on its standard input; how it ended and what it printed.
+pub fn output_with_input(command: &mut Command, input: &str) -> io::Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may end without reading it.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output()
+}
 
 /// A child process that ends with its owner.
 #[derive(Debug)]

@@ -3,12 +3,11 @@
 use super::{boltz, release, team};
 use boltz_harness::{
     AuditEvent, NODE_ADDRESS, Node, PrivateNetwork, eventually,
-    process::{OwnedFolder, OwnedProcess},
+    process::{OwnedFolder, OwnedProcess, output_with_input},
 };
 use std::{
-    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -168,17 +167,8 @@ impl Cluster {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HELM_")) {
             command.env_remove(name);
         }
-        let mut child = command
-            .args(words.split(' '))
-            .envs(self.environment())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may end without reading it.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
+        command.args(words.split(' ')).envs(self.environment());
+        let output = output_with_input(&mut command, input).unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
             Ok(text(&output.stdout))

@@ -156,9 +156,9 @@ impl Process {
                     world.put_secret(name.clone(), secret.clone());
                 }
                 match fault {
-                    Some(Fault::Undone) if fits => Answer::Unrecorded,
+                    None | Some(Fault::Undone) if !fits => api_failed(Verdict::Conflict),
+                    Some(Fault::Undone) => Answer::Unrecorded,
                     Some(fault) => api_fault(fault),
-                    None if !fits => api_failed(Verdict::Conflict),
                     None => {
                         world.show_secret(facts, &name);
                         Answer::Done

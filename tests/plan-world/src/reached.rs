@@ -1,9 +1,10 @@
 //! What has happened: a checker that never sees a key rotated shows nothing about rotations.
 
 use std::fmt;
+use strum::VariantArray;
 
 /// Something that a test claims to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray)]
 pub enum Milestone {
     /// A first key is stored.
     Delivered,
@@ -47,34 +48,6 @@ pub enum Milestone {
     Rested,
 }
 
-use Milestone::*;
-
-const ALL: [Milestone; 23] = [
-    Delivered,
-    Rotated,
-    Renewed,
-    OverlapEnded,
-    LeakRevoked,
-    OverlapCut,
-    StrayRevoked,
-    UnstoredRevoked,
-    DeletedRevoked,
-    DeletionEnded,
-    Retained,
-    Moved,
-    OldSecretDeleted,
-    Reshaped,
-    Released,
-    RecordCompleted,
-    LedgerReplaced,
-    KeyChecked,
-    Struck,
-    Crashed,
-    Landed,
-    Recovered,
-    Rested,
-];
-
 /// A set of milestones.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reached(pub u32);
@@ -89,7 +62,7 @@ impl Reached {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Milestone> {
-        ALL.into_iter().filter(move |milestone| self.contains(*milestone))
+        Milestone::VARIANTS.iter().copied().filter(move |milestone| self.contains(*milestone))
     }
 }
 
