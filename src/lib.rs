@@ -12,6 +12,7 @@
 //! architecture.
 
 pub mod api;
+mod at_rest;
 pub mod backoff;
 pub mod boltz;
 pub mod cli;

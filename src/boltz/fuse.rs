@@ -146,9 +146,7 @@ mod tests {
 
     fn pass(now: Now, keys: impl IntoIterator<Item = KeyDetails>) -> Snapshot {
         let names = ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() };
-        let mut snapshot = Snapshot::empty(now);
-        keys.into_iter().for_each(|key| snapshot.add(key, &names, &HashSet::new()));
-        snapshot
+        Snapshot::of(now, keys, &names, HashSet::new())
     }
 
     fn active(numbers: std::ops::Range<u64>) -> Vec<KeyDetails> {

@@ -1,7 +1,7 @@
 //! One pass over Boltz's list, while its pages arrive: what is kept of them, and whether they are consistent. No calls.
 
 use super::{
-    snapshot::{ClusterNames, Snapshot},
+    snapshot::{ClusterNames, ListedRows, Snapshot},
     types::KeyPage,
 };
 use crate::plan::Now;
@@ -11,9 +11,8 @@ use std::collections::HashSet;
 #[derive(Debug)]
 pub struct PassInProgress<'a> {
     names: &'a ClusterNames,
-    /// Ids that our objects refer to: whether Boltz lists them under another name is of interest.
-    named: HashSet<String>,
-    snapshot: Snapshot,
+    started: Now,
+    listed: ListedRows,
     cursors: CursorCycle,
     previous_page: HashSet<String>,
 }
@@ -46,8 +45,8 @@ impl<'a> PassInProgress<'a> {
     pub fn begin(now: Now, names: &'a ClusterNames, named: HashSet<String>) -> Self {
         Self {
             names,
-            named,
-            snapshot: Snapshot::empty(now),
+            started: now,
+            listed: ListedRows::new(named),
             cursors: CursorCycle::default(),
             previous_page: HashSet::new(),
         }
@@ -58,7 +57,7 @@ impl<'a> PassInProgress<'a> {
         let ids: HashSet<String> = page.data.iter().map(|row| row.id.clone()).collect();
         let shows_something_new = ids.iter().any(|id| !self.previous_page.contains(id));
         for row in page.data {
-            self.snapshot.add(row, self.names, &self.named);
+            self.listed.add(row, self.names);
         }
         if !page.has_more {
             return Ok(AfterPage::Complete);
@@ -76,7 +75,7 @@ impl<'a> PassInProgress<'a> {
 
     /// The pass, after its last page.
     pub fn complete(self) -> Snapshot {
-        self.snapshot
+        self.listed.complete(self.started)
     }
 }
 

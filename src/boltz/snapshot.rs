@@ -6,7 +6,10 @@ use crate::{
     protocol::marker::{ClusterName, Marker, ObjectMark},
 };
 use jiff::Timestamp;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+
+/// So many keys may be repeated before they are looked at.
+const MIN_COMPACTED: usize = 4096;
 
 /// The cluster names of this installation.
 #[derive(Clone, Debug)]
@@ -31,10 +34,12 @@ pub struct Snapshot {
     pub started: Monotonic,
     /// The same by the wall clock.
     pub started_at: Timestamp,
-    /// The keys with our marker, by object.
-    pub ours: HashMap<ObjectMark, Vec<ListedKey>>,
-    /// The object in the marker of our keys, by id; `None` for ids that our objects refer to and that have no such marker.
-    owners: HashMap<String, Option<ObjectMark>>,
+    /// The keys with our marker, sorted by object and id.
+    keys: Box<[KeyOfObject]>,
+    /// Positions in `keys`, sorted by id.
+    by_id: Box<[u32]>,
+    /// Ids that our objects refer to, and that are listed without our marker.
+    unmarked: HashSet<String>,
     /// The number of listed rows, ours or not.
     pub rows: usize,
     /// What the pass does not prove.
@@ -43,43 +48,30 @@ pub struct Snapshot {
     pub organization: Option<String>,
 }
 
-impl Snapshot {
-    /// A pass that began now and has no rows yet.
-    pub fn empty(now: Now) -> Self {
-        Self {
-            started: now.monotonic,
-            started_at: now.wall,
-            ours: HashMap::new(),
-            owners: HashMap::new(),
-            rows: 0,
-            doubt: Doubt::None,
-            organization: None,
-        }
-    }
+/// A key with our marker.
+#[derive(Debug, PartialEq)]
+struct KeyOfObject {
+    object: ObjectMark,
+    key: ListedKey,
+}
 
-    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift between
-    /// pages, so each id counts once. A row without a name says nothing.
-    pub fn add(&mut self, row: KeyDetails, names: &ClusterNames, named: &HashSet<String>) {
-        self.rows += 1;
-        // A row without a name does not say whose key it is.
-        if row.name.is_empty() {
-            return;
-        }
-        let marker = Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster));
-        if (marker.is_none() && !named.contains(&row.id)) || self.owners.contains_key(&row.id) {
-            return;
-        }
-        self.owners.insert(row.id.clone(), marker.as_ref().map(|marker| marker.object.clone()));
-        if let Some(marker) = marker {
-            self.ours.entry(marker.object).or_default().push(ListedKey {
-                id: row.id,
-                attempt: marker.attempt,
-                prefix: row.key_prefix,
-                is_active: row.is_active,
-                expires_at: row.expires_at,
-                last_used_at: row.last_used_at,
-            });
-        }
+impl KeyOfObject {
+    fn place(&self) -> (ObjectMark, &str) {
+        (self.object, &self.key.id)
+    }
+}
+
+impl Snapshot {
+    /// A pass that began at that time and listed these rows.
+    pub fn of(
+        started: Now,
+        rows: impl IntoIterator<Item = KeyDetails>,
+        names: &ClusterNames,
+        named: HashSet<String>,
+    ) -> Self {
+        let mut listed = ListedRows::new(named);
+        rows.into_iter().for_each(|row| listed.add(row, names));
+        listed.complete(started)
     }
 
     /// Whether this may be the list of that organization.
@@ -89,26 +81,227 @@ impl Snapshot {
 
     /// The pass reduced to one object and its named key ids.
     pub fn view<'a>(&self, object: &ObjectMark, named: impl Iterator<Item = &'a str>) -> Pass {
+        let keys = self.keys_of(object);
+        let is_under_other_name = |id: &&str| {
+            let is_ours = keys.iter().any(|own| own.key.id == *id);
+            !is_ours && (self.unmarked.contains(*id) || self.position(id).is_some())
+        };
         Pass {
             started: self.started,
             started_at: self.started_at,
-            keys: self.ours.get(object).cloned().unwrap_or_default(),
-            under_other_names: named
-                .filter(|id| self.owners.get(*id).is_some_and(|owner| owner.as_ref() != Some(object)))
-                .map(str::to_owned)
-                .collect(),
+            keys: keys.iter().map(|own| own.key.clone()).collect(),
+            under_other_names: named.filter(is_under_other_name).map(str::to_owned).collect(),
             doubt: self.doubt,
         }
     }
 
+    fn keys_of(&self, object: &ObjectMark) -> &[KeyOfObject] {
+        let begin = self.keys.partition_point(|key| key.object < *object);
+        let count = self.keys[begin..].partition_point(|key| key.object == *object);
+        &self.keys[begin..begin + count]
+    }
+
+    fn position(&self, id: &str) -> Option<usize> {
+        let id_at = |position: &u32| self.keys[*position as usize].key.id.as_str();
+        self.by_id.binary_search_by(|position| id_at(position).cmp(id)).ok()
+    }
+
+    /// Our keys, by object.
+    pub(crate) fn by_object(&self) -> impl Iterator<Item = (ObjectMark, impl Iterator<Item = &ListedKey>)> {
+        let same_object = |one: &KeyOfObject, other: &KeyOfObject| one.object == other.object;
+        self.keys.chunk_by(same_object).map(|keys| (keys[0].object, keys.iter().map(|own| &own.key)))
+    }
+
+    /// The objects of which it shows something else than an earlier pass. `None`: that may be any.
+    pub(crate) fn changes_since(&self, before: &Self) -> Option<HashSet<ObjectMark>> {
+        let is_doubtful = self.doubt != Doubt::None || before.doubt != Doubt::None;
+        if is_doubtful || self.organization != before.organization || self.unmarked != before.unmarked {
+            return None;
+        }
+        let mut changed = HashSet::new();
+        let (mut old, mut new) = (before.keys.iter().peekable(), self.keys.iter().peekable());
+        loop {
+            match (old.peek(), new.peek()) {
+                (None, None) => return Some(changed),
+                (Some(one), Some(other)) if one == other => {
+                    old.next();
+                    new.next();
+                }
+                (Some(one), other) if other.is_none_or(|other| one.place() < other.place()) => {
+                    changed.insert(one.object);
+                    old.next();
+                }
+                (_, Some(other)) => {
+                    changed.insert(other.object);
+                    new.next();
+                }
+                // The guard is true without another.
+                (Some(_), None) => return Some(changed),
+            }
+        }
+    }
+
+    /// Our keys.
+    pub fn keys(&self) -> impl Iterator<Item = &ListedKey> {
+        self.keys.iter().map(|own| &own.key)
+    }
+
     /// Our keys that the pass shows as active.
     pub fn active_keys(&self, now: Timestamp) -> impl Iterator<Item = &ListedKey> {
-        self.ours.values().flatten().filter(move |key| key.is_active_at(now))
+        self.keys().filter(move |key| key.is_active_at(now))
     }
 
     /// The number of ids in memory.
     #[cfg(test)]
     pub(super) fn remembered_ids(&self) -> usize {
-        self.owners.len()
+        self.keys.len() + self.unmarked.len()
+    }
+}
+
+/// What is kept of the rows while the list is read.
+#[derive(Debug)]
+pub(super) struct ListedRows {
+    keys: Vec<KeyOfObject>,
+    /// The number of keys at which repeated ones are removed next.
+    compact_at: usize,
+    unmarked: HashSet<String>,
+    /// Ids that our objects refer to: whether Boltz lists them under another name is of interest.
+    named: HashSet<String>,
+    rows: usize,
+}
+
+impl ListedRows {
+    pub(super) fn new(named: HashSet<String>) -> Self {
+        Self { keys: Vec::new(), compact_at: MIN_COMPACTED, unmarked: HashSet::new(), named, rows: 0 }
+    }
+
+    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift between
+    /// pages, so each id counts once.
+    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) {
+        self.rows += 1;
+        // A row without a name does not say whose key it is.
+        if row.name.is_empty() {
+            return;
+        }
+        match Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster)) {
+            Some(marker) => self.keys.push(KeyOfObject {
+                object: marker.object,
+                key: ListedKey {
+                    id: row.id,
+                    attempt: marker.attempt,
+                    prefix: row.key_prefix,
+                    is_active: row.is_active,
+                    expires_at: row.expires_at,
+                    last_used_at: row.last_used_at,
+                },
+            }),
+            None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id)),
+            None => {}
+        }
+        if self.keys.len() >= self.compact_at {
+            self.compact();
+            self.compact_at = MIN_COMPACTED.max(2 * self.keys.len());
+        }
+    }
+
+    /// Keeps the first row of each id: a list without end must not fill the memory.
+    fn compact(&mut self) {
+        self.keys.sort_by(|one, other| one.key.id.cmp(&other.key.id));
+        self.keys.dedup_by(|later, first| later.key.id == first.key.id);
+    }
+
+    /// The pass, after its last row.
+    pub(super) fn complete(mut self, started: Now) -> Snapshot {
+        self.compact();
+        self.keys.sort_by_key(|own| own.object);
+        let keys = self.keys.into_boxed_slice();
+        let mut by_id: Box<[u32]> = (0_u32..).take(keys.len()).collect();
+        by_id.sort_unstable_by_key(|position| &keys[*position as usize].key.id);
+        Snapshot {
+            started: started.monotonic,
+            started_at: started.wall,
+            keys,
+            by_id,
+            unmarked: self.unmarked,
+            rows: self.rows,
+            doubt: Doubt::None,
+            organization: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::marker::AttemptId;
+    use serde_json::json;
+
+    fn names() -> ClusterNames {
+        ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() }
+    }
+
+    fn row(id: &str, object: &str, is_active: bool) -> KeyDetails {
+        let marker = Marker {
+            cluster: names().current,
+            object: ObjectMark::from_uid(object),
+            attempt: AttemptId::from_random(1),
+        };
+        let name = if object.is_empty() { "of others".to_owned() } else { marker.name_with("") };
+        serde_json::from_value(json!({"id": id, "name": name, "is_active": is_active})).unwrap()
+    }
+
+    fn pass(rows: &[(&str, &str, bool)]) -> Snapshot {
+        let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
+        let rows = rows.iter().map(|(id, object, is_active)| row(id, object, *is_active));
+        Snapshot::of(now, rows, &names(), HashSet::from(["named".to_owned()]))
+    }
+
+    #[test]
+    fn each_object_sees_its_keys_and_which_of_its_ids_have_other_names() {
+        let pass = pass(&[
+            ("b", "one", true),
+            ("a", "one", true),
+            ("b", "one", false),
+            ("c", "two", true),
+            ("named", "", true),
+            ("not named", "", true),
+        ]);
+        let named = ["a", "c", "named", "not named", "absent"];
+        let view = pass.view(&ObjectMark::from_uid("one"), named.into_iter());
+        let keys: Vec<(&str, bool)> = view.keys.iter().map(|key| (key.id.as_str(), key.is_active)).collect();
+        assert_eq!(keys, [("a", true), ("b", true)], "the first row of an id counts");
+        assert_eq!(Vec::from_iter(view.under_other_names), ["c", "named"]);
+        assert_eq!((pass.rows, pass.by_object().count()), (6, 2));
+        assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty()).keys.is_empty());
+    }
+
+    #[test]
+    fn the_changes_name_the_objects_whose_keys_are_not_the_same() {
+        let before = [("a", "one", true), ("b", "two", true), ("c", "three", true)];
+        for (after, changed) in [
+            (vec![("a", "one", true), ("b", "two", true), ("c", "three", true)], vec![]),
+            (vec![("a", "one", true), ("b", "two", false), ("c", "three", true)], vec!["two"]),
+            (
+                vec![("c", "three", true), ("b", "two", true), ("a", "one", true), ("d", "one", true)],
+                vec!["one"],
+            ),
+            (vec![("b", "two", true), ("d", "four", true)], vec!["one", "three", "four"]),
+            (vec![], vec!["one", "two", "three"]),
+        ] {
+            let changed: HashSet<ObjectMark> = changed.into_iter().map(ObjectMark::from_uid).collect();
+            assert_eq!(pass(&after).changes_since(&pass(&before)), Some(changed), "{after:?}");
+        }
+        assert_eq!(pass(&[("named", "", true)]).changes_since(&pass(&before)), None);
+        let doubtful = Snapshot { doubt: Doubt::Many, ..pass(&before) };
+        assert_eq!(pass(&before).changes_since(&doubtful), None);
+    }
+
+    #[test]
+    fn a_list_that_repeats_itself_does_not_fill_the_memory() {
+        let mut listed = ListedRows::new(HashSet::new());
+        for number in 0..100_000 {
+            listed.add(row(&format!("key_{}", number % 10), "one", true), &names());
+            assert!(listed.keys.len() <= MIN_COMPACTED);
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{
     Context, ObjectState,
+    context::Latest,
     execute::revoke_key,
     observe,
     reconcile::reconcile_object,
     step_log::{ExecutedStep, next_reconcile_id},
 };
 use crate::{
-    api::WatchedApiKey,
+    api::CachedApiKey,
     observability::watches::Resource,
     plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
     protocol::marker::ObjectMark,
@@ -41,8 +42,10 @@ fn forget_uid(context: &Context, uid: &str) {
 
 /// It needs no key and refers to none.
 fn forget_needs(context: &Context, uid: &str) {
+    let mark = ObjectMark::from_uid(uid);
     context.account.object_gone(uid, context.clock.now().monotonic);
-    context.inventory.forget(&ObjectMark::from_uid(uid));
+    context.inventory.forget(&mark);
+    context.awaits_nothing(mark);
 }
 
 /// Handles a deleted object.
@@ -81,7 +84,7 @@ async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, fact
 /// ones that do not match the label selector any more once nothing depends on this process.
 pub(super) async fn cleanup_deleted(
     context: Arc<Context>,
-    stores: Vec<Store<WatchedApiKey>>,
+    stores: Vec<Store<CachedApiKey>>,
     has_selector: bool,
 ) {
     loop {
@@ -106,8 +109,8 @@ pub(super) async fn cleanup_deleted(
             if !context.watches.has_synced(&state.namespace, Resource::ApiKeys) {
                 continue;
             }
-            let Some(latest) = state.latest.clone().map(Arc::new) else { continue };
-            let facts = observe::from_caches(&context, &mut state, &latest);
+            let Some(latest) = state.latest.as_ref().map(Latest::open) else { continue };
+            let facts = observe::from_latest(&context, &mut state, observe::object_facts(&latest));
             let now = context.clock.now().monotonic;
             let waits = |slot| state.memory.trouble(&slot, now).is_some();
             let unreported_keys = state.memory.unreported_keys(!facts.object.owns_its_secret());
@@ -131,7 +134,7 @@ pub(super) async fn cleanup_deleted(
                 } else {
                     drop(state);
                     // It is stored, or revoked after its window.
-                    reconcile_object(&Arc::new(left), &context).await;
+                    reconcile_object(&Arc::new(left.into()), &context).await;
                 }
                 continue;
             }

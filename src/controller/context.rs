@@ -2,7 +2,7 @@
 
 use super::step_log::ExecutedStep;
 use crate::{
-    api::WatchedApiKey,
+    api::{CachedApiKey, WatchedApiKey},
     boltz::{account::Account, inventory::Inventory},
     clock::Clock,
     kubernetes::{
@@ -14,9 +14,10 @@ use crate::{
         metrics::Metrics,
         watches::{ALL_NAMESPACES, Watches},
     },
-    plan::{Answer, Count, Effects, Facts, ProcessMemory, Settings, Step},
-    protocol::marker::AttemptId,
+    plan::{Answer, Count, Effects, Facts, Monotonic, ProcessMemory, Settings, Step},
+    protocol::marker::{AttemptId, ObjectMark},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
@@ -51,11 +52,21 @@ pub struct Context {
     pub events: Events,
     /// The UIDs of objects whose Secret's name may be free now.
     freed: Mutex<HashSet<String>>,
+    /// What objects wait for.
+    awaited: Mutex<Awaited>,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>>,
     /// The relists of the watched namespaces' objects.
     relists: Mutex<HashMap<String, Relists>>,
     concurrency: u16,
     pub(super) permits: Semaphore,
+}
+
+/// What objects wait for, as far as it is not in kube's scheduler.
+#[derive(Debug, Default)]
+struct Awaited {
+    /// The objects to which a pass that shows nothing new of them does not matter.
+    quiet: HashSet<ObjectMark>,
+    far_wake_ups: HashMap<ObjectMark, Monotonic>,
 }
 
 /// The relists of one watch on objects, counted.
@@ -73,31 +84,63 @@ pub struct ObjectState {
     pub(super) memory: ProcessMemory,
     /// The values of keys in hand, from the response to the POST until the Secret is written.
     pub(super) values: HashMap<AttemptId, SecretString>,
-    /// The newest version of the object that the cache, a read or an own write returned.
-    pub(super) latest: Option<WatchedApiKey>,
-    /// How many relists had begun when it was read or written; 0: it is from the cache.
-    relists_before_latest: u64,
+    /// The newest version of the object.
+    pub(super) latest: Option<Latest>,
+}
+
+/// The newest version of an object, and where it is from.
+#[derive(Clone, Debug)]
+pub(super) enum Latest {
+    Cached(Arc<CachedApiKey>),
+    /// A read or an own write returned it when so many relists had begun. The cache is behind.
+    Returned(Box<WatchedApiKey>, u64),
+}
+
+impl Latest {
+    pub(super) fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Cached(object) => &object.metadata,
+            Self::Returned(object, _) => &object.metadata,
+        }
+    }
+
+    pub(super) fn open(&self) -> WatchedApiKey {
+        match self {
+            Self::Cached(object) => object.open(),
+            Self::Returned(object, _) => object.as_ref().clone(),
+        }
+    }
 }
 
 impl ObjectState {
     /// Takes the object from the cache, unless a read or an own write returned a newer version. A relist wins over what
     /// was returned before it began: if etcd was restored from a backup, versions have become lower.
-    pub(super) fn take_cached(&mut self, cached: &WatchedApiKey, relists: Relists) {
-        let is_newer_known = self.latest.as_ref().is_some_and(|known| {
-            let version =
-                |object: &WatchedApiKey| object.metadata.resource_version.clone().unwrap_or_default();
-            known.metadata.uid == cached.metadata.uid && is_newer(&version(known), &version(cached))
-        });
-        if !is_newer_known || self.relists_before_latest < relists.done {
-            self.latest = Some(cached.clone());
-            self.relists_before_latest = 0;
+    /// Returns the newer version.
+    pub(super) fn take_cached(
+        &mut self,
+        cached: &Arc<CachedApiKey>,
+        relists: Relists,
+    ) -> Option<&WatchedApiKey> {
+        let is_newer = |known: &WatchedApiKey, relists_before: u64| {
+            let version = |metadata: &ObjectMeta| metadata.resource_version.clone().unwrap_or_default();
+            known.metadata.uid == cached.metadata.uid
+                && is_newer(&version(&known.metadata), &version(&cached.metadata))
+                && relists_before >= relists.done
+        };
+        let is_newer_known =
+            matches!(&self.latest, Some(Latest::Returned(known, relists)) if is_newer(known, *relists));
+        if !is_newer_known {
+            self.latest = Some(Latest::Cached(Arc::clone(cached)));
+        }
+        match &self.latest {
+            Some(Latest::Returned(known, _)) => Some(known),
+            _ => None,
         }
     }
 
     /// Takes the object as a read or an own write returned it.
     pub(super) fn take_returned(&mut self, object: WatchedApiKey, relists: Relists) {
-        self.latest = Some(object);
-        self.relists_before_latest = relists.begun;
+        self.latest = Some(Latest::Returned(Box::new(object), relists.begun));
     }
 
     /// Applies a result to process memory and drops the values of keys that are no longer in hand. Returns the effects.
@@ -144,6 +187,7 @@ impl Context {
             metrics,
             events,
             freed: Mutex::default(),
+            awaited: Mutex::default(),
             states: Mutex::default(),
             relists: Mutex::default(),
             concurrency: limits.concurrency,
@@ -203,11 +247,48 @@ impl Context {
         self.freed.lock().remove(uid)
     }
 
+    /// Whether a pass that shows nothing new of the object does not matter to it.
+    pub(super) fn is_quiet(&self, object: &ObjectMark) -> bool {
+        self.awaited.lock().quiet.contains(object)
+    }
+
+    pub(super) fn set_quiet(&self, object: ObjectMark, is_quiet: bool) {
+        let mut awaited = self.awaited.lock();
+        match is_quiet {
+            true => awaited.quiet.insert(object),
+            false => awaited.quiet.remove(&object),
+        };
+    }
+
+    /// When to reconcile the object, if that is far away.
+    pub(super) fn far_wake_up(&self, object: &ObjectMark) -> Option<Monotonic> {
+        self.awaited.lock().far_wake_ups.get(object).copied()
+    }
+
+    pub(super) fn set_far_wake_up(&self, object: ObjectMark, at: Option<Monotonic>) {
+        let mut awaited = self.awaited.lock();
+        match at {
+            Some(at) => awaited.far_wake_ups.insert(object, at),
+            None => awaited.far_wake_ups.remove(&object),
+        };
+    }
+
+    /// The object does not exist any more.
+    pub(super) fn awaits_nothing(&self, object: ObjectMark) {
+        self.set_quiet(object, false);
+        self.set_far_wake_up(object, None);
+    }
+
+    /// Every object is reconciled, and says then what it waits for.
+    pub(super) fn forget_what_objects_await(&self) {
+        *self.awaited.lock() = Awaited::default();
+    }
+
     pub(super) fn states(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>> {
         self.states.lock()
     }
 
-    pub(super) fn state_of(&self, object: &WatchedApiKey) -> Arc<tokio::sync::Mutex<ObjectState>> {
+    pub(super) fn state_of(&self, object: &CachedApiKey) -> Arc<tokio::sync::Mutex<ObjectState>> {
         let state = || {
             Arc::new(tokio::sync::Mutex::new(ObjectState {
                 name: object.name_any(),
@@ -229,28 +310,32 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "spec": {}})).unwrap()
     }
 
+    fn cached(version: &str) -> Arc<CachedApiKey> {
+        Arc::new(object(version).into())
+    }
+
     fn latest(state: &ObjectState) -> Option<&str> {
-        state.latest.as_ref()?.metadata.resource_version.as_deref()
+        state.latest.as_ref()?.metadata().resource_version.as_deref()
     }
 
     #[test]
     fn the_cache_wins_after_a_relist_and_an_own_write_before_it() {
         let mut state = ObjectState::default();
         state.take_returned(object("1000"), Relists { begun: 1, done: 1 });
-        state.take_cached(&object("999"), Relists { begun: 1, done: 1 });
+        state.take_cached(&cached("999"), Relists { begun: 1, done: 1 });
         assert_eq!(latest(&state), Some("1000"), "the cache lags behind an own write");
-        state.take_cached(&object("999"), Relists { begun: 2, done: 1 });
+        state.take_cached(&cached("999"), Relists { begun: 2, done: 1 });
         assert_eq!(latest(&state), Some("1000"), "the relist is not complete");
-        state.take_cached(&object("500"), Relists { begun: 2, done: 2 });
+        state.take_cached(&cached("500"), Relists { begun: 2, done: 2 });
         assert_eq!(latest(&state), Some("500"), "etcd was restored");
     }
 
     #[test]
     fn an_own_write_during_a_relist_wins_over_it() {
         let mut state = ObjectState::default();
-        state.take_cached(&object("10"), Relists { begun: 1, done: 1 });
+        state.take_cached(&cached("10"), Relists { begun: 1, done: 1 });
         state.take_returned(object("12"), Relists { begun: 2, done: 1 });
-        state.take_cached(&object("11"), Relists { begun: 2, done: 2 });
+        state.take_cached(&cached("11"), Relists { begun: 2, done: 2 });
         assert_eq!(latest(&state), Some("12"));
     }
 
@@ -258,8 +343,8 @@ mod tests {
     #[test]
     fn what_came_from_the_cache_never_wins_over_it() {
         let mut state = ObjectState::default();
-        state.take_cached(&object("1000"), Relists { begun: 2, done: 2 });
-        state.take_cached(&object("500"), Relists { begun: 2, done: 2 });
+        state.take_cached(&cached("1000"), Relists { begun: 2, done: 2 });
+        state.take_cached(&cached("500"), Relists { begun: 2, done: 2 });
         assert_eq!(latest(&state), Some("500"));
     }
 }

@@ -8,6 +8,8 @@ pub mod orphan_list;
 mod orphan_search;
 mod orphans;
 mod reconcile;
+mod reconcile_after_passes;
+mod reconcile_in_time;
 mod step_log;
 mod watch;
 mod watch_secrets;

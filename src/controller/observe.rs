@@ -3,7 +3,7 @@
 use super::{Context, ObjectState};
 use crate::{
     api::{
-        BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey,
+        BoltzApiKeyStatus, CachedApiKey, DeletionPolicy, WatchedApiKey,
         annotations::{
             DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, RETRY_ANNOTATION, ROTATE_ANNOTATION,
             ROTATE_NOW_ANNOTATION,
@@ -37,10 +37,14 @@ pub enum Shown {
 }
 
 /// The facts from the caches. Values that were not read yet are marked as unread.
-pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<WatchedApiKey>) -> Facts {
-    let relists = context.relists(&state.namespace);
-    state.take_cached(cached, relists);
-    let object = state.latest.as_ref().map_or_else(|| object_facts(cached), object_facts);
+pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<CachedApiKey>) -> Facts {
+    let newer = state.take_cached(cached, context.relists(&state.namespace));
+    let object = newer.map_or_else(|| object_facts(&cached.open()), object_facts);
+    from_latest(context, state, object)
+}
+
+/// The same for an object that the caches may not show any more.
+pub(super) fn from_latest(context: &Context, state: &mut ObjectState, object: ObjectFacts) -> Facts {
     let secrets = secret_names(context, &object)
         .into_iter()
         .filter_map(|name| Some((name.clone(), context.secrets.get(&object.namespace, &name)?)))

@@ -36,29 +36,40 @@ pub(super) async fn is_still_orphaned(context: &Context, id: &str) -> Result<boo
             break;
         }
     }
-    Ok(find(&snapshot, objects.iter(), &recorded, context.clock.now().wall).contains_key(id))
+    let objects = by_mark(objects.into_iter().map(|object| (object.uid(), object)));
+    let now = context.clock.now().wall;
+    Ok(find(&snapshot, |mark| objects.get(mark).cloned(), &recorded, now).contains_key(id))
+}
+
+/// Objects by the marks of their UIDs.
+pub(super) fn by_mark<T>(objects: impl Iterator<Item = (Option<String>, T)>) -> HashMap<ObjectMark, T> {
+    objects.map(|(uid, object)| (ObjectMark::from_uid(&uid.unwrap_or_default()), object)).collect()
 }
 
 /// The active keys with our marker that no ledger, no status and no record refers to, by id.
-pub(super) fn find<'a>(
+pub(super) fn find(
     snapshot: &Snapshot,
-    objects: impl Iterator<Item = &'a WatchedApiKey>,
+    object_of: impl Fn(&ObjectMark) -> Option<WatchedApiKey>,
     recorded: &HashSet<String>,
     now: Timestamp,
 ) -> HashMap<String, Found> {
-    let by_mark: HashMap<ObjectMark, &WatchedApiKey> =
-        objects.map(|object| (ObjectMark::from_uid(&object.uid().unwrap_or_default()), object)).collect();
     let mut orphans = HashMap::new();
-    for (mark, keys) in &snapshot.ours {
-        let object = by_mark.get(mark);
+    for (mark, keys) in snapshot.by_object() {
+        let unrecorded = |key: &&ListedKey| key.is_active_at(now) && !recorded.contains(&key.id);
+        let unrecorded: Vec<&ListedKey> = keys.filter(unrecorded).collect();
+        if unrecorded.is_empty() {
+            continue;
+        }
+        let object = object_of(&mark);
         let ledger = object
+            .as_ref()
             .map(|object| Ledger::parse(object.annotations().get(LEDGER_ANNOTATION).map(String::as_str)))
             .unwrap_or_default();
-        let status = object.and_then(|object| object.status.as_ref());
-        for key in keys.iter().filter(|key| key.is_active_at(now)) {
+        let status = object.as_ref().and_then(|object| object.status.as_ref());
+        for key in unrecorded {
             let reported = status.is_some_and(|status| status.names(&key.id));
-            if !ledger.may_contain(&key.attempt) && !reported && !recorded.contains(&key.id) {
-                orphans.insert(key.id.clone(), Found { object: mark.clone(), key: key.clone() });
+            if !ledger.may_contain(&key.attempt) && !reported {
+                orphans.insert(key.id.clone(), Found { object: mark, key: key.clone() });
             }
         }
     }
@@ -83,18 +94,18 @@ mod tests {
         };
         let names = ClusterNames { current: "prod".parse().unwrap(), former: Vec::new() };
         let now = "2026-11-24T00:00:00Z".parse().unwrap();
-        let mut snapshot = Snapshot::empty(Now { wall: now, monotonic: Monotonic::default() });
-        for mark in ["550e8400e29b41d4", "0000000000000000"] {
-            snapshot.add(key(mark), &names, &HashSet::new());
-        }
+        let started = Now { wall: now, monotonic: Monotonic::default() };
+        let rows = ["550e8400e29b41d4", "0000000000000000"].map(key);
+        let snapshot = Snapshot::of(started, rows, &names, HashSet::new());
         let orphans = |ledger: Option<&str>| {
             let object: WatchedApiKey = serde_json::from_value(json!({
                 "metadata": {"uid": uid, "annotations": {LEDGER_ANNOTATION: ledger.unwrap_or("[]")}},
                 "spec": {},
             }))
             .unwrap();
-            let mut found =
-                Vec::from_iter(find(&snapshot, std::iter::once(&object), &HashSet::new(), now).into_keys());
+            let objects = by_mark(std::iter::once((object.uid(), object)));
+            let found = find(&snapshot, |mark| objects.get(mark).cloned(), &HashSet::new(), now);
+            let mut found = Vec::from_iter(found.into_keys());
             found.sort();
             found
         };

@@ -9,18 +9,19 @@ use super::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
         list_key, request_key, response_key,
     },
-    orphan_search::{Found, find, is_still_orphaned},
+    orphan_search::{Found, by_mark, find, is_still_orphaned},
 };
 use crate::{
-    api::WatchedApiKey,
+    api::CachedApiKey,
     boltz::snapshot::Snapshot,
     cli::OrphanPolicy,
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError},
     plan::{Answer, Monotonic, RevokeReason, backoff::Backoff},
 };
 use jiff::{Timestamp, tz::TimeZone};
-use kube::runtime::reflector::Store;
+use kube::{ResourceExt, runtime::reflector::Store};
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -33,7 +34,7 @@ const REQUEST_INTERVAL: Backoff = Backoff::from_secs(5, 640);
 /// Looks for orphans after each pass, and publishes them.
 pub(super) async fn watch_orphans(
     context: Arc<Context>,
-    stores: Vec<Store<WatchedApiKey>>,
+    stores: Vec<Store<CachedApiKey>>,
     handling: OrphanHandling,
 ) {
     let mut orphans = Orphans::default();
@@ -53,7 +54,7 @@ pub(super) async fn watch_orphans(
                     return;
                 }
                 let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { continue };
-                let objects: Vec<Arc<WatchedApiKey>> = stores.iter().flat_map(Store::state).collect();
+                let objects: Vec<Arc<CachedApiKey>> = stores.iter().flat_map(Store::state).collect();
                 orphans.record_pass(&context, &snapshot, &objects, &handling).await;
             }
             () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => {}
@@ -117,12 +118,14 @@ impl Orphans {
         &mut self,
         context: &Context,
         snapshot: &Snapshot,
-        objects: &[Arc<WatchedApiKey>],
+        objects: &[Arc<CachedApiKey>],
         handling: &OrphanHandling,
     ) {
         let now = context.clock.now();
         let recorded = context.secrets.recorded_key_ids();
-        let found = find(snapshot, objects.iter().map(AsRef::as_ref), &recorded, now.wall);
+        // Most keys are in records: few objects are opened.
+        let by_mark = LazyCell::new(|| by_mark(objects.iter().map(|object| (object.uid(), object))));
+        let found = find(snapshot, |mark| by_mark.get(mark).map(|object| object.open()), &recorded, now.wall);
         self.passes = (self.passes + 1).min(2);
         self.known.retain(|id, _| found.contains_key(id));
         for (id, found) in found {

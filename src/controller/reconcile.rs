@@ -5,12 +5,14 @@ use super::{
     cleanup::on_object_gone,
     execute::execute,
     observe,
+    reconcile_in_time::requeue_at,
     step_log::{ExecutedStep, next_reconcile_id},
 };
 use crate::{
-    api::{BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey},
+    api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
     observability::{metrics::ObjectGauges, watches::Resource},
     plan::{Facts, Plan, RotationSchedule, Step, desired_status, plan},
+    protocol::marker::ObjectMark,
 };
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
@@ -21,7 +23,7 @@ const MAX_STEPS: usize = 64;
 
 /// One reconciliation. It does not fail: only steps fail, and the plan retries them.
 pub(super) async fn reconcile(
-    cached: Arc<WatchedApiKey>,
+    cached: Arc<CachedApiKey>,
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
     let started = context.clock.now().monotonic;
@@ -30,7 +32,7 @@ pub(super) async fn reconcile(
     Ok(action)
 }
 
-pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Context) -> Action {
+pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Context) -> Action {
     let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
     context.metrics.dequeued(&cached.namespace().unwrap_or_default(), &cached.name_any());
     let _in_progress = context.metrics.reconciling();
@@ -60,7 +62,7 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
         }
         if decision.step == Step::Wait {
             let latest = state.latest.as_ref();
-            let deleted_at = latest.and_then(|object| object.metadata.deletion_timestamp.as_ref());
+            let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
             return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));
         }
         let began = context.clock.now().monotonic;
@@ -92,13 +94,12 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
     if let Some(since) = decision.pass_since {
         context.inventory.request_pass_since(since);
     }
+    let mark = ObjectMark::from_uid(&facts.object.uid);
+    context.set_quiet(mark, facts.is_quiet(&context.settings, decision));
     let status = desired_status(facts, &context.settings, now, &decision.findings);
     let gauges = gauges(facts, decision, &status, deleted_at);
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
-    match decision.wake_at {
-        Some(at) => Action::requeue(at.since(now.monotonic)),
-        None => Action::await_change(),
-    }
+    requeue_at(context, mark, decision.wake_at)
 }
 
 fn gauges(

@@ -2,10 +2,11 @@
 
 use super::{
     Context, OrphanHandling, cleanup::cleanup_deleted, orphans::watch_orphans, reconcile::reconcile,
+    reconcile_after_passes::reconcile_after_passes, reconcile_in_time::reconcile_in_time,
     watch_secrets::Secrets,
 };
 use crate::{
-    api::WatchedApiKey,
+    api::CachedApiKey,
     observability::watches::{ALL_NAMESPACES, Resource},
 };
 use futures::{StreamExt, stream};
@@ -54,16 +55,19 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     };
     let has_selector = scope.label_selector.is_some();
     context.secrets.clear();
+    context.forget_what_objects_await();
     context.watches.begin(namespaces.iter().map(String::as_str));
     let (mut controllers, mut others) = (JoinSet::new(), JoinSet::new());
     context.account.lead(context.clock.now().monotonic);
-    let mut stores: Vec<Store<WatchedApiKey>> = Vec::new();
+    let mut stores: Vec<Store<CachedApiKey>> = Vec::new();
     for namespace in namespaces {
         let (store, writer) = reflector::store();
         let (trigger, triggers) = mpsc::unbounded_channel();
         let (begin, may_begin) = oneshot::channel();
         stores.push(store.clone());
         others.spawn(give_turns(Arc::clone(&context), namespace.clone(), trigger.clone()));
+        others.spawn(reconcile_after_passes(Arc::clone(&context), store.clone(), trigger.clone()));
+        others.spawn(reconcile_in_time(Arc::clone(&context), store.clone(), trigger.clone()));
         let secrets = Secrets { context: Arc::clone(&context), namespace: namespace.clone(), store, trigger };
         others.spawn(secrets.follow(begin));
         let (context, scope, stop) = (Arc::clone(&context), scope.clone(), stop.clone());
@@ -112,11 +116,11 @@ async fn reconcile_all(
     context: Arc<Context>,
     scope: Scope,
     namespace: String,
-    writer: reflector::store::Writer<WatchedApiKey>,
-    mut triggers: mpsc::UnboundedReceiver<ObjectRef<WatchedApiKey>>,
+    writer: reflector::store::Writer<CachedApiKey>,
+    mut triggers: mpsc::UnboundedReceiver<ObjectRef<CachedApiKey>>,
     stop: CancellationToken,
 ) {
-    let api: Api<WatchedApiKey> = api_in(&context, &namespace);
+    let api: Api<CachedApiKey> = api_in(&context, &namespace);
     let mut config = watcher_config();
     config.label_selector = scope.label_selector;
     let store = writer.as_reader();
@@ -152,8 +156,7 @@ async fn reconcile_all(
     });
     let (waiting, reader) = (Arc::clone(&context), store.clone());
     // The events of a relist come before the store shows them.
-    let (passes, recoveries) = (context.inventory.completions(), context.account.recoveries());
-    let reasons = stream::select_all([relists.boxed(), changes(passes).boxed(), changes(recoveries).boxed()]);
+    let reasons = stream::select(relists, changes(context.account.recoveries()));
     let reasons = reasons.inspect(move |()| reader.state().iter().for_each(|object| queue(&waiting, object)));
     Controller::for_stream(objects, store)
         .with_config(ControllerConfig::default().concurrency(scope.concurrency))
@@ -166,11 +169,11 @@ async fn reconcile_all(
 }
 
 /// Counts the object among those that will be reconciled.
-fn queue(context: &Context, object: &WatchedApiKey) {
+fn queue(context: &Context, object: &CachedApiKey) {
     context.metrics.queued(&object.namespace().unwrap_or_default(), &object.name_any());
 }
 
-fn dequeue(context: &Context, object: &WatchedApiKey) {
+fn dequeue(context: &Context, object: &CachedApiKey) {
     context.metrics.dequeued(&object.namespace().unwrap_or_default(), &object.name_any());
 }
 
@@ -254,7 +257,7 @@ fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + 
 async fn give_turns(
     context: Arc<Context>,
     namespace: String,
-    trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
+    trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
 ) {
     let namespace = one_namespace(&namespace);
     let mut changes = context.account.queue_changes();

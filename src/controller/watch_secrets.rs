@@ -5,7 +5,7 @@ use super::{
     watch::{api_in, one_namespace, report, watch_with_relist, watcher_config},
 };
 use crate::{
-    api::{WatchedApiKey, annotations::OWNER_LABEL},
+    api::{CachedApiKey, annotations::OWNER_LABEL},
     backoff,
     kubernetes::{
         client::SecretWithData,
@@ -36,8 +36,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Secrets {
     pub context: Arc<Context>,
     pub namespace: String,
-    pub store: Store<WatchedApiKey>,
-    pub trigger: mpsc::UnboundedSender<ObjectRef<WatchedApiKey>>,
+    pub store: Store<CachedApiKey>,
+    pub trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
 }
 
 impl Secrets {
@@ -137,7 +137,7 @@ impl Secrets {
         }
     }
 
-    fn reconcile(&self, object: ObjectRef<WatchedApiKey>) {
+    fn reconcile(&self, object: ObjectRef<CachedApiKey>) {
         // Fails only if the controller has stopped.
         let _ = self.trigger.send(object);
     }
@@ -150,10 +150,9 @@ impl Secrets {
 
     /// An object that waits for the name of a deleted Secret retries immediately.
     fn free_name(&self, metadata: &SecretMetadata) {
-        let waits = |object: &Arc<WatchedApiKey>| {
-            let name = object.metadata.name.as_deref().unwrap_or_default();
-            let wanted = object.spec.as_ref().map_or(name, |spec| spec.secret_name(name));
-            object.metadata.namespace.as_ref() == Some(&metadata.namespace) && wanted == metadata.name
+        let waits = |object: &Arc<CachedApiKey>| {
+            object.metadata.namespace.as_ref() == Some(&metadata.namespace)
+                && object.secret_name() == metadata.name
         };
         for object in self.store.state().into_iter().filter(waits) {
             self.context.mark_freed(object.metadata.uid.clone().unwrap_or_default());
@@ -163,7 +162,7 @@ impl Secrets {
 }
 
 /// The object that a Secret belongs to: by its ownerReference, else by its label.
-fn owner_of(metadata: &SecretMetadata, store: &Store<WatchedApiKey>) -> Option<ObjectRef<WatchedApiKey>> {
+fn owner_of(metadata: &SecretMetadata, store: &Store<CachedApiKey>) -> Option<ObjectRef<CachedApiKey>> {
     let owner = metadata.owner_references.iter().find(|owner| owner.kind == "BoltzApiKey");
     if let Some(owner) = owner {
         return Some(ObjectRef::new(&owner.name).within(&metadata.namespace));

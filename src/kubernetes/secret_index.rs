@@ -5,24 +5,99 @@
 //! because versions may become lower: etcd may have been restored from a backup.
 
 use super::secret_metadata::{SecretMetadata, Value};
-use crate::protocol::record::Record;
+use crate::{
+    at_rest::{AtRest, Dictionary},
+    protocol::record::Record,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
+static DICTIONARY: Dictionary = Dictionary::new();
+
+/// A Secret: what is compared often, and the rest compressed.
 #[derive(Debug)]
 struct Entry {
-    metadata: SecretMetadata,
-    value: Value,
+    resource_version: Box<str>,
+    /// The ids of the keys in its record.
+    key_ids: Box<[Box<str>]>,
+    rest: AtRest<Rest>,
     /// The number of the newest relist that was running, or the last one, when the entry was written or shown.
     relisting: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    uid: String,
+    owner_label: Option<String>,
+    /// The text of the record.
+    record: Option<String>,
+    is_cut: bool,
+    owner_references: Vec<OwnerReference>,
+    deleting: bool,
+    value: Value,
+}
+
+impl Entry {
+    fn new(metadata: SecretMetadata, value: Value, relisting: u64) -> Self {
+        let record = metadata.record.as_ref();
+        let key_ids = record.map(|record| record.key_ids().map(|id| id.as_str().into()).collect());
+        let rest = Rest {
+            uid: metadata.uid,
+            owner_label: metadata.owner_label,
+            record: record.map(Record::to_annotation),
+            is_cut: record.is_some_and(|record| record.is_cut),
+            owner_references: metadata.owner_references,
+            deleting: metadata.deleting,
+            value,
+        };
+        Self {
+            resource_version: metadata.resource_version.into(),
+            key_ids: key_ids.unwrap_or_default(),
+            rest: AtRest::new(&rest, &DICTIONARY),
+            relisting,
+        }
+    }
+
+    fn open(&self, key: &Key) -> (SecretMetadata, Value) {
+        let (namespace, name) = key.clone();
+        let resource_version = self.resource_version.to_string();
+        // What cannot be read here is read from the API server.
+        let rest = self.rest.open(&DICTIONARY).unwrap_or_else(|| Rest {
+            uid: String::new(),
+            owner_label: None,
+            record: None,
+            is_cut: false,
+            owner_references: Vec::new(),
+            deleting: false,
+            value: Value::Unread,
+        });
+        let record = Record::parse(rest.record.as_deref());
+        let metadata = SecretMetadata {
+            namespace,
+            name,
+            uid: rest.uid,
+            resource_version,
+            owner_label: rest.owner_label,
+            record: record.map(|record| Record { is_cut: record.is_cut || rest.is_cut, ..record }),
+            owner_references: rest.owner_references,
+            deleting: rest.deleting,
+        };
+        (metadata, rest.value)
+    }
+}
+
+/// Namespace and name.
 type Key = (String, String);
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: HashMap<Key, Entry>,
-    by_owner: HashMap<String, HashSet<Key>>,
+    entries: HashMap<Arc<Key>, Entry>,
+    by_owner: HashMap<Box<str>, Vec<Arc<Key>>>,
     relisting: u64,
 }
 
@@ -55,7 +130,7 @@ impl SecretIndex {
         let mut inner = self.lock();
         let key = (metadata.namespace.clone(), metadata.name.clone());
         if inner.entries.get(&key).is_some_and(|entry| {
-            entry.relisting < number && entry.metadata.resource_version != metadata.resource_version
+            entry.relisting < number && *entry.resource_version != *metadata.resource_version
         }) {
             inner.remove(&key);
             return inner.put(metadata, value);
@@ -68,7 +143,7 @@ impl SecretIndex {
         let mut inner = self.lock();
         let key = (namespace.to_owned(), name.to_owned());
         let is_older = inner.entries.get(&key).is_some_and(|entry| {
-            resource_version.is_none_or(|version| !is_newer(&entry.metadata.resource_version, version))
+            resource_version.is_none_or(|version| !is_newer(&entry.resource_version, version))
         });
         if is_older {
             inner.remove(&key);
@@ -86,20 +161,20 @@ impl SecretIndex {
     pub(crate) fn end_relist(&self, number: u64, namespace: Option<&str>) -> Vec<SecretMetadata> {
         let mut inner = self.lock();
         let listed = |key: &Key| namespace.is_none_or(|namespace| key.0 == namespace);
-        let gone: Vec<Key> = inner
+        let gone: Vec<Arc<Key>> = inner
             .entries
             .iter()
             .filter(|(key, entry)| entry.relisting < number && listed(key))
-            .map(|(key, _)| key.clone())
+            .map(|(key, _)| Arc::clone(key))
             .collect();
-        gone.iter().filter_map(|key| inner.remove(key)).map(|entry| entry.metadata).collect()
+        gone.iter().filter_map(|key| inner.remove(key)).collect()
     }
 
     /// The Secret with this name, and what is known about its value.
     pub fn get(&self, namespace: &str, name: &str) -> Option<(SecretMetadata, Value)> {
         let inner = self.lock();
-        let entry = inner.entries.get(&(namespace.to_owned(), name.to_owned()))?;
-        Some((entry.metadata.clone(), entry.value.clone()))
+        let key = (namespace.to_owned(), name.to_owned());
+        inner.entries.get(&key).map(|entry| entry.open(&key))
     }
 
     /// The names of the Secrets with the object's label or ownerReference.
@@ -112,8 +187,7 @@ impl SecretIndex {
     /// The ids of all keys in the records of all Secrets.
     pub(crate) fn recorded_key_ids(&self) -> HashSet<String> {
         let inner = self.lock();
-        let records = inner.entries.values().filter_map(|entry| entry.metadata.record.as_ref());
-        records.flat_map(Record::key_ids).cloned().collect()
+        inner.entries.values().flat_map(|entry| &entry.key_ids).map(|id| id.to_string()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -136,36 +210,38 @@ impl Inner {
         let key = (metadata.namespace.clone(), metadata.name.clone());
         let relisting = self.relisting;
         if let Some(entry) = self.entries.get_mut(&key)
-            && !is_newer(&metadata.resource_version, &entry.metadata.resource_version)
+            && !is_newer(&metadata.resource_version, &entry.resource_version)
         {
-            if entry.metadata.resource_version == metadata.resource_version {
+            if *entry.resource_version == *metadata.resource_version {
                 entry.relisting = relisting;
-            }
-            // A read knows better than the write that it reads back: an admission webhook may have changed the value.
-            if entry.metadata.resource_version == metadata.resource_version && value != Value::Unread {
-                entry.value = value;
+                // A read knows better than the write that it reads back: an admission webhook may have changed the value.
+                if value != Value::Unread {
+                    let (known, _) = entry.open(&key);
+                    *entry = Entry::new(known, value, relisting);
+                }
             }
             return false;
         }
         self.remove(&key);
+        let key = Arc::new(key);
         for owner in owners(&metadata) {
-            self.by_owner.entry(owner).or_default().insert(key.clone());
+            self.by_owner.entry(owner.into()).or_default().push(Arc::clone(&key));
         }
-        self.entries.insert(key, Entry { metadata, value, relisting });
+        self.entries.insert(key, Entry::new(metadata, value, relisting));
         true
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
-        for owner in owners(&entry.metadata) {
-            if let Some(keys) = self.by_owner.get_mut(&owner) {
-                keys.remove(key);
+    fn remove(&mut self, key: &Key) -> Option<SecretMetadata> {
+        let (metadata, _) = self.entries.remove(key)?.open(key);
+        for owner in owners(&metadata) {
+            if let Some(keys) = self.by_owner.get_mut(owner.as_str()) {
+                keys.retain(|known| **known != *key);
                 if keys.is_empty() {
-                    self.by_owner.remove(&owner);
+                    self.by_owner.remove(owner.as_str());
                 }
             }
         }
-        Some(entry)
+        Some(metadata)
     }
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::{
     ByteString,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The kind of our objects.
@@ -115,7 +116,7 @@ pub enum Ownership {
 }
 
 /// What is known about the value of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// It was not read since the last change.
     Unread,

@@ -15,21 +15,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::stream;
-use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use futures::{ready, stream};
+use std::{sync::Arc, task::Poll, time::Duration};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, oneshot, watch},
+    runtime::Handle,
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
-/// How many responses with metrics may be on their way at the same time. Each is held in memory until it is sent.
+/// How many responses with metrics may be on their way at the same time. Each holds a thread until it is sent.
 pub const MAX_SCRAPES: usize = 4;
 /// A client that reads slower than this does not keep others from their metrics.
 const SLOW: Duration = Duration::from_secs(10);
-/// The piece of a response that is handed on at once.
+/// The piece of a response that is in memory at once.
 const CHUNK: usize = 64 * 1024;
 
 /// Serves until the listener fails. `/readyz` responds with 200 once `ready` is true, and names the watches that fail.
@@ -66,29 +66,48 @@ async fn scrape(
     };
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
+    let (sender, mut chunks) = mpsc::channel(1);
+    let (complete, mut is_complete) = oneshot::channel();
+    let runtime = Handle::current();
+    let deadline = Instant::now() + SLOW;
     // This thread also renews the lease.
-    let Ok(text) = spawn_blocking(move || Bytes::from(metrics.to_format(format))).await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    let text = Arc::new(Mutex::new(Some(text)));
-    let held = Arc::clone(&text);
-    // Dropped with the body.
-    let (sent, is_sent) = oneshot::channel::<()>();
-    tokio::spawn(async move {
-        let _ = timeout(SLOW, is_sent).await;
-        // A client that does not read must not hold the text.
-        held.lock().take();
-        drop(permit);
+    spawn_blocking(move || {
+        let _permit = permit;
+        let mut writer = ChunkWriter { chunk: String::new(), sender, runtime, deadline };
+        if metrics.write(format, &mut writer).and_then(|()| writer.send()).is_ok() {
+            // Fails only if the client is gone.
+            let _ = complete.send(());
+        }
     });
-    let chunks = stream::unfold((text, sent), |(text, sent)| async move {
-        let chunk = match text.lock().as_mut() {
-            Some(rest) => Ok(rest.split_to(rest.len().min(CHUNK))),
-            None => Err(std::io::Error::other("the client reads too slowly")),
-        };
-        let is_end = chunk.as_ref().is_ok_and(Bytes::is_empty);
-        (!is_end).then_some((chunk, (text, sent)))
+    let chunks = stream::poll_fn(move |context| {
+        let chunk = ready!(chunks.poll_recv(context)).map(Ok);
+        // Without an error, the client would take a part for the whole.
+        Poll::Ready(chunk.or_else(|| is_complete.try_recv().err().map(std::io::Error::other).map(Err)))
     });
     ([(CONTENT_TYPE, format.content_type())], Body::from_stream(chunks)).into_response()
+}
+
+/// Sends text in chunks. Fails if the client is gone, or has not read it at the deadline.
+struct ChunkWriter {
+    chunk: String,
+    sender: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    deadline: Instant,
+}
+
+impl ChunkWriter {
+    fn send(&mut self) -> std::fmt::Result {
+        let chunk = Bytes::from(std::mem::take(&mut self.chunk));
+        let sent = self.runtime.block_on(timeout_at(self.deadline, self.sender.send(chunk)));
+        sent.map_err(|_| std::fmt::Error)?.map_err(|_| std::fmt::Error)
+    }
+}
+
+impl std::fmt::Write for ChunkWriter {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.chunk.push_str(text);
+        if self.chunk.len() < CHUNK { Ok(()) } else { self.send() }
+    }
 }
 
 #[cfg(test)]

@@ -177,6 +177,7 @@ impl ProcessMemory {
             && let Progress::InHand { key, .. } = &known.progress
         {
             known.progress = Progress::Stored { key: key.clone(), is_reported: false };
+            known.intent = None;
         }
     }
 

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 pub struct Attempt {
     /// When C1 was sent.
     pub written: Monotonic,
-    /// What was requested when it was written.
-    pub intent: Intent,
+    /// What was requested when it was written, until its key is stored.
+    pub intent: Option<Box<Intent>>,
     /// Its progress.
     pub progress: Progress,
 }

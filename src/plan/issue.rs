@@ -166,12 +166,15 @@ impl Decision<'_> {
     fn reusable_attempt(&self) -> Option<AttemptId> {
         let spec = self.facts.object.spec.as_ref().ok()?;
         self.facts.memory.attempts.iter().find_map(|(id, attempt)| {
+            let is_same = attempt.intent.as_ref().is_some_and(|intent| {
+                intent.spec == *spec
+                    && intent.rotate == self.facts.object.rotate
+                    && intent.rotate_now == self.facts.object.rotate_now
+            });
             let reusable = attempt.progress == Progress::Written
                 && self.now.monotonic < attempt.written.plus(self.settings.window())
                 && self.facts.object.ledger.contains(id)
-                && attempt.intent.spec == *spec
-                && attempt.intent.rotate == self.facts.object.rotate
-                && attempt.intent.rotate_now == self.facts.object.rotate_now;
+                && is_same;
             reusable.then(|| id.clone())
         })
     }

@@ -176,7 +176,7 @@ impl ProcessMemory {
         let others = facts.other_secrets.iter().filter_map(|secret| secret.record.as_ref());
         let records = facts.record().into_iter().chain(others);
         let is_recorded = |id: &str| records.clone().any(|record| record.names(id));
-        for known in self.attempts.values_mut() {
+        for (_, known) in self.attempts.iter_mut() {
             let (Progress::InHand { key, .. } | Progress::Stored { key, .. }) = &known.progress else {
                 continue;
             };
@@ -184,6 +184,7 @@ impl ProcessMemory {
                 || matches!(known.progress, Progress::Stored { is_reported: true, .. });
             if is_reported || is_recorded(&key.id) {
                 known.progress = Progress::Stored { key: key.clone(), is_reported };
+                known.intent = None;
             }
         }
     }
@@ -233,7 +234,7 @@ impl ProcessMemory {
         self.key_check.take_if(|checked| checked.key_id == key_id);
         self.not_found.remove(key_id);
         self.troubles.remove(&Slot::Revoke(key_id.to_owned()));
-        for known in self.attempts.values_mut() {
+        for (_, known) in self.attempts.iter_mut() {
             if matches!(&known.progress, Progress::InHand { key, .. } if key.id == key_id) {
                 known.progress = Progress::Ended;
             }

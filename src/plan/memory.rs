@@ -9,10 +9,12 @@ use super::{
     time::Monotonic,
 };
 use crate::protocol::marker::AttemptId;
+use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
-/// restored from the ledger, the record and Boltz's list.
+/// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
+/// vectors: a B-tree has room for eleven from the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessMemory {
     /// What users requested when the failures below began. A change clears them.
@@ -20,9 +22,9 @@ pub struct ProcessMemory {
     /// When users last changed it. Attempts that are older do not delay the next one.
     pub(super) requested_at: Option<Monotonic>,
     /// When this process first saw an attempt or the id of a named key.
-    pub first_seen: BTreeMap<String, Monotonic>,
+    pub first_seen: LiteMap<String, Monotonic>,
     /// The attempts that this process wrote.
-    pub attempts: BTreeMap<AttemptId, Attempt>,
+    pub attempts: LiteMap<AttemptId, Box<Attempt>>,
     /// Keys that this process revoked, or that were already revoked when it tried.
     pub revoked_ids: BTreeSet<String>,
     /// When this process revoked them.
@@ -37,7 +39,7 @@ pub struct ProcessMemory {
     /// The last failure of each slot, and the number of consecutive failures.
     pub troubles: BTreeMap<Slot, Trouble>,
     /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
-    pub(crate) done: BTreeMap<Slot, LastDone>,
+    pub(crate) done: LiteMap<Slot, LastDone>,
     /// Workloads that were restarted, and for which key.
     pub restarted: BTreeMap<String, String>,
     /// When this process first saw that the ledger was forged.
@@ -107,7 +109,7 @@ impl Trouble {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LastDone {
     /// [`super::Step::fingerprint`].
-    pub fingerprint: String,
+    pub fingerprint: u64,
     /// When it was made.
     pub at: Monotonic,
     /// How many times in a row the call was the same, each within an hour of the one before.
@@ -132,7 +134,7 @@ impl ProcessMemory {
 
     /// A write of the Secret got no response, and may take effect.
     pub fn has_calls_in_doubt(&self) -> bool {
-        let in_doubt = |known: &Attempt| matches!(known.progress, Progress::InHand { calls_in_doubt, .. } if calls_in_doubt > 0);
+        let in_doubt = |known: &Box<Attempt>| matches!(known.progress, Progress::InHand { calls_in_doubt, .. } if calls_in_doubt > 0);
         self.attempts.values().any(in_doubt)
     }
 
@@ -163,14 +165,16 @@ impl ProcessMemory {
     /// Call before C1. Until C1 is confirmed, the attempt counts as never sent. If the write takes effect later, it is
     /// harmless.
     pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
-        self.attempts.insert(attempt, Attempt { written: now, intent, progress: Progress::Ended });
+        let intent = Some(Box::new(intent));
+        self.attempts.insert(attempt, Box::new(Attempt { written: now, intent, progress: Progress::Ended }));
     }
 
     /// Call before C2. Whatever the result, the POST is not sent again.
-    pub fn mark_posting(&mut self, attempt: &AttemptId) -> Option<&Attempt> {
+    pub fn mark_posting(&mut self, attempt: &AttemptId) -> Option<(&Attempt, &Intent)> {
         let known = self.attempts.get_mut(attempt)?;
         known.progress = Progress::Sent;
-        Some(known)
+        let known: &Attempt = known;
+        known.intent.as_deref().map(|intent| (known, intent))
     }
 
     /// Call before C3. Until its result is known, it may take effect.

@@ -64,6 +64,7 @@ mod issue;
 mod keys;
 mod learn;
 mod memory;
+mod quiet;
 mod received;
 mod restart;
 mod retry;
@@ -242,7 +243,7 @@ impl Decision<'_> {
     /// Until when a step waits because it was done before and something undid it.
     fn undone_until(&self, step: &Step, slot: &Slot) -> Option<Monotonic> {
         let last = self.facts.memory.done.get(slot)?;
-        if step.fingerprint(self.facts).as_ref() != Some(&last.fingerprint) {
+        if step.fingerprint(self.facts) != Some(last.fingerprint) {
             return None;
         }
         let backoff = retry_backoff(slot, Failure::Undone, self.settings);

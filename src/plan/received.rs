@@ -2,7 +2,7 @@
 
 use super::{
     Decision,
-    attempt::{Attempt, MintedKey, Progress},
+    attempt::{Attempt, Intent, MintedKey, Progress},
     facts::SecretFacts,
     schedule::RotationSchedule,
     step::{RevokeReason, Slot, Step},
@@ -27,8 +27,13 @@ impl Decision<'_> {
         let window_end = known.written.plus(self.settings.window());
         let superseded = self.facts.record().is_some_and(|record| self.is_later(&record.attempt, attempt));
         let foreign = matches!(self.facts.secret, SecretFacts::Foreign(_));
-        if self.now.monotonic < window_end && !is_refused && !superseded && !foreign {
-            let step = self.attempt(self.store(attempt, known, key));
+        if self.now.monotonic < window_end
+            && !is_refused
+            && !superseded
+            && !foreign
+            && let Some(intent) = &known.intent
+        {
+            let step = self.attempt(self.store(attempt, intent, key));
             if step.is_none() {
                 // Retried within the window or not at all. Meanwhile no other key is issued.
                 self.waits.wake_at(window_end);
@@ -52,8 +57,7 @@ impl Decision<'_> {
     }
 
     /// C3, R3: lists every other active key in the record's `previous`, in the same write.
-    fn store(&self, attempt: &AttemptId, known: &Attempt, key: &MintedKey) -> Step {
-        let intent = &known.intent;
+    fn store(&self, attempt: &AttemptId, intent: &Intent, key: &MintedKey) -> Step {
         let overlap = match (intent.reason, RotationSchedule::read(&intent.spec)) {
             (IssueReason::RotateNow, _) | (_, Err(_)) => Duration::ZERO,
             (_, Ok(rotation)) => rotation.overlap,

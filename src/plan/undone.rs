@@ -1,11 +1,18 @@
 //! When a step that was done is needed again: something undoes it.
 
 use super::{facts::Facts, step::Step};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 impl Step {
     /// Equal for equal calls: if a call with the same fingerprint is needed again soon, something undoes it. `None`:
     /// another rule limits its repetition.
-    pub fn fingerprint(&self, facts: &Facts) -> Option<String> {
+    pub fn fingerprint(&self, facts: &Facts) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        self.as_text(facts)?.hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    fn as_text(&self, facts: &Facts) -> Option<String> {
         match self {
             Self::Wait
             | Self::ReadLive

@@ -45,7 +45,7 @@ pub struct InvalidClusterName;
 impl ClusterName {
     /// The default: the start of the UID of the namespace `kube-system`.
     pub fn from_kube_system_uid(uid: &str) -> Self {
-        Self(ObjectMark::from_uid(uid).0)
+        Self(ObjectMark::from_uid(uid).to_string())
     }
 }
 
@@ -69,23 +69,33 @@ impl fmt::Display for ClusterName {
 }
 
 /// The object in the marker: the first 64 bits of its UID, as 16 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectMark(String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectMark(u64);
 
 impl ObjectMark {
     /// Kubernetes' UIDs are UUIDs. For any other text, the SHA-256 is used.
     pub fn from_uid(uid: &str) -> Self {
-        let digits: String = uid.chars().filter(|character| *character != '-').collect();
-        let is_uuid =
-            digits.len() == 32 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let digits = if is_uuid { digits } else { hexadecimal(&Sha256::digest(uid)) };
-        Self(digits.chars().take(OBJECT_LENGTH).collect())
+        let mut digits: String = uid.chars().filter(|character| *character != '-').collect();
+        if digits.len() != 32 || !is_hexadecimal(&digits) {
+            digits = hexadecimal(&Sha256::digest(uid));
+        }
+        digits.truncate(OBJECT_LENGTH);
+        Self(u64::from_str_radix(&digits, 16).unwrap_or_default())
     }
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_mark = text.len() == OBJECT_LENGTH && is_hexadecimal(text);
+        is_mark.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+}
+
+fn is_hexadecimal(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl fmt::Display for ObjectMark {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        write!(formatter, "{:0OBJECT_LENGTH$x}", self.0)
     }
 }
 
@@ -97,7 +107,7 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
 /// The random id of one attempt: one POST, so at most one key. 60 bits, 12 characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AttemptId(String);
+pub struct AttemptId([u8; ATTEMPT_LENGTH]);
 
 /// The text is not an attempt id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -107,13 +117,13 @@ pub struct InvalidAttemptId;
 impl AttemptId {
     /// The id made of 60 of these bits.
     pub fn from_random(bits: u64) -> Self {
-        let character = |index: usize| char::from(ATTEMPT_ALPHABET[(bits >> (5 * index)) as usize & 31]);
-        Self((0..ATTEMPT_LENGTH).map(character).collect())
+        Self(std::array::from_fn(|index| ATTEMPT_ALPHABET[(bits >> (5 * index)) as usize & 31]))
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        // Never the default: it is ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -121,11 +131,12 @@ impl FromStr for AttemptId {
     type Err = InvalidAttemptId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() == ATTEMPT_LENGTH && text.bytes().all(|byte| ATTEMPT_ALPHABET.contains(&byte)) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidAttemptId)
-        }
+        let bytes: [u8; ATTEMPT_LENGTH] = text.as_bytes().try_into().map_err(|_| InvalidAttemptId)?;
+        bytes
+            .iter()
+            .all(|byte| ATTEMPT_ALPHABET.contains(byte))
+            .then_some(Self(bytes))
+            .ok_or(InvalidAttemptId)
     }
 }
 
@@ -139,13 +150,13 @@ impl TryFrom<String> for AttemptId {
 
 impl From<AttemptId> for String {
     fn from(attempt: AttemptId) -> Self {
-        attempt.0
+        attempt.to_string()
     }
 }
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(self.as_str())
     }
 }
 
@@ -181,14 +192,12 @@ impl Marker {
         let last = name.rsplit(' ').next()?;
         let mut parts = last.split('.');
         let (prefix, cluster, object, attempt) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let is_object = object.len() == OBJECT_LENGTH
-            && object.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if prefix != PREFIX || parts.next().is_some() || !is_object {
+        if prefix != PREFIX || parts.next().is_some() {
             return None;
         }
         Some(Self {
             cluster: cluster.parse().ok()?,
-            object: ObjectMark(object.to_owned()),
+            object: ObjectMark::parse(object)?,
             attempt: attempt.parse().ok()?,
         })
     }

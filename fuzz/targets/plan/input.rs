@@ -163,11 +163,9 @@ impl Input {
         let names = ClusterNames { current: "fuzz".parse().expect("a good name"), former: Vec::new() };
         let named: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
         let view = |started| {
-            let mut snapshot = Snapshot::empty(Now { monotonic: started, ..now });
-            for key in &self.keys {
-                snapshot.add(key.clone(), &names, &named.iter().cloned().collect());
-            }
-            snapshot.view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str))
+            let started = Now { monotonic: started, ..now };
+            let named_ids = named.iter().cloned().collect();
+            Snapshot::of(started, self.keys.iter().cloned(), &names, named_ids).view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str))
         };
         vec![view(now.monotonic), view(now.monotonic.minus(Duration::from_secs(1)))]
     }

@@ -47,7 +47,7 @@ impl Execution<'_> {
         let Some(call) = self.context.account.create_call(&self.facts.object.uid, now) else {
             return Answer::Stale;
         };
-        let Some(known) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
+        let Some((known, intent)) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let marker = Marker {
@@ -55,7 +55,7 @@ impl Execution<'_> {
             object: ObjectMark::from_uid(&self.facts.object.uid),
             attempt: attempt.clone(),
         };
-        let request = create_request(&self.facts.object, &known.intent.spec, &marker);
+        let request = create_request(&self.facts.object, &intent.spec, &marker);
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
                 self.context.account.succeeded(&call, self.context.clock.now().monotonic);

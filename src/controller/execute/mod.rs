@@ -69,7 +69,7 @@ impl Execution<'_> {
             Ok(None) => (Answer::Gone, Shown::Nothing),
             // If only the Secret could not be read, the newest version of the object is known.
             Err(error) => {
-                let object = self.state.latest.clone().map(Box::new);
+                let object = self.state.latest.as_ref().map(|latest| Box::new(latest.open()));
                 (Answer::ApiFailed(error.failure()), object.map_or(Shown::Nothing, Shown::Object))
             }
         }

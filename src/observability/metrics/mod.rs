@@ -32,8 +32,9 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 use strum::VariantArray;
+use text::Classic;
 
 /// The calls to Boltz.
 const OPERATIONS: [&str; 4] = ["auth_me", "create", "list", "revoke"];
@@ -214,24 +215,28 @@ impl Metrics {
         [of("boltz", &self.leaders), of("boltz", &self.own), of("process", &self.process)].concat()
     }
 
+    /// Writes all metrics in that format. Fails only if the writer does.
+    pub fn write(&self, format: Format, to: &mut impl fmt::Write) -> fmt::Result {
+        match format {
+            Format::OpenMetrics => self.write_open_metrics(to),
+            Format::Classic => self.write_open_metrics(&mut Classic::new(to)),
+        }
+    }
+
+    fn write_open_metrics(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        let leaders = (self.leader.get() == 1).then_some(&self.leaders);
+        for catalog in leaders.into_iter().chain([&self.own, &self.process]) {
+            encode_registry(to, catalog.registry())?;
+        }
+        encode_eof(to)
+    }
+
     /// All metrics, as OpenMetrics text.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        let leaders = (self.leader.get() == 1).then_some(&self.leaders);
-        for catalog in leaders.into_iter().chain([&self.own, &self.process]) {
-            // Writing into a String does not fail.
-            let _ = encode_registry(&mut text, catalog.registry());
-        }
-        let _ = encode_eof(&mut text);
+        // Writing into a String does not fail.
+        let _ = self.write(Format::OpenMetrics, &mut text);
         text
-    }
-
-    /// All metrics in that format.
-    pub fn to_format(&self, format: Format) -> String {
-        match format {
-            Format::OpenMetrics => self.to_text(),
-            Format::Classic => text::to_classic(&self.to_text()),
-        }
     }
 
     pub(crate) fn set_object(&self, namespace: &str, name: &str, gauges: ObjectGauges) {

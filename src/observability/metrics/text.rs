@@ -1,5 +1,7 @@
 //! The two text formats of Prometheus, and which of them a client wants.
 
+use std::fmt::{self, Write};
+
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -34,24 +36,50 @@ impl Format {
     }
 }
 
-/// Converts OpenMetrics text without units, infos and exemplars, which the operator has not, to the classic format: there,
-/// the descriptions of a counter have its whole name, and nothing marks the end.
-pub(super) fn to_classic(open_metrics: &str) -> String {
-    let mut classic = String::with_capacity(open_metrics.len());
-    let mut lines = open_metrics.lines().filter(|line| *line != "# EOF").peekable();
-    while let Some(line) = lines.next() {
-        let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
-        let describes_counter = is_counter(line)
-            || (line.starts_with("# HELP ") && lines.peek().is_some_and(|next| is_counter(next)));
-        match line.splitn(4, ' ').collect::<Vec<_>>().as_slice() {
-            [hash, word, name, rest] if describes_counter => {
-                classic.extend([hash, " ", word, " ", name, "_total ", rest]);
-            }
-            _ => classic.push_str(line),
-        }
-        classic.push('\n');
+/// Converts OpenMetrics text without units, infos and exemplars, which the operator has not, to the classic format while it
+/// is written: there, the descriptions of a counter have its whole name, and nothing marks the end.
+pub(super) struct Classic<W> {
+    inner: W,
+    line: String,
+    /// A line `# HELP`: the next one says whether it describes a counter.
+    help: Option<String>,
+}
+
+impl<W: Write> Classic<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self { inner, line: String::new(), help: None }
     }
-    classic
+
+    fn end_line(&mut self) -> fmt::Result {
+        let line = std::mem::take(&mut self.line);
+        if line.starts_with("# HELP ") {
+            self.help = Some(line);
+            return Ok(());
+        }
+        let describes_counter = line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let lines = self.help.take().into_iter().chain(Some(line).filter(|line| line != "# EOF"));
+        for line in lines {
+            match line.splitn(4, ' ').collect::<Vec<_>>().as_slice() {
+                [hash, word, name, rest] if describes_counter => {
+                    writeln!(self.inner, "{hash} {word} {name}_total {rest}")?;
+                }
+                _ => writeln!(self.inner, "{line}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Classic<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive('\n') {
+            self.line.push_str(piece.strip_suffix('\n').unwrap_or(piece));
+            if piece.ends_with('\n') {
+                self.end_line()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +112,10 @@ mod tests {
                     # HELP g Not a counter.\n# TYPE g gauge\ng 1\n# EOF\n";
         let classic = "# HELP a_b_total Calls of a counter.\n# TYPE a_b_total counter\na_b_total{x=\"# EOF\"} 1\n\
                        # HELP g Not a counter.\n# TYPE g gauge\ng 1\n";
-        assert_eq!(to_classic(open), classic);
+        let mut converted = String::new();
+        let mut writer = Classic::new(&mut converted);
+        // In pieces of any size.
+        open.chars().for_each(|character| writer.write_char(character).unwrap());
+        assert_eq!(converted, classic);
     }
 }

@@ -22,6 +22,7 @@ mod leader;
 mod log;
 mod namespaces;
 mod orphans;
+mod quiet;
 mod refused_objects;
 mod rotate;
 mod secret_shape;

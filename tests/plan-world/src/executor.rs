@@ -265,7 +265,7 @@ impl Process {
         fault: Option<Fault>,
     ) -> Answer {
         world.counts.posts += 1;
-        let spec = &self.memory.mark_posting(attempt).unwrap().intent.spec;
+        let spec = &self.memory.mark_posting(attempt).unwrap().1.spec;
         let (days, livemode) = (spec.expires_in_days, spec.mode == Mode::Live);
         if let Some(Fault::Late(by)) = fault {
             let object = facts.object.uid.clone();

@@ -237,6 +237,7 @@ impl Process {
     ) -> Result<Next, Crashed> {
         let decision = self.decide_on(world, facts);
         if decision.step == Step::Wait {
+            self.assert_quiet(world, facts, &decision);
             return Ok(Next::Idle(Box::new(decision)));
         }
         let fault = fault(&decision.step);
@@ -248,6 +249,22 @@ impl Process {
         let in_hand: Vec<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
         self.values.retain(|attempt, _| in_hand.contains(&attempt));
         Ok(if effects.is_gone { Next::Gone } else { Next::Decide })
+    }
+
+    /// The controller does not reconcile a quiet object after a pass that shows the same keys of it.
+    fn assert_quiet(&self, world: &World, facts: &Facts, decision: &Plan) {
+        if !facts.is_quiet(&world.settings, decision) {
+            return;
+        }
+        let (mut later, now) = (facts.clone(), self.now(world));
+        later
+            .passes
+            .insert(0, Pass { started: now.monotonic, started_at: now.wall, ..facts.passes[0].clone() });
+        later.passes.truncate(2);
+        let mut memory = self.memory.clone();
+        memory.learn(&mut later, &world.settings, now);
+        later.memory = memory;
+        assert_eq!(plan(&later, &world.settings, now), *decision, "a pass matters to a quiet object");
     }
 
     /// Something went wrong in that slot, and it waits.

@@ -259,7 +259,7 @@ fn an_attempts_age_is_its_own() {
     // One that this process wrote, and that somebody took out of the ledger.
     let written = now.monotonic.minus(2 * MINUTE);
     let attempt = facts.memory.attempts.values().next().unwrap().clone();
-    facts.memory.attempts.insert(AttemptId::from_random(3), Attempt { written, ..attempt });
+    facts.memory.attempts.insert(AttemptId::from_random(3), Box::new(Attempt { written, ..*attempt }));
     let settled_at = settled_at(&facts, &AttemptId::from_random(3));
     assert_eq!(settled_at, now.monotonic.plus(MINUTE));
 }
@@ -282,8 +282,8 @@ fn whose_end_a_process_knows() {
         (Progress::Ended, young, false, true),
     ] {
         facts.object.deleting = deleting;
-        let attempt = Attempt { written, progress: progress.clone(), ..known.clone() };
-        facts.memory.attempts.insert(id.clone(), attempt);
+        let attempt = Attempt { written, progress: progress.clone(), ..*known.clone() };
+        facts.memory.attempts.insert(id.clone(), Box::new(attempt));
         let found = facts.knows_result(&world.settings, now, &id);
         assert_eq!(found, knows, "{progress:?}, deleting: {deleting}");
     }
@@ -439,7 +439,7 @@ fn a_retained_object_leaves_its_stored_key_to_the_secret() {
     let Progress::Stored { key, .. } = known.progress.clone() else { panic!("it is stored") };
     let mut memory = ProcessMemory::default();
     let progress = Progress::Stored { key, is_reported: false };
-    memory.attempts.insert(AttemptId::from_random(1), Attempt { progress, ..known });
+    memory.attempts.insert(AttemptId::from_random(1), Box::new(Attempt { progress, ..*known }));
     assert_eq!(memory.unreported_keys(true), [""; 0]);
     assert_eq!(memory.unreported_keys(false), ["key-1"]);
 }
