@@ -218,7 +218,8 @@ impl Inventory {
         if admin_key.has_changed().unwrap_or_default() {
             return Err(PassError::AdminKeyChanged);
         }
-        Ok(pass.complete())
+        let before = self.snapshots.lock().front().cloned();
+        Ok(pass.complete(before.as_deref()))
     }
 
     fn push(&self, snapshot: Arc<Snapshot>) {

@@ -73,9 +73,9 @@ impl<'a> PassInProgress<'a> {
         Ok(AfterPage::Next(cursor))
     }
 
-    /// The pass, after its last page.
-    pub fn complete(self) -> Snapshot {
-        self.listed.complete(self.started)
+    /// The pass, after its last page. It shares memory with the one before.
+    pub fn complete(self, before: Option<&Snapshot>) -> Snapshot {
+        self.listed.complete(self.started, before)
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
             pass.add(page(&ids, true, Some(ids[0]))).unwrap();
         }
         assert_eq!(pass.previous_page.len(), 101);
-        let snapshot = pass.complete();
+        let snapshot = pass.complete(None);
         assert_eq!((snapshot.rows, snapshot.remembered_ids()), (101_000, 1));
     }
 }

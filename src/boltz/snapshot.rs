@@ -6,7 +6,7 @@ use crate::{
     protocol::marker::{ClusterName, Marker, ObjectMark},
 };
 use jiff::Timestamp;
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 /// So many keys may be repeated before they are looked at.
 const MIN_COMPACTED: usize = 4096;
@@ -35,7 +35,7 @@ pub struct Snapshot {
     /// The same by the wall clock.
     pub started_at: Timestamp,
     /// The keys with our marker, sorted by object and id.
-    keys: Box<[KeyOfObject]>,
+    keys: Box<[Arc<KeyOfObject>]>,
     /// Positions in `keys`, sorted by id.
     by_id: Box<[u32]>,
     /// Ids that our objects refer to, and that are listed without our marker.
@@ -48,7 +48,7 @@ pub struct Snapshot {
     pub organization: Option<String>,
 }
 
-/// A key with our marker.
+/// A key with our marker. Most are the same in two passes, and shared by them.
 #[derive(Debug, PartialEq)]
 struct KeyOfObject {
     object: ObjectMark,
@@ -71,7 +71,7 @@ impl Snapshot {
     ) -> Self {
         let mut listed = ListedRows::new(named);
         rows.into_iter().for_each(|row| listed.add(row, names));
-        listed.complete(started)
+        listed.complete(started, None)
     }
 
     /// Whether this may be the list of that organization.
@@ -95,10 +95,17 @@ impl Snapshot {
         }
     }
 
-    fn keys_of(&self, object: &ObjectMark) -> &[KeyOfObject] {
+    fn keys_of(&self, object: &ObjectMark) -> &[Arc<KeyOfObject>] {
         let begin = self.keys.partition_point(|key| key.object < *object);
         let count = self.keys[begin..].partition_point(|key| key.object == *object);
         &self.keys[begin..begin + count]
+    }
+
+    fn same(&self, own: &KeyOfObject) -> Option<Arc<KeyOfObject>> {
+        self.position(&own.key.id)
+            .map(|position| &self.keys[position])
+            .filter(|known| ***known == *own)
+            .cloned()
     }
 
     fn position(&self, id: &str) -> Option<usize> {
@@ -108,7 +115,7 @@ impl Snapshot {
 
     /// Our keys, by object.
     pub(crate) fn by_object(&self) -> impl Iterator<Item = (ObjectMark, impl Iterator<Item = &ListedKey>)> {
-        let same_object = |one: &KeyOfObject, other: &KeyOfObject| one.object == other.object;
+        let same_object = |one: &Arc<KeyOfObject>, other: &Arc<KeyOfObject>| one.object == other.object;
         self.keys.chunk_by(same_object).map(|keys| (keys[0].object, keys.iter().map(|own| &own.key)))
     }
 
@@ -211,10 +218,12 @@ impl ListedRows {
     }
 
     /// The pass, after its last row.
-    pub(super) fn complete(mut self, started: Now) -> Snapshot {
+    pub(super) fn complete(mut self, started: Now, before: Option<&Snapshot>) -> Snapshot {
         self.compact();
         self.keys.sort_by_key(|own| own.object);
-        let keys = self.keys.into_boxed_slice();
+        let shared =
+            |own: KeyOfObject| before.and_then(|before| before.same(&own)).unwrap_or_else(|| Arc::new(own));
+        let keys: Box<[Arc<KeyOfObject>]> = self.keys.into_iter().map(shared).collect();
         let mut by_id: Box<[u32]> = (0_u32..).take(keys.len()).collect();
         by_id.sort_unstable_by_key(|position| &keys[*position as usize].key.id);
         Snapshot {

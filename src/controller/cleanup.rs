@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::CachedApiKey,
     observability::watches::Resource,
-    plan::{Answer, Effects, Facts, RevokeReason, Slot, Step},
+    plan::{Answer, Effects, Facts, ObjectFacts, RevokeReason, Slot, Step},
     protocol::marker::ObjectMark,
 };
 use kube::{
@@ -105,11 +105,12 @@ pub(super) async fn cleanup_deleted(
             .collect();
         for (uid, shared) in unseen {
             let mut state = shared.lock().await;
+            let Some(latest) = state.latest.as_ref().map(Latest::open) else { continue };
+            let (namespace, name) = (latest.namespace().unwrap_or_default(), latest.name_any());
             // A namespace whose objects could not be listed yet says nothing about them.
-            if !context.watches.has_synced(&state.namespace, Resource::ApiKeys) {
+            if !context.watches.has_synced(&namespace, Resource::ApiKeys) {
                 continue;
             }
-            let Some(latest) = state.latest.as_ref().map(Latest::open) else { continue };
             let facts = observe::from_latest(&context, &mut state, observe::object_facts(&latest));
             let now = context.clock.now().monotonic;
             let waits = |slot| state.memory.trouble(&slot, now).is_some();
@@ -120,7 +121,7 @@ pub(super) async fn cleanup_deleted(
                 continue;
             }
             let step = Step::ReadLive;
-            let read = context.kubernetes.get_object(&state.namespace, &state.name).await;
+            let read = context.kubernetes.get_object(&namespace, &name).await;
             let (answer, left) = match read {
                 Ok(Some(read)) if read.uid().as_ref() == Some(&uid) => (Answer::Stale, Some(read)),
                 Ok(_) => (Answer::Gone, None),
@@ -130,7 +131,7 @@ pub(super) async fn cleanup_deleted(
             if let Some(left) = left.filter(|_| has_selector) {
                 // No key is lost whose value only this process has.
                 if state.memory.unreported_keys(false).is_empty() {
-                    leave(&context, &uid, &shared, &state);
+                    leave(&context, &uid, &shared, &facts.object);
                 } else {
                     drop(state);
                     // It is stored, or revoked after its window.
@@ -144,10 +145,10 @@ pub(super) async fn cleanup_deleted(
             if revoke_unreported_keys(&context, &mut state, &facts).await {
                 forget_uid(&context, &uid);
                 let recreated = stores.iter().flat_map(Store::state).any(|object| {
-                    object.name_any() == state.name && object.namespace().as_ref() == Some(&state.namespace)
+                    object.name_any() == name && object.namespace().as_ref() == Some(&namespace)
                 });
                 if !recreated {
-                    context.metrics.forget(&state.namespace, &state.name);
+                    context.metrics.forget(&namespace, &name);
                 }
             }
         }
@@ -155,7 +156,7 @@ pub(super) async fn cleanup_deleted(
 }
 
 /// An object left the label selector: another installation may serve it.
-fn leave(context: &Context, uid: &str, shared: &Arc<tokio::sync::Mutex<ObjectState>>, state: &ObjectState) {
+fn leave(context: &Context, uid: &str, shared: &Arc<tokio::sync::Mutex<ObjectState>>, object: &ObjectFacts) {
     let mut states = context.states();
     // One is in the map, one is ours: no reconciliation waits for it, because the object has come back.
     if Arc::strong_count(shared) > 2 {
@@ -164,10 +165,10 @@ fn leave(context: &Context, uid: &str, shared: &Arc<tokio::sync::Mutex<ObjectSta
     states.remove(uid);
     drop(states);
     forget_needs(context, uid);
-    context.metrics.forget(&state.namespace, &state.name);
+    context.metrics.forget(&object.namespace, &object.name);
     tracing::info!(
-        namespace = state.namespace,
-        name = state.name,
+        namespace = object.namespace,
+        name = object.name,
         "the object does not match --label-selector any more; this operator does not serve it"
     );
 }

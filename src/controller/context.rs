@@ -19,6 +19,7 @@ use crate::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use litemap::LiteMap;
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use secrecy::SecretString;
@@ -79,11 +80,9 @@ pub(super) struct Relists {
 /// State of this process for one object.
 #[derive(Default)]
 pub struct ObjectState {
-    pub(super) name: String,
-    pub(super) namespace: String,
     pub(super) memory: ProcessMemory,
     /// The values of keys in hand, from the response to the POST until the Secret is written.
-    pub(super) values: HashMap<AttemptId, SecretString>,
+    pub(super) values: LiteMap<AttemptId, SecretString>,
     /// The newest version of the object.
     pub(super) latest: Option<Latest>,
 }
@@ -289,14 +288,7 @@ impl Context {
     }
 
     pub(super) fn state_of(&self, object: &CachedApiKey) -> Arc<tokio::sync::Mutex<ObjectState>> {
-        let state = || {
-            Arc::new(tokio::sync::Mutex::new(ObjectState {
-                name: object.name_any(),
-                namespace: object.namespace().unwrap_or_default(),
-                ..ObjectState::default()
-            }))
-        };
-        Arc::clone(self.states().entry(object.uid().unwrap_or_default()).or_insert_with(state))
+        Arc::clone(self.states().entry(object.uid().unwrap_or_default()).or_default())
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Shown {
 
 /// The facts from the caches. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<CachedApiKey>) -> Facts {
-    let newer = state.take_cached(cached, context.relists(&state.namespace));
+    let newer = state.take_cached(cached, context.relists(&cached.namespace().unwrap_or_default()));
     let object = newer.map_or_else(|| object_facts(&cached.open()), object_facts);
     from_latest(context, state, object)
 }

@@ -34,7 +34,8 @@ pub(super) async fn reconcile(
 
 pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Context) -> Action {
     let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
-    context.metrics.dequeued(&cached.namespace().unwrap_or_default(), &cached.name_any());
+    let namespace = cached.namespace().unwrap_or_default();
+    context.metrics.dequeued(&namespace, &cached.name_any());
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
@@ -42,7 +43,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         state.memory.lift_secret_troubles();
     }
     // Its Secrets could not be listed yet: what the cache lacks may be there.
-    state.memory.must_read |= !context.watches.has_synced(&state.namespace, Resource::Secrets);
+    state.memory.must_read |= !context.watches.has_synced(&namespace, Resource::Secrets);
     let mut facts = observe::from_caches(context, &mut state, cached);
     let reconcile_id = next_reconcile_id();
     for _ in 0..MAX_STEPS {

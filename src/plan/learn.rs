@@ -31,10 +31,10 @@ impl ProcessMemory {
         }
         let request = Request {
             generation: facts.object.generation,
-            annotations: [&facts.object.rotate, &facts.object.rotate_now, &facts.object.retry]
-                .map(Clone::clone),
+            annotations: [&facts.object.rotate, &facts.object.rotate_now, &facts.object.retry],
         };
-        if self.request.as_ref() != Some(&request) {
+        let request = request.hash();
+        if self.request != Some(request) {
             // The first one that this process sees is no change.
             if self.request.is_some() && self.requested_at.is_none_or(|at| at <= now.monotonic) {
                 let last = self.requested_at.map(|at| at.plus(BETWEEN_REQUESTS));
@@ -142,7 +142,7 @@ impl ProcessMemory {
         let name = facts.object.secret_name().to_owned();
         match &facts.secret {
             SecretFacts::Foreign(whose) => {
-                let is_known = self.foreign_secret.as_ref().is_some_and(|(known, _)| *known == name);
+                let is_known = self.foreign_secret.as_ref().is_some_and(|known| known.0 == name);
                 let trouble = self.troubles.get(&Slot::Preflight);
                 if !is_known || (facts.live && trouble.is_none_or(|trouble| !trouble.block.is_in_effect(now)))
                 {
@@ -155,10 +155,10 @@ impl ProcessMemory {
                     };
                     self.troubles.insert(Slot::Preflight, Trouble { failures, ..Trouble::new(block) });
                 }
-                self.foreign_secret = Some((name, whose.clone()));
+                self.foreign_secret = Some(Box::new((name, whose.clone())));
             }
             SecretFacts::Absent if !facts.live => {
-                if let Some((known, whose)) = &self.foreign_secret
+                if let Some((known, whose)) = self.foreign_secret.as_deref()
                     && *known == name
                 {
                     facts.secret = SecretFacts::Foreign(whose.clone());

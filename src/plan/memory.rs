@@ -10,15 +10,18 @@ use super::{
 };
 use crate::protocol::marker::AttemptId;
 use litemap::LiteMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
 /// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
 /// vectors: a B-tree has room for eleven from the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessMemory {
-    /// What users requested when the failures below began. A change clears them.
-    pub request: Option<Request>,
+    /// [`Request::hash`] of what users requested when the failures below began. A change clears them.
+    pub(super) request: Option<u64>,
     /// When users last changed it. Attempts that are older do not delay the next one.
     pub(super) requested_at: Option<Monotonic>,
     /// When this process first saw an attempt or the id of a named key.
@@ -35,7 +38,7 @@ pub struct ProcessMemory {
     /// an earlier revocation had no effect.
     pub not_found: BTreeMap<String, Monotonic>,
     /// What Boltz said to the stored key itself, the last time that it was asked.
-    pub key_check: Option<CheckedKey>,
+    pub key_check: Option<Box<CheckedKey>>,
     /// The last failure of each slot, and the number of consecutive failures.
     pub troubles: BTreeMap<Slot, Trouble>,
     /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
@@ -51,7 +54,7 @@ pub struct ProcessMemory {
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
-    pub foreign_secret: Option<(String, String)>,
+    pub foreign_secret: Option<Box<(String, String)>>,
 }
 
 /// A key that was asked whether it is valid.
@@ -77,12 +80,20 @@ pub(super) struct Answered {
 }
 
 /// What users request: a change of it retries everything.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Request {
+#[derive(Hash)]
+pub(super) struct Request<'a> {
     /// The generation of the spec.
     pub generation: Option<i64>,
     /// The values of the annotations `rotate`, `rotate-now` and `retry`.
-    pub annotations: [Option<String>; 3],
+    pub annotations: [&'a Option<String>; 3],
+}
+
+impl Request<'_> {
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        Hash::hash(self, &mut hasher);
+        hasher.finish()
+    }
 }
 
 /// Consecutive failures of one slot.
@@ -129,7 +140,7 @@ impl ProcessMemory {
 
     /// What Boltz said to the key with this id, and when.
     pub(super) fn check_of(&self, id: &str) -> Option<&CheckedKey> {
-        self.key_check.as_ref().filter(|checked| checked.key_id == id)
+        self.key_check.as_deref().filter(|checked| checked.key_id == id)
     }
 
     /// A write of the Secret got no response, and may take effect.
