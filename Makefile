@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak image e2e check test test-all compat fmt lint docs crd chart clean
+.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
@@ -16,6 +16,13 @@ soak: ## 200 objects, random users, faults and restarts, judged all the time. MI
 	@tests/control-plane/build >/dev/null
 	@cargo build --workspace --bin boltz-operator --bin soak
 	@$${CARGO_TARGET_DIR:-target}/debug/soak
+
+bench: ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
+bench: ## Measures the static binary against a bare loop that makes the same calls. PARTS=issue,memory,… ROUNDS=5 OBJECTS=10000 OPERATOR=
+	@tests/control-plane/build >/dev/null
+	@[ -n "$$OPERATOR" ] || release/binaries $(ARCH)
+	@cargo build --release --package boltz-harness --bin bench
+	@OPERATOR="$${OPERATOR:-dist/$(ARCH)/boltz-operator}" $${CARGO_TARGET_DIR:-target}/release/bench
 
 image: ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
 image: ## Builds static binaries and images of operator and emulator into dist/. ARCH="amd64 arm64" IMAGE=<name>:<tag>

@@ -28,6 +28,9 @@ pub struct AuditEvent {
     /// When it came.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received: jiff::Timestamp,
+    /// When it was answered.
+    #[serde(rename = "stageTimestamp")]
+    pub answered: jiff::Timestamp,
     stage: String,
 }
 

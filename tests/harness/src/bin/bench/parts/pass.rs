@@ -1,0 +1,55 @@
+//! A pass over Boltz's list: CPU, and how many objects are looked at when it ends.
+
+use super::{
+    FREQUENT_PASSES, PATIENCE,
+    filled::{Filled, metric},
+};
+use crate::{Bench, BenchError, cluster::until, report::Goal, worker::Worker};
+use boltz_emulator::Operation;
+use std::time::Duration;
+
+const PART: &str = "pass";
+const PASSES: usize = 3;
+
+pub async fn measure(bench: &mut Bench, filled: &Filled) -> Result<(), BenchError> {
+    let known = filled.operator(bench, &[FREQUENT_PASSES]).await?;
+    let before = metric(&known.worker, "boltz_reconcile_duration_seconds_count").await?;
+    known.worker.quiet(PATIENCE).await?;
+    let mut cpu = Vec::new();
+    for _ in 0..PASSES {
+        let used = next(&known.worker, filled).await?;
+        known.worker.quiet(PATIENCE).await?;
+        cpu.push(known.worker.cpu()?.saturating_sub(used).as_secs_f64() * 1e3);
+    }
+    let after = metric(&known.worker, "boltz_reconcile_duration_seconds_count").await?;
+    known.worker.stop().await?;
+    let report = &mut bench.report;
+    let objects = filled.count;
+    report.add_samples(PART, format!("{objects} objects: CPU of a pass"), &cpu, "ms", Goal::AtMost(20.0));
+    let reconciliations = (after - before) / PASSES as f64;
+    report.add(
+        PART,
+        format!("{objects} objects: reconciliations at its end"),
+        reconciliations,
+        "",
+        Goal::AtMost(0.0),
+    );
+    Ok(())
+}
+
+/// Waits for the next pass to be read to its end; the CPU time that was used when it began.
+pub async fn next(worker: &Worker, filled: &Filled) -> Result<Duration, BenchError> {
+    let pages = filled.emulator.count(Operation::List);
+    let mut used = worker.cpu()?;
+    until(PATIENCE, "a pass begins", || {
+        let begins = filled.emulator.count(Operation::List) > pages;
+        if !begins {
+            used = worker.cpu()?;
+        }
+        Ok(begins)
+    })
+    .await?;
+    let wanted = pages + filled.count.div_ceil(1000);
+    until(PATIENCE, "the pass ends", || Ok(filled.emulator.count(Operation::List) >= wanted)).await?;
+    Ok(used)
+}
