@@ -36,6 +36,8 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
+    let uid = cached.uid().unwrap_or_default();
+    let _in_flight = context.activity.begin(&uid, &state.namespace, &state.name);
     if cached.metadata.uid.as_deref().is_some_and(|uid| context.take_freed(uid)) {
         state.memory.lift_secret_troubles();
     }
@@ -63,12 +65,14 @@ pub(super) async fn reconcile_object(cached: &Arc<WatchedApiKey>, context: &Cont
             let deleted_at = latest.and_then(|object| object.metadata.deletion_timestamp.as_ref());
             return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));
         }
+        context.activity.enter(&uid, (&decision.step).into());
         let began = context.clock.now().monotonic;
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
         let took = context.clock.now().monotonic.since(began);
         let executed = ExecutedStep::new(&facts.object, reconcile_id, &decision.step, &answer, took);
         let effects = state.apply(&decision.step, answer, &facts, context);
         context.publish(&executed, &effects);
+        context.activity.enter(&uid, "Plan");
         if effects.is_gone {
             return on_object_gone(context, &mut state, &facts).await;
         }
