@@ -17,7 +17,7 @@ use crate::{
         lease::{self, LeaseOptions},
         remembered,
     },
-    observability::{metrics::Metrics, server, telemetry::LogLevel},
+    observability::{metrics::Metrics, server, telemetry::LogLevel, watchdog},
     plan::Settings,
     protocol::marker::ClusterName,
 };
@@ -218,12 +218,25 @@ impl Operator {
         let Self { context, config, identity, listener, lease_client } = self;
         let stop = CancellationToken::new();
         let (ready, is_ready) = watch::channel(false);
-        let (metrics, watches) = (Arc::clone(&context.metrics), Arc::clone(&context.watches));
+        let (stuck, is_stuck) = watch::channel(Vec::new());
+        let described = (Arc::clone(&context), identity.clone());
+        let state = server::State {
+            metrics: Arc::clone(&context.metrics),
+            ready: is_ready,
+            watches: Arc::clone(&context.watches),
+            stuck: is_stuck,
+            debug: Arc::new(move |stuck| controller::describe(&described.0, &described.1, stuck)),
+        };
         let _server = AbortOnDropHandle::new(prompt.spawn(async move {
-            if let Err(error) = server::serve(listener, metrics, is_ready, watches).await {
+            if let Err(error) = server::serve(listener, state).await {
                 tracing::error!(%error, "the metrics server stopped");
             }
         }));
+        let (activity, metrics) = (Arc::clone(&context.activity), Arc::clone(&context.metrics));
+        let calls = context.calls_of_a_step();
+        let _watchdog =
+            AbortOnDropHandle::new(prompt.spawn(watchdog::run(Arc::clone(&activity), metrics, calls, stuck)));
+        let _beat = AbortOnDropHandle::new(Handle::current().spawn(async move { activity.beat().await }));
         let work = work(context, config, identity, lease_client, prompt, ready, stop.clone());
         tokio::pin!(work);
         tokio::select! {

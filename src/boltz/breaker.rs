@@ -34,13 +34,13 @@ impl Scope {
 }
 
 #[derive(Debug)]
-struct Pause {
-    failures: u32,
+pub(super) struct Pause {
+    pub failures: u32,
     failed_at: Monotonic,
-    until: Monotonic,
+    pub until: Monotonic,
     /// When the call that tries was allowed.
-    trial: Option<Monotonic>,
-    block: Block,
+    pub trial: Option<Monotonic>,
+    pub block: Block,
 }
 
 impl Pause {
@@ -158,6 +158,11 @@ impl Breaker {
         let trial = known.filter(|_| !is_new).and_then(|pause| pause.trial);
         let block = block.clone();
         self.pauses.insert(scope, Pause { failures, failed_at, until, trial, block });
+    }
+
+    /// The pauses, also those that are over and that no call has ended yet.
+    pub fn pauses(&self) -> impl Iterator<Item = (&Scope, &Pause)> {
+        self.pauses.iter()
     }
 
     /// When the next pause ends, or its trial.

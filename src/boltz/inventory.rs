@@ -49,8 +49,34 @@ pub struct Inventory {
     fuse: Mutex<Fuse>,
     /// The limit of a page, until Boltz refuses it.
     page_size: Mutex<Option<u32>>,
+    progress: Mutex<Progress>,
     requested: watch::Sender<Monotonic>,
     completed: watch::Sender<u64>,
+}
+
+/// What the inventory does now.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// `None`: this process has not led yet.
+    pub activity: Option<Activity>,
+    /// When that began.
+    pub since: Monotonic,
+    /// How many passes failed since the last complete one.
+    pub failures: u32,
+    /// Why the last of them failed.
+    pub error: Option<String>,
+}
+
+/// What the inventory does.
+#[derive(Clone, Copy, Debug, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Activity {
+    /// It may not call Boltz now.
+    WaitingForPermission,
+    /// It reads the list.
+    Reading,
+    /// It waits for the next interval, or for a request.
+    Idle,
 }
 
 /// Why a pass failed. It then proves nothing.
@@ -75,6 +101,7 @@ impl Inventory {
             snapshots: Mutex::default(),
             fuse: Mutex::default(),
             page_size: Mutex::new(Some(PAGE_SIZE)),
+            progress: Mutex::default(),
             requested: watch::Sender::new(Monotonic::default()),
             completed: watch::Sender::new(0),
         }
@@ -88,6 +115,16 @@ impl Inventory {
     /// The newest complete passes, newest first; at most two.
     pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
         self.snapshots.lock().iter().cloned().collect()
+    }
+
+    /// What it does now.
+    pub fn progress(&self) -> Progress {
+        self.progress.lock().clone()
+    }
+
+    fn is_now(&self, activity: Activity, clock: Clock) {
+        let mut progress = self.progress.lock();
+        (progress.activity, progress.since) = (Some(activity), clock.now().monotonic);
     }
 
     /// The ids that an object refers to. Passes that begin from now on know whether Boltz lists them under other names.
@@ -133,11 +170,14 @@ impl Inventory {
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
+            self.is_now(Activity::WaitingForPermission, clock);
             let call = account.list_call(clock).await;
+            self.is_now(Activity::Reading, clock);
             let started = clock.now().monotonic;
             let doubt = match self.pass(account, clock, call).await {
                 Ok(mut snapshot) => {
                     failures = 0;
+                    *self.progress.lock() = Progress::default();
                     let mut judgment = self.judge(&snapshot, account, clock);
                     report(judgment);
                     match account.organization() {
@@ -165,10 +205,16 @@ impl Inventory {
                         "failed to read the list of keys"
                     );
                     metrics.pass_failed();
+                    {
+                        let mut progress = self.progress.lock();
+                        (progress.failures, progress.error) = (failures, Some(error.to_string()));
+                    }
+                    self.is_now(Activity::Idle, clock);
                     tokio::time::sleep(backoff::delay(failures, None)).await;
                     continue;
                 }
             };
+            self.is_now(Activity::Idle, clock);
             tokio::time::sleep(MIN_SPACING).await;
             let interval = if doubt == Doubt::None { interval } else { interval.min(INTERVAL_IN_DOUBT) };
             let next = clock.instant(started.plus(interval));

@@ -57,6 +57,16 @@ impl MintQueue {
             .map(|class| (class.into(), length(&class)))
     }
 
+    /// Those that wait.
+    pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiters.values().map(|(_, waiter)| waiter)
+    }
+
+    /// The turns that were given, and are not over.
+    pub fn turns(&self) -> impl Iterator<Item = &Turn> {
+        self.turns.all()
+    }
+
     /// Whether there are tokens for all that wait: only those at work now are in the way.
     pub fn is_short(&self, namespace: &str, now: Monotonic) -> bool {
         let bucket = self.bucket(namespace);

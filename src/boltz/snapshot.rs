@@ -157,12 +157,6 @@ impl Snapshot {
     pub fn active_keys(&self, now: Timestamp) -> impl Iterator<Item = &ListedKey> {
         self.keys().filter(move |key| key.is_active_at(now))
     }
-
-    /// The number of ids in memory.
-    #[cfg(test)]
-    pub(super) fn remembered_ids(&self) -> usize {
-        self.keys.len() + self.unmarked.len()
-    }
 }
 
 /// What is kept of the rows while the list is read.
@@ -236,6 +230,14 @@ impl ListedRows {
             doubt: Doubt::None,
             organization: None,
         }
+    }
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// The number of ids in memory.
+    pub(super) fn remembered_ids(&self) -> usize {
+        self.keys.len() + self.unmarked.len()
     }
 }
 

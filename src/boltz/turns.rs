@@ -18,7 +18,7 @@ pub(super) struct Turn {
     ends: Monotonic,
     is_told: bool,
     /// The key is requested: the token is used up, unless the answer says otherwise.
-    is_used: bool,
+    pub is_used: bool,
 }
 
 /// Whose turns are counted: calls that hang must leave room for those of others.
@@ -100,6 +100,10 @@ impl Turns {
     /// The objects that did not use their turn in time.
     pub fn lost(&self, now: Monotonic) -> Vec<String> {
         self.turns.iter().filter(|(_, turn)| turn.ends <= now).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Turn> {
+        self.turns.values()
     }
 
     pub fn untold(&self) -> impl Iterator<Item = &Waiter> {

@@ -67,6 +67,7 @@ async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, fact
         if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
             continue;
         }
+        context.activity.enter(&facts.object.uid, "Revoke");
         let began = context.clock.now().monotonic;
         let answer = revoke_key(context, &key_id, RevokeReason::NotStored).await;
         let took = context.clock.now().monotonic.since(began);

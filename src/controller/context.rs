@@ -3,14 +3,19 @@
 use super::step_log::ExecutedStep;
 use crate::{
     api::{CachedApiKey, WatchedApiKey},
-    boltz::{account::Account, inventory::Inventory},
+    boltz::{
+        account::{Account, LONGEST_WAIT},
+        inventory::Inventory,
+    },
     clock::Clock,
     kubernetes::{
         client::Kubernetes,
+        error::TIMEOUT,
         events::Events,
         secret_index::{SecretIndex, is_newer},
     },
     observability::{
+        activity::Activity,
         metrics::Metrics,
         watches::{ALL_NAMESPACES, Watches},
     },
@@ -49,6 +54,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The states of the watches.
     pub watches: Arc<Watches>,
+    /// The steps in progress.
+    pub activity: Arc<Activity>,
     /// The events.
     pub events: Events,
     /// The UIDs of objects whose Secret's name may be free now.
@@ -183,6 +190,7 @@ impl Context {
             request_timeout: limits.request_timeout,
             clock,
             watches: Arc::new(Watches::new(Arc::clone(&metrics))),
+            activity: Arc::default(),
             metrics,
             events,
             freed: Mutex::default(),
@@ -234,6 +242,11 @@ impl Context {
     pub async fn until_idle(&self) {
         // The semaphore is never closed.
         let _ = self.permits.acquire_many(u32::from(self.concurrency)).await;
+    }
+
+    /// The sum of the timeouts of the calls of any step: two to the API server, one to Boltz after a wait for the limiter.
+    pub(crate) fn calls_of_a_step(&self) -> Duration {
+        TIMEOUT * 2 + LONGEST_WAIT + self.request_timeout
     }
 
     /// Marks that the name of the object's Secret may be free now.

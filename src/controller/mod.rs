@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod context;
+mod debug;
 mod execute;
 mod observe;
 pub mod orphan_list;
@@ -15,6 +16,7 @@ mod watch;
 mod watch_secrets;
 
 pub use context::{Context, Limits, ObjectState};
+pub(crate) use debug::describe;
 pub use observe::object_facts;
 pub use orphans::{OrphanHandling, Orphans};
 pub use watch::{Scope, run};

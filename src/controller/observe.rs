@@ -66,6 +66,7 @@ pub async fn live(
     state.take_returned(read, context.relists(&object.namespace));
     let mut secrets = Vec::new();
     for name in secret_names(context, &object) {
+        context.activity.goes_on(&object.uid);
         match read_secret(context, &object.namespace, &name).await {
             Ok(Some((metadata, hash))) => secrets.push((name, (metadata, Value::Read(hash)))),
             Ok(None) => {}

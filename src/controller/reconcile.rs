@@ -35,10 +35,13 @@ pub(super) async fn reconcile(
 pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Context) -> Action {
     let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
     let namespace = cached.namespace().unwrap_or_default();
-    context.metrics.dequeued(&namespace, &cached.name_any());
+    let name = cached.name_any();
+    context.metrics.dequeued(&namespace, &name);
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
+    let uid = cached.uid().unwrap_or_default();
+    let _in_flight = context.activity.begin(&uid, &namespace, &name);
     if cached.metadata.uid.as_deref().is_some_and(|uid| context.take_freed(uid)) {
         state.memory.lift_secret_troubles();
     }
@@ -66,12 +69,14 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
             let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
             return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));
         }
+        context.activity.enter(&uid, (&decision.step).into());
         let began = context.clock.now().monotonic;
         let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
         let took = context.clock.now().monotonic.since(began);
         let executed = ExecutedStep::new(&facts.object, reconcile_id, &decision.step, &answer, took);
         let effects = state.apply(&decision.step, answer, &facts, context);
         context.publish(&executed, &effects);
+        context.activity.enter(&uid, "Plan");
         if effects.is_gone {
             return on_object_gone(context, &mut state, &facts).await;
         }

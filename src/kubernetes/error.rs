@@ -8,7 +8,7 @@ use kube::core::Status;
 use std::time::Duration;
 
 /// Timeout of one call.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a call to the API server failed; the caller says which call.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz`, `/readyz`.
+//! `/metrics`, `/healthz`, `/readyz`, `/debug`.
 
 use crate::observability::{
     metrics::{Format, Metrics},
@@ -7,7 +7,7 @@ use crate::observability::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::State,
+    extract::{self, ConnectInfo},
     http::{
         HeaderMap, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
@@ -16,13 +16,14 @@ use axum::{
     routing::get,
 };
 use futures::{ready, stream};
-use std::{sync::Arc, task::Poll, time::Duration};
+use serde_json::Value as Json;
+use std::{net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// How many responses with metrics may be on their way at the same time. Each holds a thread until it is sent.
@@ -32,32 +33,76 @@ const SLOW: Duration = Duration::from_secs(10);
 /// The piece of a response that is in memory at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Serves until the listener fails. `/readyz` responds with 200 once `ready` is true, and names the watches that fail.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    ready: watch::Receiver<bool>,
-    watches: Arc<Watches>,
-) -> std::io::Result<()> {
-    let readyz = move || {
-        let (status, summary) = match *ready.borrow() {
-            true => (StatusCode::OK, "ready"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "caches are not synced yet"),
-        };
-        let text = format!("{summary}\n{}", watches.failures());
-        async move { (status, text) }
-    };
+type Debug = Arc<dyn Fn(&[String]) -> Json + Send + Sync>;
+
+/// What the responses show.
+pub struct State {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether this process serves, or stands by.
+    pub ready: watch::Receiver<bool>,
+    /// The state of each watch.
+    pub watches: Arc<Watches>,
+    /// What only a restart cures.
+    pub stuck: watch::Receiver<Vec<String>>,
+    /// What the process does now, without keys.
+    pub debug: Debug,
+}
+
+/// Serves until the listener fails.
+pub async fn serve(listener: TcpListener, state: State) -> std::io::Result<()> {
+    let State { metrics, ready, watches, stuck, debug } = state;
     let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
+    let healthy = stuck.clone();
     let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(scrape).with_state((metrics, scrapes)));
-    axum::serve(listener, router).await
+        .route("/healthz", get(async move || healthz(&healthy.borrow())))
+        .route("/readyz", get(async move || readyz(*ready.borrow(), &watches)))
+        .route("/metrics", get(scrape).with_state((metrics, scrapes)))
+        .route("/debug", get(show_debug).with_state((debug, stuck)));
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
+}
+
+/// Fails only if a restart helps.
+fn healthz(stuck: &[String]) -> (StatusCode, String) {
+    match stuck {
+        [] => (StatusCode::OK, "ok\n".to_owned()),
+        stuck => (StatusCode::SERVICE_UNAVAILABLE, format!("stuck:\n{}\n", stuck.join("\n"))),
+    }
+}
+
+/// Says what is missing.
+fn readyz(is_ready: bool, watches: &Watches) -> (StatusCode, String) {
+    let failures = watches.failures();
+    if is_ready {
+        (StatusCode::OK, format!("ready\n{failures}"))
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}{failures}", watches.missing()))
+    }
+}
+
+/// Only for clients in the pod itself, which includes `kubectl port-forward`: needs the right `create` on `pods/portforward`.
+async fn show_debug(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    extract::State((debug, stuck)): extract::State<(Debug, watch::Receiver<Vec<String>>)>,
+) -> Response {
+    if !peer.ip().to_canonical().is_loopback() {
+        let message = "only from the pod itself: use kubectl port-forward\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
+    let stuck = stuck.borrow().clone();
+    // This thread also renews the lease, and a lock may be held by what is stuck.
+    match timeout(SLOW, spawn_blocking(move || debug(&stuck))).await {
+        Ok(Ok(state)) => axum::Json(state).into_response(),
+        Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the state cannot be read: a lock is held\n").into_response()
+        }
+    }
 }
 
 /// The metrics, in the format that the client asks for, unless too many ask at the same time.
 async fn scrape(
-    State((metrics, scrapes)): State<(Arc<Metrics>, Arc<Semaphore>)>,
+    extract::State((metrics, scrapes)): extract::State<(Arc<Metrics>, Arc<Semaphore>)>,
     headers: HeaderMap,
 ) -> Response {
     let Ok(permit) = scrapes.try_acquire_owned() else {
@@ -113,10 +158,11 @@ impl std::fmt::Write for ChunkWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observability::watches::Resource;
 
     async fn ask(scrapes: &Arc<Semaphore>, accept: &'static str) -> Response {
         let headers = HeaderMap::from_iter([(ACCEPT, axum::http::HeaderValue::from_static(accept))]);
-        scrape(State((Arc::new(Metrics::new()), Arc::clone(scrapes))), headers).await
+        scrape(extract::State((Arc::new(Metrics::new()), Arc::clone(scrapes))), headers).await
     }
 
     #[tokio::test]
@@ -131,6 +177,45 @@ mod tests {
         drop(all);
         let response = ask(&scrapes, "application/openmetrics-text").await;
         assert_eq!(response.headers()[CONTENT_TYPE], Format::OpenMetrics.content_type());
+    }
+
+    #[test]
+    fn probes_say_what_is_wrong() {
+        assert_eq!(healthz(&[]), (StatusCode::OK, "ok\n".to_owned()));
+        let (status, body) = healthz(&["the runtime runs no tasks".to_owned()]);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "stuck:\nthe runtime runs no tasks\n");
+
+        let watches = Watches::new(Arc::new(Metrics::new()));
+        assert_eq!(readyz(true, &watches), (StatusCode::OK, "ready\n".to_owned()));
+        let (status, body) = readyz(false, &watches);
+        assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("ConfigMap"), "{body}");
+        watches.begin(["a"]);
+        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        let (_, body) = readyz(false, &watches);
+        let lines = ["not ready", "namespace a: the list of boltzapikeys is not complete yet", ""];
+        assert!(body.starts_with(&lines.join("\n")), "{body}");
+        assert!(body.contains("namespace a: cannot watch secrets: secrets is forbidden"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn only_the_pod_itself_sees_the_state() {
+        let debug: Debug = Arc::new(|stuck| serde_json::json!({"stuck": stuck}));
+        let (_sender, stuck) = watch::channel(vec!["the runtime runs no tasks".to_owned()]);
+        for (peer, allowed) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.7:1", false),
+            ("[fd00::7]:1", false),
+            ("[::ffff:10.0.0.7]:1", false),
+        ] {
+            let state = extract::State((Arc::clone(&debug), stuck.clone()));
+            let response = show_debug(ConnectInfo(peer.parse().unwrap()), state).await;
+            assert_eq!(response.status() == StatusCode::OK, allowed, "{peer}");
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            assert_eq!(body.starts_with(br#"{"stuck":["the runtime"#), allowed, "{peer}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -155,18 +155,34 @@ impl Watches {
         let _ = self.states.subscribe().wait_for(served).await;
     }
 
+    /// A line for each first list that is not complete yet, and has not failed.
+    pub fn missing(&self) -> String {
+        let states = self.states.borrow();
+        if states.is_empty() {
+            return "the process starts: it reads its ConfigMap and checks the admin key first\n".to_owned();
+        }
+        let missing = states.iter().filter(|(_, state)| !state.has_synced && state.failure.is_none());
+        let lines = missing.map(|((namespace, resource), _)| {
+            format!("{}the list of {} is not complete yet\n", place(namespace), resource.as_str())
+        });
+        lines.collect()
+    }
+
     /// A line for each watch that fails.
     pub fn failures(&self) -> String {
         let states = self.states.borrow();
         let failing = states.iter().filter_map(|((namespace, resource), state)| {
             let failure = state.failure.as_ref()?;
-            let place = match namespace.as_str() {
-                ALL_NAMESPACES => String::new(),
-                namespace => format!("namespace {namespace}: "),
-            };
-            Some(format!("{place}cannot watch {}: {failure}\n", resource.as_str()))
+            Some(format!("{}cannot watch {}: {failure}\n", place(namespace), resource.as_str()))
         });
         failing.collect()
+    }
+}
+
+fn place(namespace: &str) -> String {
+    match namespace {
+        ALL_NAMESPACES => String::new(),
+        namespace => format!("namespace {namespace}: "),
     }
 }
 

@@ -13,7 +13,7 @@ use boltz_operator::{
 use clap::Parser;
 use http::{Method, Request, Response};
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::{
     convert::Infallible,
     sync::{
@@ -122,8 +122,16 @@ fn lease_probes_and_metrics_are_prompt_while_reconciliations_compute() {
             // Two renewals: 8 s.
             while writes.load(Ordering::Relaxed) < written + 2 {
                 assert!(started.elapsed() < patience, "the lease is not renewed");
-                for path in ["healthz", "readyz", "metrics"] {
-                    slowest = slowest.max(answers(&format!("http://{address}/{path}")).await);
+                for path in ["healthz", "readyz", "metrics", "debug"] {
+                    let (took, body) = answers(&format!("http://{address}/{path}")).await;
+                    slowest = slowest.max(took);
+                    if path == "debug" {
+                        let seen: Json = serde_json::from_str(&body).unwrap();
+                        assert!(
+                            seen["isLeader"] == true && seen["inFlight"][0]["step"] == "Preflight",
+                            "{body}"
+                        );
+                    }
                 }
             }
             println!("the slowest of all answers took {slowest:?}");
@@ -148,8 +156,8 @@ async fn until(patience: Duration, what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// How long the answer takes. It is asked for by a thread of its own.
-async fn answers(url: &str) -> Duration {
+/// How long the answer takes, and its body. It is asked for by a thread of its own.
+async fn answers(url: &str) -> (Duration, String) {
     boltz_harness::install_tls_provider();
     let url = url.to_owned();
     std::thread::spawn(move || {
@@ -157,8 +165,9 @@ async fn answers(url: &str) -> Duration {
         runtime.block_on(async {
             let client = reqwest::Client::builder().no_proxy().timeout(10 * SECOND).build().unwrap();
             let started = Instant::now();
-            client.get(&url).send().await.unwrap_or_else(|error| panic!("{url}: {error}"));
-            started.elapsed()
+            let answer = client.get(&url).send().await.unwrap_or_else(|error| panic!("{url}: {error}"));
+            let body = answer.text().await.unwrap();
+            (started.elapsed(), body)
         })
     })
     .join()

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
 /// things.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A call that is allowed. Report its result with `Account::succeeded` or `Account::failed`.
 #[derive(Debug)]

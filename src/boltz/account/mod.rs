@@ -3,6 +3,7 @@
 
 mod admin_key_check;
 mod calls;
+mod describe;
 mod remembered;
 
 pub use calls::Call;
@@ -22,7 +23,8 @@ use crate::{
     plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
     protocol::record::IssueReason,
 };
-use calls::{LONGEST_WAIT, limited};
+pub(crate) use calls::LONGEST_WAIT;
+use calls::limited;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};

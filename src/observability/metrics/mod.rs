@@ -224,7 +224,7 @@ impl Metrics {
     }
 
     fn write_open_metrics(&self, to: &mut impl fmt::Write) -> fmt::Result {
-        let leaders = (self.leader.get() == 1).then_some(&self.leaders);
+        let leaders = self.leads().then_some(&self.leaders);
         for catalog in leaders.into_iter().chain([&self.own, &self.process]) {
             encode_registry(to, catalog.registry())?;
         }
@@ -258,6 +258,11 @@ impl Metrics {
     /// Objects that do not exist any more are not reconciled.
     pub(crate) fn keep_queued(&self, exists: impl Fn(&str, &str) -> bool) {
         self.objects.lock().queued.retain(|(namespace, name)| exists(namespace, name));
+    }
+
+    /// Whether objects wait for a reconciliation.
+    pub(crate) fn has_queue(&self) -> bool {
+        !self.objects.lock().queued.is_empty()
     }
 
     pub(crate) fn set_waiting(&self, lengths: QueueLengths) {
@@ -347,6 +352,10 @@ impl Metrics {
     /// Whether this process leads.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.leader.get() == 1
     }
 
     /// Counts a running reconciliation until the returned guard is dropped.

@@ -1,13 +1,14 @@
 //! The secret value is in the Secret's body, and nowhere else.
 
-use crate::test_env::{EnvOptions, TestEnv, is};
-use boltz_emulator::{Effect, Fault, Operation, Outcome};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, is};
+use boltz_emulator::{Effect, Fault, Operation, Outcome, StandingFault};
+use boltz_harness::eventually;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[tokio::test]
-async fn no_log_line_status_event_or_metric_holds_a_secret_value() {
+async fn no_log_line_status_event_metric_or_debug_page_holds_a_secret_value() {
     let trace = vec![("RUST_LOG".to_owned(), "trace".to_owned())];
     let mut env = TestEnv::with_options(EnvOptions { environment: trace, ..EnvOptions::default() }).await;
     env.create("canary", json!({"rotation": {"overlap": "1s"}})).await;
@@ -39,6 +40,26 @@ async fn no_log_line_status_event_or_metric_holds_a_secret_value() {
     env.secrets().delete("moved", &DeleteParams::default()).await.unwrap();
     env.passes(2).await;
     let metrics = env.operator.get("/metrics").await.unwrap();
+    // With all that it can show: a key that waits, a pause, and why.
+    let body = json!({"code": "DOWN", "message": format!("the key {} is down", env.emulator.admin_key())});
+    let down = Outcome::Status { status: 503, headers: BTreeMap::new(), body: Some(body.to_string()) };
+    env.emulator.stand("down", StandingFault::of(Fault::once(Operation::Create, Effect::None, down)));
+    env.create("waits", json!({})).await;
+    let mut debug = String::new();
+    eventually(PATIENCE, "/debug shows the pause", async || {
+        debug = env.operator.get("/debug").await?;
+        let seen: serde_json::Value = serde_json::from_str(&debug).map_err(|error| error.to_string())?;
+        let is_shown = seen["isLeader"] == true
+            && seen["account"]["pauses"][0]["reason"] == "BoltzUnavailable"
+            && seen["account"]["mintQueue"]["waiting"][0]["name"] == "waits"
+            && seen["inventory"]["passes"][1]["keys"].is_number()
+            && seen["stuck"] == json!([]);
+        if is_shown { Ok(()) } else { Err(debug.clone()) }
+    })
+    .await
+    .unwrap();
+    assert!(debug.contains("DOWN: the key [redacted] is down"), "{debug}");
+    env.emulator.lift("down");
     let object = serde_json::to_string(&env.get("canary").await).unwrap();
     let events = env.control_plane.kubectl(&["get", "events", "-n", &env.namespace, "-o", "yaml"]).unwrap();
     env.delete("canary").await;
@@ -55,8 +76,13 @@ async fn no_log_line_status_event_or_metric_holds_a_secret_value() {
         // Base64 as in a Secret's body: of the middle, whatever the alignment.
         let encoded = json!(k8s_openapi::ByteString(value.as_bytes().to_vec()));
         let encoded = encoded.as_str().unwrap().trim_end_matches('=');
-        for (place, text) in [("log", &log), ("metrics", &metrics), ("object", &object), ("events", &events)]
-        {
+        for (place, text) in [
+            ("log", &log),
+            ("metrics", &metrics),
+            ("debug", &debug),
+            ("object", &object),
+            ("events", &events),
+        ] {
             for form in [value, &value[20..], &encoded[..encoded.len() - 2]] {
                 if let Some(at) = text.find(form) {
                     let line = text[..at].rfind('\n').map_or(0, |start| start + 1);

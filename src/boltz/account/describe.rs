@@ -1,0 +1,78 @@
+//! The account for `/debug`. Without keys: what Boltz says was scrubbed.
+
+use super::Account;
+use crate::{
+    boltz::{breaker::Scope, waiters::Waiter},
+    plan::Monotonic,
+};
+use serde_json::{Value as Json, json};
+
+/// Longer lists are cut.
+const MOST: usize = 100;
+
+impl Account {
+    /// What the account waits for: queue, turns, pauses, limit of calls, admin key.
+    pub(crate) fn describe(&self, now: Monotonic) -> Json {
+        let state = self.lock();
+        let lengths: serde_json::Map<String, Json> = state
+            .queue
+            .lengths()
+            .into_iter()
+            .map(|(class, length)| (class.to_owned(), json!(length)))
+            .collect();
+        let turns = state.queue.turns().map(|turn| {
+            let mut described = waiter(&turn.waiter);
+            described["ageSeconds"] = json!(now.since(turn.began).as_secs_f64());
+            described["isKeyRequested"] = json!(turn.is_used);
+            described
+        });
+        let pauses = state.breaker.pauses().map(|(paused, pause)| {
+            json!({
+                "scope": scope(paused),
+                "reason": <&str>::from(pause.block.reason),
+                "message": pause.block.message,
+                "failures": pause.failures,
+                "secondsLeft": pause.until.since(now).as_secs_f64(),
+                "isTried": pause.trial.is_some(),
+            })
+        });
+        json!({
+            "mintQueue": {
+                "length": state.queue.len(),
+                "lengths": lengths,
+                "waiting": state.queue.waiters().take(MOST).map(waiter).collect::<Vec<_>>(),
+                "turns": turns.take(MOST).collect::<Vec<_>>(),
+            },
+            "pauses": pauses.take(MOST).collect::<Vec<_>>(),
+            "limiter": {
+                "callsPerSecond": state.limiter.rate(now),
+                "nextCallInSeconds": state.limiter.next_at().since(now).as_secs_f64(),
+            },
+            "adminKey": {
+                "state": <&str>::from(state.admin_key.state()),
+                "isUnchecked": state.is_unchecked,
+                "message": state.admin_key.refusal(),
+            },
+            "organization": self.organization.lock().current(),
+        })
+    }
+}
+
+fn waiter(waiter: &Waiter) -> Json {
+    json!({
+        "namespace": waiter.namespace,
+        "name": waiter.name,
+        "class": <&str>::from(waiter.class),
+        "workspace": waiter.workspace,
+    })
+}
+
+fn scope(scope: &Scope) -> String {
+    match scope {
+        Scope::Account => "account".to_owned(),
+        Scope::List => "list".to_owned(),
+        Scope::Revocations => "revocations".to_owned(),
+        Scope::Workspace(None) => "default workspace".to_owned(),
+        Scope::Workspace(Some(id)) => format!("workspace {id}"),
+    }
+}
