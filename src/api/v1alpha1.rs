@@ -29,22 +29,21 @@ use std::collections::BTreeMap;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(name = "Active", type_ = "boolean", json_path = ".status.isActive"),
-    printcolumn(name = "Prefix", type_ = "string", json_path = ".status.keyPrefix"),
-    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
-    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        priority = 1,
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
+    printcolumn(name = "Renewal", type_ = "string", json_path = ".status.renewalTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Prefix", type_ = "string", priority = 1, json_path = ".status.keyPrefix"),
+    printcolumn(name = "Active", type_ = "boolean", priority = 1, json_path = ".status.isActive"),
+    printcolumn(name = "ID", type_ = "string", priority = 1, json_path = ".status.keyID"),
     printcolumn(name = "Mode", type_ = "string", priority = 1, json_path = ".spec.mode"),
     printcolumn(name = "Workspace", type_ = "string", priority = 1, json_path = ".status.workspaceID"),
-    printcolumn(name = "Renewal", type_ = "string", priority = 1, json_path = ".status.renewalTime"),
-    printcolumn(name = "Last-Used", type_ = "string", priority = 1, json_path = ".status.lastUsedAt"),
-    printcolumn(name = "ID", type_ = "string", priority = 1, json_path = ".status.keyID")
+    printcolumn(name = "Last-Used", type_ = "string", priority = 1, json_path = ".status.lastUsedAt")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

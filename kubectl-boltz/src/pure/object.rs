@@ -155,6 +155,7 @@ impl<'a> View<'a> {
     pub fn ready_word(&self) -> String {
         match (self.urgency(), self.is("Ready")) {
             (Urgency::Suspended, _) => styled(DIM, "Suspended"),
+            _ if self.status().is_none_or(BoltzApiKeyStatus::is_untouched) => styled(CARE, "Unknown"),
             (_, false) => styled(BAD, "False"),
             (_, true) if self.is_expired() => styled(BAD, "Expired"),
             (Urgency::Fine, true) => styled(GOOD, "True"),

@@ -15,6 +15,7 @@ mod clone;
 mod cluster_trouble;
 mod delete;
 mod examples;
+mod first_look;
 mod forgeries;
 mod hand_over;
 mod issue;
