@@ -85,6 +85,10 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::Expired => ("The key has expired and could not be replaced.", "The message says why."),
         Reason::Suspended => ("`spec.suspend` is true.", "Set it to false when you want a key."),
+        Reason::Paused => (
+            "The annotation `boltz.bio/paused` is `true`: no key is issued or revoked, the Secret and the workloads stay as they are.",
+            "Remove the annotation when the operator may go on.",
+        ),
         Reason::Deleting => (
             "The keys are being revoked.",
             "Wait. If Boltz is gone for good, set the annotation `boltz.bio/deletion-policy=Retain`.",

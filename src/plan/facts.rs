@@ -79,6 +79,8 @@ pub struct ObjectFacts {
     pub retry: Option<String>,
     /// The value of the rotate-now annotation.
     pub rotate_now: Option<String>,
+    /// The annotation `boltz.bio/paused` is `true`.
+    pub is_paused: bool,
     /// The value of the deletion-policy annotation.
     pub deletion_policy: Option<DeletionPolicy>,
     /// Its status. Only a hint (rule 2).
@@ -100,6 +102,11 @@ impl ObjectFacts {
     /// set: a foreground deletion would delete the Secret before the operator can act.
     pub fn owns_its_secret(&self) -> bool {
         self.effective_deletion_policy() != Ok(DeletionPolicy::Retain)
+    }
+
+    /// Whether no key is to be issued: the object is paused or suspended.
+    pub(super) fn wants_no_key(&self) -> bool {
+        self.is_paused || self.spec.as_ref().is_ok_and(|spec| spec.suspend)
     }
 
     /// The name of the Secret that the spec asks for. Default: the name of the object.

@@ -25,6 +25,7 @@
 //!     rotate: None,
 //!     retry: None,
 //!     rotate_now: None,
+//!     is_paused: false,
 //!     deletion_policy: None,
 //!     status: Default::default(),
 //! };

@@ -14,6 +14,7 @@ impl Decision<'_> {
     /// Updates the Secret to match the spec, without a new key.
     pub(super) fn secret(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let facts = self.facts;
+        let is_paused = facts.object.is_paused;
         let spec = facts.object.spec.as_ref().ok()?;
         let record = facts.trusted_record(self.settings, self.now)?;
         if facts.has_unread_value() {
@@ -21,6 +22,8 @@ impl Decision<'_> {
         }
         let own = match &facts.secret {
             SecretFacts::Ours(own) => own,
+            // Rule 13: the Secret stays as it is. What its record has to know is still added.
+            SecretFacts::Foreign(_) | SecretFacts::Absent if is_paused => return None,
             SecretFacts::Foreign(_) => {
                 let block = self.block_of(&[Slot::Preflight]);
                 if block.is_none() {
@@ -63,6 +66,9 @@ impl Decision<'_> {
             if let Some(step) = self.attempt(Step::WriteRecord(Box::new(record))) {
                 return Some(step);
             }
+        }
+        if is_paused {
+            return None;
         }
         let has_label_and_owner = own.labelled && own.owned == facts.object.owns_its_secret();
         let is_shaped = has_label_and_owner

@@ -7,6 +7,33 @@ use super::{
 
 pub const ALL: &[Control] = &[
     Control {
+        defence: "a paused object keeps the keys that were delivered",
+        rule: "13",
+        file: "src/plan/revoke.rs",
+        with: "let is_paused = self.facts.object.is_paused;",
+        without: "let is_paused = false;",
+        red: &[
+            Pure("no_delivered_key_is_revoked_until_the_pause_ends"),
+            Cluster("a_pause_stops_what_workloads_could_notice"),
+        ],
+    },
+    Control {
+        defence: "a paused object gets no key",
+        rule: "13",
+        file: "src/plan/facts.rs",
+        with: "self.is_paused || self.spec.as_ref().is_ok_and(|spec| spec.suspend)",
+        without: "self.spec.as_ref().is_ok_and(|spec| spec.suspend)",
+        red: &[Pure("no_reason_starts_an_issuance")],
+    },
+    Control {
+        defence: "the Secret of a paused object stays as it is",
+        rule: "13",
+        file: "src/plan/secret.rs",
+        with: "let is_paused = facts.object.is_paused;",
+        without: "let is_paused = false;",
+        red: &[Pure("the_secret_stays_as_it_is")],
+    },
+    Control {
         defence: "an attempt stays in the ledger until it is over",
         rule: "3",
         file: "src/plan/issue.rs",

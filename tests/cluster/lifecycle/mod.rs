@@ -23,6 +23,7 @@ mod leader;
 mod log;
 mod namespaces;
 mod orphans;
+mod paused;
 mod refused_objects;
 mod rotate;
 mod secret_shape;

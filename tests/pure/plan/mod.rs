@@ -5,6 +5,7 @@ mod doubtful_lists;
 mod forgeries;
 mod issuance;
 mod particulars;
+mod paused;
 mod revocation;
 mod schedule;
 mod standing_faults;
