@@ -137,7 +137,8 @@ pub struct OwnSecret {
     pub resource_version: String,
     /// Its record, when there is one that names the object as owner.
     pub record: Option<Record>,
-    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value.
+    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value, or another field
+    /// that the operator wrote was altered.
     pub value_sha256: Option<String>,
     /// Its value was not read since the last change: `value_sha256` is unknown.
     pub is_unread: bool,
@@ -206,6 +207,8 @@ pub struct AccountFacts {
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.
     pub mints_blocked: Option<Block>,
+    /// The address of Boltz's API.
+    pub base_url: String,
     /// Boltz has no `auth/me`: a key cannot be asked whether it is valid.
     pub lacks_auth_me: bool,
     /// The organization that Boltz's list belongs to, if known.

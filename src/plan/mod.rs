@@ -183,7 +183,10 @@ impl Decision<'_> {
         if let Some(step) = self.keys_in_hand() {
             return step;
         }
-        match self.facts.object.spec.as_ref().map_err(Clone::clone).and_then(RotationSchedule::read) {
+        let spec = self.facts.object.spec.as_ref().map_err(Clone::clone);
+        let checked =
+            spec.and_then(|spec| spec.secret.check_type().and_then(|()| RotationSchedule::read(spec)));
+        match checked {
             Ok(rotation) => {
                 let issue = if self.key_in_hand_waits { None } else { self.issue(&rotation) };
                 if let Some(step) = issue.or_else(|| self.secret(&rotation)) {

@@ -1,4 +1,4 @@
-//! The Secret's shape (name, data key, template, label, ownerReference) and the completeness of its record.
+//! The Secret's shape (name, data key, further fields, template, label, ownerReference) and the completeness of its record.
 
 use super::{
     Decision,
@@ -8,7 +8,7 @@ use super::{
     step::{Slot, Step},
     time::later,
 };
-use crate::protocol::record::{Record, template_hash};
+use crate::protocol::record::Record;
 
 impl Decision<'_> {
     /// Updates the Secret to match the spec, without a new key.
@@ -71,9 +71,7 @@ impl Decision<'_> {
             return None;
         }
         let has_label_and_owner = own.labelled && own.owned == facts.object.owns_its_secret();
-        let is_shaped = has_label_and_owner
-            && record.secret_key == spec.secret.key
-            && record.template_hash == template_hash(spec);
+        let is_shaped = has_label_and_owner && record.has_shape_of(spec, &facts.account.base_url);
         if !is_shaped && let Some(step) = self.attempt(Step::Reshape) {
             return Some(step);
         }

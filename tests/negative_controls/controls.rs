@@ -26,6 +26,33 @@ pub const ALL: &[Control] = &[
         red: &[Pure("no_reason_starts_an_issuance")],
     },
     Control {
+        defence: "an altered field counts as altered",
+        rule: "2",
+        file: "src/protocol/record.rs",
+        with: "field(&self.secret_key).filter(|_| is_intact)",
+        without: "field(&self.secret_key)",
+        red: &[
+            Unit("every_field_that_the_operator_wrote_counts"),
+            Cluster("an_altered_field_counts_as_altered_and_one_of_others_does_not"),
+        ],
+    },
+    Control {
+        defence: "fields of another key, written by an older operator, are no alteration",
+        rule: "2",
+        file: "src/protocol/record.rs",
+        with: "let data = self.data.as_ref().filter(|data| data.key_id == self.key_id);",
+        without: "let data = self.data.as_ref();",
+        red: &[Unit("every_field_that_the_operator_wrote_counts")],
+    },
+    Control {
+        defence: "the operator refuses reserved types of Secrets too",
+        rule: "2",
+        file: "src/api/v1alpha1.rs",
+        with: "kind.starts_with(**reserved)",
+        without: "false && kind.starts_with(**reserved)",
+        red: &[Pure("a_reserved_type_is_refused_with_an_older_crd_too")],
+    },
+    Control {
         defence: "the Secret of a paused object stays as it is",
         rule: "13",
         file: "src/plan/secret.rs",

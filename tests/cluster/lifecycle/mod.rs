@@ -26,6 +26,7 @@ mod orphans;
 mod paused;
 mod refused_objects;
 mod rotate;
+mod secret_data;
 mod secret_shape;
 mod selector;
 mod standing_faults;
