@@ -32,7 +32,10 @@ pub fn explanations() -> impl Iterator<Item = Explanation> {
 fn texts(reason: Reason) -> (&'static str, &'static str) {
     match reason {
         Reason::Issued => ("The Secret contains a valid key.", "Nothing."),
-        Reason::Pending => ("A key is being issued.", "Wait. The message says for what."),
+        Reason::Pending => (
+            "A key is being issued. If `Ready` is Unknown, no operator has worked on the object yet.",
+            "Wait. The message says for what. If it stays Unknown: does an operator run, and does it watch this namespace?",
+        ),
         Reason::Rotating => ("The key is no longer valid and is being replaced.", "Wait."),
         Reason::SecretConflict => (
             "The Secret's name is taken by another Secret, which is not changed.",
@@ -82,6 +85,10 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::Expired => ("The key has expired and could not be replaced.", "The message says why."),
         Reason::Suspended => ("`spec.suspend` is true.", "Set it to false when you want a key."),
+        Reason::Paused => (
+            "The annotation `boltz.bio/paused` is `true`: no key is issued or revoked, the Secret and the workloads stay as they are.",
+            "Remove the annotation when the operator may go on.",
+        ),
         Reason::Deleting => (
             "The keys are being revoked.",
             "Wait. If Boltz is gone for good, set the annotation `boltz.bio/deletion-policy=Retain`.",

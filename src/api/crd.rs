@@ -2,9 +2,10 @@
 
 use crate::api::BoltzApiKey;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt;
+use serde_json::json;
 
 /// The definition of [`BoltzApiKey`]. Its descriptions have no line breaks, so that `kubectl explain` can wrap them.
 pub fn crd() -> CustomResourceDefinition {
@@ -12,9 +13,26 @@ pub fn crd() -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             join_lines(schema);
+            let status = schema.properties.as_mut().and_then(|properties| properties.get_mut("status"));
+            if let Some(status) = status {
+                status.default = Some(JSON(untouched_status()));
+            }
         }
     }
     crd
+}
+
+/// What the API server shows as long as nobody has written the status. Without it, tools that wait (kstatus) would take an
+/// object without conditions for one that is done.
+fn untouched_status() -> serde_json::Value {
+    json!({"conditions": [{
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": "Pending",
+        "message": "No operator has worked on this object yet.",
+        // A default is fixed text, so it cannot have the time of the creation.
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }]})
 }
 
 /// Removes the line breaks of doc comments, except between paragraphs.
@@ -32,6 +50,12 @@ fn join_lines(schema: &mut JSONSchemaProps) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_of_the_status_is_one_that_nobody_has_written() {
+        let status: crate::api::BoltzApiKeyStatus = serde_json::from_value(untouched_status()).unwrap();
+        assert!(status.is_untouched());
+    }
 
     #[test]
     fn paragraphs_stay_and_lines_do_not() {

@@ -118,6 +118,13 @@ impl BoltzApiKeyStatus {
         self
     }
 
+    /// Whether no operator has written it yet: it is absent, or the default of the CRD. Operators write no condition that
+    /// is Unknown.
+    pub fn is_untouched(&self) -> bool {
+        let mut ready = self.conditions.iter().filter(|condition| condition.type_ == "Ready");
+        self.observed_generation.is_none() && ready.all(|condition| condition.status == "Unknown")
+    }
+
     /// Whether it names the key, as current or previous.
     pub fn names(&self, key_id: &str) -> bool {
         self.key_id.as_deref() == Some(key_id)

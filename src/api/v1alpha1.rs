@@ -29,22 +29,21 @@ use std::collections::BTreeMap;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(name = "Active", type_ = "boolean", json_path = ".status.isActive"),
-    printcolumn(name = "Prefix", type_ = "string", json_path = ".status.keyPrefix"),
-    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
-    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        priority = 1,
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
+    printcolumn(name = "Renewal", type_ = "string", json_path = ".status.renewalTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Prefix", type_ = "string", priority = 1, json_path = ".status.keyPrefix"),
+    printcolumn(name = "Active", type_ = "boolean", priority = 1, json_path = ".status.isActive"),
+    printcolumn(name = "ID", type_ = "string", priority = 1, json_path = ".status.keyID"),
     printcolumn(name = "Mode", type_ = "string", priority = 1, json_path = ".spec.mode"),
     printcolumn(name = "Workspace", type_ = "string", priority = 1, json_path = ".status.workspaceID"),
-    printcolumn(name = "Renewal", type_ = "string", priority = 1, json_path = ".status.renewalTime"),
-    printcolumn(name = "Last-Used", type_ = "string", priority = 1, json_path = ".status.lastUsedAt"),
-    printcolumn(name = "ID", type_ = "string", priority = 1, json_path = ".status.keyID")
+    printcolumn(name = "Last-Used", type_ = "string", priority = 1, json_path = ".status.lastUsedAt")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -190,9 +189,19 @@ pub enum OverlapPolicy {
     UntilIdle,
 }
 
+/// The type of a Secret that asks for no other.
+pub const DEFAULT_SECRET_TYPE: &str = "Opaque";
+/// Types that begin so make the API server or other programs act on the Secret: with them, a tenant could have the operator
+/// create other credentials. The rule of `type` says the same in CEL.
+const RESERVED_TYPES: [&str; 3] = ["kubernetes.io/", "bootstrap.kubernetes.io/", "helm.sh/"];
+
 /// The Secret that contains the key.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.data) || !(self.key in self.data)").message("data must not have the entry that secret.key names").field_path(".data"),
+    validation = Rule::new("(has(self.type) ? self.type : 'Opaque') == (has(oldSelf.type) ? oldSelf.type : 'Opaque') || (has(self.name) ? self.name : '') != (has(oldSelf.name) ? oldSelf.name : '')").message("type can be changed only together with secret.name: the type of a Secret is immutable").field_path(".type")
+)]
 pub struct SecretSpec {
     /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet. A change moves
     /// the key to the new Secret and deletes the old one.
@@ -206,6 +215,20 @@ pub struct SecretSpec {
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 
+    /// Further entries of the Secret's data: texts in which `$(key)` stands for the API key, `$(keyID)`, `$(workspaceID)`,
+    /// `$(expiresAt)` and `$(mode)` for what Boltz says of it, and `$(baseURL)` for the address of Boltz's API. As in the
+    /// arguments of a container, `$$(key)` is the text `$(key)`, and other references stay as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 8192}))]
+    pub data: BTreeMap<String, String>,
+
+    /// Type of the Secret. Default: `Opaque`. Types that begin with `kubernetes.io/`, `bootstrap.kubernetes.io/` or
+    /// `helm.sh/` are not allowed. A change is possible only together with a change of `name`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._/a-zA-Z0-9]+$"))]
+    #[x_kube(validation = Rule::new("!['kubernetes.io/', 'bootstrap.kubernetes.io/', 'helm.sh/'].exists(prefix, self.startsWith(prefix))").message("types of Kubernetes and Helm are not allowed"))]
+    pub type_: Option<String>,
+
     /// Labels and annotations of the Secret.
     #[serde(default, skip_serializing_if = "SecretTemplate::is_empty")]
     pub template: SecretTemplate,
@@ -217,7 +240,24 @@ fn default_secret_key() -> String {
 
 impl Default for SecretSpec {
     fn default() -> Self {
-        Self { name: None, key: default_secret_key(), template: SecretTemplate::default() }
+        Self {
+            name: None,
+            key: default_secret_key(),
+            data: BTreeMap::new(),
+            type_: None,
+            template: SecretTemplate::default(),
+        }
+    }
+}
+
+impl SecretSpec {
+    /// Whether its type is allowed. The CRD's rule rejects the others, so an error occurs only with an older CRD.
+    pub(crate) fn check_type(&self) -> Result<(), String> {
+        let kind = self.type_.as_deref().unwrap_or_default();
+        match RESERVED_TYPES.iter().find(|reserved| kind.starts_with(**reserved)) {
+            Some(reserved) => Err(format!("spec.secret.type must not begin with {reserved}")),
+            None => Ok(()),
+        }
     }
 }
 

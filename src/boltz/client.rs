@@ -69,6 +69,11 @@ impl std::fmt::Debug for BoltzClient {
 }
 
 impl BoltzClient {
+    /// The address of the API, without a slash at its end.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// Uses the current admin key for each call.
     pub fn new(
         options: BoltzClientOptions,

@@ -5,8 +5,8 @@ use crate::{
     api::{
         BoltzApiKeyStatus, CachedApiKey, DeletionPolicy, WatchedApiKey,
         annotations::{
-            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, RETRY_ANNOTATION, ROTATE_ANNOTATION,
-            ROTATE_NOW_ANNOTATION,
+            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, PAUSED_ANNOTATION, RETRY_ANNOTATION,
+            ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION,
         },
     },
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
@@ -169,6 +169,7 @@ pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
         rotate: annotation(ROTATE_ANNOTATION),
         retry: annotation(RETRY_ANNOTATION),
         rotate_now: annotation(ROTATE_NOW_ANNOTATION),
+        is_paused: annotation(PAUSED_ANNOTATION).as_deref() == Some("true"),
         deletion_policy: match annotation(DELETION_POLICY_ANNOTATION).as_deref() {
             Some("Retain") => Some(DeletionPolicy::Retain),
             Some("Revoke") => Some(DeletionPolicy::Revoke),

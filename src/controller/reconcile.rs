@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Plan, RotationSchedule, Step, desired_status, plan},
+    plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
     protocol::marker::ObjectMark,
 };
 use jiff::Timestamp;
@@ -116,8 +116,10 @@ fn gauges(
 ) -> ObjectGauges {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
-    // Suspended on purpose: must not raise an alert.
-    let is_on_purpose = !is_ready && ready.is_some_and(|condition| condition.reason == "Suspended");
+    // On purpose: must not raise an alert.
+    let on_purpose = [Reason::Suspended, Reason::Paused].map(Reason::as_str);
+    let is_on_purpose =
+        !is_ready && ready.is_some_and(|condition| on_purpose.contains(&condition.reason.as_str()));
     let listed = status.key_id.as_deref().and_then(|id| facts.listed(id));
     let reported = status.last_used_at.as_ref().map(|time| time.0);
     let schedule = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
@@ -140,6 +142,7 @@ fn gauges(
         last_used_at: listed.and_then(|key| key.last_used_at).or(reported),
         previous_keys: status.previous_keys.len(),
         is_previous_key_used: !decision.findings.still_used.is_empty(),
+        is_paused: facts.object.is_paused && !facts.object.deleting,
         overdue_since: overdue.chain(deleted_at.filter(|_| keys_go)).min(),
     }
 }

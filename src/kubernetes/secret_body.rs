@@ -1,18 +1,42 @@
 //! The bodies and patches with which the operator writes Secrets. Pure.
 
 use crate::{
-    api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
-    kubernetes::client::api_version,
+    api::{
+        DEFAULT_SECRET_TYPE,
+        annotations::{OWNER_LABEL, RECORD_ANNOTATION},
+    },
+    kubernetes::client::{Data, api_version},
     plan::{Facts, OwnSecret},
-    protocol::record::Record,
+    protocol::{record::Record, secret_data::expand},
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::OwnerReference};
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
 
-/// A value as in the `data` of a Secret.
-pub fn encode(value: &SecretString) -> Json {
-    json!(ByteString(value.expose_secret().as_bytes().to_vec()))
+/// The fields of a Secret with this value, and the record with their hash.
+pub fn fields(facts: &Facts, record: &Record, value: &[u8]) -> (Record, Data) {
+    let mut record = record.clone();
+    let mut data = Data::from([(record.secret_key.clone(), ByteString(value.to_vec()))]);
+    // A Secret without them is reshaped when the spec can be read again.
+    let Ok(spec) = &facts.object.spec else {
+        record.data = None;
+        return (record, data);
+    };
+    let key = String::from_utf8_lossy(value);
+    let expires_at = record.expires_at.map(|at| format!("{at:.0}")).unwrap_or_default();
+    let value_of = |name: &str| match name {
+        "key" => Some(key.as_ref()),
+        "keyID" => Some(record.key_id.as_str()),
+        "workspaceID" => Some(record.workspace_id.as_deref().unwrap_or_default()),
+        "baseURL" => Some(facts.account.base_url.as_str()),
+        "expiresAt" => Some(expires_at.as_str()),
+        "mode" => Some(if record.livemode { "live" } else { "test" }),
+        _ => None,
+    };
+    for (name, text) in &spec.secret.data {
+        data.entry(name.clone()).or_insert_with(|| ByteString(expand(text, value_of).into_bytes()));
+    }
+    record.seal(|name| data.get(name).map(|value| value.0.as_slice()));
+    (record, data)
 }
 
 /// The ownerReferences of a Secret: keeps those of others, and adds the object's unless the Secret is retained.
@@ -43,16 +67,17 @@ fn with_own(
     template.chain(std::iter::once(own)).map(|(name, value)| (name, Json::String(value))).collect()
 }
 
-/// The body of a new Secret with this record and value.
-pub fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
-    let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
+/// The body of a new Secret with this record and these fields.
+pub fn new_secret(facts: &Facts, record: &Record, data: &Data) -> Vec<u8> {
+    let spec = facts.object.spec.as_ref().map(|spec| spec.secret.clone()).unwrap_or_default();
+    let template = spec.template;
     let labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
     let annotations =
         with_own(template.annotations.into_iter(), (RECORD_ANNOTATION, &record.to_annotation()));
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "type": "Opaque",
+        "type": spec.type_.as_deref().unwrap_or(DEFAULT_SECRET_TYPE),
         "metadata": {
             "name": facts.object.secret_name(),
             "namespace": facts.object.namespace,
@@ -60,23 +85,23 @@ pub fn new_secret(facts: &Facts, record: &Record, value: Json) -> Vec<u8> {
             "annotations": annotations,
             "ownerReferences": owner_references(facts, &[]),
         },
-        "data": {&record.secret_key: value},
+        "data": data,
     })
     .to_string()
     .into_bytes()
 }
 
-/// The merge patch that sets the record and, if given, the value. Removes labels and annotations that the operator set
-/// earlier and no longer sets; keeps those of others.
-pub fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, value: Option<Json>) -> Json {
+/// The merge patch that sets the record and, if given, the fields. Removes labels, annotations and fields that the operator
+/// set earlier and no longer sets; keeps those of others.
+pub fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, data: Option<&Data>) -> Json {
     let template = facts.object.spec.as_ref().map(|spec| spec.secret.template.clone()).unwrap_or_default();
     let mut labels = with_own(template.labels.into_iter(), (OWNER_LABEL, &facts.object.uid));
     let mut annotations =
         with_own(template.annotations.into_iter(), (RECORD_ANNOTATION, &record.to_annotation()));
     let mut metadata = json!({"uid": own.uid, "resourceVersion": own.resource_version});
     let mut patch = json!({});
-    if let Some(value) = value {
-        let mut data = json!({&record.secret_key: value});
+    if let Some(data) = data {
+        let mut fields = json!(data);
         if let Some(old) = &own.record {
             for name in &old.template_labels {
                 labels.entry(name.clone()).or_insert(Json::Null);
@@ -84,11 +109,12 @@ pub fn secret_patch(facts: &Facts, own: &OwnSecret, record: &Record, value: Opti
             for name in &old.template_annotations {
                 annotations.entry(name.clone()).or_insert(Json::Null);
             }
-            if old.secret_key != record.secret_key {
-                data[&old.secret_key] = Json::Null;
+            let names = old.data.iter().flat_map(|old| &old.names).chain([&old.secret_key]);
+            for name in names.filter(|name| !data.contains_key(*name)) {
+                fields[name] = Json::Null;
             }
         }
-        patch["data"] = data;
+        patch["data"] = fields;
         metadata["labels"] = Json::Object(labels);
         if !own.owned && facts.object.owns_its_secret() {
             metadata["ownerReferences"] = owner_references(facts, &[]);

@@ -3,7 +3,7 @@
 use crate::{
     api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
     plan::OwnSecret,
-    protocol::record::{Record, value_sha256},
+    protocol::record::Record,
 };
 use k8s_openapi::{
     ByteString,
@@ -52,10 +52,10 @@ impl SecretMetadata {
         })
     }
 
-    /// The SHA-256 of the value under the record's data key, hexadecimal; `None` if there is no such value.
+    /// The SHA-256 of the value under the record's data key, hexadecimal; `None` if there is no such value, or another
+    /// field that the operator wrote was altered.
     pub(crate) fn hash_of_key(&self, data: &BTreeMap<String, ByteString>) -> Option<String> {
-        let record = self.record.as_ref()?;
-        data.get(&record.secret_key).map(|value| value_sha256(&value.0))
+        self.record.as_ref()?.hash_of(|name| data.get(name).map(|value| value.0.as_slice()))
     }
 
     /// Whether it was written by an operator: it has a record, or an object as owner. Others may use our label.
@@ -120,6 +120,6 @@ pub enum Ownership {
 pub enum Value {
     /// It was not read since the last change.
     Unread,
-    /// The SHA-256 of the value under the record's data key; `None` if there is no value.
+    /// The SHA-256 of the value under the record's data key; `None` if there is no value, or a field was altered.
     Read(Option<String>),
 }

@@ -41,6 +41,8 @@ pub enum Reason {
     Expired,
     /// `spec.suspend` is true.
     Suspended,
+    /// The annotation `boltz.bio/paused` is `true`.
+    Paused,
     /// The object is being deleted.
     Deleting,
     /// A previous key is still in use after the end of its overlap.

@@ -2,6 +2,7 @@
 
 use super::status::REVOCATION_FAILING;
 use crate::api::BoltzApiKeyStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// What follows from a result, apart from the change of process memory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,7 +87,9 @@ impl Effects {
 /// The events for a change of the status: a new reason for not being ready or for being stalled, and the end of one.
 pub fn transitions(before: &BoltzApiKeyStatus, after: &BoltzApiKeyStatus) -> Vec<EventNote> {
     let find = |status: &BoltzApiKeyStatus, kind: &str| {
-        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+        // Unknown is the default of the CRD: nobody has said anything yet.
+        let is_said = |condition: &&Condition| condition.type_ == kind && condition.status != "Unknown";
+        let found = status.conditions.iter().find(is_said);
         found.map(|condition| {
             (condition.status == "True", condition.reason.clone(), condition.message.clone())
         })

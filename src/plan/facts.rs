@@ -79,6 +79,8 @@ pub struct ObjectFacts {
     pub retry: Option<String>,
     /// The value of the rotate-now annotation.
     pub rotate_now: Option<String>,
+    /// The annotation `boltz.bio/paused` is `true`.
+    pub is_paused: bool,
     /// The value of the deletion-policy annotation.
     pub deletion_policy: Option<DeletionPolicy>,
     /// Its status. Only a hint (rule 2).
@@ -100,6 +102,11 @@ impl ObjectFacts {
     /// set: a foreground deletion would delete the Secret before the operator can act.
     pub fn owns_its_secret(&self) -> bool {
         self.effective_deletion_policy() != Ok(DeletionPolicy::Retain)
+    }
+
+    /// Whether no key is to be issued: the object is paused or suspended.
+    pub(super) fn wants_no_key(&self) -> bool {
+        self.is_paused || self.spec.as_ref().is_ok_and(|spec| spec.suspend)
     }
 
     /// The name of the Secret that the spec asks for. Default: the name of the object.
@@ -130,7 +137,8 @@ pub struct OwnSecret {
     pub resource_version: String,
     /// Its record, when there is one that names the object as owner.
     pub record: Option<Record>,
-    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value.
+    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value, or another field
+    /// that the operator wrote was altered.
     pub value_sha256: Option<String>,
     /// Its value was not read since the last change: `value_sha256` is unknown.
     pub is_unread: bool,
@@ -199,6 +207,8 @@ pub struct AccountFacts {
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.
     pub mints_blocked: Option<Block>,
+    /// The address of Boltz's API.
+    pub base_url: String,
     /// Boltz has no `auth/me`: a key cannot be asked whether it is valid.
     pub lacks_auth_me: bool,
     /// The organization that Boltz's list belongs to, if known.

@@ -94,13 +94,13 @@ impl Decision<'_> {
         let reason = self.issue_reason(spec, rotation);
         let is_urgent = reason.is_some_and(|reason| !reason.is_optional());
         if !is_urgent
-            && !spec.suspend
+            && !self.facts.object.wants_no_key()
             && let Some(step) = self.check_key()
         {
             return Some(step);
         }
         let reason = reason?;
-        if spec.suspend {
+        if self.facts.object.wants_no_key() {
             return None;
         }
         self.findings.issue = Some(reason);

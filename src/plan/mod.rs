@@ -25,6 +25,7 @@
 //!     rotate: None,
 //!     retry: None,
 //!     rotate_now: None,
+//!     is_paused: false,
 //!     deletion_policy: None,
 //!     status: Default::default(),
 //! };
@@ -183,7 +184,10 @@ impl Decision<'_> {
         if let Some(step) = self.keys_in_hand() {
             return step;
         }
-        match self.facts.object.spec.as_ref().map_err(Clone::clone).and_then(RotationSchedule::read) {
+        let spec = self.facts.object.spec.as_ref().map_err(Clone::clone);
+        let checked =
+            spec.and_then(|spec| spec.secret.check_type().and_then(|()| RotationSchedule::read(spec)));
+        match checked {
             Ok(rotation) => {
                 let issue = if self.key_in_hand_waits { None } else { self.issue(&rotation) };
                 if let Some(step) = issue.or_else(|| self.secret(&rotation)) {

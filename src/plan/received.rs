@@ -102,10 +102,12 @@ impl Decision<'_> {
             rotate_now: intent.rotate_now.clone(),
             rotations: replaced.unwrap_or_default(),
             previous,
+            data: self.facts.record().and_then(|record| record.data.clone()),
             other: self.facts.record().map(|record| record.other.clone()).unwrap_or_default(),
             ..Record::placeholder(&self.facts.object.uid)
         };
-        record.take_shape(self.facts.object.spec.as_ref().unwrap_or(&intent.spec));
+        let spec = self.facts.object.spec.as_ref().unwrap_or(&intent.spec);
+        record.take_shape(spec, &self.facts.account.base_url);
         Step::Store { attempt: attempt.clone(), record: Box::new(record) }
     }
 

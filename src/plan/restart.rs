@@ -26,6 +26,9 @@ impl Decision<'_> {
     /// One restart. A workload that cannot be restarted now stays in the status and does not delay anything else.
     pub(super) fn restart_workloads(&mut self) -> Option<Step> {
         self.facts.trusted_record(self.settings, self.now)?;
+        if self.facts.object.is_paused {
+            return None;
+        }
         let pending = self.facts.pending_restarts();
         pending
             .into_iter()

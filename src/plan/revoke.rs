@@ -21,7 +21,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 impl Decision<'_> {
     /// Previous keys whose overlap is over, and strays.
     pub(super) fn revocations(&mut self) -> Option<Step> {
-        if self.facts.trusted_record(self.settings, self.now).is_some() {
+        // Rule 13: a paused object keeps every key that a workload may have.
+        let is_paused = self.facts.object.is_paused;
+        if !is_paused && self.facts.trusted_record(self.settings, self.now).is_some() {
             let previous: Vec<NamedKey> =
                 self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_some()).collect();
             for key in &previous {
@@ -74,7 +76,8 @@ impl Decision<'_> {
         let issued_first =
             self.facts.trusted_record(self.settings, self.now).is_some()
                 || self.ledger_is_full
-                || self.facts.object.spec.as_ref().map_or(true, |spec| spec.suspend)
+                || self.facts.object.spec.is_err()
+                || self.facts.object.wants_no_key()
                 || self.findings.blocked.as_ref().is_some_and(|block| {
                     block.reason.is_stalled() && block.reason != Reason::BoltzUnauthorized
                 });

@@ -1,4 +1,4 @@
-//! The Secret's shape (name, data key, template, label, ownerReference) and the completeness of its record.
+//! The Secret's shape (name, data key, further fields, template, label, ownerReference) and the completeness of its record.
 
 use super::{
     Decision,
@@ -8,12 +8,13 @@ use super::{
     step::{Slot, Step},
     time::later,
 };
-use crate::protocol::record::{Record, template_hash};
+use crate::protocol::record::Record;
 
 impl Decision<'_> {
     /// Updates the Secret to match the spec, without a new key.
     pub(super) fn secret(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let facts = self.facts;
+        let is_paused = facts.object.is_paused;
         let spec = facts.object.spec.as_ref().ok()?;
         let record = facts.trusted_record(self.settings, self.now)?;
         if facts.has_unread_value() {
@@ -21,6 +22,8 @@ impl Decision<'_> {
         }
         let own = match &facts.secret {
             SecretFacts::Ours(own) => own,
+            // Rule 13: the Secret stays as it is. What its record has to know is still added.
+            SecretFacts::Foreign(_) | SecretFacts::Absent if is_paused => return None,
             SecretFacts::Foreign(_) => {
                 let block = self.block_of(&[Slot::Preflight]);
                 if block.is_none() {
@@ -64,10 +67,11 @@ impl Decision<'_> {
                 return Some(step);
             }
         }
+        if is_paused {
+            return None;
+        }
         let has_label_and_owner = own.labelled && own.owned == facts.object.owns_its_secret();
-        let is_shaped = has_label_and_owner
-            && record.secret_key == spec.secret.key
-            && record.template_hash == template_hash(spec);
+        let is_shaped = has_label_and_owner && record.has_shape_of(spec, &facts.account.base_url);
         if !is_shaped && let Some(step) = self.attempt(Step::Reshape) {
             return Some(step);
         }

@@ -131,7 +131,7 @@ pub fn desired_status(
 }
 
 fn renewal_time(facts: &Facts, record: &crate::protocol::record::Record) -> Option<Time> {
-    let spec = facts.object.spec.as_ref().ok().filter(|spec| !spec.suspend)?;
+    let spec = facts.object.spec.as_ref().ok().filter(|_| !facts.object.wants_no_key())?;
     RotationSchedule::read(spec).ok()?.renewal_time(record).map(Time)
 }
 
@@ -172,7 +172,13 @@ fn truncate_times(status: &mut BoltzApiKeyStatus) {
 }
 
 fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> Vec<Condition> {
-    let suspended = facts.object.spec.as_ref().is_ok_and(|spec| spec.suspend);
+    let stopped = if facts.object.is_paused {
+        Some((Reason::Paused, "The annotation boltz.bio/paused is true"))
+    } else if facts.object.wants_no_key() {
+        Some((Reason::Suspended, "spec.suspend is true"))
+    } else {
+        None
+    };
     let blocked = findings.blocked.as_ref();
     let (ready, reason, message) = if facts.object.deleting {
         let message =
@@ -185,12 +191,14 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
                 findings.still_used.join(", ")
             );
             (true, Reason::PreviousKeyStillUsed, message)
-        } else if suspended {
-            (
-                true,
-                Reason::Suspended,
-                "The key is valid. spec.suspend is true, so it is not rotated.".to_owned(),
-            )
+        } else if let Some((reason, why)) = stopped {
+            let what = match reason {
+                Reason::Paused => {
+                    "so it is not rotated, previous keys are not revoked, and the Secret and workloads are not changed"
+                }
+                _ => "so it is not rotated",
+            };
+            (true, reason, format!("The key is valid. {why}, {what}."))
         } else if let Some((issue, until)) = findings.postponed {
             let message = format!(
                 "The Secret contains a valid key. A rotation ({}) waits until {}: {MAX_PREVIOUS} previous keys are still \
@@ -203,12 +211,16 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
             (true, Reason::Issued, "The Secret contains a valid key.".to_owned())
         }
     } else if facts.record().and_then(|record| record.expires_at).is_some_and(|expiry| expiry <= now.wall) {
-        let why = blocked.map_or("It is being replaced.", |block| &block.message);
+        let why = match (blocked, stopped) {
+            (Some(block), _) => block.message.clone(),
+            (None, Some((_, why))) => format!("{why}, so it is not replaced."),
+            (None, None) => "It is being replaced.".to_owned(),
+        };
         (false, Reason::Expired, format!("The key has expired. {why}"))
     } else if let Some(block) = blocked {
         (false, block.reason, block.message.clone())
-    } else if suspended {
-        (false, Reason::Suspended, "No key is issued while spec.suspend is true.".to_owned())
+    } else if let Some((reason, why)) = stopped {
+        (false, reason, format!("{why}, so no key is issued."))
     } else if facts.record().is_some() {
         (false, Reason::Rotating, "The key is no longer valid and is being replaced.".to_owned())
     } else {

@@ -1,6 +1,7 @@
 //! When a step that was done is needed again: something undoes it.
 
 use super::{facts::Facts, step::Step};
+use crate::protocol::record::{data_hash, template_hash};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 impl Step {
@@ -31,9 +32,10 @@ impl Step {
             Self::MoveSecret { from } => Some(format!("{from}>{}", facts.object.secret_name())),
             Self::Reshape => facts.object.spec.as_ref().ok().map(|spec| {
                 format!(
-                    "{}/{}/{}",
+                    "{}/{}/{:?}/{}",
                     spec.secret.key,
-                    crate::protocol::record::template_hash(spec),
+                    template_hash(spec),
+                    data_hash(spec, &facts.account.base_url),
                     facts.object.owns_its_secret()
                 )
             }),

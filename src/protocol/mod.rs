@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 pub mod ledger;
 pub mod marker;
 pub mod record;
+pub mod secret_data;
 
 /// A longer text is no id. Boltz's ids have about 30 characters.
 const MAX_ID_LENGTH: usize = 256;

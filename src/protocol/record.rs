@@ -1,7 +1,10 @@
 //! The record: the annotation on the Secret that names the current key and the previous keys. It is written together with
 //! the key's value, in one write.
 
-use super::{OtherFields, is_id};
+use super::{
+    OtherFields, is_id,
+    secret_data::{self, RecordedData},
+};
 use crate::{
     api::BoltzApiKeySpec,
     protocol::marker::{AttemptId, hexadecimal},
@@ -124,6 +127,9 @@ pub struct Record {
     pub template_annotations: BTreeSet<String>,
     /// [`template_hash`] of the template that the operator applied.
     pub template_hash: String,
+    /// The fields of the Secret beside the key. Absent: there are none, or 0.1.0 wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<RecordedData>,
     /// How many times the object's key has been replaced.
     #[serde(default)]
     pub rotations: i64,
@@ -191,6 +197,7 @@ impl Record {
             template_labels: BTreeSet::new(),
             template_annotations: BTreeSet::new(),
             template_hash: String::new(),
+            data: None,
             rotations: 0,
             previous: Vec::new(),
             other: OtherFields::default(),
@@ -198,12 +205,47 @@ impl Record {
         }
     }
 
-    /// Sets the data key and the template of the spec.
-    pub fn take_shape(&mut self, spec: &BoltzApiKeySpec) {
+    /// Sets the data key, the template and the further fields of the spec. Whoever has the value adds the hash of the fields
+    /// ([`Record::seal`]).
+    pub fn take_shape(&mut self, spec: &BoltzApiKeySpec, base_url: &str) {
         self.secret_key = spec.secret.key.clone();
         self.template_labels = spec.secret.template.labels.keys().cloned().collect();
         self.template_annotations = spec.secret.template.annotations.keys().cloned().collect();
         self.template_hash = template_hash(spec);
+        let other = self.data.take().map(|data| data.other).unwrap_or_default();
+        self.data = data_hash(spec, base_url).map(|template_hash| RecordedData {
+            key_id: self.key_id.clone(),
+            names: spec.secret.data.keys().filter(|name| **name != spec.secret.key).cloned().collect(),
+            template_hash,
+            hash: String::new(),
+            other,
+        });
+    }
+
+    /// Whether the Secret was written for this data key, template and further fields.
+    pub(crate) fn has_shape_of(&self, spec: &BoltzApiKeySpec, base_url: &str) -> bool {
+        let has_data = match (&self.data, data_hash(spec, base_url)) {
+            (None, None) => true,
+            (Some(data), Some(wanted)) => data.key_id == self.key_id && data.template_hash == wanted,
+            _ => false,
+        };
+        has_data && self.secret_key == spec.secret.key && self.template_hash == template_hash(spec)
+    }
+
+    /// Adds the hash of the fields with which the record is written.
+    pub(crate) fn seal<'a>(&mut self, field: impl Fn(&str) -> Option<&'a [u8]>) {
+        if let Some(data) = &mut self.data {
+            let names = data.names.iter().map(String::as_str).chain([self.secret_key.as_str()]);
+            data.hash = secret_data::fields_hash(names.map(|name| (name, field(name))));
+        }
+    }
+
+    /// The hash of the key's value in the Secret, if the other fields are as they were written. A record of 0.1.0 says
+    /// nothing of other fields, and neither does one whose key an operator replaced that does not know them.
+    pub(crate) fn hash_of<'a>(&self, field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<String> {
+        let data = self.data.as_ref().filter(|data| data.key_id == self.key_id);
+        let is_intact = data.is_none_or(|data| data.is_intact(&self.secret_key, &field));
+        field(&self.secret_key).filter(|_| is_intact).map(value_sha256)
     }
 
     /// Reads the annotation; `None` if it is absent or invalid. Users can edit it, so its lists are bounded.
@@ -219,6 +261,9 @@ impl Record {
         self.previous.truncate(MAX_PREVIOUS_READ);
         self.is_cut = self.previous.len() < count;
         self.other.bound(MAX_OTHER_LENGTH);
+        if let Some(data) = &mut self.data {
+            data.bound();
+        }
         for key in &mut self.previous {
             key.other.bound(MAX_OTHER_OF_PREVIOUS);
         }
@@ -270,6 +315,12 @@ pub fn template_hash(spec: &BoltzApiKeySpec) -> String {
     short_hash(&serde_json::json!([template.labels, template.annotations]).to_string())
 }
 
+/// The hash of `spec.secret.data`; `None`: there is none.
+pub(crate) fn data_hash(spec: &BoltzApiKeySpec, base_url: &str) -> Option<String> {
+    let texts = &spec.secret.data;
+    (!texts.is_empty()).then(|| secret_data::template_hash(texts, base_url))
+}
+
 fn short_hash(text: &str) -> String {
     hexadecimal(&Sha256::digest(text)[..8])
 }
@@ -308,6 +359,51 @@ mod tests {
     fn addresses_are_a_set() {
         let hash = |addresses: &[&str]| parameters_hash(&spec(serde_json::json!({"allowedIPs": addresses})));
         assert_eq!(hash(&["10.0.0.1", "2001:db8::1"]), hash(&["2001:DB8:0::1", "10.0.0.1", "10.0.0.1"]));
+    }
+
+    /// As the record of 0.1.0, which says nothing of further fields, is judged: by the value alone.
+    #[test]
+    fn every_field_that_the_operator_wrote_counts() {
+        const OF_0_1_0: &str = r#"{"ownerUID":"u","keyID":"key_1","keyPrefix":"sk","attempt":"0123456789ab","reason":"Initial","issuedAt":"2026-11-24T00:00:01Z","createdAt":"2026-11-24T00:00:01Z","livemode":false,"valueSha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","parametersHash":"0123456789abcdef","secretKey":"KEY","templateHash":"fedcba9876543210","rotations":0}"#;
+        let intact = Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned());
+        let hash = |record: &Record, fields: &[(&str, &str)]| {
+            let find = |name: &str| fields.iter().find(|(known, _)| *known == name);
+            record.hash_of(|name| find(name).map(|(_, value)| value.as_bytes()))
+        };
+        let old = Record::parse(Some(OF_0_1_0)).unwrap();
+        assert_eq!(hash(&old, &[("KEY", "test"), (".env", "anything")]), intact);
+        assert_eq!(hash(&old, &[(".env", "anything")]), None);
+
+        let spec = spec(serde_json::json!({"secret": {"key": "KEY", "data": {".env": "KEY=$(key)"}}}));
+        let mut record = old.clone();
+        record.take_shape(&spec, "https://boltz");
+        record.seal(|name| Some(if name == "KEY" { b"test" } else { b"KEY=test" }));
+        // Golden: a release that computes it in another way has to give it another version.
+        assert_eq!(
+            record.data.as_ref().unwrap().hash,
+            "2:674170cd7078d192f19ae5b3ddb46912fd7fce60520d48658d1a3eaaa4a93728"
+        );
+        assert_eq!(Record::parse(Some(&record.to_annotation())), Some(record.clone()));
+        assert!(record.has_shape_of(&spec, "https://boltz") && !old.has_shape_of(&spec, "https://boltz"));
+        let rows: &[(&[(&str, &str)], bool)] = &[
+            (&[("KEY", "test"), (".env", "KEY=test")], true),
+            (&[("KEY", "test"), (".env", "KEY=test"), ("theirs", "x")], true),
+            (&[("KEY", "test"), (".env", "KEY=other")], false),
+            (&[("KEY", "test")], false),
+            (&[(".env", "KEY=test")], false),
+        ];
+        for (fields, is_intact) in rows {
+            assert_eq!(hash(&record, fields).is_some(), *is_intact, "{fields:?}");
+        }
+        // Another version, and another key: only the value counts, and the Secret is written anew.
+        let later = Record {
+            data: record.data.clone().map(|data| RecordedData { hash: "3:x".into(), ..data }),
+            ..record.clone()
+        };
+        assert_eq!(hash(&later, &[("KEY", "test")]), intact);
+        let rotated = Record { key_id: "key_2".to_owned(), ..record };
+        assert_eq!(hash(&rotated, &[("KEY", "test"), (".env", "KEY=old")]), intact);
+        assert!(!rotated.has_shape_of(&spec, "https://boltz"));
     }
 
     #[test]

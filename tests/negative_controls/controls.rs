@@ -7,6 +7,60 @@ use super::{
 
 pub const ALL: &[Control] = &[
     Control {
+        defence: "a paused object keeps the keys that were delivered",
+        rule: "13",
+        file: "src/plan/revoke.rs",
+        with: "let is_paused = self.facts.object.is_paused;",
+        without: "let is_paused = false;",
+        red: &[
+            Pure("no_delivered_key_is_revoked_until_the_pause_ends"),
+            Cluster("a_pause_stops_what_workloads_could_notice"),
+        ],
+    },
+    Control {
+        defence: "a paused object gets no key",
+        rule: "13",
+        file: "src/plan/facts.rs",
+        with: "self.is_paused || self.spec.as_ref().is_ok_and(|spec| spec.suspend)",
+        without: "self.spec.as_ref().is_ok_and(|spec| spec.suspend)",
+        red: &[Pure("no_reason_starts_an_issuance")],
+    },
+    Control {
+        defence: "an altered field counts as altered",
+        rule: "2",
+        file: "src/protocol/record.rs",
+        with: "field(&self.secret_key).filter(|_| is_intact)",
+        without: "field(&self.secret_key)",
+        red: &[
+            Unit("every_field_that_the_operator_wrote_counts"),
+            Cluster("an_altered_field_counts_as_altered_and_one_of_others_does_not"),
+        ],
+    },
+    Control {
+        defence: "fields of another key, written by an older operator, are no alteration",
+        rule: "2",
+        file: "src/protocol/record.rs",
+        with: "let data = self.data.as_ref().filter(|data| data.key_id == self.key_id);",
+        without: "let data = self.data.as_ref();",
+        red: &[Unit("every_field_that_the_operator_wrote_counts")],
+    },
+    Control {
+        defence: "the operator refuses reserved types of Secrets too",
+        rule: "2",
+        file: "src/api/v1alpha1.rs",
+        with: "kind.starts_with(**reserved)",
+        without: "false && kind.starts_with(**reserved)",
+        red: &[Pure("a_reserved_type_is_refused_with_an_older_crd_too")],
+    },
+    Control {
+        defence: "the Secret of a paused object stays as it is",
+        rule: "13",
+        file: "src/plan/secret.rs",
+        with: "let is_paused = facts.object.is_paused;",
+        without: "let is_paused = false;",
+        red: &[Pure("the_secret_stays_as_it_is")],
+    },
+    Control {
         defence: "an attempt stays in the ledger until it is over",
         rule: "3",
         file: "src/plan/issue.rs",

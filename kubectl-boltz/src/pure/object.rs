@@ -3,7 +3,7 @@
 use crate::words::{self, BAD, CARE, DIM, GOOD, PLAIN, plain, relative, styled};
 use anstyle::Style;
 use boltz_operator::{
-    api::{BoltzApiKeyStatus, WatchedApiKey},
+    api::{BoltzApiKeyStatus, WatchedApiKey, annotations::PAUSED_ANNOTATION},
     plan::Reason,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -72,6 +72,11 @@ impl<'a> View<'a> {
         self.object.spec.as_ref().is_ok_and(|spec| spec.suspend)
     }
 
+    /// The annotation `boltz.bio/paused` stops the operator.
+    pub fn is_paused(&self) -> bool {
+        self.object.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true")
+    }
+
     /// The key is over. The status may say Ready still, if no operator runs.
     pub fn is_expired(&self) -> bool {
         self.expires_at().is_some_and(|at| at <= self.now)
@@ -90,10 +95,10 @@ impl<'a> View<'a> {
 
     /// No key is wanted, so that not being Ready is no fault.
     pub fn is_unready_on_purpose(&self) -> bool {
-        // A valid key of a suspended object has this reason too.
-        self.is_suspended()
-            && self.condition("Ready").is_some_and(|ready| ready.reason == "Suspended")
-            && !self.is("Ready")
+        // A valid key of such an object has these reasons too.
+        let on_purpose = [Reason::Suspended, Reason::Paused].map(Reason::as_str);
+        !self.is("Ready")
+            && self.condition("Ready").is_some_and(|ready| on_purpose.contains(&ready.reason.as_str()))
     }
 
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -155,6 +160,7 @@ impl<'a> View<'a> {
     pub fn ready_word(&self) -> String {
         match (self.urgency(), self.is("Ready")) {
             (Urgency::Suspended, _) => styled(DIM, "Suspended"),
+            _ if self.status().is_none_or(BoltzApiKeyStatus::is_untouched) => styled(CARE, "Unknown"),
             (_, false) => styled(BAD, "False"),
             (_, true) if self.is_expired() => styled(BAD, "Expired"),
             (Urgency::Fine, true) => styled(GOOD, "True"),
@@ -222,6 +228,9 @@ impl<'a> View<'a> {
         }
         if self.is("Stalled") {
             return styled(BAD, "somebody has to act");
+        }
+        if self.is_paused() {
+            return "nothing while the annotation boltz.bio/paused is true".to_owned();
         }
         if self.is_unready_on_purpose() {
             return "nothing until it is resumed".to_owned();

@@ -384,7 +384,7 @@ async fn objects(session: &Session) -> Vec<Finding> {
         }
     }
     let is_unseen = |object: &&crate::cluster::Object| {
-        object.read.status.as_ref().is_none_or(|status| status.conditions.is_empty())
+        object.read.status.as_ref().is_none_or(boltz_operator::api::BoltzApiKeyStatus::is_untouched)
     };
     if let Some(unseen) = objects.iter().find(is_unseen) {
         findings.push(Finding::new(

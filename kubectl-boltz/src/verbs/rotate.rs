@@ -88,6 +88,9 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(
         )));
     }
     let patch = json!({"metadata": {"annotations": {ROTATE_ANNOTATION: new_value(session)}}});
+    if view.is_paused() {
+        return Err(Failure::NotReady(paused(&name, &session.cluster.namespace)));
+    }
     // The list may be hours old: which key is the old one, the response says.
     let object = &session.cluster.patch(&name, &patch, wish.dry_run).await?;
     let resource = look::resource_name(object);
@@ -124,6 +127,13 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(
     Ok(())
 }
 
+fn paused(name: &str, namespace: &str) -> String {
+    format!(
+        "{name} is paused, so it gets no new key and keeps the old one\n\
+         next: kubectl annotate boltzapikey {name} boltz.bio/paused- --namespace {namespace}"
+    )
+}
+
 pub async fn revoke_leaked(
     session: &Session,
     name: &str,
@@ -138,6 +148,9 @@ pub async fn revoke_leaked(
             "{name} is suspended, so it gets no new key and keeps the old one\n\
              next: kubectl boltz resume {name} --namespace {namespace}"
         )));
+    }
+    if view.is_paused() {
+        return Err(Failure::NotReady(paused(name, namespace)));
     }
     // Any key would then look like a new one.
     let without_key = |what_was_done: &str| {

@@ -243,6 +243,7 @@ impl Account {
         AccountFacts {
             calls_blocked,
             mints_blocked: mints_blocked.or(names_altered),
+            base_url: self.client().base_url().to_owned(),
             lacks_auth_me: state.lacks_auth_me,
             organization: organization.current().cloned(),
             turn_blocked,

@@ -7,7 +7,7 @@ use crate::{
     kubernetes::{
         client::{Data, SecretWithData},
         error::KubernetesError,
-        secret_body::{encode, new_secret, owner_references, secret_patch},
+        secret_body::{fields, new_secret, owner_references, secret_patch},
         secret_metadata::{SecretMetadata, Value},
     },
     plan::{Answer, ApiFailure, OwnSecret, SecretFacts, Verdict},
@@ -16,7 +16,7 @@ use crate::{
         record::{Record, value_sha256},
     },
 };
-use k8s_openapi::ByteString;
+use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
 /// The value in a dry run. No workload ever sees it.
@@ -28,27 +28,21 @@ impl Execution<'_> {
     pub(super) async fn preflight(&mut self) -> (Answer, Shown) {
         let mut placeholder = Record::placeholder(&self.facts.object.uid);
         if let Ok(spec) = &self.facts.object.spec {
-            placeholder.take_shape(spec);
+            placeholder.take_shape(spec, &self.facts.account.base_url);
         }
         // Users choose their length.
         placeholder.rotate = self.facts.object.rotate.clone();
         placeholder.rotate_now = self.facts.object.rotate_now.clone();
-        let value = json!(ByteString(DRY_RUN_VALUE.to_vec()));
-        match self.write_secret(&placeholder, value, true).await {
+        let (placeholder, data) = fields(self.facts, &placeholder, DRY_RUN_VALUE);
+        match self.write_secret(&placeholder, &data, true).await {
             Ok((metadata, _)) if metadata.record.as_ref() != Some(&placeholder) => (
                 Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret")),
                 Shown::Nothing,
             ),
-            Ok((_, data))
-                if data.get(&placeholder.secret_key).is_none_or(|value| value.0 != DRY_RUN_VALUE) =>
+            Ok((_, read))
+                if let Some((name, _)) = data.iter().find(|(name, value)| read.get(*name) != Some(value)) =>
             {
-                (
-                    Answer::Undone(format!(
-                        "the value of {} in the Secret was changed",
-                        placeholder.secret_key
-                    )),
-                    Shown::Nothing,
-                )
+                (Answer::Undone(format!("the value of {name} in the Secret was changed")), Shown::Nothing)
             }
             Ok(_) => (Answer::Done, Shown::Preflight),
             Err(error) if error.is_lack_of_dry_run() => {
@@ -88,12 +82,13 @@ impl Execution<'_> {
 
     /// C3, R3: writes the key and its record, in one write.
     pub(super) async fn store(&mut self, attempt: &AttemptId, record: &Record) -> (Answer, Shown) {
-        let Some(value) = self.state.values.get(attempt).map(encode) else {
+        let Some(value) = self.state.values.get(attempt) else {
             return (Answer::Stale, Shown::Nothing);
         };
+        let (record, data) = fields(self.facts, record, value.expose_secret().as_bytes());
         self.state.memory.mark_storing(attempt);
-        match self.write_secret(record, value, false).await {
-            Ok((metadata, _)) => match written(metadata, record, Some(record.value_sha256.clone())) {
+        match self.write_secret(&record, &data, false).await {
+            Ok((metadata, _)) => match written(metadata, &record, Some(record.value_sha256.clone())) {
                 // The response has no values. The key must count as one that workloads use.
                 (Answer::Undone(_), shown) => (Answer::Unrecorded, shown),
                 other => other,
@@ -106,17 +101,17 @@ impl Execution<'_> {
     pub(super) async fn write_secret(
         &self,
         record: &Record,
-        value: Json,
+        data: &Data,
         dry_run: bool,
     ) -> Result<(SecretMetadata, Data), KubernetesError> {
         let object = &self.facts.object;
         match &self.facts.secret {
             SecretFacts::Ours(own) => {
-                let patch = secret_patch(self.facts, own, record, Some(value));
+                let patch = secret_patch(self.facts, own, record, Some(data));
                 self.context.kubernetes.patch_secret(&object.namespace, &own.name, &patch, dry_run).await
             }
             SecretFacts::Absent | SecretFacts::Foreign(_) => {
-                let body = new_secret(self.facts, record, value);
+                let body = new_secret(self.facts, record, data);
                 self.context.kubernetes.create_secret(&object.namespace, body, dry_run).await
             }
         }
@@ -147,12 +142,17 @@ impl Execution<'_> {
         let Some(own) = self.facts.other_secrets.iter().find(|secret| secret.name == from) else {
             return (Answer::Stale, Shown::Nothing);
         };
-        let (record, value, _) = match self.read_value(own).await {
+        let read = match self.read_value(own).await {
             Ok(Some(read)) => read,
             Ok(None) => return (Answer::Stale, Shown::Nothing),
             Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
         };
-        let body = new_secret(self.facts, &record, json!(value));
+        let (record, mut data) = fields(self.facts, &read.record, &read.value);
+        // The old Secret is deleted, and with it what others added.
+        for (name, value) in read.of_others {
+            data.entry(name).or_insert(value);
+        }
+        let body = new_secret(self.facts, &record, &data);
         match self.context.kubernetes.create_secret(&self.facts.object.namespace, body, false).await {
             Ok((metadata, _)) => written(metadata, &record, own.value_sha256.clone()),
             Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
@@ -162,13 +162,14 @@ impl Execution<'_> {
     /// Updates the shape of the Secret around the same value.
     pub(super) async fn reshape(&mut self) -> (Answer, Shown) {
         let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
-        let (record, value, metadata) = match self.read_value(own).await {
+        let read = match self.read_value(own).await {
             Ok(Some(read)) => read,
             Ok(None) => return (Answer::Stale, Shown::Nothing),
             Err(error) => return (Answer::ApiFailed(error.failure()), Shown::Nothing),
         };
-        let mut patch = secret_patch(self.facts, own, &record, Some(json!(value)));
-        patch["metadata"]["ownerReferences"] = owner_references(self.facts, &metadata.owner_references);
+        let (record, data) = fields(self.facts, &read.record, &read.value);
+        let mut patch = secret_patch(self.facts, own, &record, Some(&data));
+        patch["metadata"]["ownerReferences"] = owner_references(self.facts, &read.metadata.owner_references);
         match self.patch_own_secret(own, &record, &patch).await {
             (Answer::Done, Shown::Secret(shown, hash))
                 if shown.owner_label.as_deref() != Some(self.facts.object.uid.as_str()) =>
@@ -180,20 +181,20 @@ impl Execution<'_> {
         }
     }
 
-    /// The record with the new shape, the value and the metadata of a Secret, if the Secret still matches the facts.
-    pub(super) async fn read_value(
-        &self,
-        own: &OwnSecret,
-    ) -> Result<Option<(Record, ByteString, SecretMetadata)>, KubernetesError> {
+    /// A Secret with its value, if it still matches the facts.
+    async fn read_value(&self, own: &OwnSecret) -> Result<Option<ReadValue>, KubernetesError> {
         let read = self.context.kubernetes.get_secret(&self.facts.object.namespace, &own.name).await?;
         let parts = read.and_then(SecretWithData::into_parts);
         Ok(parts.and_then(|(metadata, mut data)| {
             let mut record = metadata.record.clone()?;
-            let value = data.remove(&record.secret_key)?;
+            let value = data.remove(&record.secret_key)?.0;
             let intact = metadata.resource_version == own.resource_version
-                && value_sha256(&value.0) == record.value_sha256;
-            record.take_shape(self.facts.object.spec.as_ref().ok()?);
-            intact.then_some((record, value, metadata))
+                && value_sha256(&value) == record.value_sha256;
+            for name in record.data.iter().flat_map(|known| &known.names) {
+                data.remove(name);
+            }
+            record.take_shape(self.facts.object.spec.as_ref().ok()?, &self.facts.account.base_url);
+            intact.then_some(ReadValue { record, value, of_others: data, metadata })
         }))
     }
 
@@ -224,6 +225,16 @@ impl Execution<'_> {
             Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
+}
+
+/// A Secret that was read to be written with the same value. Deliberately without `Debug`.
+struct ReadValue {
+    /// With the new shape.
+    record: Record,
+    value: Vec<u8>,
+    /// The fields that the operator did not write.
+    of_others: Data,
+    metadata: SecretMetadata,
 }
 
 /// The result of a write of the Secret. An admission webhook may have removed the record; then nothing shows whose key the

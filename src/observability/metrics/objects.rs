@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 /// What the metrics show of one object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ObjectGauges {
-    /// The Secret contains a valid key. None: suspended before the first key.
+    /// The Secret contains a valid key. None: suspended or paused before the first key.
     pub ready: Option<bool>,
     /// The reason of the condition Ready.
     pub reason: String,
@@ -18,7 +18,7 @@ pub(crate) struct ObjectGauges {
     pub created_at: Option<Timestamp>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// When it is replaced or, while the object is suspended, when it would be.
+    /// When it is replaced or, while the object is suspended or paused, when it would be.
     pub renewal_at: Option<Timestamp>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
@@ -26,6 +26,8 @@ pub(crate) struct ObjectGauges {
     pub previous_keys: usize,
     /// A previous key is still in use after the end of its overlap.
     pub is_previous_key_used: bool,
+    /// The annotation `boltz.bio/paused` stops the operator.
+    pub is_paused: bool,
     /// Since when its oldest key should be revoked.
     pub overdue_since: Option<Timestamp>,
 }
@@ -50,7 +52,7 @@ const fn of_object(
 pub(super) const OBJECT_METRICS: &[Computed<Objects>] = &[
     of_object(
         "apikey_ready",
-        "Whether the Secret contains a valid key; absent if the object was suspended before its first key",
+        "Whether the Secret contains a valid key; absent if the object was suspended or paused before its first key",
         |objects| objects.each(|object| object.ready.map(f64::from)),
     ),
     of_object("apikey_status", "1 for the present reason of the condition Ready", |objects| {
@@ -72,7 +74,7 @@ pub(super) const OBJECT_METRICS: &[Computed<Objects>] = &[
     ),
     of_object(
         "apikey_renewal_timestamp_seconds",
-        "Planned replacement of the current key, in seconds since 1970, also while the object is suspended; absent if \
+        "Planned replacement of the current key, in seconds since 1970, also while the object is suspended or paused; absent if \
          none is planned",
         |objects| objects.each(|object| seconds(object.renewal_at)),
     ),
@@ -95,6 +97,9 @@ pub(super) const OBJECT_METRICS: &[Computed<Objects>] = &[
         "Whether a previous key is not revoked because it is still in use after the end of its overlap",
         |objects| objects.each(|object| Some(object.is_previous_key_used.into())),
     ),
+    of_object("apikey_paused", "Whether the annotation boltz.bio/paused stops the operator", |objects| {
+        objects.each(|object| Some(object.is_paused.into()))
+    }),
     of_object(
         "apikey_revocation_overdue_seconds",
         "How long the oldest key that should be revoked is overdue; 0 if there is none",

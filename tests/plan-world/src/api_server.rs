@@ -40,6 +40,7 @@ impl World {
             rotate: None,
             rotate_now: None,
             retry: None,
+            is_paused: false,
             deletion_policy: None,
             status: BoltzApiKeyStatus::default(),
         });

@@ -407,6 +407,6 @@ impl World {
 fn reshape(secret: &mut Secret, facts: &Facts) {
     secret.owned = facts.object.owns_its_secret();
     if let (Some(record), Ok(spec)) = (&mut secret.record, &facts.object.spec) {
-        record.take_shape(spec);
+        record.take_shape(spec, &facts.account.base_url);
     }
 }

@@ -298,8 +298,8 @@ impl State {
             return Some(format!("the old Secret {name} stays"));
         }
         let Some(secret) = self.world.secrets.get(object.secret_name()) else {
-            let is_suspended = object.spec.as_ref().is_ok_and(|spec| spec.suspend);
-            let is_good = is_suspended && active.iter().all(|id| is_orphan(&id) || object.status.names(id));
+            let wants_no_key = object.is_paused || object.spec.as_ref().is_ok_and(|spec| spec.suspend);
+            let is_good = wants_no_key && active.iter().all(|id| is_orphan(&id) || object.status.names(id));
             return (!is_good).then(|| format!("there is no Secret, and {active:?} are active"));
         };
         let Some(record) = &secret.record else { return Some("the Secret has no record".to_owned()) };

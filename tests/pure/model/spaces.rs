@@ -126,13 +126,14 @@ const WALKS: [&[User]; 10] = [
 ];
 
 /// One more dimension each.
-const DIMENSIONS: [(&str, &[User]); 9] = [
+const DIMENSIONS: [(&str, &[User]); 10] = [
     ("another name of the Secret", &[User::RenamesTheSecret]),
     ("another name, and rotated", &[User::RenamesTheSecret, User::Rotates]),
     ("another workspace", &[User::ChangesTheWorkspace]),
     ("another data key and label", &[User::ChangesTheTemplate]),
     ("a shorter overlap", &[User::Rotates, User::ShortensTheOverlap]),
     ("suspended", &[User::Suspends, User::Rotates]),
+    ("paused", &[User::Rotates, User::PausesTheObject]),
     ("retained", &[User::Retains, User::Deletes]),
     ("the clock steps forward", &[User::Rotates, User::StepsTheClockForward]),
     ("the clock steps back", &[User::Rotates, User::StepsTheClockBack]),
@@ -146,9 +147,11 @@ const LASTING: [(&str, &[User]); 5] = [
     ("the list is empty, and deleted", &[User::EmptiesTheList, User::Deletes, User::MendsTheList]),
 ];
 /// The same with a cure, which makes them larger.
-const CURED: [(&str, &[User]); 4] = [
+const CURED: [(&str, &[User]); 6] = [
     ("suspended and resumed", &[User::Suspends, User::Rotates, User::Resumes]),
     ("suspended and resumed, without a Secret", &[User::Suspends, User::DeletesTheSecret, User::Resumes]),
+    ("paused for a while", &[User::Rotates, User::PausesTheObject, User::EndsThePause]),
+    ("paused, and deleted", &[User::Rotates, User::PausesTheObject, User::Deletes]),
     ("a webhook comes and goes", &[User::InstallsAWebhook, User::Rotates, User::RemovesTheWebhook]),
     ("the list is old for a while", &[User::FreezesTheList, User::Rotates, User::MendsTheList]),
 ];

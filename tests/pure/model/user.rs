@@ -38,6 +38,8 @@ pub enum User {
     ShortensTheOverlap,
     Suspends,
     Resumes,
+    PausesTheObject,
+    EndsThePause,
     Retains,
     StepsTheClockForward,
     StepsTheClockBack,
@@ -98,6 +100,7 @@ impl User {
             Self::Resumes => {
                 lives && object.is_some_and(|object| object.spec.as_ref().is_ok_and(|spec| spec.suspend))
             }
+            Self::EndsThePause => lives && object.is_some_and(|object| object.is_paused),
             Self::RemovesTheWebhook => state.has_webhook,
             Self::MendsTheList => state.world.list_lies != Lie::None,
             Self::StripsTheFinalizer => lives && object.is_some_and(|object| object.has_finalizer),
@@ -174,6 +177,8 @@ impl User {
             Self::ShortensTheOverlap => edit_spec(world, |spec| spec.rotation.overlap = "4m".to_owned()),
             Self::Suspends => edit_spec(world, |spec| spec.suspend = true),
             Self::Resumes => edit_spec(world, |spec| spec.suspend = false),
+            Self::PausesTheObject => world.edit(|object| object.is_paused = true),
+            Self::EndsThePause => world.edit(|object| object.is_paused = false),
             Self::Retains => edit_spec(world, |spec| spec.deletion_policy = DeletionPolicy::Retain),
             Self::StepsTheClockForward => step_clock(world, STEP),
             Self::StepsTheClockBack => step_clock(world, -STEP),

@@ -5,6 +5,7 @@ mod doubtful_lists;
 mod forgeries;
 mod issuance;
 mod particulars;
+mod paused;
 mod quiet;
 mod revocation;
 mod schedule;

@@ -489,6 +489,30 @@ fn record_and_status_say_what_boltz_answered() {
 }
 
 #[test]
+fn a_reserved_type_is_refused_with_an_older_crd_too() {
+    for kind in ["kubernetes.io/tls", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"] {
+        let mut world = World::with(json!({"secret": {"type": kind}}));
+        Process::start(&world).reconcile(&mut world);
+        assert_eq!((world.counts.posts, world.ready_reason()), (0, "InvalidSpec"), "{kind}");
+    }
+}
+
+#[test]
+fn another_address_of_boltz_reshapes_what_mentions_it_and_costs_no_key() {
+    for (text, shapes) in [("$(baseURL)", 1), ("$(key)", 0)] {
+        let (mut world, mut process) = World::ready(json!({"secret": {"data": {"a": text}}}));
+        process.account.base_url = "https://another.example".to_owned();
+        let mut reshapes = 0;
+        let mut count = |step: &Step| {
+            reshapes += usize::from(*step == Step::Reshape);
+            None
+        };
+        process.reconcile_with(&mut world, &mut count).unwrap();
+        assert_eq!((reshapes, world.counts.posts), (shapes, 1), "{text}");
+    }
+}
+
+#[test]
 fn each_part_of_the_secrets_shape_counts() {
     type Change = fn(&mut OwnSecret);
     let rows: &[(&str, Change, &str)] = &[
@@ -497,6 +521,16 @@ fn each_part_of_the_secrets_shape_counts() {
         ("without its label", |own| own.labelled = false, "reshape"),
         ("another data key", |own| own.record.as_mut().unwrap().secret_key.push('X'), "reshape"),
         ("another template", |own| own.record.as_mut().unwrap().template_hash.push('X'), "reshape"),
+        (
+            "fields that are not wanted any more",
+            |own| {
+                let mut record = own.record.clone().unwrap();
+                let spec = json!({"secret": {"data": {"a": "$(key)"}}});
+                record.take_shape(&serde_json::from_value(spec).unwrap(), "");
+                own.record = Some(record);
+            },
+            "reshape",
+        ),
     ];
     for (what, change, decision) in rows {
         let (world, mut facts, now) = facts();

@@ -1,0 +1,130 @@
+//! The further fields of a Secret: the texts of `spec.secret.data`, and what the record says of them.
+
+use super::{OtherFields, marker::hexadecimal, record::value_sha256};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How [`fields_hash`] is computed. Another version is one of a later release.
+const VERSION: &str = "2:";
+/// Maximum number of names that are read. The CRD allows fewer.
+const MAX_NAMES_READ: usize = 64;
+/// Maximum length of the unknown fields.
+const MAX_OTHER_LENGTH: usize = 512;
+
+/// What the record says of the Secret's fields beside the key itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedData {
+    /// The key that the fields were written for. An operator that does not know this entry may have replaced the key since.
+    #[serde(rename = "keyID")]
+    pub key_id: String,
+    /// The names of the fields, so that they can be removed.
+    pub names: BTreeSet<String>,
+    /// [`template_hash`] of the texts that the fields were made from.
+    pub template_hash: String,
+    /// The version of the hash, and the SHA-256 of all fields that the operator wrote, with the key.
+    pub hash: String,
+    /// Fields of later releases.
+    #[serde(flatten)]
+    pub other: OtherFields,
+}
+
+impl RecordedData {
+    pub(super) fn bound(&mut self) {
+        self.names = std::mem::take(&mut self.names).into_iter().take(MAX_NAMES_READ).collect();
+        self.other.bound(MAX_OTHER_LENGTH);
+    }
+
+    /// Whether the fields are as they were written. What a later release wrote is not judged.
+    pub(super) fn is_intact<'a>(&self, secret_key: &str, field: impl Fn(&str) -> Option<&'a [u8]>) -> bool {
+        let names = self.names.iter().map(String::as_str).chain([secret_key]);
+        !self.hash.starts_with(VERSION) || self.hash == fields_hash(names.map(|name| (name, field(name))))
+    }
+}
+
+/// The hash of fields, with its version. A field that is missing counts too.
+pub(super) fn fields_hash<'a>(fields: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> String {
+    let fields: BTreeMap<&str, Option<String>> =
+        fields.map(|(name, value)| (name, value.map(value_sha256))).collect();
+    format!("{VERSION}{}", hexadecimal(&Sha256::digest(serde_json::json!(fields).to_string())))
+}
+
+/// The hash of the texts, with the address that they mention. 64 bits are enough, as for the parameters.
+pub(super) fn template_hash(texts: &BTreeMap<String, String>, base_url: &str) -> String {
+    // Without the reference, another address changes nothing.
+    let mentions = texts.values().any(|text| text.contains("$(baseURL)"));
+    let text = serde_json::json!([texts, mentions.then_some(base_url)]).to_string();
+    hexadecimal(&Sha256::digest(text)[..8])
+}
+
+/// Replaces `$(name)` in the text, as Kubernetes does in the arguments of a container: `$$` is one `$`, so that `$$(name)`
+/// is the text `$(name)`, and a reference to something unknown stays as it is.
+pub fn expand<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) -> String {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        expanded.push_str(&rest[..dollar]);
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            expanded.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+            match value_of(name) {
+                Some(value) => expanded.push_str(value),
+                None => expanded.extend(["$(", name, ")"]),
+            }
+            rest = after;
+        } else {
+            expanded.push('$');
+        }
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_replaced_as_kubernetes_does() {
+        // From the tests of Kubernetes' third_party/forked/golang/expansion, with its values.
+        let value_of = |name: &str| match name {
+            "VAR_A" => Some("A"),
+            "VAR_B" => Some("B"),
+            "VAR_REF" => Some("$(VAR_A)"),
+            "VAR_EMPTY" => Some(""),
+            _ => None,
+        };
+        for (text, expanded) in [
+            ("$(VAR_A)", "A"),
+            ("___$(VAR_B)___", "___B___"),
+            ("$(VAR_A)$(VAR_A)", "AA"),
+            ("$(VAR_REF)", "$(VAR_A)"),
+            ("foo$(VAR_EMPTY)bar", "foobar"),
+            ("$$(VAR_A)", "$(VAR_A)"),
+            ("$$$(VAR_A)", "$A"),
+            ("$$$$$$(VAR_A)", "$$$(VAR_A)"),
+            ("$VAR_A", "$VAR_A"),
+            ("$(unknown)", "$(unknown)"),
+            ("$()", "$()"),
+            ("$(VAR_A", "$(VAR_A"),
+            ("f000-$((VAR_A)", "f000-$((VAR_A)"),
+            ("a$", "a$"),
+            ("", ""),
+            ("ü$(VAR_A)ü", "üAü"),
+        ] {
+            assert_eq!(expand(text, value_of), expanded, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_address_counts_only_where_it_is_mentioned() {
+        let texts = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
+        let hash = |text: &str, base_url: &str| template_hash(&texts(text), base_url);
+        assert_eq!(hash("$(key)", "https://one"), hash("$(key)", "https://two"));
+        assert_ne!(hash("$(baseURL)", "https://one"), hash("$(baseURL)", "https://two"));
+        assert_ne!(hash("$(key)", "https://one"), hash("$(keyID)", "https://one"));
+    }
+}
