@@ -96,7 +96,10 @@ impl Report {
 
     /// Prints everything.
     pub fn print(&self) {
-        println!("{:<9} {:<66} {:>10} {:<6} {:>8}  met", "part", "figure", "measured", "", "goal");
+        println!(
+            "{:<9} {:<66} {:>10} {:<6} {:>8} {:<3}  of",
+            "part", "figure", "measured", "", "goal", "met"
+        );
         self.figures.iter().for_each(|figure| println!("{}", line(figure)));
         if self.growth.len() > 1 {
             println!("\n{}", crate::plot::growth(&self.growth));
@@ -122,8 +125,12 @@ fn line(figure: &Figure) -> String {
         Goal::None => "-".to_owned(),
     };
     let met = figure.goal.is_met(figure.value).map_or("", |met| if met { "yes" } else { "NO" });
-    let Figure { part, what, value, unit, .. } = figure;
-    format!("{part:<9} {what:<66} {value:>10.3} {unit:<6} {goal:>8}  {met}")
+    let Figure { part, what, value, unit, samples, .. } = figure;
+    let spread = match samples.len() {
+        0 | 1 => String::new(),
+        count => format!("{count}: {:.2} to {:.2}", quantile(samples, 0.0), quantile(samples, 1.0)),
+    };
+    format!("{part:<9} {what:<66} {value:>10.3} {unit:<6} {goal:>8} {met:<3}  {spread}")
 }
 
 /// The value below which this share of the samples lies.

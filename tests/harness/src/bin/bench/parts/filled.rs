@@ -3,9 +3,10 @@
 use super::{NO_BUDGET, PATIENCE, issue};
 use crate::{
     Bench, BenchError,
+    cluster::until,
     worker::{Who, Worker},
 };
-use boltz_emulator::{Emulator, Options};
+use boltz_emulator::{Emulator, Operation, Options};
 use boltz_harness::OperatorProcess;
 use std::time::{Duration, Instant};
 
@@ -45,8 +46,12 @@ impl Filled {
 
     /// Starts the operator and waits until it has looked at every object and at Boltz's list, and has nothing to do.
     pub async fn operator(&self, bench: &Bench, instead: &[&str]) -> Result<Known, BenchError> {
-        let begun = Instant::now();
+        let (begun, pages) = (Instant::now(), self.emulator.count(Operation::List));
         let worker = Worker::start(Who::Operator, &bench.setup, &bench.cluster, &self.emulator, instead)?;
+        // A standby is ready, too. Only the leader reads Boltz's list.
+        let wanted = pages + self.count.div_ceil(1000);
+        until(PATIENCE, "Boltz's list is read", || Ok(self.emulator.count(Operation::List) >= wanted))
+            .await?;
         if let Worker::Operator(operator) = &worker {
             ready(operator).await?;
         }
@@ -87,6 +92,7 @@ impl Known {
         if (ready - count as f64).abs() < 0.5 {
             return Ok(());
         }
-        Err(BenchError::Unexpected(format!("{ready} of {count} objects are ready")))
+        let error = BenchError::Unexpected(format!("{ready} of {count} objects are ready"));
+        Err(self.worker.explain(&error))
     }
 }

@@ -13,6 +13,9 @@ use std::time::Duration;
 
 const PART: &str = "issue";
 
+type Value = fn(&Run) -> f64;
+type Part = fn(&Run) -> &Counts;
+
 /// One measurement.
 struct Run {
     issue: Counts,
@@ -87,13 +90,12 @@ pub async fn issued(
 }
 
 fn report(bench: &mut Bench, count: f64, operator: &[Run], bare: &[Run]) {
-    let pairs = |value: fn(&Run) -> f64| -> Vec<f64> {
+    let pairs = |value: Value| -> Vec<f64> {
         operator.iter().zip(bare).map(|(operator, bare)| value(operator) / value(bare)).collect()
     };
-    let each = |runs: &[Run], value: fn(&Run) -> f64| -> Vec<f64> { runs.iter().map(value).collect() };
-    let per_key = |runs: &[Run], value: fn(&Run) -> f64| -> Vec<f64> {
-        runs.iter().map(|run| value(run) / count).collect()
-    };
+    let each = |runs: &[Run], value: Value| -> Vec<f64> { runs.iter().map(value).collect() };
+    let per_key =
+        |runs: &[Run], value: Value| -> Vec<f64> { runs.iter().map(|run| value(run) / count).collect() };
     let speed: Vec<f64> = pairs(|run| run.issue.seconds()).iter().map(|ratio| 1.0 / ratio).collect();
     let deletion: Vec<f64> = pairs(|run| run.delete.seconds()).iter().map(|ratio| 1.0 / ratio).collect();
     let report = &mut bench.report;
@@ -108,7 +110,7 @@ fn report(bench: &mut Bench, count: f64, operator: &[Run], bare: &[Run]) {
         let cpu = per_key(runs, |run| run.delete_cpu.as_secs_f64() * 1e3);
         report.add_samples(PART, format!("CPU for an object deleted, {name}"), &cpu, "ms", Goal::None);
     }
-    let figures: [(&str, fn(&Run) -> f64, f64); 3] = [
+    let figures: [(&str, Value, f64); 3] = [
         ("writes for a key issued", |run| run.issue.writes as f64, 3.0),
         ("dry runs for a key issued", |run| run.issue.dry_runs as f64, 1.0),
         ("writes for an object deleted", |run| run.delete.writes as f64, 1.0),
@@ -117,11 +119,8 @@ fn report(bench: &mut Bench, count: f64, operator: &[Run], bare: &[Run]) {
         report.add_samples(PART, what, &per_key(operator, value), "", Goal::Exactly(goal));
     }
     report.add_samples(PART, "deleting the objects, share of the floor", &deletion, "", Goal::AtLeast(0.9));
-    let kinds = |runs: &[Run], counts: fn(&Run) -> &Counts| {
-        runs.last().map(|run| format!("{:?}", counts(run).by_kind))
-    };
-    for (what, counts) in
-        [("issue", (|run: &Run| &run.issue) as fn(&Run) -> &Counts), ("deletion", |run: &Run| &run.delete)]
+    let kinds = |runs: &[Run], counts: Part| runs.last().map(|run| format!("{:?}", counts(run).by_kind));
+    for (what, counts) in [("issue", (|run: &Run| &run.issue) as Part), ("deletion", |run: &Run| &run.delete)]
     {
         for (name, runs) in [("operator", operator), ("bare loop", bare)] {
             report.note(format!(
