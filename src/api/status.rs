@@ -125,6 +125,11 @@ impl BoltzApiKeyStatus {
         self.observed_generation.is_none() && ready.all(|condition| condition.status == "Unknown")
     }
 
+    /// Whether the condition `Ready` is True.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
+
     /// Whether it names the key, as current or previous.
     pub fn names(&self, key_id: &str) -> bool {
         self.key_id.as_deref() == Some(key_id)

@@ -1,5 +1,5 @@
-//! Finds the rate of calls that Boltz allows: it halves after a 429 and then grows by a twentieth of the old rate each
-//! second. Without a 429 there is no limit. Pure.
+//! Finds the rate of calls that Boltz allows, as CUBIC finds the rate of a network (RFC 9438): after a 429 it falls to 70 %,
+//! is back after eight seconds, stays near for a while, and then looks for more. Without a 429 there is no limit. Pure.
 
 use crate::plan::Monotonic;
 use std::{collections::VecDeque, time::Duration};
@@ -7,11 +7,15 @@ use std::{collections::VecDeque, time::Duration};
 const SECOND: Duration = Duration::from_secs(1);
 /// The lowest rate, in calls per second.
 const LOWEST: f64 = 0.1;
+/// The share of the rate that is left after a 429. CUBIC's.
+const LEFT: f64 = 0.7;
+/// The seconds after which the rate is what it was.
+const RECOVERY: f64 = 8.0;
 
 /// A limit of calls, evenly spaced.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
-    /// When calls are possible again after the last 429, and the rate from then on.
+    /// When calls are possible again after the last 429, and the rate that was too high.
     limited: Option<(Monotonic, f64)>,
     next_at: Monotonic,
     /// The calls of the last second.
@@ -37,8 +41,9 @@ impl Limiter {
 
     /// Calls per second, if there is a limit.
     pub fn rate(&self, now: Monotonic) -> Option<f64> {
-        let (at, rate) = self.limited?;
-        Some(rate + rate / 10.0 * now.since(at).as_secs_f64())
+        let (at, too_high) = self.limited?;
+        let progress = (now.since(at).as_secs_f64() - RECOVERY) / RECOVERY;
+        Some((too_high * (1.0 + (1.0 - LEFT) * progress.powi(3))).max(LOWEST))
     }
 
     /// A call that began then was answered with 429: no other is made until `again_at`. Calls that were in flight
@@ -49,9 +54,15 @@ impl Limiter {
         }
         self.forget(began);
         let made = f64::from(u32::try_from(self.recent.len()).unwrap_or(u32::MAX)).max(1.0);
-        let rate = self.rate(began).map_or(made, |rate| rate.min(made));
-        let rate = (rate / 2.0).max(LOWEST);
-        self.limited = Some((again_at, rate));
+        let too_high = match (self.limited, self.rate(began)) {
+            // The first guess was much too high.
+            (Some((at, _)), Some(rate)) if began.since(at) < SECOND => rate / 2.0,
+            // Less is allowed than before: others call too (RFC 9438, 4.7).
+            (Some((_, before)), Some(rate)) if rate < before => rate * (1.0 + LEFT) / 2.0,
+            (_, Some(rate)) => rate,
+            (_, None) => made,
+        };
+        self.limited = Some((again_at, too_high.max(LOWEST)));
         self.next_at = again_at;
     }
 
@@ -79,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_halves_the_rate_once_for_all_that_were_in_flight() {
+    fn a_429_lowers_the_rate_once_for_all_that_were_in_flight() {
         let mut limiter = Limiter::default();
         for call in 0..40 {
             limiter.take(at(1000 + call * 25));
@@ -87,13 +98,16 @@ mod tests {
         for answered in 2000..2040 {
             limiter.limited(at(1990), at(answered));
         }
-        assert_eq!(limiter.rate(at(2000)), Some(20.0));
-        assert_eq!(limiter.rate(at(2500)), Some(21.0), "it grows");
+        assert_eq!(limiter.rate(at(2000)), Some(28.0));
+        assert_eq!(limiter.rate(at(10_000)), Some(40.0), "it grows");
+        assert_eq!(limiter.rate(at(18_000)), Some(52.0), "and looks for more");
         assert_eq!(limiter.take(at(1990)), at(2000));
-        assert_eq!(limiter.take(at(1990)), at(2050), "evenly spaced");
+        assert_eq!(limiter.take(at(1990)).since(at(2000)).as_millis(), 35, "evenly spaced");
         limiter.limited(at(2050), at(3000));
-        assert!(limiter.rate(at(3000)).unwrap() < 10.2, "the next 429 halves it again");
+        assert!(limiter.rate(at(3000)).unwrap() < 10.2, "another 429 at once: the guess was wrong");
         assert_eq!(limiter.next_at(), at(3000));
+        limiter.limited(at(9000), at(10_000));
+        assert!((11.0..13.0).contains(&limiter.limited.unwrap().1), "less is allowed than before");
     }
 
     #[test]
@@ -113,7 +127,7 @@ mod tests {
                 limiter.limited(now, now.plus(SECOND));
             }
         }
-        assert!(refused * 20 < made && made - refused > 2000, "{refused} of {made}");
+        assert!(refused * 25 < made && made - refused > 2800, "{refused} of {made}");
         for _ in 0..100 {
             now = limiter.take(now);
             limiter.limited(now, now.plus(SECOND));

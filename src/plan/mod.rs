@@ -90,6 +90,7 @@ pub use status::{Findings, OverdueKey, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 
+use crate::api::BoltzApiKeyStatus;
 use retry::{Failure, retry_backoff};
 
 /// A decision.
@@ -255,21 +256,18 @@ impl Decision<'_> {
         (self.now.monotonic < again_at).then_some(again_at)
     }
 
-    /// The turn to issue a key is about to come. The status that follows then is enough, unless the present one promises
-    /// a key.
-    fn is_about_to_issue(&self) -> bool {
-        let conditions = &self.facts.object.status.conditions;
-        let is_ready =
-            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    /// The turn to issue a key is about to come. The status that follows then is enough, if until then `Ready` stays as it is.
+    fn is_about_to_issue(&self, desired: &BoltzApiKeyStatus) -> bool {
         let waits_shortly =
             self.findings.blocked.as_ref().is_some_and(|block| block.reason == Reason::Pending);
-        self.findings.wants_turn.is_some() && waits_shortly && !is_ready
+        let stays = self.facts.object.status.is_ready() == desired.is_ready();
+        self.findings.wants_turn.is_some() && waits_shortly && stays
     }
 
     /// Writes the status if it differs.
     fn status(&mut self) -> Option<Step> {
         let desired = desired_status(self.facts, self.settings, self.now, &self.findings);
-        if desired == self.facts.object.status || self.is_about_to_issue() {
+        if desired == self.facts.object.status || self.is_about_to_issue(&desired) {
             return None;
         }
         self.attempt(Step::WriteStatus(Box::new(desired)))

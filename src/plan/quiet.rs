@@ -18,8 +18,7 @@ impl Facts {
             let active = pass.keys.iter().filter(|key| key.is_active).map(|key| &key.id);
             pass.doubt == Doubt::None && pass.under_other_names.is_empty() && active.eq([&record.key_id])
         };
-        let is_current =
-            |progress: &Progress| matches!(progress, Progress::Stored { key, .. } if key.id == record.key_id);
+        let is_settled = |progress: &Progress| matches!(progress, Progress::Stored { .. } | Progress::Ended);
         let written = memory.attempts.values().map(|known| known.written);
         let last_moment = memory.first_seen.values().copied().chain(written).max().unwrap_or_default();
         decision.step == Step::Wait
@@ -27,7 +26,6 @@ impl Facts {
             && decision.findings == Findings::default()
             && !object.deleting
             && object.ledger.forgery.is_none()
-            && object.ledger.entries.iter().all(|entry| entry.attempt == record.attempt)
             && object.status.key_id.as_ref() == Some(&record.key_id)
             && object.status.previous_keys.is_empty()
             && record.previous.is_empty()
@@ -35,7 +33,7 @@ impl Facts {
             && memory.revoked_ids.is_empty()
             && memory.not_found.is_empty()
             && memory.key_check.is_none()
-            && memory.attempts.values().all(|known| is_current(&known.progress))
+            && memory.attempts.values().all(|known| is_settled(&known.progress))
             && self.passes.iter().all(has_only_the_current_key)
             && last_moment.plus(settings.settling()) <= before.started
     }

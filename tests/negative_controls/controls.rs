@@ -585,10 +585,10 @@ pub const ALL: &[Control] = &[
         defence: "a 429 lowers the rate of calls",
         rule: "Fair shares: Rate",
         file: "src/boltz/limiter.rs",
-        with: "self.limited = Some((again_at, rate));",
+        with: "self.limited = Some((again_at, too_high.max(LOWEST)));",
         without: "",
         red: &[
-            Unit("a_429_halves_the_rate_once_for_all_that_were_in_flight"),
+            Unit("a_429_lowers_the_rate_once_for_all_that_were_in_flight"),
             Simulated("the_rate_that_boltz_allows_is_found"),
         ],
     },

@@ -54,7 +54,7 @@ fn an_object_to_which_a_pass_may_matter_is_not_quiet() {
             facts.memory.not_found.insert("key-0".to_owned(), Monotonic::default());
         }),
         ("a key of its own was revoked", |facts| drop(facts.memory.revoked_ids.insert("key-0".to_owned()))),
-        ("an attempt is open", |facts| {
+        ("an attempt is in progress", |facts| {
             facts.memory.attempts.iter_mut().for_each(|(_, known)| known.progress = Progress::Sent);
         }),
         ("the spec asks for something", |facts| {
