@@ -112,7 +112,8 @@ pub(super) async fn cleanup_deleted(
             if !context.watches.has_synced(&namespace, Resource::ApiKeys) {
                 continue;
             }
-            let facts = observe::from_latest(&context, &mut state, observe::object_facts(&latest));
+            let mut facts = observe::from_latest(&context, observe::object_facts(&latest));
+            observe::refresh(&context, &mut state, &mut facts);
             let now = context.clock.now().monotonic;
             let waits = |slot| state.memory.trouble(&slot, now).is_some();
             let unreported_keys = state.memory.unreported_keys(!facts.object.owns_its_secret());

@@ -92,6 +92,8 @@ pub struct ObjectState {
     pub(super) values: LiteMap<AttemptId, SecretString>,
     /// The newest version of the object.
     pub(super) latest: Option<Latest>,
+    /// The last reconciliation has looked at that version, and ended with a decision to wait.
+    pub(super) is_decided: bool,
 }
 
 /// The newest version of an object, and where it is from.
@@ -142,6 +144,18 @@ impl ObjectState {
             Some(Latest::Returned(known, _)) => Some(known),
             _ => None,
         }
+    }
+
+    /// Takes the object from the cache if it is the version that an own write returned, and nothing was left to do. Returns
+    /// whether it was.
+    fn take_echo(&mut self, cached: &Arc<CachedApiKey>) -> bool {
+        let is_echo = self.is_decided
+            && matches!(&self.latest, Some(Latest::Returned(known, _))
+                if known.metadata.resource_version == cached.metadata.resource_version);
+        if is_echo {
+            self.latest = Some(Latest::Cached(Arc::clone(cached)));
+        }
+        is_echo
     }
 
     /// Takes the object as a read or an own write returned it.
@@ -296,6 +310,14 @@ impl Context {
         *self.awaited.lock() = Awaited::default();
     }
 
+    /// Whether a watch event is the echo of an own write, after which there was nothing left to do.
+    pub(super) fn is_echo(&self, cached: &Arc<CachedApiKey>) -> bool {
+        let uid = cached.metadata.uid.as_deref().unwrap_or_default();
+        let Some(state) = self.states().get(uid).cloned() else { return false };
+        // In use: its reconciliation may have begun before the event.
+        state.try_lock().is_ok_and(|mut state| state.take_echo(cached))
+    }
+
     pub(super) fn states(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>> {
         self.states.lock()
     }
@@ -342,6 +364,19 @@ mod tests {
         state.take_returned(object("12"), Relists { begun: 2, done: 1 });
         state.take_cached(&cached("11"), Relists { begun: 2, done: 2 });
         assert_eq!(latest(&state), Some("12"));
+    }
+
+    #[test]
+    fn an_event_is_an_echo_if_the_decision_was_about_that_version() {
+        let mut state = ObjectState::default();
+        state.take_returned(object("10"), Relists::default());
+        assert!(!state.take_echo(&cached("10")), "the reconciliation did not end");
+        state.is_decided = true;
+        assert!(!state.take_echo(&cached("9")), "the cache is behind");
+        assert!(!state.take_echo(&cached("11")), "somebody has changed it since");
+        assert!(state.take_echo(&cached("10")));
+        assert!(matches!(state.latest, Some(Latest::Cached(_))), "it is held once");
+        assert!(!state.take_echo(&cached("10")), "what the cache shows again is no echo");
     }
 
     /// A reconciliation may begin just before the cache shows the relist.

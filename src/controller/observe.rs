@@ -12,7 +12,7 @@ use crate::{
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
-    plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
+    plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, ProcessMemory, SecretFacts},
     protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use kube::ResourceExt;
@@ -36,23 +36,23 @@ pub enum Shown {
     Preflight,
 }
 
-/// The facts from the caches. Values that were not read yet are marked as unread.
+/// The facts from the caches; [`refresh`] adds the others. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<CachedApiKey>) -> Facts {
     let newer = state.take_cached(cached, context.relists(&cached.namespace().unwrap_or_default()));
     let object = newer.map_or_else(|| object_facts(&cached.open()), object_facts);
-    from_latest(context, state, object)
+    from_latest(context, object)
 }
 
 /// The same for an object that the caches may not show any more.
-pub(super) fn from_latest(context: &Context, state: &mut ObjectState, object: ObjectFacts) -> Facts {
+pub(super) fn from_latest(context: &Context, object: ObjectFacts) -> Facts {
     let secrets = secret_names(context, &object)
         .into_iter()
         .filter_map(|name| Some((name.clone(), context.secrets.get(&object.namespace, &name)?)))
         .collect();
-    assemble(context, state, object, secrets, false)
+    assemble(object, secrets, false)
 }
 
-/// The facts from the API server. `None`: the object was deleted, or another object has its name.
+/// The same from the API server. `None`: the object was deleted, or another object has its name.
 pub async fn live(
     context: &Context,
     state: &mut ObjectState,
@@ -89,7 +89,7 @@ pub async fn live(
             },
         }
     }
-    Ok(Some(assemble(context, state, object, secrets, true)))
+    Ok(Some(assemble(object, secrets, true)))
 }
 
 /// Whether the deletion of the object can do without the Secret: it goes with the object, or it is known to stay without.
@@ -213,13 +213,7 @@ pub async fn read_secret(
     Ok(Some((metadata, hash)))
 }
 
-fn assemble(
-    context: &Context,
-    state: &mut ObjectState,
-    object: ObjectFacts,
-    secrets: Vec<(String, (SecretMetadata, Value))>,
-    live: bool,
-) -> Facts {
+fn assemble(object: ObjectFacts, secrets: Vec<(String, (SecretMetadata, Value))>, live: bool) -> Facts {
     let mut secret = SecretFacts::Absent;
     let mut other_secrets: Vec<OwnSecret> = Vec::new();
     for (name, (metadata, value)) in secrets {
@@ -242,16 +236,14 @@ fn assemble(
             }
         }
     }
-    let mut facts = Facts {
+    Facts {
         object,
         secret,
         other_secrets,
         live,
         preflight_passed: false,
         passes: Vec::new(),
-        memory: state.memory.clone(),
+        memory: ProcessMemory::default(),
         account: AccountFacts::default(),
-    };
-    refresh(context, state, &mut facts);
-    facts
+    }
 }

@@ -47,6 +47,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     }
     // Its Secrets could not be listed yet: what the cache lacks may be there.
     state.memory.must_read |= !context.watches.has_synced(&namespace, Resource::Secrets);
+    state.is_decided = false;
     let mut facts = observe::from_caches(context, &mut state, cached);
     let reconcile_id = next_reconcile_id();
     for _ in 0..MAX_STEPS {
@@ -65,6 +66,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
             }
         }
         if decision.step == Step::Wait {
+            state.is_decided = true;
             let latest = state.latest.as_ref();
             let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
             return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));

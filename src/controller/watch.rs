@@ -126,10 +126,20 @@ async fn reconcile_all(
     let store = writer.as_reader();
     let relisted = Arc::new(watch::Sender::new(0));
     let (relists, watches) = (changes(relisted.subscribe()), Arc::clone(&context));
+    let (own, known) = (Arc::clone(&context), store.clone());
     let objects = watch_with_relist(api, config)
         .default_backoff()
         .reflect(writer)
         // After `reflect`: the store shows the event.
+        .filter(move |event| {
+            let is_echo = match event {
+                Ok(watcher::Event::Apply(object)) => {
+                    known.get(&ObjectRef::from_obj(object)).is_some_and(|cached| own.is_echo(&cached))
+                }
+                _ => false,
+            };
+            std::future::ready(!is_echo)
+        })
         .inspect(move |event| match event {
             Ok(watcher::Event::Init) => watches.relist_begins(&namespace),
             Ok(watcher::Event::InitDone) => {
