@@ -36,8 +36,8 @@ use worker::Setup;
 /// pair are the API server's own, from its audit log: from the first dry run or write to the response to the last.
 ///
 /// The operator is the static binary of the image (release/binaries builds it) with the flags of the chart's defaults.
-/// They are changed where a part says so: the budget of new keys is lifted, and memory and passes are measured with a
-/// pass every 20 s.
+/// They are changed where a part needs it: the budget of new keys is lifted, memory and passes are measured with a pass
+/// every 20 s, and rotate-now with a settle time of 10 s, because the old key is revoked only once its attempt is settled.
 ///
 ///     make bench                                        everything, in half an hour or so
 ///     make bench PARTS=issue ROUNDS=9                   the floor only, in nine pairs

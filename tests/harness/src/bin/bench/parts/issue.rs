@@ -1,6 +1,6 @@
 //! Objects wait; a process starts and gives each its key. Then all are deleted. Operator and bare loop take turns.
 
-use super::{NO_BUDGET, PATIENCE};
+use super::{NO_BUDGET, PATIENCE, SETTLES_SOON};
 use crate::{
     Bench, BenchError,
     cluster::until,
@@ -138,7 +138,7 @@ async fn rotations(bench: &mut Bench, count: usize) -> Result<(), BenchError> {
     let emulator = Emulator::start(Options::default()).await?;
     cluster.create(0..count).await?;
     let from = jiff::Timestamp::now();
-    let worker = Worker::start(Who::Operator, &bench.setup, cluster, &emulator, &[NO_BUDGET])?;
+    let worker = Worker::start(Who::Operator, &bench.setup, cluster, &emulator, &[NO_BUDGET, SETTLES_SOON])?;
     issued(bench, &emulator, from, count, count).await?;
     worker.quiet(PATIENCE).await?;
 

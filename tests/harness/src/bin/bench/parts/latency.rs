@@ -1,7 +1,7 @@
 //! One object on an idle cluster: from its creation to its Secret, as a watch sees it; from `rotate-now` to the end of the
 //! old key. Operator and bare loop take turns, in blocks.
 
-use super::{NO_BUDGET, PATIENCE};
+use super::{NO_BUDGET, PATIENCE, SETTLED, SETTLES_SOON};
 use crate::{
     Bench, BenchError,
     cluster::{name_of, namespace_of, until},
@@ -67,25 +67,32 @@ async fn block(bench: &Bench, who: Who, times: &mut Times) -> Result<(), BenchEr
     let cluster = &bench.cluster;
     cluster.clean().await?;
     let emulator = Emulator::start(Options::default()).await?;
-    let worker = Worker::start(who, &bench.setup, cluster, &emulator, &[NO_BUDGET])?;
+    let worker = Worker::start(who, &bench.setup, cluster, &emulator, &[NO_BUDGET, SETTLES_SOON])?;
     if let Worker::Operator(operator) = &worker {
         operator.wait_ready().await.map_err(BenchError::Unexpected)?;
     }
     // The first objects find no connections yet, on both sides.
     let unmeasured = 4;
+    let mut keys = Vec::new();
     for number in 0..BLOCK + unmeasured {
         worker.quiet(PATIENCE).await?;
-        let issue = issue(bench, number).await?;
-        let key = key_of(bench, number).await?;
+        let took = issue(bench, number).await?;
+        keys.push(key_of(bench, number).await?);
+        if number >= unmeasured {
+            times.issue.push(took);
+        }
+    }
+    // Only then may the first rotation revoke its old key at once.
+    tokio::time::sleep(SETTLED).await;
+    for (number, key) in keys.iter().enumerate() {
         worker.quiet(PATIENCE).await?;
         let begun = Instant::now();
         cluster.annotate(number..number + 1, "boltz.bio/rotate-now", "bench").await?;
         until_each(Duration::from_millis(1), "the old key is dead", || {
-            emulator.key(&key).is_some_and(|key| key.revoked_at.is_some())
+            emulator.key(key).is_some_and(|key| key.revoked_at.is_some())
         })
         .await?;
         if number >= unmeasured {
-            times.issue.push(issue);
             times.rotate_now.push(begun.elapsed().as_secs_f64() * 1e3);
         }
     }

@@ -19,6 +19,10 @@ use std::fmt;
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(240);
 /// Lifts the limit of new keys, which would be measured otherwise.
 const NO_BUDGET: &str = "--max-mints-per-minute=1000000";
+/// The old key of `rotate-now` is revoked once its own attempt is settled: after one and a half times this, at the earliest.
+/// By default keys are old enough for that after 3 min.
+const SETTLES_SOON: &str = "--settle-time=10s";
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(16);
 /// So that there is a pass to look at.
 const FREQUENT_PASSES: &str = "--inventory-interval=20s";
 
