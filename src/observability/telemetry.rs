@@ -2,10 +2,10 @@
 
 use crate::cli::LogFormat;
 use std::io::IsTerminal;
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt, filter_fn},
+    Layer, Registry,
+    filter::{FilterExt, Targets, filter_fn},
     layer::SubscriberExt,
     reload,
     util::SubscriberInitExt,
@@ -22,15 +22,16 @@ const SILENT: [&str; 3] = ["kube_client::client", "kube_client::api", "kube_runt
 /// The level of the log, which can be changed while the process runs.
 #[derive(Clone, Debug)]
 pub struct LogLevel {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     is_raised: bool,
 }
 
 impl LogLevel {
     /// Raises the level of the operator's own lines to DEBUG, or restores the configured level.
     pub fn switch(&mut self) {
-        let raised = RAISED.parse().ok().filter(|_| !self.is_raised);
-        let filter = raised.into_iter().fold(configured(), EnvFilter::add_directive);
+        let filter = configured();
+        let filter =
+            if self.is_raised { filter } else { filter.with_target("boltz_operator", LevelFilter::DEBUG) };
         match self.filter.reload(filter) {
             Ok(()) => {
                 self.is_raised = !self.is_raised;
@@ -45,13 +46,18 @@ impl LogLevel {
     }
 }
 
-/// What SIGHUP adds.
-const RAISED: &str = "boltz_operator=debug";
+/// What `RUST_LOG` says, and INFO for what it does not name.
+fn configured() -> Targets {
+    targets(&std::env::var("RUST_LOG").unwrap_or_default())
+}
 
-fn configured() -> EnvFilter {
-    EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy()
+/// Levels and pairs of target and level, comma-separated. What cannot be read is ignored.
+fn targets(text: &str) -> Targets {
+    let parsed = text.split(',').filter_map(|directive| directive.trim().parse::<Targets>().ok());
+    parsed.fold(Targets::new().with_default(LevelFilter::INFO), |all, one| {
+        let all = one.default_level().into_iter().fold(all, Targets::with_default);
+        all.with_targets(one)
+    })
 }
 
 /// Writes the log to standard error.
@@ -85,6 +91,26 @@ fn is_harmless_at(target: &str, level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_environment_does_not_name_is_logged_at_info() {
+        for (text, own, others) in [
+            ("", LevelFilter::INFO, LevelFilter::INFO),
+            ("warn", LevelFilter::WARN, LevelFilter::WARN),
+            ("boltz_operator=debug", LevelFilter::DEBUG, LevelFilter::INFO),
+            ("error, boltz_operator=trace", LevelFilter::TRACE, LevelFilter::ERROR),
+            ("boltz_operator=nonsense", LevelFilter::INFO, LevelFilter::INFO),
+        ] {
+            let targets = targets(text);
+            let level = |target: &str| {
+                [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
+                    .into_iter()
+                    .find(|level| targets.would_enable(target, level))
+            };
+            assert_eq!(level("boltz_operator::plan"), own.into_level(), "{text}");
+            assert_eq!(level("kube_runtime"), others.into_level(), "{text}");
+        }
+    }
 
     #[test]
     fn bodies_are_never_logged() {
