@@ -13,6 +13,9 @@ use serde_json::Value as Json;
 use std::time::Duration;
 
 const OBJECTS: &str = "boltzapikeys";
+/// The operator's pods and its Deployment have it.
+pub const OPERATOR_LABELS: &str = "app.kubernetes.io/name=boltz-operator";
+
 /// A call that takes longer is given up.
 const TIMEOUT: Duration = Duration::from_secs(30);
 

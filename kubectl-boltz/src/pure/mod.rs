@@ -5,6 +5,7 @@ pub mod keys;
 pub mod list;
 pub mod object;
 pub mod tree;
+pub mod urgency;
 pub mod users;
 pub mod whose;
 

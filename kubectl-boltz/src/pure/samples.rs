@@ -13,3 +13,11 @@ pub fn object(name: &str, spec: Json, status: Json) -> WatchedApiKey {
     });
     serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
 }
+
+/// A condition that changed at present.
+pub fn condition_of(kind: &str, is_true: bool, reason: &str, message: &str) -> Json {
+    json!({
+        "type": kind, "status": if is_true { "True" } else { "False" }, "reason": reason, "message": message,
+        "lastTransitionTime": NOW,
+    })
+}

@@ -1,11 +1,14 @@
 //! One function for each verb: makes the calls, and shows what the pure functions say.
 
 mod doctor;
+mod explain;
 mod follow;
+mod logs;
 mod look;
 mod orphans;
 mod rotate;
 mod spec;
+mod whose;
 
 use crate::{
     cli::{Cli, Verb},
@@ -64,14 +67,14 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::RevokeLeaked { name, confirm, timeout } => {
             rotate::revoke_leaked(&session, &name, confirm.yes, positive(timeout)).await
         }
-        Verb::Whose { key } => look::whose(&session, &key).await,
+        Verb::Whose { key } => whose::whose(&session, &key).await,
         Verb::Users { name } => look::users(&session, &name).await,
         Verb::Suspend { names } => spec::suspend(&session, &names, true).await,
         Verb::Resume { names } => spec::suspend(&session, &names, false).await,
         Verb::Release { name, confirm, timeout } => {
             spec::release(&session, &name, confirm.yes, positive(timeout)).await
         }
-        Verb::Explain { what } => look::explain(&session, &what).await,
+        Verb::Explain { what } => explain::explain(&session, &what).await,
         Verb::Doctor { wait, timeout } => doctor::doctor(&session, wait.then(|| positive(timeout))).await,
         Verb::Keys => orphans::keys(&session).await,
         Verb::Orphans { revoke: false, cluster, .. } => orphans::orphans(&session, cluster.as_deref()).await,
@@ -80,9 +83,9 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
                 orphans::Wish { ids, older_than, cluster, yes: confirm.yes, timeout: positive(timeout) };
             orphans::revoke(&session, wish).await
         }
-        Verb::Events { name } => look::events(&session, name.as_deref()).await,
-        Verb::Logs { name, since } => doctor::logs(&session, &name, since).await,
-        Verb::Version => doctor::version(&session).await,
+        Verb::Events { name } => explain::events(&session, name.as_deref()).await,
+        Verb::Logs { name, since } => logs::logs(&session, &name, since).await,
+        Verb::Version => logs::version(&session).await,
         // It needs no cluster.
         Verb::Completion { .. } => Ok(0),
     }
