@@ -10,7 +10,7 @@ use super::{
 use crate::{
     api::{BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
+    plan::{Facts, Now, Plan, Reason, RotationSchedule, Step, desired_status, plan},
 };
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
@@ -93,7 +93,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
         context.inventory.request_pass_since(since);
     }
     let status = desired_status(facts, &context.settings, now, &decision.findings);
-    let gauges = gauges(facts, decision, &status, deleted_at);
+    let gauges = gauges(facts, decision, now, &status, deleted_at);
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
     match decision.wake_at {
         Some(at) => Action::requeue(at.since(now.monotonic)),
@@ -104,6 +104,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
 fn gauges(
     facts: &Facts,
     decision: &Plan,
+    now: Now,
     status: &BoltzApiKeyStatus,
     deleted_at: Option<Timestamp>,
 ) -> ObjectGauges {
@@ -117,8 +118,9 @@ fn gauges(
     let reported = status.last_used_at.as_ref().map(|time| time.0);
     let schedule = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
     // Also while it is suspended.
-    let renewal_at =
-        schedule.zip(facts.record()).and_then(|(schedule, record)| schedule.renewal_time(record));
+    let renewal_at = schedule
+        .zip(facts.record())
+        .and_then(|(schedule, record)| Some(schedule.renewal(record, now.wall)?.at));
     // A rotation that has to wait for the end of an overlap is not late.
     let postponed = decision.findings.postponed.map(|(_, until)| until);
     // Without our finalizer, others hold the object.

@@ -33,4 +33,5 @@ mod standing_faults;
 mod two_writers;
 mod undone_writes;
 mod watches;
+mod window;
 mod workload_trouble;

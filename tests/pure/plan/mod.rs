@@ -10,3 +10,4 @@ mod revocation;
 mod schedule;
 mod standing_faults;
 mod status;
+mod window;
