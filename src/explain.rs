@@ -53,9 +53,10 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
             "Only in `Reconciling` and `Stalled`: a workload cannot be restarted.",
             "Fix what the message names, or remove the target.",
         ),
-        Reason::InvalidSpec => {
-            ("The spec is invalid. Possible only with an older CRD.", "Apply `crds/`, fix the field.")
-        }
+        Reason::InvalidSpec => (
+            "The spec is invalid: a schedule or time zone that does not exist, or with an older CRD any other field.",
+            "Fix the field that the message names. If the CRD is older, apply `crds/`.",
+        ),
         Reason::BoltzRejected => (
             "Boltz rejects the request. The message has Boltz's words and the time of the next try.",
             "Fix what the message names: the spec, the workspace, the bill. The operator retries ever less often, at least every 10 min (400 and 422: every hour), and immediately when the spec or the annotation `boltz.bio/retry` changes.",

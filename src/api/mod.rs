@@ -8,6 +8,6 @@ pub mod v1alpha1;
 pub mod watched;
 
 pub use cached::CachedApiKey;
-pub use status::{BoltzApiKeyStatus, PreviousKeyStatus};
+pub use status::{BoltzApiKeyStatus, PreviousKeyStatus, RotationWindowStatus};
 pub use v1alpha1::*;
 pub use watched::WatchedApiKey;

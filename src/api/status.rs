@@ -68,6 +68,11 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_time: Option<Time>,
 
+    /// The rotation window in which the operator will replace the key. Absent without `spec.rotation.window`, or if the
+    /// rotation cannot wait for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_window: Option<RotationWindowStatus>,
+
     /// The Secret that contains the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
@@ -135,6 +140,15 @@ impl BoltzApiKeyStatus {
         self.key_id.as_deref() == Some(key_id)
             || self.previous_keys.iter().any(|previous| previous.key_id == key_id)
     }
+}
+
+/// A rotation window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RotationWindowStatus {
+    /// When it opens.
+    pub start: Time,
+    /// When it closes.
+    pub end: Time,
 }
 
 /// A previous key that is still valid.

@@ -140,10 +140,14 @@ pub struct RotationSpec {
     #[schemars(range(min = 1, max = 99))]
     pub renew_before_percentage: Option<u8>,
 
-    /// Replaces the key at this interval even if it does not expire, for example `2160h`. `0s` turns this off.
+    /// Replaces the key at this interval even if it does not expire, for example `2160h`. At least `1h`; `0s` turns this
+    /// off.
     #[serde(default = "zero")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') && duration(self) >= duration('0s')").message("must be a duration such as 90s, 30m or 720h; 0s for never"))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') && duration(self) >= duration('0s')").message("must be a duration such as 90s, 30m or 720h; 0s for never"),
+        validation = Rule::new("!self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') || duration(self) == duration('0s') || duration(self) >= duration('1h') || oldSelf.orValue('') == self").message("must be at least 1h; 0s for never").optional_old_self(true)
+    )]
     pub interval: String,
 
     /// How long the old key stays valid after the new key is stored. All workloads must load the new key within this
@@ -157,6 +161,35 @@ pub struct RotationSpec {
     /// is no longer used, or until it expires.
     #[serde(default)]
     pub overlap_policy: OverlapPolicy,
+
+    /// When rotations that can wait may begin: the renewal of a key that has enough time left, `interval`, and the
+    /// annotation `boltz.bio/rotate`. All other rotations, and first keys, do not wait. Default: at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<RotationWindow>,
+}
+
+/// A time that comes again and again.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationWindow {
+    /// When the window opens, as in a CronJob: minute, hour, day of the month, month, day of the week. `0 2 * * 6` is every
+    /// Saturday at two in the night.
+    #[schemars(length(max = 128), regex(pattern = r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$"))]
+    pub schedule: String,
+
+    /// How long the window stays open, at least `10m`. Each object begins at a time of its own in the first three quarters.
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') && duration(self) >= duration('10m')").message("must be a duration of at least 10m, such as 30m or 3h"))]
+    pub duration: String,
+
+    /// Name of the schedule's time zone in the IANA database, for example `Europe/Berlin`.
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_+/-]+$"))]
+    pub time_zone: String,
+}
+
+fn utc() -> String {
+    "Etc/UTC".to_owned()
 }
 
 fn zero() -> String {
@@ -175,6 +208,7 @@ impl Default for RotationSpec {
             interval: zero(),
             overlap: a_day(),
             overlap_policy: OverlapPolicy::default(),
+            window: None,
         }
     }
 }

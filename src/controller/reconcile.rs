@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
+    plan::{Facts, Now, Plan, Reason, RotationSchedule, Step, desired_status, plan},
     protocol::marker::ObjectMark,
 };
 use jiff::Timestamp;
@@ -105,7 +105,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
     let mark = ObjectMark::from_uid(&facts.object.uid);
     context.set_quiet(mark, facts.is_quiet(&context.settings, decision));
     let status = desired_status(facts, &context.settings, now, &decision.findings);
-    let gauges = gauges(facts, decision, &status, deleted_at);
+    let gauges = gauges(facts, decision, now, &status, deleted_at);
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
     requeue_at(context, mark, decision.wake_at)
 }
@@ -113,6 +113,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
 fn gauges(
     facts: &Facts,
     decision: &Plan,
+    now: Now,
     status: &BoltzApiKeyStatus,
     deleted_at: Option<Timestamp>,
 ) -> ObjectGauges {
@@ -126,8 +127,9 @@ fn gauges(
     let reported = status.last_used_at.as_ref().map(|time| time.0);
     let schedule = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
     // Also while it is suspended.
-    let renewal_at =
-        schedule.zip(facts.record()).and_then(|(schedule, record)| schedule.renewal_time(record));
+    let renewal_at = schedule
+        .zip(facts.record())
+        .and_then(|(schedule, record)| Some(schedule.renewal(record, now.wall)?.at));
     // A rotation that has to wait for the end of an overlap is not late.
     let postponed = decision.findings.postponed.map(|(_, until)| until);
     // Without our finalizer, others hold the object.

@@ -9,7 +9,8 @@ use super::{
     failing::Failing,
     memory::ProcessMemory,
     step::{RevokeReason, Slot, Step},
-    time::Now,
+    time::{Now, earlier},
+    window::Window,
 };
 use crate::{
     api::annotations::RECORD_ANNOTATION,
@@ -125,7 +126,7 @@ impl ProcessMemory {
                     self.minted_key(attempt, *key, false);
                 }
             }
-            Step::Store { attempt, record } => self.stored(attempt, record, facts, effects),
+            Step::Store { attempt, record } => self.stored(attempt, record, facts, now, effects),
             Step::WriteStatus(status) => {
                 for event in transitions(&facts.object.status, status) {
                     effects.log(event.kind, "the status changed", None, event.note.as_str());
@@ -181,7 +182,22 @@ impl ProcessMemory {
         }
     }
 
-    fn stored(&mut self, attempt: &AttemptId, record: &Record, facts: &Facts, effects: &mut Effects) {
+    /// The object has a rotation window, and it was closed when the attempt was written.
+    fn began_outside_window(&self, attempt: &AttemptId, facts: &Facts, now: Now) -> bool {
+        let window = facts.object.spec.as_ref().ok().and_then(|spec| spec.rotation.window.as_ref());
+        let window = window.and_then(|window| Window::read(window).ok());
+        let written = self.attempts.get(attempt).map_or(now.monotonic, |known| known.written);
+        window.is_some_and(|window| !window.is_open(earlier(now.wall, now.monotonic.since(written))))
+    }
+
+    fn stored(
+        &mut self,
+        attempt: &AttemptId,
+        record: &Record,
+        facts: &Facts,
+        now: Now,
+        effects: &mut Effects,
+    ) {
         self.mark_stored(attempt);
         self.troubles.remove(&Slot::Preflight);
         let reason = record.reason.as_str();
@@ -190,7 +206,11 @@ impl ProcessMemory {
         if record.rotations > 0 {
             let replaced = facts.record().map(|record| &record.key_id);
             let replaced = record.previous.iter().find(|key| replaced == Some(&key.key_id));
-            effects.event(EventKind::Normal, "Rotated", rotation_note(&record.key_id, reason, replaced));
+            let mut note = rotation_note(&record.key_id, reason, replaced);
+            if self.began_outside_window(attempt, facts, now) {
+                note = format!("{note} It could not wait for the rotation window.");
+            }
+            effects.event(EventKind::Normal, "Rotated", note);
         }
     }
 

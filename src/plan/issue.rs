@@ -7,7 +7,7 @@ use super::{
     block::{Block, Reason},
     facts::SecretFacts,
     keys::NamedKey,
-    schedule::RotationSchedule,
+    schedule::{Planned, RotationSchedule},
     step::{RevokeReason, Slot, Step},
     time::elapsed,
 };
@@ -16,7 +16,7 @@ use crate::{
     protocol::{
         ledger::{Forgery, LedgerEntry, MAX_ENTRIES},
         marker::AttemptId,
-        record::{IssueReason, MAX_PREVIOUS, parameters_hash},
+        record::{IssueReason, MAX_PREVIOUS, Record, parameters_hash},
     },
 };
 
@@ -45,11 +45,11 @@ impl Decision<'_> {
                 _ => IssueReason::Initial,
             });
         };
-        let is_new = |asked: &Option<String>, handled: &Option<String>| asked.is_some() && asked != handled;
-        let due = |time: Option<jiff::Timestamp>| time.is_some_and(|time| time <= self.now.wall);
+        let now = self.now.wall;
+        let due = |planned: Option<Planned>| planned.is_some_and(|planned| planned.at <= now);
         if !facts.value_is_intact() {
             Some(IssueReason::SecretAltered)
-        } else if due(rotation.expiry_renewal(record)) {
+        } else if due(rotation.expiry_renewal(record, now)) {
             Some(IssueReason::Renewal)
         } else if self.is_dead(record) {
             Some(IssueReason::KeyInactive)
@@ -57,10 +57,36 @@ impl Decision<'_> {
             || facts.is_other(record.organization.as_ref())
         {
             Some(IssueReason::ParametersChanged)
-        } else if is_new(&facts.object.rotate, &record.rotate) {
+        } else if self.is_rotation_requested(record) && due(rotation.requested(record, now)) {
             Some(IssueReason::RotateRequested)
-        } else if due(rotation.interval_renewal(record)) {
+        } else if due(rotation.interval_renewal(record, now)) {
             Some(IssueReason::Interval)
+        } else {
+            None
+        }
+    }
+
+    /// The annotation `rotate` has a value that the current key does not answer.
+    fn is_rotation_requested(&self, record: &Record) -> bool {
+        let asked = &self.facts.object.rotate;
+        asked.is_some() && *asked != record.rotate
+    }
+
+    /// Why the key is to be replaced, although no rotation window is open; and when.
+    fn waits_for_window(
+        &self,
+        record: &Record,
+        rotation: &RotationSchedule,
+    ) -> Option<(IssueReason, Option<Planned>)> {
+        rotation.window.as_ref()?;
+        let now = self.now.wall;
+        let is_due = |due: Option<jiff::Timestamp>| due.is_some_and(|due| due <= now);
+        if is_due(rotation.expiry_due(record)) {
+            Some((IssueReason::Renewal, rotation.expiry_renewal(record, now)))
+        } else if self.is_rotation_requested(record) {
+            Some((IssueReason::RotateRequested, rotation.requested(record, now)))
+        } else if is_due(rotation.interval_due(record)) {
+            Some((IssueReason::Interval, rotation.interval_renewal(record, now)))
         } else {
             None
         }
@@ -82,8 +108,15 @@ impl Decision<'_> {
     pub(super) fn issue(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let spec = self.facts.object.spec.as_ref().ok()?;
         if let Some(record) = self.facts.record() {
-            let times = [rotation.renewal_time(record), record.expires_at];
-            for time in times.into_iter().flatten().filter(|time| *time > self.now.wall) {
+            let waits = self.waits_for_window(record, rotation).filter(|_| !self.facts.object.wants_no_key());
+            let renewal = rotation.renewal(record, self.now.wall).map(|planned| planned.at);
+            let begins = waits.and_then(|(_, planned)| Some(planned?.at));
+            self.findings.outside_window = waits.filter(|_| begins.is_none_or(|at| at > self.now.wall));
+            for time in [renewal, begins, record.expires_at]
+                .into_iter()
+                .flatten()
+                .filter(|time| *time > self.now.wall)
+            {
                 self.waits.wake_at(self.now.monotonic_at(time));
             }
         }

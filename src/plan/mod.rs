@@ -77,6 +77,7 @@ mod status;
 mod step;
 mod time;
 mod undone;
+mod window;
 
 pub use answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, KeyCheck, Unusable, Verdict};
 pub use attempt::{Attempt, Intent, MintedKey, Progress};
@@ -89,6 +90,7 @@ pub use schedule::RotationSchedule;
 pub use status::{Findings, OverdueKey, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
+pub use window::{Opening, Window};
 
 use crate::api::BoltzApiKeyStatus;
 use retry::{Failure, retry_backoff};

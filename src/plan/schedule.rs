@@ -1,6 +1,9 @@
 //! When a key is due for renewal.
 
-use super::time::{earlier, elapsed, later};
+use super::{
+    time::{earlier, elapsed, later},
+    window::{Opening, Window},
+};
 use crate::{
     api::{BoltzApiKeySpec, OverlapPolicy},
     duration::parse_duration,
@@ -10,8 +13,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-/// The durations of a spec's `rotation`, read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A spec's `rotation`, read.
+#[derive(Clone, Debug)]
 pub struct RotationSchedule {
     renewal: Renewal,
     interval: Option<Duration>,
@@ -19,6 +22,17 @@ pub struct RotationSchedule {
     pub overlap: Duration,
     /// What happens if it is still in use after that.
     pub overlap_policy: OverlapPolicy,
+    /// When rotations that can wait may begin; `None`: always.
+    pub window: Option<Window>,
+}
+
+/// When a rotation may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The earliest time.
+    pub at: Timestamp,
+    /// The rotation window that contains it. `None`: there is no window, or it cannot wait for the next one.
+    pub opening: Option<Opening>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +64,14 @@ impl RotationSchedule {
             interval: (!interval.is_zero()).then_some(interval),
             overlap: read("overlap", &rotation.overlap)?,
             overlap_policy: rotation.overlap_policy,
+            window: rotation.window.as_ref().map(Window::read).transpose()?,
         })
     }
 
     /// When the key must be renewed before it expires. Uses the lifetime that Boltz returned, not days × 24 h. If the
     /// lifetime is shorter than `renewBefore`, the default (a third) applies; otherwise each new key would be replaced
     /// immediately.
-    pub(crate) fn expiry_renewal(&self, record: &Record) -> Option<Timestamp> {
+    pub(crate) fn expiry_due(&self, record: &Record) -> Option<Timestamp> {
         let expires_at = record.expires_at?;
         let lifetime = elapsed(record.created_at, expires_at);
         let before = match self.renewal {
@@ -70,14 +85,54 @@ impl RotationSchedule {
     }
 
     /// When `rotation.interval` has passed.
-    pub(crate) fn interval_renewal(&self, record: &Record) -> Option<Timestamp> {
+    pub(crate) fn interval_due(&self, record: &Record) -> Option<Timestamp> {
         let interval = self.interval?;
         Some(later(record.issued_at, interval.saturating_sub(jitter(record, interval / 10))))
     }
 
-    /// The earlier of the two.
-    pub fn renewal_time(&self, record: &Record) -> Option<Timestamp> {
-        [self.expiry_renewal(record), self.interval_renewal(record)].into_iter().flatten().min()
+    /// When the renewal begins. It waits for a window that opens in the first half of the time that is left to the key.
+    pub(crate) fn expiry_renewal(&self, record: &Record, now: Timestamp) -> Option<Planned> {
+        let (due, expires_at) = (self.expiry_due(record)?, record.expires_at?);
+        self.planned(record, due, Some(later(due, elapsed(due, expires_at) / 2)), now)
+    }
+
+    /// When the rotation by `rotation.interval` begins. It waits for any window.
+    pub(crate) fn interval_renewal(&self, record: &Record, now: Timestamp) -> Option<Planned> {
+        self.planned(record, self.interval_due(record)?, None, now)
+    }
+
+    /// When a rotation that was requested with usual overlap begins. It waits for any window.
+    pub(crate) fn requested(&self, record: &Record, now: Timestamp) -> Option<Planned> {
+        self.planned(record, Timestamp::MIN, None, now)
+    }
+
+    /// When a rotation begins that is due then, and can wait until that time. `None`: the window never opens again.
+    /// Objects begin at different times in the first three quarters of a window, so that the last ones have time too.
+    fn planned(
+        &self,
+        record: &Record,
+        due: Timestamp,
+        at_latest: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Planned> {
+        let Some(window) = &self.window else { return Some(Planned { at: due, opening: None }) };
+        let in_window = window.first_ending_after(due.max(now)).map(|opening| {
+            let start = later(opening.start, jitter(record, window.duration / 4 * 3));
+            Planned { at: due.max(start), opening: Some(opening) }
+        });
+        match (in_window, at_latest) {
+            (None, Some(_)) => Some(Planned { at: due, opening: None }),
+            (Some(planned), Some(at_latest)) if planned.at > at_latest.max(now) => {
+                Some(Planned { at: due, opening: None })
+            }
+            (planned, _) => planned,
+        }
+    }
+
+    /// When the key is replaced because of its age: the earlier of the two.
+    pub fn renewal(&self, record: &Record, now: Timestamp) -> Option<Planned> {
+        let both = [self.expiry_renewal(record, now), self.interval_renewal(record, now)];
+        both.into_iter().flatten().min_by_key(|planned| planned.at)
     }
 }
 

@@ -3,11 +3,11 @@
 use super::{
     block::{Block, Reason},
     facts::{Facts, Settings},
-    schedule::RotationSchedule,
+    schedule::{Planned, RotationSchedule},
     time::{Now, elapsed, later},
 };
 use crate::{
-    api::{BoltzApiKeyStatus, PreviousKeyStatus},
+    api::{BoltzApiKeyStatus, PreviousKeyStatus, RotationWindowStatus},
     protocol::record::{IssueReason, MAX_PREVIOUS, is_sha256},
 };
 use jiff::Timestamp;
@@ -34,6 +34,8 @@ pub struct Findings {
     pub overdue: Vec<OverdueKey>,
     /// Ids of previous keys that are still in use after the end of their overlap.
     pub still_used: Vec<String>,
+    /// A rotation that waits for the rotation window, and when it begins. Without a time, the window never opens.
+    pub outside_window: Option<(IssueReason, Option<Planned>)>,
     /// A rotation that waits for the end of an overlap, because the maximum number of previous keys is active.
     pub postponed: Option<(IssueReason, Timestamp)>,
 }
@@ -80,7 +82,14 @@ pub fn desired_status(
         status.workspace_id = record.workspace_id.clone();
         status.created_at = Some(Time(record.created_at));
         status.expires_at = record.expires_at.map(Time);
-        status.renewal_time = renewal_time(facts, record);
+        let renewal = renewal(facts, now, record);
+        status.renewal_time = renewal.map(|planned| Time(planned.at));
+        // Of a rotation that was requested, or of the renewal.
+        let waits = findings.outside_window.and_then(|(_, planned)| planned);
+        status.rotation_window = waits
+            .or(renewal)
+            .and_then(|planned| planned.opening)
+            .map(|opening| RotationWindowStatus { start: Time(opening.start), end: Time(opening.end) });
         status.rotations = Some(record.rotations);
         if record.rotations > 0 {
             status.last_rotation_time = Some(Time(record.issued_at));
@@ -130,9 +139,9 @@ pub fn desired_status(
     status
 }
 
-fn renewal_time(facts: &Facts, record: &crate::protocol::record::Record) -> Option<Time> {
+fn renewal(facts: &Facts, now: Now, record: &crate::protocol::record::Record) -> Option<Planned> {
     let spec = facts.object.spec.as_ref().ok().filter(|_| !facts.object.wants_no_key())?;
-    RotationSchedule::read(spec).ok()?.renewal_time(record).map(Time)
+    RotationSchedule::read(spec).ok()?.renewal(record, now.wall)
 }
 
 fn last_used(facts: &Facts, id: &str) -> Option<Timestamp> {
@@ -206,6 +215,16 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
                 issue.as_str(),
                 whole_seconds(until)
             );
+            (true, Reason::Issued, message)
+        } else if let Some((issue, planned)) = findings.outside_window {
+            let until = match planned {
+                Some(planned) => {
+                    format!("until {}: the rotation window is closed", whole_seconds(planned.at))
+                }
+                None => "for ever: no day fits spec.rotation.window.schedule".to_owned(),
+            };
+            let issue = issue.as_str();
+            let message = format!("The Secret contains a valid key. A rotation ({issue}) waits {until}.");
             (true, Reason::Issued, message)
         } else {
             (true, Reason::Issued, "The Secret contains a valid key.".to_owned())

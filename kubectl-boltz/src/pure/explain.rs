@@ -10,12 +10,10 @@ use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Time}
 pub fn render(view: &View, events: Result<&[Event], &str>) -> String {
     let bold = Style::new().bold();
     let mut lines = vec![format!("BoltzApiKey {}", view.full_name()), String::new()];
-    let conditions = view.status().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let touched = view.status().filter(|status| !status.is_untouched());
+    let conditions = touched.map(|status| status.conditions.as_slice()).unwrap_or_default();
     if conditions.is_empty() {
-        lines.push(
-            "It has no conditions: no operator has looked at it. Check the operator: kubectl boltz doctor"
-                .to_owned(),
-        );
+        lines.push("No operator has looked at it yet. Check the operator: kubectl boltz doctor".to_owned());
     }
     let mut explained: Vec<&str> = Vec::new();
     for condition in conditions {

@@ -64,6 +64,8 @@ fn headline(view: &View) -> String {
     let ready = view.condition("Ready");
     // An expired key has not been ready since then.
     let since = ready.filter(|ready| ready.status != "True" || !view.is_expired());
+    // The default of the CRD has no time.
+    let since = since.filter(|ready| ready.status != "Unknown");
     let since = since.map(|ready| duration(view.now.duration_since(ready.last_transition_time.0)));
     let since = since.map(|since| format!(" for {since}")).unwrap_or_default();
     format!("BoltzApiKey {}  Ready={}{since}  {}", view.full_name(), view.ready_word(), view.reason())
@@ -75,7 +77,12 @@ fn lifetime(view: &View) -> String {
         let verb = if at <= view.now { "expired" } else { "expires" };
         format!("{verb} {}", relative_and_absolute(at, view.now))
     });
-    format!("{issued}, {end}")
+    let window = view.status().and_then(|status| status.rotation_window.as_ref());
+    let window = window.map(|window| {
+        let (start, end) = (window.start.0, window.end.0);
+        format!(", rotated in the window from {} to {}", start.strftime("%F %R"), end.strftime("%F %R UTC"))
+    });
+    format!("{issued}, {end}{}", window.unwrap_or_default())
 }
 
 fn previous_key(previous: &PreviousKeyStatus, now: Timestamp) -> String {
@@ -133,6 +140,7 @@ mod tests {
                 "observedGeneration": 1,
                 "keyID": "key-2", "secretName": "design", "createdAt": "2026-11-20T12:00:00Z",
                 "expiresAt": "2026-12-20T12:00:00Z", "renewalTime": "2026-12-10T12:00:00Z",
+                "rotationWindow": {"start": "2026-12-10T11:00:00Z", "end": "2026-12-10T14:00:00Z"},
                 "lastRotationTime": "2026-11-20T12:00:00Z", "lastUsedAt": "2026-11-26T11:00:00Z",
                 "previousKeys": [{"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"}],
                 "conditions": [{
@@ -156,7 +164,8 @@ mod tests {
             "BoltzApiKey team/design  Ready=True for 6d  Issued\n\
              ├─ Secret design (key BOLTZ_API_KEY)\n\
              ├─ key key-2  current\n\
-             │   ███░░░░░░░◆░░░░░  issued 6d ago, expires in 24d (2026-12-20 12:00 UTC)\n\
+             │   ███░░░░░░░◆░░░░░  issued 6d ago, expires in 24d (2026-12-20 12:00 UTC), rotated in the \
+                 window from 2026-12-10 11:00 to 2026-12-10 14:00 UTC\n\
              │   last used 60m ago\n\
              ├─ key key-1  previous, revoked in 60m (2026-11-26 13:00 UTC), last used -\n\
              └─ pods that use the Secret\n    \

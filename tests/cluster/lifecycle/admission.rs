@@ -16,6 +16,10 @@ fn the_committed_crd_is_the_generated_one() {
     assert!(committed == generated && in_the_chart == generated, "the CRD has drifted: run `make crd`");
 }
 
+fn window(schedule: &str, duration: &str, time_zone: &str) -> Json {
+    json!({"rotation": {"window": {"schedule": schedule, "duration": duration, "timeZone": time_zone}}})
+}
+
 #[tokio::test]
 async fn invalid_specs_are_refused_with_field_and_reason() {
     let env = TestEnv::new().await;
@@ -35,6 +39,8 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         json!({"allowedIPs": ["192.0.2.1", "2001:db8::1"], "expiresInDays": 1}),
         json!({"rotation": {"renewBefore": "23h59m", "overlap": "0s", "interval": "1.5h"}, "expiresInDays": 1}),
         json!({"rotation": {"renewBeforePercentage": 99}}),
+        json!({"rotation": {"interval": "1h", "window": {"schedule": "0 2 * * sat", "duration": "10m"}}}),
+        window("*/15 0-4,22 1 jan-mar 1", "1h30m", "America/Argentina/Buenos_Aires"),
         json!({"secret": {"name": "a.b-c", "key": "TOKEN_1", "template": {"labels": {"a": "b"}}}}),
         json!({"rolloutRestartTargets": [{"kind": "DaemonSet", "name": "d"}]}),
     ] {
@@ -52,6 +58,12 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         (json!({"rotation": {"overlap": "-1h"}}), "spec.rotation.overlap", "must be a duration"),
         (json!({"rotation": {"overlap": ""}}), "spec.rotation.overlap", "must be a duration"),
         (json!({"rotation": {"interval": "90"}}), "spec.rotation.interval", "must be a duration"),
+        (json!({"rotation": {"interval": "59m"}}), "spec.rotation.interval", "at least 1h"),
+        (window("0 2 * *", "3h", "UTC"), "spec.rotation.window.schedule", "should match"),
+        (window("TZ=UTC 0 2 * * *", "3h", "UTC"), "spec.rotation.window.schedule", "should match"),
+        (window("0 2 * * 6", "9m", "UTC"), "spec.rotation.window.duration", "at least 10m"),
+        (window("0 2 * * 6", "3 hours", "UTC"), "spec.rotation.window.duration", "at least 10m"),
+        (window("0 2 * * 6", "3h", "Europe Berlin"), "spec.rotation.window.timeZone", "should match"),
         (
             json!({"rotation": {"renewBefore": "5d"}, "expiresInDays": 30}),
             "spec.rotation.renewBefore",

@@ -55,7 +55,7 @@ const HOUR: i64 = 3600;
 
 #[tokio::test]
 async fn a_wall_clock_that_steps_by_an_hour_and_back_costs_no_key() {
-    // Forward, the interval of 50 min and the overlap of 30 min are over; backward, nothing is.
+    // Forward, the interval of 1 h and the overlap of 30 min are over; backward, nothing is.
     for (step, by_interval, overlap_is_over) in [(HOUR, 1, true), (-HOUR, 0, false)] {
         let clock = WallClock::new();
         let env = TestEnv::with_options(EnvOptions {
@@ -67,7 +67,7 @@ async fn a_wall_clock_that_steps_by_an_hour_and_back_costs_no_key() {
         let names = ["rests", "overlaps", "interval", "held"];
         env.create("rests", json!({"rotation": {"overlap": "1s"}})).await;
         env.create("overlaps", json!({"rotation": {"overlap": "30m"}})).await;
-        env.create("interval", json!({"rotation": {"overlap": "1h", "interval": "50m"}})).await;
+        env.create("interval", json!({"rotation": {"overlap": "1h", "interval": "1h"}})).await;
         let old = env.id_of("overlaps").await;
         env.annotate("overlaps", "boltz.bio/rotate", "1").await;
         for name in ["rests", "interval"] {

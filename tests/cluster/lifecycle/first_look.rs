@@ -16,11 +16,10 @@ fn kstatus(object: &Json) -> &'static str {
             .map(|condition| condition["status"].clone())
     };
     let observed = &status["observedGeneration"];
+    let is_behind = !observed.is_null() && *observed != object["metadata"]["generation"];
     if !object["metadata"]["deletionTimestamp"].is_null() {
         "Terminating"
-    } else if !observed.is_null() && *observed != object["metadata"]["generation"] {
-        "InProgress"
-    } else if of("Reconciling") == Some(json!("True")) {
+    } else if is_behind || of("Reconciling") == Some(json!("True")) {
         "InProgress"
     } else if of("Stalled") == Some(json!("True")) {
         "Failed"

@@ -34,4 +34,5 @@ mod standing_faults;
 mod two_writers;
 mod undone_writes;
 mod watches;
+mod window;
 mod workload_trouble;

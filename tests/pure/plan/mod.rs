@@ -11,3 +11,4 @@ mod revocation;
 mod schedule;
 mod standing_faults;
 mod status;
+mod window;

@@ -10,7 +10,8 @@ fn before_expiry(rotation: Value) -> Duration {
     let (world, _) = World::ready(json!({"expiresInDays": 90, "rotation": rotation}));
     let schedule = RotationSchedule::read(world.object().spec.as_ref().unwrap()).unwrap();
     let record = world.record();
-    elapsed(schedule.renewal_time(record).unwrap(), record.expires_at.unwrap())
+    let renewal = schedule.renewal(record, world.true_time()).unwrap();
+    elapsed(renewal.at, record.expires_at.unwrap())
 }
 
 #[test]
