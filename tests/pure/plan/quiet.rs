@@ -53,7 +53,9 @@ fn an_object_to_which_a_pass_may_matter_is_not_quiet() {
         ("a revocation has to be confirmed", |facts| {
             facts.memory.not_found.insert("key-0".to_owned(), Monotonic::default());
         }),
-        ("a key of its own was revoked", |facts| drop(facts.memory.revoked_ids.insert("key-0".to_owned()))),
+        ("a key of its own was revoked", |facts| {
+            facts.memory.revoked_ids.insert("key-0".to_owned());
+        }),
         ("an attempt is in progress", |facts| {
             facts.memory.attempts.iter_mut().for_each(|(_, known)| known.progress = Progress::Sent);
         }),
