@@ -187,10 +187,11 @@ impl Calls {
     }
 
     async fn delete(&self, object: &Seen, key: Option<&str>) -> Result<(), BenchError> {
-        self.read_live(&object.metadata).await?;
+        // In a namespace that is being deleted, the Secret may be gone before the object, and no event can be created.
+        let _ = self.read_live(&object.metadata).await;
         if let Some(key) = key {
             self.revoke(key).await?;
-            self.publish(&object.metadata, "KeyRevoked").await?;
+            let _ = self.publish(&object.metadata, "KeyRevoked").await;
         }
         self.patch_object(&object.metadata, "", json!({"metadata": {"finalizers": []}})).await.map(drop)
     }
