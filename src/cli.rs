@@ -144,11 +144,11 @@ pub struct Config {
     pub lease_namespace: Option<String>,
 
     /// Metrics of each object, with its namespace and name as labels. Set it to false if there are too many objects for
-    /// Prometheus: the alerts about single objects then never fire.
+    /// Prometheus: the alerts about single objects then never fire, except BoltzApiKeyMintLoop.
     #[arg(long, env = "BOLTZ_OPERATOR_METRICS_PER_OBJECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Observability")]
     pub metrics_per_object: bool,
 
-    /// Address that serves /metrics, /healthz and /readyz.
+    /// Address that serves /metrics, /healthz, /readyz and, for clients in the pod, /debug.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_LISTEN",

@@ -233,9 +233,14 @@ impl Operator {
             }
         }));
         let (activity, metrics) = (Arc::clone(&context.activity), Arc::clone(&context.metrics));
-        let calls = context.calls_of_a_step();
-        let _watchdog =
-            AbortOnDropHandle::new(prompt.spawn(watchdog::run(Arc::clone(&activity), metrics, calls, stuck)));
+        let (calls, watches) = (context.calls_of_a_step(), Arc::clone(&context.watches));
+        let _watchdog = AbortOnDropHandle::new(prompt.spawn(watchdog::run(
+            Arc::clone(&activity),
+            metrics,
+            watches,
+            calls,
+            stuck,
+        )));
         let _beat = AbortOnDropHandle::new(Handle::current().spawn(async move { activity.beat().await }));
         let work = work(context, config, identity, lease_client, prompt, ready, stop.clone());
         tokio::pin!(work);
@@ -305,10 +310,10 @@ async fn work(
             }
         };
         let client = context.kubernetes.client().clone();
-        let names = context.inventory.names();
+        let (names, passes) = (context.inventory.names(), context.inventory.completions());
         tokio::select! {
             () = control => {}
-            () = remembered::keep(client, &namespace, &remembered_name, account, names) => {}
+            () = remembered::keep(client, &namespace, &remembered_name, account, names, passes) => {}
         }
     };
     if !config.leader_elect {

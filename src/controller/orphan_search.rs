@@ -5,12 +5,15 @@ use crate::{
     api::{WatchedApiKey, annotations::LEDGER_ANNOTATION},
     boltz::snapshot::Snapshot,
     kubernetes::{client::SecretWithData, error::KubernetesError},
-    plan::ListedKey,
+    plan::{ListedKey, Monotonic},
     protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 /// An orphan as one pass shows it.
 #[derive(Clone, Debug)]
@@ -19,9 +22,31 @@ pub(super) struct Found {
     pub key: ListedKey,
 }
 
-/// Reads all objects and Secrets, and looks for the key among them.
-pub(super) async fn is_still_orphaned(context: &Context, id: &str) -> Result<bool, KubernetesError> {
-    let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(false) };
+/// A live read is repeated when a revocation begins later than this after it.
+const READ_LASTS: Duration = Duration::from_secs(30);
+
+/// A live read of all objects and Secrets. It serves several revocations that follow each other.
+#[derive(Default)]
+pub(super) struct LiveRead {
+    /// When it began, and the ids of all orphans.
+    orphans: Option<(Monotonic, HashSet<String>)>,
+}
+
+impl LiveRead {
+    /// Whether no object and no Secret refers to the key.
+    pub async fn is_orphan(&mut self, context: &Context, id: &str) -> Result<bool, KubernetesError> {
+        let now = context.clock.now().monotonic;
+        self.orphans.take_if(|(at, _)| now.since(*at) >= READ_LASTS);
+        if self.orphans.is_none() {
+            self.orphans = Some((now, read_orphans(context).await?));
+        }
+        Ok(self.orphans.as_ref().is_some_and(|(_, orphans)| orphans.contains(id)))
+    }
+}
+
+/// The ids of all orphans.
+async fn read_orphans(context: &Context) -> Result<HashSet<String>, KubernetesError> {
+    let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(HashSet::new()) };
     let objects = context.kubernetes.list_objects().await?;
     let mut recorded = HashSet::new();
     let mut page = None;
@@ -38,7 +63,7 @@ pub(super) async fn is_still_orphaned(context: &Context, id: &str) -> Result<boo
     }
     let objects = by_mark(objects.into_iter().map(|object| (object.uid(), object)));
     let now = context.clock.now().wall;
-    Ok(find(&snapshot, |mark| objects.get(mark).cloned(), &recorded, now).contains_key(id))
+    Ok(find(&snapshot, |mark| objects.get(mark).cloned(), &recorded, now).into_keys().collect())
 }
 
 /// Objects by the marks of their UIDs.
@@ -81,7 +106,7 @@ mod tests {
     use super::*;
     use crate::{
         boltz::{KeyDetails, snapshot::ClusterNames},
-        plan::{Monotonic, Now},
+        plan::Now,
     };
     use serde_json::json;
 

@@ -9,7 +9,7 @@ use super::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
         list_key, request_key, response_key,
     },
-    orphan_search::{Found, by_mark, find, is_still_orphaned},
+    orphan_search::{Found, LiveRead, by_mark, find},
 };
 use crate::{
     api::CachedApiKey,
@@ -152,8 +152,9 @@ impl Orphans {
             .map(|(id, _)| id.clone())
             .collect();
         if handling.policy == OrphanPolicy::Revoke {
+            let mut read = LiveRead::default();
             for id in due {
-                if let Err(error) = self.revoke(context, &id).await {
+                if let Err(error) = self.revoke(context, &id, &mut read).await {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "failed to read the objects and Secrets; no orphaned keys were revoked"
@@ -170,8 +171,13 @@ impl Orphans {
     }
 
     /// Rule 8: before the revocation, reads everything again and repeats the decision.
-    async fn revoke(&mut self, context: &Context, id: &str) -> Result<RevocationResult, KubernetesError> {
-        if !is_still_orphaned(context, id).await? {
+    async fn revoke(
+        &mut self,
+        context: &Context,
+        id: &str,
+        read: &mut LiveRead,
+    ) -> Result<RevocationResult, KubernetesError> {
+        if !read.is_orphan(context, id).await? {
             return Ok(RevocationResult::not_revoked("not an orphan"));
         }
         // Retried after the next pass, if the key is still active.
@@ -264,6 +270,7 @@ impl Orphans {
     ) -> RevocationResponse {
         tracing::info!(request = request.id, keys = request.key_ids.len(), "asked to revoke orphaned keys");
         let mut results = BTreeMap::new();
+        let (mut read, mut unreadable) = (LiveRead::default(), None);
         for id in &request.key_ids {
             let now = context.clock.now().wall;
             let since_at =
@@ -277,11 +284,14 @@ impl Orphans {
                 Some(since_at) if is_younger(since_at, now, older_than) => RevocationResult::not_revoked(
                     format!("an orphan only since {}", since_at.strftime("%FT%TZ")),
                 ),
-                Some(_) => self.revoke(context, id).await.unwrap_or_else(|error| {
-                    RevocationResult::not_revoked(format!(
-                        "the operator could not read all objects and Secrets: {error}"
-                    ))
-                }),
+                Some(_) => match &unreadable {
+                    // Not once more for each key.
+                    Some(message) => RevocationResult::not_revoked(message),
+                    None => self.revoke(context, id, &mut read).await.unwrap_or_else(|error| {
+                        let message = format!("the operator could not read all objects and Secrets: {error}");
+                        RevocationResult::not_revoked(unreadable.insert(message).as_str())
+                    }),
+                },
             };
             results.insert(id.clone(), result);
         }

@@ -23,6 +23,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(65);
 const RESTART_TIMEOUT: Duration = Duration::from_secs(3);
 /// Secrets on a page of a list with values: a Secret may have 1 MiB.
 const SECRETS_PER_PAGE: u32 = 50;
+/// Objects on a page of a list.
+const OBJECTS_PER_PAGE: u32 = 500;
 /// The name in managedFields.
 const FIELD_MANAGER: &str = "boltz-operator";
 /// Requests a response with the metadata only, without the value of the Secret.
@@ -222,8 +224,16 @@ impl Kubernetes {
     /// Reads all objects from the API server.
     pub(crate) async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
         let api: Api<WatchedApiKey> = Api::all(self.client.clone());
-        let list = bounded(api.list(&kube::api::ListParams::default())).await?;
-        Ok(list.items)
+        let mut parameters = kube::api::ListParams::default().limit(OBJECTS_PER_PAGE);
+        let mut objects = Vec::new();
+        loop {
+            let page = bounded(api.list(&parameters)).await?;
+            objects.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(objects),
+            }
+        }
     }
 }
 

@@ -20,6 +20,10 @@ impl ConfigMapStore {
         Self { api: Api::namespaced(client, namespace), name }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The data; empty if the ConfigMap does not exist.
     pub(crate) async fn read(&self) -> Result<BTreeMap<String, String>, KubernetesError> {
         let found = bounded(self.api.get_opt(&self.name)).await?;

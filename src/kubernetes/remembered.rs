@@ -6,14 +6,18 @@ use crate::{
     boltz::{account::Account, organization::Remembered, snapshot::ClusterNames},
 };
 use kube::Client;
+use tokio::sync::watch;
 
-/// Reads the ConfigMap, and writes it whenever the account remembers something else. Does not end.
+/// Reads the ConfigMap, and writes it whenever the account remembers something else. After each pass over Boltz's list it is
+/// read again: if somebody deleted or edited it, the next process would not know whose keys these are. What this process
+/// remembers counts; `--accept-organization` and `--retry-altered-names` change it. Does not end.
 pub(crate) async fn keep(
     client: Client,
     namespace: &str,
     name: &str,
     account: &Account,
     names: &ClusterNames,
+    mut passes: watch::Receiver<u64>,
 ) {
     let store = ConfigMapStore::new(client, namespace, name.to_owned());
     let mut changes = account.remembered_changes();
@@ -37,7 +41,18 @@ pub(crate) async fn keep(
     }
     failures = 0;
     loop {
-        if failures == 0 && changes.changed().await.is_err() {
+        // In this order: what a pass changes is not somebody else's change.
+        let is_over = tokio::select! {
+            biased;
+            () = std::future::ready(()), if failures > 0 => false,
+            changed = changes.changed() => changed.is_err(),
+            passed = passes.changed() => match (passed, account.remembered()) {
+                (Err(_), _) => true,
+                (Ok(()), Some(remembered)) if is_altered(&store, &remembered, names).await => false,
+                (Ok(()), _) => continue,
+            },
+        };
+        if is_over {
             return;
         }
         changes.mark_unchanged();
@@ -55,4 +70,16 @@ pub(crate) async fn keep(
             }
         }
     }
+}
+
+/// Whether somebody else changed the ConfigMap. If it cannot be read, the next pass asks again.
+async fn is_altered(store: &ConfigMapStore, remembered: &Remembered, names: &ClusterNames) -> bool {
+    let is_altered = store.read().await.is_ok_and(|data| Remembered::from_data(&data, names) != *remembered);
+    if is_altered {
+        tracing::warn!(
+            configmap = store.name(),
+            "somebody changed or deleted what the operator remembers; it is written again"
+        );
+    }
+    is_altered
 }

@@ -4,6 +4,7 @@
 use super::{
     activity::{Activity, InFlight},
     metrics::Metrics,
+    watches::Watches,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
@@ -82,6 +83,7 @@ impl Watchdog {
 pub(crate) async fn run(
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
+    watches: Arc<Watches>,
     calls: Duration,
     stuck: watch::Sender<Vec<String>>,
 ) {
@@ -92,7 +94,8 @@ pub(crate) async fn run(
             leads: metrics.leads(),
             beats: activity.beats(),
             changes: activity.changes(),
-            has_queue: metrics.has_queue(),
+            // While the API server cannot be read, objects may wait for it.
+            has_queue: metrics.has_queue() && watches.failures().is_empty(),
             in_flight: activity.in_flight(),
         });
         stuck.send_if_modified(|known| {
@@ -206,7 +209,8 @@ mod tests {
         });
         blocks.recv().unwrap();
         let (sender, mut stuck) = watch::channel(Vec::new());
-        tokio::spawn(run(Arc::clone(&activity), metrics, CALLS, sender));
+        let watches = Arc::new(Watches::new(Arc::clone(&metrics)));
+        tokio::spawn(run(Arc::clone(&activity), metrics, watches, CALLS, sender));
         let found = stuck.wait_for(|stuck| !stuck.is_empty()).await.unwrap().clone();
         assert_eq!(found, ["the runtime runs no tasks"]);
         drop(release);

@@ -130,7 +130,7 @@ impl Failing<'_> {
             }
             Verdict::Unknown => {
                 // The call may have taken effect: read.
-                self.memory.must_read |= *step != Step::ReadLive && *step != Step::Preflight;
+                self.memory.must_read |= step.may_leave_facts_stale();
                 self.count_failure(reason, effects);
                 self.failed(Failure::Passing, reason, message, None, false);
             }

@@ -35,12 +35,19 @@ impl ProcessMemory {
         };
         let request = request.hash();
         if self.request != Some(request) {
-            // The first one that this process sees is no change.
-            if self.request.is_some() && self.requested_at.is_none_or(|at| at <= now.monotonic) {
+            // The first one that this process sees is no change. One that has waited until now takes this one with it.
+            let is_counted = self.request.is_some() && !self.is_request_new;
+            if is_counted && self.requested_at.is_none_or(|at| at <= now.monotonic) {
                 let last = self.requested_at.map(|at| at.plus(BETWEEN_REQUESTS));
                 self.requested_at = Some(last.map_or(now.monotonic, |at| at.max(now.monotonic)));
             }
             self.request = Some(request);
+            self.is_request_new = true;
+        }
+        // What failed costs others calls when it is tried again.
+        let is_early = self.requested_at.is_some_and(|at| at > now.monotonic);
+        if self.is_request_new && !(is_early && !self.troubles.is_empty()) {
+            self.is_request_new = false;
             self.troubles.clear();
             self.done.clear();
         }

@@ -24,6 +24,8 @@ pub struct ProcessMemory {
     pub(super) request: Option<u64>,
     /// When users last changed it. Attempts that are older do not delay the next one.
     pub(super) requested_at: Option<Monotonic>,
+    /// The change has not ended the waits after failures yet: it followed another one too soon.
+    pub(super) is_request_new: bool,
     /// When this process first saw an attempt or the id of a named key.
     pub first_seen: LiteMap<String, Monotonic>,
     /// The attempts that this process wrote.
@@ -166,6 +168,11 @@ impl ProcessMemory {
             _ => None,
         });
         ids.filter(|id| !self.revoked_ids.contains(*id)).cloned().collect()
+    }
+
+    /// When a change by users ends the waits after failures.
+    pub(super) fn retries_at(&self) -> Option<Monotonic> {
+        self.requested_at.filter(|_| self.is_request_new)
     }
 
     /// The failure that blocks the slot now.

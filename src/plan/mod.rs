@@ -143,7 +143,10 @@ impl Waits {
 
 /// Decides the next step for one object.
 pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
-    let waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
+    let mut waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
+    if let Some(at) = facts.memory.retries_at() {
+        waits.wake_at(at);
+    }
     let findings = Findings::default();
     let mut decision =
         Decision { facts, settings, now, waits, findings, key_in_hand_waits: false, ledger_is_full: false };

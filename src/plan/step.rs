@@ -205,6 +205,19 @@ impl Step {
         }
     }
 
+    /// Whether its call, if it got no answer, may have changed what is decided on. If it stays so, each retry costs a read.
+    pub(super) fn may_leave_facts_stale(&self) -> bool {
+        !matches!(
+            self,
+            // They change nothing.
+            Self::ReadLive | Self::Preflight | Self::CheckKey { .. }
+                // It is neither the object nor its Secret.
+                | Self::RestartWorkload { .. }
+                // A retry under an old version is a conflict, and then there is a read.
+                | Self::WriteStatus(_)
+        )
+    }
+
     /// Its slot; `None` if it makes no call.
     pub fn slot(&self) -> Option<Slot> {
         Some(match self {

@@ -7,4 +7,5 @@ mod lifetimes;
 mod model;
 mod plan;
 mod random_schedules;
+mod reference;
 mod traces;

@@ -1,7 +1,9 @@
 //! Verbs that change nothing.
 
 use super::{Plugin, binary};
-use crate::test_env::TestEnv;
+use crate::test_env::{PATIENCE, TestEnv};
+use boltz_harness::eventually;
+use boltz_operator::api::BoltzApiKey;
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use kube::{
     Api,
@@ -146,4 +148,71 @@ async fn who_still_runs_with_the_old_key_is_seen() {
     let said = viewer.expect(0, &["status", "design"]);
     assert!(said.out.contains("early/app  env BOLTZ_API_KEY: OLD KEY: started"), "{said:?}");
     assert!(said.out.contains("# pod/early has no controller"), "{said:?}");
+}
+
+/// A program that runs until it is dropped, and what it printed.
+struct Watching {
+    child: std::process::Child,
+    printed: std::path::PathBuf,
+}
+
+impl Watching {
+    fn start(plugin: &Plugin, folder: &std::path::Path, arguments: &[&str]) -> Self {
+        let printed = folder.join(arguments.join(" "));
+        let file = std::fs::File::create(&printed).unwrap();
+        let child = Command::new(binary())
+            .args(["--namespace", &plugin.namespace])
+            .args(arguments)
+            .env("KUBECONFIG", &plugin.kubeconfig)
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, printed }
+    }
+
+    async fn until(&self, is_so: impl Fn(&str) -> bool) {
+        eventually(PATIENCE, "it prints that", async || {
+            let text = std::fs::read_to_string(&self.printed).unwrap();
+            if is_so(&text) { Ok(()) } else { Err(text) }
+        })
+        .await
+        .unwrap();
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_watch_prints_what_changes() {
+    let env = TestEnv::new().await;
+    env.create("design", json!({})).await;
+    let first = env.id_of("design").await;
+    let viewer = Plugin::in_env(&env, "view").await;
+    let folder = tempfile::tempdir().unwrap();
+    let all = Watching::start(&viewer, folder.path(), &["status", "--watch"]);
+    let mut one = Watching::start(&viewer, folder.path(), &["status", "design", "--watch"]);
+    let tables = |text: &str| text.matches("NAME").count();
+    all.until(|text| tables(text) == 1 && text.contains("design")).await;
+    one.until(|text| text.contains(&first)).await;
+    env.annotate("design", "boltz.bio/rotate", "1").await;
+    let rotated = |object: &BoltzApiKey| {
+        object.status.as_ref().is_some_and(|status| status.key_id.as_ref() != Some(&first))
+    };
+    let second = env.until("design", "rotated", rotated).await.status.unwrap().key_id.unwrap();
+    all.until(|text| tables(text) > 1).await;
+    one.until(|text| text.contains(&second)).await;
+    // One that is gone cannot be watched.
+    env.delete("design").await;
+    eventually(PATIENCE, "it ends", async || one.child.try_wait().ok().flatten().ok_or("it runs"))
+        .await
+        .unwrap();
+    one.until(|text| text.contains("next: ")).await;
+    assert_eq!(one.child.wait().unwrap().code(), Some(1));
+    all.until(|text| !text.trim_end().ends_with("design")).await;
 }

@@ -3,6 +3,7 @@
 use super::Plugin;
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv};
 use boltz_harness::eventually;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
@@ -96,7 +97,25 @@ async fn orphans_are_published_and_only_orphans_are_revoked_on_request() {
     env.operator.wait_ready().await.unwrap();
     env.passes(4).await;
     assert_eq!(published.value("orphans").await["orphans"][0]["orphanedSince"], since);
-    assert_eq!(env.active_ids(), [mine, two].into());
+    assert_eq!(env.active_ids(), [mine.clone(), two.clone()].into());
+
+    // One request reads everything once, however many keys it names.
+    let (three, four) = (make("0123456789ad"), make("0123456789ae"));
+    published.until("three orphans", "orphans", |list| list["count"] == 3).await;
+    let asked_at = Timestamp::now();
+    let results = published.ask("many", &[&two, &three, &four], "0s").await;
+    assert_eq!(env.active_ids(), [mine].into(), "{results}");
+    let lists = |resource: &str| {
+        let events = env.control_plane.audit_events().into_iter();
+        let lists = events.filter(|event| {
+            event.user.username.starts_with("system:serviceaccount:boltz-system:")
+                && event.verb == "list"
+                && event.object_ref.resource == resource
+                && event.received >= asked_at
+        });
+        lists.count()
+    };
+    assert_eq!((lists("boltzapikeys"), lists("secrets")), (1, 1));
 }
 
 #[tokio::test]

@@ -1,7 +1,13 @@
 //! Boltz answers nonsense: nothing is issued, revoked or given up because of it.
 
-use crate::test_env::{EnvOptions, TestEnv, condition, is, owned};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, is, owned};
 use boltz_emulator::{AdminKey, Effect, Fault, Lie, Operation, Outcome, Settings, StandingFault};
+use boltz_harness::eventually;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -190,6 +196,34 @@ async fn an_admin_key_of_another_organization_is_not_used() {
     env.set_admin_key("of the right one");
     env.gone("deleted").await;
     env.judge_all(&["kept", "before", "after"], &[]).await;
+}
+
+/// While the operator runs, somebody deletes or edits what it remembers: the next process would not know whose keys these are.
+#[tokio::test]
+async fn what_is_remembered_is_written_again() {
+    let env = TestEnv::settling_fast().await;
+    ready(&env, &["key"]).await;
+    let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), "boltz-system");
+    let name = "boltz-operator-account";
+    // Other tests' operators have keys of their own in it.
+    let key = format!("{}.organization", env.namespace);
+    let remembered = async || {
+        let found = config_maps.get_opt(name).await.map_err(|error| error.to_string())?;
+        found.and_then(|found| found.data?.remove(&key)).ok_or("nothing".to_owned())
+    };
+    let organization = eventually(PATIENCE, "it is remembered", &remembered).await.unwrap();
+    for edit in [json!(null), json!("org_of_somebody")] {
+        let patch = json!({"data": {&key: edit}});
+        config_maps.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        eventually(PATIENCE, "it is written again", async || match remembered().await {
+            Ok(known) if known == organization => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+        .unwrap();
+    }
+    assert!(is(&env.get("key").await, "Ready"));
+    assert!(env.operator.log().contains("somebody changed or deleted what the operator remembers"));
 }
 
 /// Whatever Boltz says, no key is in it.

@@ -481,6 +481,41 @@ fn a_request_by_a_user_ends_the_backoff_and_a_fight_between_users_does_not() {
     assert!((1..=7).contains(&fight), "{fight} keys in a minute");
 }
 
+/// Each change would otherwise cost a dry run, and a request to Boltz that others could use.
+#[test]
+fn whoever_changes_an_object_all_the_time_gets_a_retry_in_ten_seconds() {
+    let refused =
+        |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::Boltz(BoltzErrorKind::Invalid));
+    type Change = fn(&mut ObjectFacts, u32);
+    // The status says which generation it is about.
+    let rows: [(&str, usize, Change); 2] = [
+        ("retry", 40, |object, round| object.retry = Some(round.to_string())),
+        ("the spec", 40 + 241, |object, round| object.generation = Some(2 + i64::from(round))),
+    ];
+    for (name, most_api, change) in rows {
+        let mut world = World::with(plain());
+        let mut process = Process::start(&world);
+        let _ = process.reconcile_with(&mut world, &mut |step| refused(step));
+        assert_eq!(world.counts.boltz_calls, 1, "{name}");
+        // The first change is answered at once.
+        world.edit(|object| change(object, 0));
+        let _ = process.reconcile_with(&mut world, &mut |step| refused(step));
+        assert_eq!(world.counts.boltz_calls, 2, "{name}");
+        let (start, calls) = (world.elapsed, world.counts.api_calls);
+        for round in 1..=241 {
+            world.edit(|object| change(object, round));
+            process.live_with(&mut world, start + round * SECOND / 4, &mut |step| refused(step)).unwrap();
+        }
+        let (boltz, api) = (world.counts.boltz_calls - 2, world.counts.api_calls - calls);
+        assert!((5..=6).contains(&boltz), "{name}: {boltz} calls to Boltz in a minute");
+        assert!(api <= most_api, "{name}: {api} calls to the API server in a minute");
+        // And the last change too, without an event.
+        let end = world.elapsed + 11 * SECOND;
+        process.live_until(&mut world, end);
+        assert_eq!(world.active().len(), 1, "{name}");
+    }
+}
+
 #[test]
 fn a_leaked_key_gets_no_overlap_whatever_happens_to_its_secret() {
     let leak = |object: &mut ObjectFacts| object.rotate_now = Some("1".to_owned());

@@ -245,6 +245,25 @@ fn every_step_may_fail_in_every_way_for_hours() {
     }
 }
 
+/// A live read before each retry would triple the calls, of which there are many in the first half minute.
+#[test]
+fn a_status_that_cannot_be_written_costs_one_call_for_each_retry() {
+    let targets = json!([{"kind": "Deployment", "name": "worker"}]);
+    for step in ["WriteStatus", "RestartWorkload"] {
+        let (mut world, mut process) = World::ready(json!({"rolloutRestartTargets": targets}));
+        world.edit(|object| object.rotate = Some("1".to_owned()));
+        let (mut strikes, mut reads) = (0, 0);
+        let end = world.elapsed + 30 * SECOND;
+        let cut = &mut |candidate: &Step| {
+            strikes += usize::from(kind(candidate) == step);
+            reads += usize::from(kind(candidate) == "ReadLive");
+            (kind(candidate) == step).then_some(Fault::Cut)
+        };
+        process.live_with(&mut world, end, cut).unwrap();
+        assert!(strikes >= 4 && reads == 0, "{step}: {strikes} tries, {reads} reads");
+    }
+}
+
 /// An edit takes effect at once, whatever waits.
 #[test]
 fn what_waits_is_tried_again_when_somebody_asks() {
