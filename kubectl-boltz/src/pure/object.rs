@@ -203,7 +203,8 @@ mod tests {
                 "True",
                 "BoltzRejected: Key a  is still valid.",
             ),
-            (json!([]), NOW_AND_LATER, "False", "The object reports no problem."),
+            // Nobody has said anything yet.
+            (json!([]), NOW_AND_LATER, "Unknown", "The object reports no problem."),
         ] {
             let object = object("a", json!({}), json!({"conditions": conditions, "expiresAt": expires_at}));
             let view = View::new(&object, NOW.parse().unwrap());
