@@ -47,7 +47,7 @@ impl LiveRead {
 /// The ids of all orphans.
 async fn read_orphans(context: &Context) -> Result<HashSet<String>, KubernetesError> {
     let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(HashSet::new()) };
-    let objects = context.kubernetes.list_objects().await?;
+    let objects = context.kubernetes.list_objects(|_| true).await?;
     let mut recorded = HashSet::new();
     let mut page = None;
     loop {
@@ -64,6 +64,22 @@ async fn read_orphans(context: &Context) -> Result<HashSet<String>, KubernetesEr
     let objects = by_mark(objects.into_iter().map(|object| (object.uid(), object)));
     let now = context.clock.now().wall;
     Ok(find(&snapshot, |mark| objects.get(mark).cloned(), &recorded, now).into_keys().collect())
+}
+
+/// Removes the keys that an object of the cluster refers to, whether or not this operator serves it.
+pub(super) async fn retain_unreferenced(
+    context: &Context,
+    snapshot: &Snapshot,
+    found: &mut HashMap<String, Found>,
+) -> Result<(), KubernetesError> {
+    let marks: HashSet<ObjectMark> = found.values().map(|found| found.object).collect();
+    let mark = |object: &WatchedApiKey| ObjectMark::from_uid(&object.uid().unwrap_or_default());
+    let objects = context.kubernetes.list_objects(|object| marks.contains(&mark(object))).await?;
+    let objects = by_mark(objects.into_iter().map(|object| (object.uid(), object)));
+    let now = context.clock.now().wall;
+    let still = find(snapshot, |mark| objects.get(mark).cloned(), &HashSet::new(), now);
+    found.retain(|id, _| still.contains_key(id));
+    Ok(())
 }
 
 /// Objects by the marks of their UIDs.

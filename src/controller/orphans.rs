@@ -9,7 +9,7 @@ use super::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
         list_key, request_key, response_key,
     },
-    orphan_search::{Found, LiveRead, by_mark, find},
+    orphan_search::{Found, LiveRead, by_mark, find, retain_unreferenced},
 };
 use crate::{
     api::CachedApiKey,
@@ -94,6 +94,8 @@ pub struct OrphanHandling {
 #[derive(Debug, Default)]
 pub struct Orphans {
     known: HashMap<String, Orphan>,
+    /// It cannot be told which keys are orphans.
+    are_unknown: bool,
     /// How many passes were processed, up to two.
     passes: u32,
     /// What an earlier process has published was read.
@@ -125,7 +127,15 @@ impl Orphans {
         let recorded = context.secrets.recorded_key_ids();
         // Most keys are in records: few objects are opened.
         let by_mark = LazyCell::new(|| by_mark(objects.iter().map(|object| (object.uid(), object))));
-        let found = find(snapshot, |mark| by_mark.get(mark).map(|object| object.open()), &recorded, now.wall);
+        let mut found =
+            find(snapshot, |mark| by_mark.get(mark).map(|object| object.open()), &recorded, now.wall);
+        if handling.sees_only_some_objects && !found.is_empty() {
+            // The objects of other installations may name them, if these have the same cluster name.
+            match retain_unreferenced(context, snapshot, &mut found).await {
+                Ok(()) => self.are_unknown = false,
+                Err(error) => return self.cannot_tell(context, &error),
+            }
+        }
         self.passes = (self.passes + 1).min(2);
         self.known.retain(|id, _| found.contains_key(id));
         for (id, found) in found {
@@ -145,7 +155,7 @@ impl Orphans {
                 );
             }
         }
-        context.metrics.set_orphaned_keys(self.confirmed().count());
+        context.metrics.set_orphaned_keys(Some(self.confirmed().count()));
         let due: Vec<String> = self
             .confirmed()
             .filter(|(_, orphan)| now.monotonic.since(orphan.since) >= handling.grace)
@@ -163,6 +173,18 @@ impl Orphans {
                 }
             }
         }
+    }
+
+    /// Without the right to list all objects, no key is an orphan.
+    fn cannot_tell(&mut self, context: &Context, error: &KubernetesError) {
+        if !self.are_unknown {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "failed to list the objects of all namespaces, so orphaned keys are unknown"
+            );
+        }
+        *self = Self { are_unknown: true, has_read: self.has_read, response: self.response.take(), ..Self::default() };
+        context.metrics.set_orphaned_keys(None);
     }
 
     /// The orphans that at least two passes show.

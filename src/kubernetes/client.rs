@@ -221,14 +221,17 @@ impl Kubernetes {
         bounded_by(RESTART_TIMEOUT, call).await.map(drop)
     }
 
-    /// Reads all objects from the API server.
-    pub(crate) async fn list_objects(&self) -> Result<Vec<WatchedApiKey>, KubernetesError> {
+    /// Reads the objects of all namespaces from the API server, and keeps some.
+    pub(crate) async fn list_objects(
+        &self,
+        is_kept: impl Fn(&WatchedApiKey) -> bool,
+    ) -> Result<Vec<WatchedApiKey>, KubernetesError> {
         let api: Api<WatchedApiKey> = Api::all(self.client.clone());
         let mut parameters = kube::api::ListParams::default().limit(OBJECTS_PER_PAGE);
         let mut objects = Vec::new();
         loop {
             let page = bounded(api.list(&parameters)).await?;
-            objects.extend(page.items);
+            objects.extend(page.items.into_iter().filter(&is_kept));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => return Ok(objects),

@@ -319,8 +319,9 @@ impl Metrics {
         self.strays_revoked.inc();
     }
 
-    pub(crate) fn set_orphaned_keys(&self, count: usize) {
-        self.organization.lock().orphaned_keys = Some(count);
+    /// None: it cannot be told.
+    pub(crate) fn set_orphaned_keys(&self, count: Option<usize>) {
+        self.organization.lock().orphaned_keys = count;
     }
 
     pub(crate) fn set_inventory(&self, pass: PassGauges) {

@@ -24,7 +24,7 @@ fn full() -> Metrics {
     metrics.set_object("team", "key", object);
     metrics.set_admin_key(AdminKeyState::Valid);
     metrics.set_watch_healthy("team", "secrets", true);
-    metrics.set_orphaned_keys(0);
+    metrics.set_orphaned_keys(Some(0));
     let started_at = Timestamp::now();
     metrics.set_inventory(PassGauges { keys: 1, is_doubtful: false, missing: 0, started_at });
     metrics.set_waiting([("first", 0); 4]);
