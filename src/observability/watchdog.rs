@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn only_what_a_restart_cures_is_stuck() {
         let beats = |tick: u64| Seen { leads: true, beats: tick * 5, ..Seen::default() };
-        type See = fn(u64, Seen) -> Seen;
-        let rows: [(&str, See, Option<(u64, &str)>); 10] = [
+        type Row = (&'static str, fn(u64, Seen) -> Seen, Option<(u64, &'static str)>);
+        let rows: [Row; 10] = [
             ("idle", |_, seen| seen, None),
             ("no beats", |_, seen| Seen { beats: 7, ..seen }, Some((60, "the runtime runs no tasks"))),
             ("a standby without beats", |_, seen| Seen { leads: false, beats: 7, ..seen }, None),

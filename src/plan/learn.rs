@@ -46,7 +46,7 @@ impl ProcessMemory {
         }
         // What failed costs others calls when it is tried again.
         let is_early = self.requested_at.is_some_and(|at| at > now.monotonic);
-        if self.is_request_new && !(is_early && !self.troubles.is_empty()) {
+        if self.is_request_new && (!is_early || self.troubles.is_empty()) {
             self.is_request_new = false;
             self.troubles.clear();
             self.done.clear();

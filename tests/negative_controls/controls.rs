@@ -863,7 +863,7 @@ pub const ALL: &[Control] = &[
         defence: "who changes an object all the time gets a retry in ten seconds",
         rule: "11",
         file: "src/plan/learn.rs",
-        with: "if self.is_request_new && !(is_early && !self.troubles.is_empty()) {",
+        with: "if self.is_request_new && (!is_early || self.troubles.is_empty()) {",
         without: "if self.is_request_new {",
         red: &[Pure("whoever_changes_an_object_all_the_time_gets_a_retry_in_ten_seconds")],
     },
