@@ -21,7 +21,7 @@ use std::{net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::Handle,
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, watch},
     task::spawn_blocking,
     time::{Instant, timeout, timeout_at},
 };
@@ -112,46 +112,62 @@ async fn scrape(
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
     let (sender, mut chunks) = mpsc::channel(1);
-    let (complete, mut is_complete) = oneshot::channel();
     let runtime = Handle::current();
     let deadline = Instant::now() + SLOW;
     // This thread also renews the lease.
     spawn_blocking(move || {
         let _permit = permit;
         let mut writer = ChunkWriter { chunk: String::new(), sender, runtime, deadline };
-        if metrics.write(format, &mut writer).and_then(|()| writer.send()).is_ok() {
-            // Fails only if the client is gone.
-            let _ = complete.send(());
-        }
+        // Fails only if the client is gone, or too slow.
+        let _ = metrics.write(format, &mut writer).and_then(|()| writer.end());
     });
     let chunks = stream::poll_fn(move |context| {
-        let chunk = ready!(chunks.poll_recv(context)).map(Ok);
-        // Without an error, the client would take a part for the whole.
-        Poll::Ready(chunk.or_else(|| is_complete.try_recv().err().map(std::io::Error::other).map(Err)))
+        Poll::Ready(match ready!(chunks.poll_recv(context)) {
+            Some(Chunk::Text(text)) => Some(Ok(text)),
+            Some(Chunk::End) => None,
+            // Without an error, the client would take a part for the whole.
+            None => Some(Err(std::io::Error::other("the client reads too slowly"))),
+        })
     });
     ([(CONTENT_TYPE, format.content_type())], Body::from_stream(chunks)).into_response()
+}
+
+enum Chunk {
+    Text(Bytes),
+    End,
 }
 
 /// Sends text in chunks. Fails if the client is gone, or has not read it at the deadline.
 struct ChunkWriter {
     chunk: String,
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Chunk>,
     runtime: Handle,
     deadline: Instant,
 }
 
 impl ChunkWriter {
-    fn send(&mut self) -> std::fmt::Result {
-        let chunk = Bytes::from(std::mem::take(&mut self.chunk));
+    fn send(&mut self, chunk: Chunk) -> std::fmt::Result {
         let sent = self.runtime.block_on(timeout_at(self.deadline, self.sender.send(chunk)));
         sent.map_err(|_| std::fmt::Error)?.map_err(|_| std::fmt::Error)
+    }
+
+    fn flush(&mut self) -> std::fmt::Result {
+        let text = std::mem::take(&mut self.chunk);
+        self.send(Chunk::Text(text.into()))
+    }
+
+    /// Waits until the client has read everything.
+    fn end(mut self) -> std::fmt::Result {
+        self.flush()?;
+        self.send(Chunk::End)?;
+        self.runtime.block_on(timeout_at(self.deadline, self.sender.closed())).map_err(|_| std::fmt::Error)
     }
 }
 
 impl std::fmt::Write for ChunkWriter {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.chunk.push_str(text);
-        if self.chunk.len() < CHUNK { Ok(()) } else { self.send() }
+        if self.chunk.len() < CHUNK { Ok(()) } else { self.flush() }
     }
 }
 

@@ -53,7 +53,8 @@ fn configured() -> Targets {
 
 /// Levels and pairs of target and level, comma-separated. What cannot be read is ignored.
 fn targets(text: &str) -> Targets {
-    let parsed = text.split(',').filter_map(|directive| directive.trim().parse::<Targets>().ok());
+    let directives = text.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    let parsed = directives.filter_map(|directive| directive.parse::<Targets>().ok());
     parsed.fold(Targets::new().with_default(LevelFilter::INFO), |all, one| {
         let all = one.default_level().into_iter().fold(all, Targets::with_default);
         all.with_targets(one)
