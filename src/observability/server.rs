@@ -20,13 +20,12 @@ use serde_json::Value as Json;
 use std::{net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 use tokio::{
     net::TcpListener,
-    runtime::Handle,
     sync::{Semaphore, mpsc, watch},
     task::spawn_blocking,
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 
-/// How many responses with metrics may be on their way at the same time. Each holds a thread until it is sent.
+/// How many responses with metrics may be on their way at the same time. Each holds a thread until it is written.
 pub const MAX_SCRAPES: usize = 4;
 /// A client that reads slower than this does not keep others from their metrics.
 const SLOW: Duration = Duration::from_secs(10);
@@ -111,15 +110,17 @@ async fn scrape(
     };
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
+    let (written, to_send) = mpsc::channel(1);
     let (sender, mut chunks) = mpsc::channel(1);
-    let runtime = Handle::current();
-    let deadline = Instant::now() + SLOW;
     // This thread also renews the lease.
     spawn_blocking(move || {
-        let _permit = permit;
-        let mut writer = ChunkWriter { chunk: String::new(), sender, runtime, deadline };
+        let mut writer = ChunkWriter { chunk: String::new(), written };
         // Fails only if the client is gone, or too slow.
         let _ = metrics.write(format, &mut writer).and_then(|()| writer.end());
+    });
+    tokio::spawn(async move {
+        let _ = timeout(SLOW, send(to_send, sender)).await;
+        drop(permit);
     });
     let chunks = stream::poll_fn(move |context| {
         Poll::Ready(match ready!(chunks.poll_recv(context)) {
@@ -137,30 +138,31 @@ enum Chunk {
     End,
 }
 
-/// Sends text in chunks. Fails if the client is gone, or has not read it at the deadline.
+/// Sends all chunks, and waits until the client has read them.
+async fn send(mut chunks: mpsc::Receiver<Chunk>, client: mpsc::Sender<Chunk>) {
+    while let Some(chunk) = chunks.recv().await {
+        if client.send(chunk).await.is_err() {
+            return;
+        }
+    }
+    client.closed().await;
+}
+
+/// Hands on text in chunks. Fails if nobody takes them any more.
 struct ChunkWriter {
     chunk: String,
-    sender: mpsc::Sender<Chunk>,
-    runtime: Handle,
-    deadline: Instant,
+    written: mpsc::Sender<Chunk>,
 }
 
 impl ChunkWriter {
-    fn send(&mut self, chunk: Chunk) -> std::fmt::Result {
-        let sent = self.runtime.block_on(timeout_at(self.deadline, self.sender.send(chunk)));
-        sent.map_err(|_| std::fmt::Error)?.map_err(|_| std::fmt::Error)
-    }
-
     fn flush(&mut self) -> std::fmt::Result {
         let text = std::mem::take(&mut self.chunk);
-        self.send(Chunk::Text(text.into()))
+        self.written.blocking_send(Chunk::Text(text.into())).map_err(|_| std::fmt::Error)
     }
 
-    /// Waits until the client has read everything.
     fn end(mut self) -> std::fmt::Result {
         self.flush()?;
-        self.send(Chunk::End)?;
-        self.runtime.block_on(timeout_at(self.deadline, self.sender.closed())).map_err(|_| std::fmt::Error)
+        self.written.blocking_send(Chunk::End).map_err(|_| std::fmt::Error)
     }
 }
 
