@@ -300,3 +300,38 @@ async fn a_list_that_cannot_be_read_is_asked_for_ever_more_seldom() {
         );
     }
 }
+
+/// Resident memory of this process, in MB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1000
+}
+
+/// For docs/performance.md: `cargo test --test client a_million_keys -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints what a pass over a million keys costs, and needs 1 GB"]
+fn a_million_keys() {
+    let names = ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() };
+    let now = boltz_operator::plan::Now {
+        wall: "2026-11-24T00:00:00Z".parse().unwrap(),
+        monotonic: boltz_operator::plan::Monotonic::default(),
+    };
+    let row = |number: u64| -> boltz_operator::boltz::KeyDetails {
+        let json = serde_json::json!({
+            "id": format!("key_{number:020}"),
+            "name": name("mine", &format!("{number:032x}"), number),
+            "key_prefix": "sk_bc_abcdef", "is_active": true, "livemode": true,
+            "created_at": "2026-11-24T00:00:00Z", "expires_at": "2027-11-24T00:00:00Z",
+        });
+        serde_json::from_value(json).unwrap()
+    };
+    for count in [100_000, 1_000_000] {
+        let (before, begun) = (resident(), std::time::Instant::now());
+        let pass = Snapshot::of(now, (0..count).map(row), &names, Default::default());
+        let took = begun.elapsed();
+        let first = pass.view(&ObjectMark::from_uid(&format!("{:032x}", 1)), std::iter::empty());
+        assert_eq!((pass.rows, first.keys.len()), (count as usize, 1));
+        println!("{count} keys: {} MB, {took:.1?} with the JSON of their rows", resident() - before);
+    }
+}
