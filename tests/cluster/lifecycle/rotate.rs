@@ -146,14 +146,6 @@ async fn a_key_that_boltz_calls_inactive_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_interval_rotates_a_key_that_never_expires() {
-    let env = TestEnv::new().await;
-    env.create("regular", json!({"rotation": {"interval": "4s", "overlap": "1s"}})).await;
-    let old = env.id_of("regular").await;
-    rotated(&env, "regular", &old, "Interval").await;
-}
-
-#[tokio::test]
 async fn a_leaked_key_is_revoked_as_soon_as_the_new_one_is_stored() {
     let env = TestEnv::new().await;
     env.create("leaked", json!({"rotation": {"overlap": "24h"}})).await;
