@@ -285,8 +285,16 @@ impl Default for SecretSpec {
 }
 
 impl SecretSpec {
-    /// Whether its type is allowed. The CRD's rule rejects the others, so an error occurs only with an older CRD.
-    pub(crate) fn check_type(&self) -> Result<(), String> {
+    /// Whether its type is allowed, and the names of its data. The CRD's rule rejects other types, so that error occurs only
+    /// with an older CRD.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let is_name = |name: &str| (1..=253).contains(&name.len()) && name.bytes().all(is_plain);
+        if let Some(name) = self.data.keys().find(|name| !is_name(name)) {
+            return Err(format!(
+                "spec.secret.data: {name:?} must have 1 to 253 characters from a-z, A-Z, 0-9, '-', '_' and '.'"
+            ));
+        }
         let kind = self.type_.as_deref().unwrap_or_default();
         match RESERVED_TYPES.iter().find(|reserved| kind.starts_with(**reserved)) {
             Some(reserved) => Err(format!("spec.secret.type must not begin with {reserved}")),

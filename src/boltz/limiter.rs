@@ -54,7 +54,12 @@ impl Limiter {
         }
         self.forget(began);
         let made = f64::from(u32::try_from(self.recent.len()).unwrap_or(u32::MAX)).max(1.0);
-        let too_high = match (self.limited, self.rate(began)) {
+        // While calls were few, the rate has grown without being tried. In the first second it is not yet known how many
+        // there are.
+        let tried = |(at, _)| {
+            self.rate(began).map(|rate| if began.since(at) < SECOND { rate } else { rate.min(made) })
+        };
+        let too_high = match (self.limited, self.limited.and_then(tried)) {
             // The first guess was much too high.
             (Some((at, _)), Some(rate)) if began.since(at) < SECOND => rate / 2.0,
             // Less is allowed than before: others call too (RFC 9438, 4.7).
@@ -108,6 +113,19 @@ mod tests {
         assert_eq!(limiter.next_at(), at(3000));
         limiter.limited(at(9000), at(10_000));
         assert!((11.0..13.0).contains(&limiter.limited.unwrap().1), "less is allowed than before");
+    }
+
+    #[test]
+    fn a_rate_that_was_not_tried_is_not_believed() {
+        let mut limiter = Limiter::default();
+        limiter.take(at(1000));
+        limiter.limited(at(1000), at(2000));
+        // An hour of silence, and then a burst.
+        for call in 0..40 {
+            limiter.take(at(3_600_000 + call * 10));
+        }
+        limiter.limited(at(3_600_400), at(3_601_000));
+        assert_eq!(limiter.limited.unwrap().1, 40.0);
     }
 
     #[test]

@@ -94,12 +94,15 @@ pub struct ObjectState {
     pub(super) latest: Option<Latest>,
     /// The last reconciliation has looked at that version, and ended with a decision to wait.
     pub(super) is_decided: bool,
+    /// The API server returned another status than the one that was written.
+    pub(super) has_other_status: bool,
 }
 
 /// The newest version of an object, and where it is from.
 #[derive(Clone, Debug)]
 pub(super) enum Latest {
-    Cached(Arc<CachedApiKey>),
+    /// The cache has it. If a read or an own write had returned it before: how many relists had begun then; else 0.
+    Cached(Arc<CachedApiKey>, u64),
     /// A read or an own write returned it when so many relists had begun. The cache is behind.
     Returned(Box<WatchedApiKey>, u64),
 }
@@ -107,15 +110,21 @@ pub(super) enum Latest {
 impl Latest {
     pub(super) fn metadata(&self) -> &ObjectMeta {
         match self {
-            Self::Cached(object) => &object.metadata,
+            Self::Cached(object, _) => &object.metadata,
             Self::Returned(object, _) => &object.metadata,
         }
     }
 
     pub(super) fn open(&self) -> WatchedApiKey {
         match self {
-            Self::Cached(object) => object.open(),
+            Self::Cached(object, _) => object.open(),
             Self::Returned(object, _) => object.as_ref().clone(),
+        }
+    }
+
+    fn relists_before(&self) -> u64 {
+        match self {
+            Self::Cached(_, relists) | Self::Returned(_, relists) => *relists,
         }
     }
 }
@@ -123,39 +132,30 @@ impl Latest {
 impl ObjectState {
     /// Takes the object from the cache, unless a read or an own write returned a newer version. A relist wins over what
     /// was returned before it began: if etcd was restored from a backup, versions have become lower.
-    /// Returns the newer version.
-    pub(super) fn take_cached(
-        &mut self,
-        cached: &Arc<CachedApiKey>,
-        relists: Relists,
-    ) -> Option<&WatchedApiKey> {
-        let is_newer = |known: &WatchedApiKey, relists_before: u64| {
+    /// Returns the newest version.
+    pub(super) fn take_cached(&mut self, cached: &Arc<CachedApiKey>, relists: Relists) -> &Latest {
+        let is_newer = |known: &Latest| {
             let version = |metadata: &ObjectMeta| metadata.resource_version.clone().unwrap_or_default();
-            known.metadata.uid == cached.metadata.uid
-                && is_newer(&version(&known.metadata), &version(&cached.metadata))
-                && relists_before >= relists.done
+            known.metadata().uid == cached.metadata.uid
+                && is_newer(&version(known.metadata()), &version(&cached.metadata))
+                && known.relists_before() >= relists.done
         };
-        let is_newer_known =
-            matches!(&self.latest, Some(Latest::Returned(known, relists)) if is_newer(known, *relists));
-        if !is_newer_known {
-            self.latest = Some(Latest::Cached(Arc::clone(cached)));
-        }
-        match &self.latest {
-            Some(Latest::Returned(known, _)) => Some(known),
-            _ => None,
-        }
+        let known = self.latest.take().filter(is_newer);
+        self.latest.insert(known.unwrap_or_else(|| Latest::Cached(Arc::clone(cached), 0)))
     }
 
     /// Takes the object from the cache if it is the version that an own write returned, and nothing was left to do. Returns
     /// whether it was.
     fn take_echo(&mut self, cached: &Arc<CachedApiKey>) -> bool {
-        let is_echo = self.is_decided
-            && matches!(&self.latest, Some(Latest::Returned(known, _))
-                if known.metadata.resource_version == cached.metadata.resource_version);
-        if is_echo {
-            self.latest = Some(Latest::Cached(Arc::clone(cached)));
+        match &self.latest {
+            Some(Latest::Returned(known, relists_before))
+                if self.is_decided && known.metadata.resource_version == cached.metadata.resource_version =>
+            {
+                self.latest = Some(Latest::Cached(Arc::clone(cached), *relists_before));
+                true
+            }
+            _ => false,
         }
-        is_echo
     }
 
     /// Takes the object as a read or an own write returned it.
@@ -375,7 +375,10 @@ mod tests {
         assert!(!state.take_echo(&cached("9")), "the cache is behind");
         assert!(!state.take_echo(&cached("11")), "somebody has changed it since");
         assert!(state.take_echo(&cached("10")));
-        assert!(matches!(state.latest, Some(Latest::Cached(_))), "it is held once");
+        assert!(matches!(state.latest, Some(Latest::Cached(..))), "it is held once");
+        // A reconciliation that has begun just before holds an older version from the cache.
+        state.take_cached(&cached("9"), Relists::default());
+        assert_eq!(latest(&state), Some("10"));
         assert!(!state.take_echo(&cached("10")), "what the cache shows again is no echo");
     }
 

@@ -38,9 +38,8 @@ pub enum Shown {
 
 /// The facts from the caches; [`refresh`] adds the others. Values that were not read yet are marked as unread.
 pub fn from_caches(context: &Context, state: &mut ObjectState, cached: &Arc<CachedApiKey>) -> Facts {
-    let newer = state.take_cached(cached, context.relists(&cached.namespace().unwrap_or_default()));
-    let object = newer.map_or_else(|| object_facts(&cached.open()), object_facts);
-    from_latest(context, object)
+    let latest = state.take_cached(cached, context.relists(&cached.namespace().unwrap_or_default()));
+    from_latest(context, object_facts(&latest.open()))
 }
 
 /// The same for an object that the caches may not show any more.
@@ -115,6 +114,7 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, sho
             facts.object = object_facts(&object);
             state.memory.lacks_value_sha256 |=
                 status.value_sha256.is_some() && facts.object.status.value_sha256.is_none();
+            state.has_other_status = facts.object.status != *status;
             facts.object.status = *status;
             state.take_returned(*object, context.relists(&facts.object.namespace));
         }

@@ -183,12 +183,7 @@ impl Orphans {
                 "failed to list the objects of all namespaces, so orphaned keys are unknown"
             );
         }
-        *self = Self {
-            are_unknown: true,
-            has_read: self.has_read,
-            response: self.response.take(),
-            ..Self::default()
-        };
+        *self = Self { are_unknown: true, response: self.response.take(), ..Self::default() };
         context.metrics.set_orphaned_keys(None);
     }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Now, Plan, Reason, RotationSchedule, Step, desired_status, plan},
+    plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
     protocol::marker::ObjectMark,
 };
 use jiff::Timestamp;
@@ -47,7 +47,10 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     }
     // Its Secrets could not be listed yet: what the cache lacks may be there.
     state.memory.must_read |= !context.watches.has_synced(&namespace, Resource::Secrets);
-    state.is_decided = false;
+    (state.is_decided, state.has_other_status) = (false, false);
+    // A pass that completes from now on is not missed.
+    let mark = ObjectMark::from_uid(&uid);
+    context.set_quiet(mark, false);
     let mut facts = observe::from_caches(context, &mut state, cached);
     let reconcile_id = next_reconcile_id();
     for _ in 0..MAX_STEPS {
@@ -66,7 +69,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
             }
         }
         if decision.step == Step::Wait {
-            state.is_decided = true;
+            state.is_decided = !state.has_other_status;
             let latest = state.latest.as_ref();
             let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
             return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));
@@ -105,7 +108,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
     let mark = ObjectMark::from_uid(&facts.object.uid);
     context.set_quiet(mark, facts.is_quiet(&context.settings, decision));
     let status = desired_status(facts, &context.settings, now, &decision.findings);
-    let gauges = gauges(facts, decision, now, &status, deleted_at);
+    let gauges = gauges(facts, decision, &status, deleted_at);
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
     requeue_at(context, mark, decision.wake_at)
 }
@@ -113,7 +116,6 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
 fn gauges(
     facts: &Facts,
     decision: &Plan,
-    now: Now,
     status: &BoltzApiKeyStatus,
     deleted_at: Option<Timestamp>,
 ) -> ObjectGauges {
@@ -129,7 +131,8 @@ fn gauges(
     // Also while it is suspended.
     let renewal_at = schedule
         .zip(facts.record())
-        .and_then(|(schedule, record)| Some(schedule.renewal(record, now.wall)?.at));
+        // The first time since it was due: a window that passed does not make it punctual.
+        .and_then(|(schedule, record)| Some(schedule.renewal(record, Timestamp::MIN)?.at));
     // A rotation that has to wait for the end of an overlap is not late.
     let postponed = decision.findings.postponed.map(|(_, until)| until);
     // Without our finalizer, others hold the object.

@@ -4,7 +4,11 @@
 //! a far wake-up is one number, and is given to the scheduler shortly before its time.
 
 use super::Context;
-use crate::{api::CachedApiKey, plan::Monotonic, protocol::marker::ObjectMark};
+use crate::{
+    api::CachedApiKey,
+    plan::{Monotonic, Now, elapsed, later},
+    protocol::marker::ObjectMark,
+};
 use kube::{
     ResourceExt,
     runtime::{
@@ -19,6 +23,8 @@ use tokio::sync::mpsc;
 const INTERVAL: Duration = Duration::from_secs(60);
 /// A wake-up is far if it is more than this away: two looks come before it.
 const FAR: Duration = Duration::from_secs(150);
+/// A difference of the clocks that is no drift.
+const STEP: Duration = Duration::from_secs(30);
 
 /// Requeues the object at that time.
 pub(super) fn requeue_at(context: &Context, object: ObjectMark, wake_at: Option<Monotonic>) -> Action {
@@ -30,21 +36,57 @@ pub(super) fn requeue_at(context: &Context, object: ObjectMark, wake_at: Option<
     }
 }
 
+/// Whether the wall clock was set between two moments, or the monotonic one stood still: wake-ups were computed by both.
+fn has_stepped(before: Now, now: Now) -> bool {
+    let expected = later(before.wall, now.monotonic.since(before.monotonic));
+    elapsed(expected, now.wall).max(elapsed(now.wall, expected)) > STEP
+}
+
 /// Reconciles the objects of one store whose wake-up is not far any more. Their next decision sets the timer.
 pub(super) async fn reconcile_in_time(
     context: Arc<Context>,
     store: Store<CachedApiKey>,
     trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
 ) {
+    let mut before = context.clock.now();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let near = context.clock.now().monotonic.plus(FAR);
+        let now = context.clock.now();
+        let is_stepped = has_stepped(before, now);
+        before = now;
+        if is_stepped {
+            tracing::info!("the wall clock has stepped; all objects are reconciled");
+        }
+        let near = now.monotonic.plus(FAR);
         for object in store.state() {
             let mark = ObjectMark::from_uid(&object.uid().unwrap_or_default());
-            if context.far_wake_up(&mark).is_some_and(|at| at <= near) {
+            if is_stepped || context.far_wake_up(&mark).is_some_and(|at| at <= near) {
                 // Fails only if the controller has stopped.
                 let _ = trigger.send(ObjectRef::from_obj(object.as_ref()));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_steps_if_it_does_not_follow_the_monotonic_one() {
+        let at = |wall: i64, monotonic: u64| Now {
+            wall: jiff::Timestamp::from_second(wall).unwrap(),
+            monotonic: Monotonic(Duration::from_secs(monotonic)),
+        };
+        for (wall, monotonic, is_stepped) in [
+            (1060, 60, false),
+            (1085, 60, false),
+            (1035, 60, false),
+            (1095, 60, true),
+            (1000, 60, true),
+            (90_000, 61, true),
+        ] {
+            assert_eq!(has_stepped(at(1000, 0), at(wall, monotonic)), is_stepped, "{wall} {monotonic}");
         }
     }
 }

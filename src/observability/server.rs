@@ -17,7 +17,12 @@ use axum::{
 };
 use futures::{ready, stream};
 use serde_json::Value as Json;
-use std::{net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -84,7 +89,8 @@ async fn show_debug(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     extract::State((debug, stuck)): extract::State<(Debug, watch::Receiver<Vec<String>>)>,
 ) -> Response {
-    if !peer.ip().to_canonical().is_loopback() {
+    // Others of 127.0.0.0/8 are addresses of proxies in the pod.
+    if ![IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&peer.ip().to_canonical()) {
         let message = "only from the pod itself: use kubectl port-forward\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     }
@@ -119,7 +125,7 @@ async fn scrape(
         let _ = metrics.write(format, &mut writer).and_then(|()| writer.end());
     });
     tokio::spawn(async move {
-        let _ = timeout(SLOW, send(to_send, sender)).await;
+        send(to_send, sender).await;
         drop(permit);
     });
     let chunks = stream::poll_fn(move |context| {
@@ -138,14 +144,14 @@ enum Chunk {
     End,
 }
 
-/// Sends all chunks, and waits until the client has read them.
+/// Sends all chunks, and waits until the client has read them, for some time for each.
 async fn send(mut chunks: mpsc::Receiver<Chunk>, client: mpsc::Sender<Chunk>) {
     while let Some(chunk) = chunks.recv().await {
-        if client.send(chunk).await.is_err() {
+        if !matches!(timeout(SLOW, client.send(chunk)).await, Ok(Ok(()))) {
             return;
         }
     }
-    client.closed().await;
+    let _ = timeout(SLOW, client.closed()).await;
 }
 
 /// Hands on text in chunks. Fails if nobody takes them any more.

@@ -94,8 +94,8 @@ pub(crate) async fn run(
             leads: metrics.leads(),
             beats: activity.beats(),
             changes: activity.changes(),
-            // While the API server cannot be read, objects may wait for it.
-            has_queue: metrics.has_queue() && watches.failures().is_empty(),
+            // While the API server cannot be read, or is still being read, objects may wait for it.
+            has_queue: metrics.has_queue() && watches.failures().is_empty() && watches.missing().is_empty(),
             in_flight: activity.in_flight(),
         });
         stuck.send_if_modified(|known| {

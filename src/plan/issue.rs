@@ -78,7 +78,9 @@ impl Decision<'_> {
         record: &Record,
         rotation: &RotationSchedule,
     ) -> Option<(IssueReason, Option<Planned>)> {
-        rotation.window.as_ref()?;
+        if rotation.window.is_none() && rotation.window_error.is_none() {
+            return None;
+        }
         let now = self.now.wall;
         let is_due = |due: Option<jiff::Timestamp>| due.is_some_and(|due| due <= now);
         if is_due(rotation.expiry_due(record)) {

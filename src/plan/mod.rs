@@ -191,10 +191,14 @@ impl Decision<'_> {
             return step;
         }
         let spec = self.facts.object.spec.as_ref().map_err(Clone::clone);
-        let checked =
-            spec.and_then(|spec| spec.secret.check_type().and_then(|()| RotationSchedule::read(spec)));
+        let checked = spec.and_then(|spec| spec.secret.check().and_then(|()| RotationSchedule::read(spec)));
         match checked {
             Ok(rotation) => {
+                self.findings.also.extend(rotation.window_error.clone().map(|message| Block {
+                    reason: Reason::InvalidSpec,
+                    message,
+                    until: None,
+                }));
                 let issue = if self.key_in_hand_waits { None } else { self.issue(&rotation) };
                 if let Some(step) = issue.or_else(|| self.secret(&rotation)) {
                     return step;

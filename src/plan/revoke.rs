@@ -23,6 +23,16 @@ impl Decision<'_> {
     pub(super) fn revocations(&mut self) -> Option<Step> {
         // Rule 13: a paused object keeps every key that a workload may have.
         let is_paused = self.facts.object.is_paused;
+        if is_paused {
+            // It may have leaked: whoever paused the object should know.
+            let leaked = self.facts.named_keys().into_iter().filter(|key| key.even_if_used);
+            for key in leaked
+                .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
+                .collect::<Vec<_>>()
+            {
+                self.overdue(&key.id, None);
+            }
+        }
         if !is_paused && self.facts.trusted_record(self.settings, self.now).is_some() {
             let previous: Vec<NamedKey> =
                 self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_some()).collect();

@@ -24,6 +24,8 @@ pub struct RotationSchedule {
     pub overlap_policy: OverlapPolicy,
     /// When rotations that can wait may begin; `None`: always.
     pub window: Option<Window>,
+    /// Why the window cannot be read. Rotations that cannot wait do not wait for that.
+    pub window_error: Option<String>,
 }
 
 /// When a rotation may begin.
@@ -59,12 +61,17 @@ impl RotationSchedule {
             }
         };
         let interval = read("interval", &rotation.interval)?;
+        let (window, window_error) = match rotation.window.as_ref().map(Window::read).transpose() {
+            Ok(window) => (window, None),
+            Err(error) => (None, Some(error)),
+        };
         Ok(Self {
             renewal,
             interval: (!interval.is_zero()).then_some(interval),
             overlap: read("overlap", &rotation.overlap)?,
             overlap_policy: rotation.overlap_policy,
-            window: rotation.window.as_ref().map(Window::read).transpose()?,
+            window,
+            window_error,
         })
     }
 
@@ -115,7 +122,10 @@ impl RotationSchedule {
         at_latest: Option<Timestamp>,
         now: Timestamp,
     ) -> Option<Planned> {
-        let Some(window) = &self.window else { return Some(Planned { at: due, opening: None }) };
+        let Some(window) = &self.window else {
+            let may_begin = self.window_error.is_none() || at_latest.is_some();
+            return may_begin.then_some(Planned { at: due, opening: None });
+        };
         let in_window = window.first_ending_after(due.max(now)).map(|opening| {
             let start = later(opening.start, jitter(record, window.duration / 4 * 3));
             Planned { at: due.max(start), opening: Some(opening) }

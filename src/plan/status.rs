@@ -221,7 +221,7 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
                 Some(planned) => {
                     format!("until {}: the rotation window is closed", whole_seconds(planned.at))
                 }
-                None => "for ever: no day fits spec.rotation.window.schedule".to_owned(),
+                None => "for ever: spec.rotation.window does not open".to_owned(),
             };
             let issue = issue.as_str();
             let message = format!("The Secret contains a valid key. A rotation ({issue}) waits {until}.");
@@ -297,7 +297,8 @@ fn revocation_failing(facts: &Facts, findings: &Findings) -> Option<(bool, Strin
     }
     let before = before?;
     // It ends when no key is overdue any more, not when the next try has to wait.
-    let lasts = before.status == "True" && (!findings.overdue.is_empty() || facts.object.deleting);
+    let goes_on = !findings.overdue.is_empty() || facts.object.deleting || facts.object.is_paused;
+    let lasts = before.status == "True" && goes_on;
     Some(match lasts {
         true => (true, before.reason.clone(), before.message.clone()),
         false => (false, "NoKeyOverdue".to_owned(), String::new()),

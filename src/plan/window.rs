@@ -11,6 +11,9 @@ use jiff::{
 };
 use std::time::Duration;
 
+/// Users can forge the times of a record.
+const LAST_YEAR: i16 = 9990;
+
 /// A window that opens again and again.
 #[derive(Clone, Debug)]
 pub struct Window {
@@ -35,6 +38,13 @@ impl Window {
     pub fn read(spec: &RotationWindow) -> Result<Self, String> {
         let time_zone = TimeZone::get(&spec.time_zone)
             .map_err(|_| "spec.rotation.window.timeZone is not the name of a time zone".to_owned())?;
+        // CronJob has no days from the end of a month, and cronexpr's are not those of other programs.
+        let day = |index: usize, marks: &[char]| {
+            spec.schedule.split_whitespace().nth(index).is_some_and(|field| field.contains(marks))
+        };
+        if day(2, &['L', 'l', 'W', 'w']) || day(4, &['L', 'l', '#']) {
+            return Err("spec.rotation.window.schedule must not use L, W or #".to_owned());
+        }
         let schedule = cronexpr::parse_crontab(&format!("{} UTC", spec.schedule)).map_err(|_| {
             "spec.rotation.window.schedule is not a cron schedule with five fields".to_owned()
         })?;
@@ -63,6 +73,10 @@ impl Window {
 
     /// The next time of the schedule on the wall clock, at most four years ahead.
     fn next(&self, wall_clock: DateTime) -> Option<DateTime> {
+        // cronexpr adds four years, and panics if there are none.
+        if wall_clock.year() > LAST_YEAR {
+            return None;
+        }
         let after = TimeZone::UTC.to_timestamp(wall_clock).ok()?;
         let next = self.schedule.find_next(MakeTimestamp(after)).ok()?;
         (next.timestamp() > after).then(|| next.datetime())
@@ -134,6 +148,24 @@ mod tests {
         }
     }
 
+    /// The record can be forged.
+    #[test]
+    fn no_time_is_too_far() {
+        let window = window("0 2 * jul wed", "1h", "Europe/Berlin");
+        for at in [
+            "9986-01-01T00:00:00Z",
+            "9996-01-01T00:00:00Z",
+            "9999-12-30T22:00:00Z",
+            "-009999-01-02T01:59:59Z",
+        ] {
+            let opening = window.first_ending_after(time(at));
+            assert!(opening.is_none_or(|opening| opening.end > time(at)), "{at}");
+        }
+        for at in [Timestamp::MIN, Timestamp::MAX] {
+            assert!(window.first_ending_after(at).is_none_or(|opening| opening.start <= opening.end));
+        }
+    }
+
     #[test]
     fn a_day_that_does_not_come_in_four_years() {
         assert_eq!(window("0 0 30 2 *", "1h", "UTC").first_ending_after(time("2026-11-26T12:00:00Z")), None);
@@ -178,6 +210,10 @@ mod tests {
             ("0 25 * * *", "1h", "UTC", "schedule"),
             ("0 0 2 * * 6", "1h", "UTC", "schedule"),
             ("", "1h", "UTC", "schedule"),
+            ("0 2 L * *", "1h", "UTC", "schedule"),
+            ("0 2 1W * *", "1h", "UTC", "schedule"),
+            ("0 2 * * 5L", "1h", "UTC", "schedule"),
+            ("0 2 * * 5#2", "1h", "UTC", "schedule"),
             ("0 2 * * *", "0s", "UTC", "duration"),
             ("0 2 * * *", "soon", "UTC", "duration"),
             ("0 2 * * *", "1h", "Middle-earth/Shire", "timeZone"),

@@ -8,6 +8,7 @@ pub use boltz::revoke_key;
 
 use super::{
     Context, ObjectState,
+    context::Latest,
     observe::{self, Shown},
 };
 use crate::{
@@ -69,8 +70,11 @@ impl Execution<'_> {
             Ok(None) => (Answer::Gone, Shown::Nothing),
             // If only the Secret could not be read, the newest version of the object is known.
             Err(error) => {
-                let object = self.state.latest.as_ref().map(|latest| Box::new(latest.open()));
-                (Answer::ApiFailed(error.failure()), object.map_or(Shown::Nothing, Shown::Object))
+                let shown = match &self.state.latest {
+                    Some(Latest::Returned(object, _)) => Shown::Object(object.clone()),
+                    _ => Shown::Nothing,
+                };
+                (Answer::ApiFailed(error.failure()), shown)
             }
         }
     }

@@ -19,8 +19,8 @@ use crate::{
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
 
-/// The value in a dry run. No workload ever sees it.
-const DRY_RUN_VALUE: &[u8] = b"preflight";
+/// The value in a dry run, longer than any key: `spec.secret.data` may repeat it. No workload ever sees it.
+const DRY_RUN_VALUE: &[u8] = &[b'-'; 256];
 
 impl Execution<'_> {
     /// C0, R0: finds a name that is taken, missing permissions, quotas, policies and a terminating namespace before a key
