@@ -499,7 +499,7 @@ pub const ALL: &[Control] = &[
         defence: "the cache of objects wins after a relist",
         rule: "9",
         file: "src/controller/context.rs",
-        with: "&& relists_before >= relists.done",
+        with: "&& known.relists_before() >= relists.done",
         without: "",
         red: &[Unit("the_cache_wins_after_a_relist_and_an_own_write_before_it")],
     },
