@@ -280,6 +280,8 @@ async fn a_key_that_is_gone_at_boltz_holds_nobody() {
     let old = env.id_of("going").await;
     env.annotate("going", "boltz.bio/rotate", "1").await;
     env.until_active(2).await;
+    // A list that lacks all keys that it showed is not believed.
+    env.passes(2).await;
     env.emulator.stand("gone", StandingFault::status(Operation::Revoke, 404).about(&old));
     env.emulator.deactivate(&old);
     env.delete("going").await;
