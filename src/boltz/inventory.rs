@@ -131,7 +131,7 @@ impl Inventory {
     pub fn set_named(&self, object: &ObjectMark, ids: &[String]) {
         let mut named = self.named.lock();
         if named.get(object).is_none_or(|known| known != ids) {
-            named.insert(object.clone(), ids.to_vec());
+            named.insert(*object, ids.to_vec());
         }
     }
 

@@ -126,10 +126,10 @@ impl Failing<'_> {
     pub(super) fn checked(&mut self, key_id: &str, check: KeyCheck) {
         let at = self.now.monotonic;
         let before = self.memory.key_check.take();
-        let is_same = |before: &Box<CheckedKey>| {
+        let is_same = |before: &CheckedKey| {
             before.key_id == key_id && std::mem::discriminant(&before.check) == std::mem::discriminant(&check)
         };
-        let since = before.filter(is_same).map_or(at, |before| before.since);
+        let since = before.filter(|before| is_same(before)).map_or(at, |before| before.since);
         self.memory.key_check =
             Some(Box::new(CheckedKey { key_id: key_id.to_owned(), check: check.clone(), at, since }));
         match check {

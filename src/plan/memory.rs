@@ -147,8 +147,8 @@ impl ProcessMemory {
 
     /// A write of the Secret got no response, and may take effect.
     pub fn has_calls_in_doubt(&self) -> bool {
-        let in_doubt = |known: &Box<Attempt>| matches!(known.progress, Progress::InHand { calls_in_doubt, .. } if calls_in_doubt > 0);
-        self.attempts.values().any(in_doubt)
+        let in_doubt = |known: &Attempt| matches!(known.progress, Progress::InHand { calls_in_doubt, .. } if calls_in_doubt > 0);
+        self.attempts.values().any(|known| in_doubt(known))
     }
 
     /// The keys in hand: their values exist only in this process.

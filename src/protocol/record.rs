@@ -206,7 +206,7 @@ impl Record {
     }
 
     /// Sets the data key, the template and the further fields of the spec. Whoever has the value adds the hash of the fields
-    /// ([`Record::seal`]).
+    /// (`seal`).
     pub fn take_shape(&mut self, spec: &BoltzApiKeySpec, base_url: &str) {
         self.secret_key = spec.secret.key.clone();
         self.template_labels = spec.secret.template.labels.keys().cloned().collect();

@@ -21,7 +21,7 @@ pub struct RecordedData {
     pub key_id: String,
     /// The names of the fields, so that they can be removed.
     pub names: BTreeSet<String>,
-    /// [`template_hash`] of the texts that the fields were made from.
+    /// The hash of the texts that the fields were made from.
     pub template_hash: String,
     /// The version of the hash, and the SHA-256 of all fields that the operator wrote, with the key.
     pub hash: String,

@@ -36,7 +36,8 @@ fn an_object_with_nothing_but_its_key_is_quiet_after_two_passes() {
 
 #[test]
 fn an_object_to_which_a_pass_may_matter_is_not_quiet() {
-    let changes: [(&str, fn(&mut Facts)); 11] = [
+    type Change = fn(&mut Facts);
+    let changes: [(&str, Change); 11] = [
         ("there was one pass", |facts| facts.passes.truncate(1)),
         ("a pass is doubtful", |facts| facts.passes[1].doubt = Doubt::All),
         ("its key is inactive", |facts| facts.passes[0].keys[0].is_active = false),
