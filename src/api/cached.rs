@@ -5,7 +5,10 @@ use super::{
     v1alpha1::{BoltzApiKey, BoltzApiKeySpec},
     watched::WatchedApiKey,
 };
-use crate::at_rest::{AtRest, Dictionary};
+use crate::{
+    at_rest::{AtRest, Dictionary},
+    protocol::marker::ObjectMark,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -42,6 +45,11 @@ impl CachedApiKey {
             self.metadata.clone();
         metadata = ObjectMeta { namespace, name, uid, resource_version, deletion_timestamp, ..metadata };
         WatchedApiKey { metadata, spec, status }
+    }
+
+    /// Its mark in the names of its keys.
+    pub(crate) fn mark(&self) -> ObjectMark {
+        ObjectMark::from_uid(self.metadata.uid.as_deref().unwrap_or_default())
     }
 
     /// The name of the Secret that its spec asks for.

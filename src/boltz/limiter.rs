@@ -54,18 +54,16 @@ impl Limiter {
         }
         self.forget(began);
         let made = f64::from(u32::try_from(self.recent.len()).unwrap_or(u32::MAX)).max(1.0);
-        // While calls were few, the rate has grown without being tried. In the first second it is not yet known how many
-        // there are.
-        let tried = |(at, _)| {
-            self.rate(began).map(|rate| if began.since(at) < SECOND { rate } else { rate.min(made) })
-        };
-        let too_high = match (self.limited, self.limited.and_then(tried)) {
+        let too_high = match self.limited.zip(self.rate(began)) {
+            None => made,
             // The first guess was much too high.
-            (Some((at, _)), Some(rate)) if began.since(at) < SECOND => rate / 2.0,
-            // Less is allowed than before: others call too (RFC 9438, 4.7).
-            (Some((_, before)), Some(rate)) if rate < before => rate * (1.0 + LEFT) / 2.0,
-            (_, Some(rate)) => rate,
-            (_, None) => made,
+            Some(((at, _), rate)) if began.since(at) < SECOND => rate / 2.0,
+            Some(((_, before), rate)) => {
+                // While calls were few, the rate has grown without being tried.
+                let tried = rate.min(made);
+                // Less is allowed than before: others call too (RFC 9438, 4.7).
+                if tried < before { tried * (1.0 + LEFT) / 2.0 } else { tried }
+            }
         };
         self.limited = Some((again_at, too_high.max(LOWEST)));
         self.next_at = again_at;

@@ -107,12 +107,13 @@ pub(super) async fn cleanup_deleted(
         for (uid, shared) in unseen {
             let mut state = shared.lock().await;
             let Some(latest) = state.latest.as_ref().map(Latest::open) else { continue };
-            let (namespace, name) = (latest.namespace().unwrap_or_default(), latest.name_any());
+            let latest = observe::object_facts(&latest);
+            let (namespace, name) = (latest.namespace.clone(), latest.name.clone());
             // A namespace whose objects could not be listed yet says nothing about them.
             if !context.watches.has_synced(&namespace, Resource::ApiKeys) {
                 continue;
             }
-            let mut facts = observe::from_latest(&context, observe::object_facts(&latest));
+            let mut facts = observe::from_latest(&context, latest);
             observe::refresh(&context, &mut state, &mut facts);
             let now = context.clock.now().monotonic;
             let waits = |slot| state.memory.trouble(&slot, now).is_some();

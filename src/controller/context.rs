@@ -29,6 +29,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use secrecy::SecretString;
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -115,10 +116,10 @@ impl Latest {
         }
     }
 
-    pub(super) fn open(&self) -> WatchedApiKey {
+    pub(super) fn open(&self) -> Cow<'_, WatchedApiKey> {
         match self {
-            Self::Cached(object, _) => object.open(),
-            Self::Returned(object, _) => object.as_ref().clone(),
+            Self::Cached(object, _) => Cow::Owned(object.open()),
+            Self::Returned(object, _) => Cow::Borrowed(object),
         }
     }
 

@@ -12,6 +12,7 @@ mod reconcile;
 mod reconcile_after_passes;
 mod reconcile_in_time;
 mod step_log;
+mod triggered;
 mod watch;
 mod watch_secrets;
 

@@ -61,7 +61,7 @@ async fn read_orphans(context: &Context) -> Result<HashSet<String>, KubernetesEr
             break;
         }
     }
-    let objects = by_mark(objects.into_iter().map(|object| (object.uid(), object)));
+    let objects = by_mark(objects);
     let now = context.clock.now().wall;
     Ok(find(&snapshot, |mark| objects.get(mark).cloned(), &recorded, now).into_keys().collect())
 }
@@ -73,18 +73,19 @@ pub(super) async fn retain_unreferenced(
     found: &mut HashMap<String, Found>,
 ) -> Result<(), KubernetesError> {
     let marks: HashSet<ObjectMark> = found.values().map(|found| found.object).collect();
-    let mark = |object: &WatchedApiKey| ObjectMark::from_uid(&object.uid().unwrap_or_default());
-    let objects = context.kubernetes.list_objects(|object| marks.contains(&mark(object))).await?;
-    let objects = by_mark(objects.into_iter().map(|object| (object.uid(), object)));
+    let objects = by_mark(context.kubernetes.list_objects(|object| marks.contains(&mark_of(object))).await?);
     let now = context.clock.now().wall;
     let still = find(snapshot, |mark| objects.get(mark).cloned(), &HashSet::new(), now);
     found.retain(|id, _| still.contains_key(id));
     Ok(())
 }
 
-/// Objects by the marks of their UIDs.
-pub(super) fn by_mark<T>(objects: impl Iterator<Item = (Option<String>, T)>) -> HashMap<ObjectMark, T> {
-    objects.map(|(uid, object)| (ObjectMark::from_uid(&uid.unwrap_or_default()), object)).collect()
+fn mark_of(object: &WatchedApiKey) -> ObjectMark {
+    ObjectMark::from_uid(&object.uid().unwrap_or_default())
+}
+
+fn by_mark(objects: Vec<WatchedApiKey>) -> HashMap<ObjectMark, WatchedApiKey> {
+    objects.into_iter().map(|object| (mark_of(&object), object)).collect()
 }
 
 /// The active keys with our marker that no ledger, no status and no record refers to, by id.
@@ -144,7 +145,7 @@ mod tests {
                 "spec": {},
             }))
             .unwrap();
-            let objects = by_mark(std::iter::once((object.uid(), object)));
+            let objects = by_mark(vec![object]);
             let found = find(&snapshot, |mark| objects.get(mark).cloned(), &HashSet::new(), now);
             let mut found = Vec::from_iter(found.into_keys());
             found.sort();

@@ -9,7 +9,7 @@ use super::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
         list_key, request_key, response_key,
     },
-    orphan_search::{Found, LiveRead, by_mark, find, retain_unreferenced},
+    orphan_search::{Found, LiveRead, find, retain_unreferenced},
 };
 use crate::{
     api::CachedApiKey,
@@ -19,7 +19,7 @@ use crate::{
     plan::{Answer, Monotonic, RevokeReason, backoff::Backoff},
 };
 use jiff::{Timestamp, tz::TimeZone};
-use kube::{ResourceExt, runtime::reflector::Store};
+use kube::runtime::reflector::Store;
 use std::{
     cell::LazyCell,
     collections::{BTreeMap, HashMap},
@@ -126,7 +126,9 @@ impl Orphans {
         let now = context.clock.now();
         let recorded = context.secrets.recorded_key_ids();
         // Most keys are in records: few objects are opened.
-        let by_mark = LazyCell::new(|| by_mark(objects.iter().map(|object| (object.uid(), object))));
+        let by_mark = LazyCell::new(|| {
+            HashMap::<_, _>::from_iter(objects.iter().map(|object| (object.mark(), object)))
+        });
         let mut found =
             find(snapshot, |mark| by_mark.get(mark).map(|object| object.open()), &recorded, now.wall);
         if handling.sees_only_some_objects && !found.is_empty() {

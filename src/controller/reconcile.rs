@@ -120,7 +120,7 @@ fn gauges(
     deleted_at: Option<Timestamp>,
 ) -> ObjectGauges {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    let is_ready = ready.is_some_and(|condition| condition.status == "True");
+    let is_ready = status.is_ready();
     // On purpose: must not raise an alert.
     let on_purpose = [Reason::Suspended, Reason::Paused].map(Reason::as_str);
     let is_on_purpose =

@@ -3,21 +3,13 @@
 //! kube's scheduler holds two references to an object for each wake-up, with their texts. Most objects wait for weeks. Here,
 //! a far wake-up is one number, and is given to the scheduler shortly before its time.
 
-use super::Context;
+use super::{Context, triggered::Triggered};
 use crate::{
-    api::CachedApiKey,
     plan::{Monotonic, Now, elapsed, later},
     protocol::marker::ObjectMark,
 };
-use kube::{
-    ResourceExt,
-    runtime::{
-        controller::Action,
-        reflector::{ObjectRef, Store},
-    },
-};
+use kube::runtime::controller::Action;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::mpsc;
 
 /// How often the far wake-ups are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -43,11 +35,7 @@ fn has_stepped(before: Now, now: Now) -> bool {
 }
 
 /// Reconciles the objects of one store whose wake-up is not far any more. Their next decision sets the timer.
-pub(super) async fn reconcile_in_time(
-    context: Arc<Context>,
-    store: Store<CachedApiKey>,
-    trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
-) {
+pub(super) async fn reconcile_in_time(context: Arc<Context>, objects: Triggered) {
     let mut before = context.clock.now();
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -58,13 +46,8 @@ pub(super) async fn reconcile_in_time(
             tracing::info!("the wall clock has stepped; all objects are reconciled");
         }
         let near = now.monotonic.plus(FAR);
-        for object in store.state() {
-            let mark = ObjectMark::from_uid(&object.uid().unwrap_or_default());
-            if is_stepped || context.far_wake_up(&mark).is_some_and(|at| at <= near) {
-                // Fails only if the controller has stopped.
-                let _ = trigger.send(ObjectRef::from_obj(object.as_ref()));
-            }
-        }
+        let is_near = |mark: &ObjectMark| context.far_wake_up(mark).is_some_and(|at| at <= near);
+        objects.reconcile_where(|mark| is_stepped || is_near(mark));
     }
 }
 

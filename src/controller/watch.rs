@@ -3,7 +3,7 @@
 use super::{
     Context, OrphanHandling, cleanup::cleanup_deleted, orphans::watch_orphans, reconcile::reconcile,
     reconcile_after_passes::reconcile_after_passes, reconcile_in_time::reconcile_in_time,
-    watch_secrets::Secrets,
+    triggered::Triggered, watch_secrets::Secrets,
 };
 use crate::{
     api::CachedApiKey,
@@ -65,10 +65,11 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
         let (trigger, triggers) = mpsc::unbounded_channel();
         let (begin, may_begin) = oneshot::channel();
         stores.push(store.clone());
-        others.spawn(give_turns(Arc::clone(&context), namespace.clone(), trigger.clone()));
-        others.spawn(reconcile_after_passes(Arc::clone(&context), store.clone(), trigger.clone()));
-        others.spawn(reconcile_in_time(Arc::clone(&context), store.clone(), trigger.clone()));
-        let secrets = Secrets { context: Arc::clone(&context), namespace: namespace.clone(), store, trigger };
+        let objects = Triggered { store, trigger };
+        others.spawn(give_turns(Arc::clone(&context), namespace.clone(), objects.clone()));
+        others.spawn(reconcile_after_passes(Arc::clone(&context), objects.clone()));
+        others.spawn(reconcile_in_time(Arc::clone(&context), objects.clone()));
+        let secrets = Secrets { context: Arc::clone(&context), namespace: namespace.clone(), objects };
         others.spawn(secrets.follow(begin));
         let (context, scope, stop) = (Arc::clone(&context), scope.clone(), stop.clone());
         controllers.spawn(async move {
@@ -264,11 +265,7 @@ fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + 
 }
 
 /// Reconciles the objects of this namespace, or of all, when their turn to get a key has come.
-async fn give_turns(
-    context: Arc<Context>,
-    namespace: String,
-    trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
-) {
+async fn give_turns(context: Arc<Context>, namespace: String, objects: Triggered) {
     let namespace = one_namespace(&namespace);
     let mut changes = context.account.queue_changes();
     let mut told = HashSet::new();
@@ -278,8 +275,7 @@ async fn give_turns(
         let (news, next_at) = context.account.turns(namespace, now);
         let news: HashSet<(String, String)> = news.into_iter().collect();
         for (namespace, name) in news.difference(&told) {
-            // Fails only if the controller has stopped.
-            let _ = trigger.send(ObjectRef::new(name).within(namespace));
+            objects.reconcile(ObjectRef::new(name).within(namespace));
         }
         told = news;
         let changed = changes.changed();

@@ -2,6 +2,7 @@
 
 use super::{
     Context,
+    triggered::Triggered,
     watch::{api_in, one_namespace, report, watch_with_relist, watcher_config},
 };
 use crate::{
@@ -27,7 +28,7 @@ use kube::{
     },
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// The longest wait before Secrets are listed again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -36,8 +37,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Secrets {
     pub context: Arc<Context>,
     pub namespace: String,
-    pub store: Store<CachedApiKey>,
-    pub trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
+    pub objects: Triggered,
 }
 
 impl Secrets {
@@ -64,11 +64,7 @@ impl Secrets {
         self.context.watches.synced(&self.namespace, Resource::Secrets);
         match begin {
             Some(begin) => drop(begin.send(())),
-            None => self
-                .store
-                .state()
-                .iter()
-                .for_each(|object| self.reconcile(ObjectRef::from_obj(object.as_ref()))),
+            None => self.objects.reconcile_where(|_| true),
         }
         self.watch().await;
     }
@@ -137,14 +133,9 @@ impl Secrets {
         }
     }
 
-    fn reconcile(&self, object: ObjectRef<CachedApiKey>) {
-        // Fails only if the controller has stopped.
-        let _ = self.trigger.send(object);
-    }
-
     fn reconcile_owner(&self, metadata: &SecretMetadata) {
-        if let Some(object) = owner_of(metadata, &self.store) {
-            self.reconcile(object);
+        if let Some(object) = owner_of(metadata, &self.objects.store) {
+            self.objects.reconcile(object);
         }
     }
 
@@ -154,9 +145,9 @@ impl Secrets {
             object.metadata.namespace.as_ref() == Some(&metadata.namespace)
                 && object.secret_name() == metadata.name
         };
-        for object in self.store.state().into_iter().filter(waits) {
+        for object in self.objects.store.state().into_iter().filter(waits) {
             self.context.mark_freed(object.metadata.uid.clone().unwrap_or_default());
-            self.reconcile(ObjectRef::from_obj(object.as_ref()));
+            self.objects.reconcile(ObjectRef::from_obj(object.as_ref()));
         }
     }
 }

@@ -636,7 +636,7 @@ pub const ALL: &[Control] = &[
         defence: "a pass reconciles the objects of which it shows something new",
         rule: "7",
         file: "src/controller/reconcile_after_passes.rs",
-        with: "!changed.contains(&mark)",
+        with: "!changed.contains(mark)",
         without: "true",
         red: &[Cluster("a_pass_reconciles_one_object_whose_key_changed_and_leaves_the_others_alone")],
     },

@@ -1,13 +1,7 @@
 //! The file, and how soon it works: from the start of the process to the first call about a waiting object.
 
-use super::{NO_BUDGET, PATIENCE};
-use crate::{
-    Bench, BenchError,
-    cluster::until,
-    report::Goal,
-    worker::{Who, Worker},
-};
-use boltz_emulator::{Emulator, Options};
+use super::{Beside, PATIENCE, beside_waiting};
+use crate::{Bench, BenchError, cluster::until, report::Goal, worker::Who};
 
 const PART: &str = "binary";
 
@@ -35,11 +29,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), BenchError> {
 /// After how many milliseconds the API server receives the first dry run.
 async fn first_call(bench: &Bench, who: Who) -> Result<f64, BenchError> {
     let cluster = &bench.cluster;
-    cluster.clean().await?;
-    let emulator = Emulator::start(Options::default()).await?;
-    cluster.create(0..1).await?;
-    let from = jiff::Timestamp::now();
-    let worker = Worker::start(who, &bench.setup, cluster, &emulator, &[NO_BUDGET])?;
+    let Beside { emulator: _emulator, from, worker } = beside_waiting(bench, who, 1).await?;
     let mut first = None;
     until(PATIENCE, "the first call", || {
         first = cluster.calls_since(from).into_iter().find(boltz_harness::AuditEvent::is_dry_run);

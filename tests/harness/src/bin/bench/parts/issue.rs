@@ -1,6 +1,6 @@
 //! Objects wait; a process starts and gives each its key. Then all are deleted. Operator and bare loop take turns.
 
-use super::{NO_BUDGET, PATIENCE, SETTLES_SOON};
+use super::{Beside, NO_BUDGET, PATIENCE, SETTLES_SOON, beside_waiting};
 use crate::{
     Bench, BenchError,
     cluster::until,
@@ -51,11 +51,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), BenchError> {
 
 async fn one(bench: &Bench, who: Who, count: usize) -> Result<Run, BenchError> {
     let cluster = &bench.cluster;
-    cluster.clean().await?;
-    let emulator = Emulator::start(Options::default()).await?;
-    cluster.create(0..count).await?;
-    let from = jiff::Timestamp::now();
-    let worker = Worker::start(who, &bench.setup, cluster, &emulator, &[NO_BUDGET])?;
+    let Beside { emulator, from, worker } = beside_waiting(bench, who, count).await?;
     issued(bench, &emulator, from, count, count).await.map_err(|error| worker.explain(&error))?;
     let issue_cpu = worker.cpu()?;
     worker.quiet(PATIENCE).await?;

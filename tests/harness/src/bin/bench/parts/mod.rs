@@ -11,7 +11,11 @@ mod pass;
 mod rate;
 mod restart;
 
-use crate::{Bench, BenchError};
+use crate::{
+    Bench, BenchError,
+    worker::{Who, Worker},
+};
+use boltz_emulator::{Emulator, Options};
 use clap::ValueEnum;
 use std::fmt;
 
@@ -25,6 +29,24 @@ const SETTLES_SOON: &str = "--settle-time=10s";
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(16);
 /// So that there is a pass to look at.
 const FREQUENT_PASSES: &str = "--inventory-interval=20s";
+
+/// A process that has just been started beside objects that wait for their keys.
+struct Beside {
+    emulator: Emulator,
+    /// Before its start.
+    from: jiff::Timestamp,
+    worker: Worker,
+}
+
+async fn beside_waiting(bench: &Bench, who: Who, count: usize) -> Result<Beside, BenchError> {
+    let cluster = &bench.cluster;
+    cluster.clean().await?;
+    let emulator = Emulator::start(Options::default()).await?;
+    cluster.create(0..count).await?;
+    let from = jiff::Timestamp::now();
+    let worker = Worker::start(who, &bench.setup, cluster, &emulator, &[NO_BUDGET])?;
+    Ok(Beside { emulator, from, worker })
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Part {

@@ -1,12 +1,7 @@
 //! Four namespaces with all waiting objects are deleted at once; kube-controller-manager deletes what is in them.
 
-use super::{NO_BUDGET, PATIENCE, issue};
-use crate::{
-    Bench, BenchError,
-    report::Goal,
-    worker::{Who, Worker},
-};
-use boltz_emulator::{Emulator, Options};
+use super::{Beside, PATIENCE, beside_waiting, issue};
+use crate::{Bench, BenchError, report::Goal, worker::Who};
 use boltz_harness::Component;
 use std::time::Instant;
 
@@ -40,11 +35,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), BenchError> {
 async fn one(bench: &Bench, who: Who) -> Result<f64, BenchError> {
     let count = bench.options.waiting as usize;
     let cluster = &bench.cluster;
-    cluster.clean().await?;
-    let emulator = Emulator::start(Options::default()).await?;
-    cluster.create(0..count).await?;
-    let from = jiff::Timestamp::now();
-    let worker = Worker::start(who, &bench.setup, cluster, &emulator, &[NO_BUDGET])?;
+    let Beside { emulator, from, worker } = beside_waiting(bench, who, count).await?;
     issue::issued(bench, &emulator, from, count, count).await?;
     worker.quiet(PATIENCE).await?;
     let begun = Instant::now();

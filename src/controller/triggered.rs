@@ -1,0 +1,27 @@
+//! The objects of one store, and the way to have them reconciled.
+
+use crate::{api::CachedApiKey, protocol::marker::ObjectMark};
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
+
+/// The objects of one store, which can be reconciled without an event.
+#[derive(Clone)]
+pub(super) struct Triggered {
+    pub store: Store<CachedApiKey>,
+    pub trigger: mpsc::UnboundedSender<ObjectRef<CachedApiKey>>,
+}
+
+impl Triggered {
+    /// Reconciles those whose mark is wanted.
+    pub(super) fn reconcile_where(&self, is_wanted: impl Fn(&ObjectMark) -> bool) {
+        for object in self.store.state().iter().filter(|object| is_wanted(&object.mark())) {
+            self.reconcile(ObjectRef::from_obj(object.as_ref()));
+        }
+    }
+
+    /// Reconciles that object.
+    pub(super) fn reconcile(&self, object: ObjectRef<CachedApiKey>) {
+        // Fails only if the controller has stopped.
+        let _ = self.trigger.send(object);
+    }
+}
