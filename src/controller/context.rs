@@ -78,6 +78,13 @@ struct Awaited {
     far_wake_ups: HashMap<ObjectMark, Monotonic>,
 }
 
+fn version(metadata: &ObjectMeta) -> &str {
+    metadata.resource_version.as_deref().unwrap_or_default()
+}
+
+/// For so long a cache may show an object that is gone.
+const CACHE_MAY_LAG: Duration = Duration::from_secs(10);
+
 /// The relists of one watch on objects, counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Relists {
@@ -97,6 +104,9 @@ pub struct ObjectState {
     pub(super) is_decided: bool,
     /// The API server returned another status than the one that was written.
     pub(super) has_other_status: bool,
+    /// The object is gone, and every key of it is accounted for: when, and how many relists had begun then. The cache may
+    /// still show it for a moment.
+    gone: Option<(Monotonic, u64)>,
 }
 
 /// The newest version of an object, and where it is from.
@@ -136,13 +146,34 @@ impl ObjectState {
     /// Returns the newest version.
     pub(super) fn take_cached(&mut self, cached: &Arc<CachedApiKey>, relists: Relists) -> &Latest {
         let is_newer = |known: &Latest| {
-            let version = |metadata: &ObjectMeta| metadata.resource_version.clone().unwrap_or_default();
             known.metadata().uid == cached.metadata.uid
-                && is_newer(&version(known.metadata()), &version(&cached.metadata))
+                && is_newer(version(known.metadata()), version(&cached.metadata))
                 && known.relists_before() >= relists.done
         };
         let known = self.latest.take().filter(is_newer);
         self.latest.insert(known.unwrap_or_else(|| Latest::Cached(Arc::clone(cached), 0)))
+    }
+
+    /// The object is gone, and every key of it is accounted for.
+    pub(super) fn set_gone(&mut self, relists: Relists, now: Monotonic) {
+        self.gone = Some((now, relists.begun));
+    }
+
+    /// Whether the object is gone, whatever the cache still shows of it. A newer version, a relist that began later and shows
+    /// it, or a cache that shows it for long prove that it is not: a gateway may have answered 404.
+    pub(super) fn is_gone(&mut self, cached: &CachedApiKey, relists: Relists, now: Monotonic) -> bool {
+        let is_known = |known: &Latest| !is_newer(version(&cached.metadata), version(known.metadata()));
+        self.gone = self.gone.filter(|(since, begun)| {
+            *begun >= relists.done
+                && now.since(*since) < CACHE_MAY_LAG
+                && self.latest.as_ref().is_some_and(is_known)
+        });
+        self.gone.is_some()
+    }
+
+    /// Whether nothing has to be done for it any more.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.gone.is_some()
     }
 
     /// Takes the object from the cache if it is the version that an own write returned, and nothing was left to do. Returns
@@ -381,6 +412,27 @@ mod tests {
         state.take_cached(&cached("9"), Relists::default());
         assert_eq!(latest(&state), Some("10"));
         assert!(!state.take_echo(&cached("10")), "what the cache shows again is no echo");
+    }
+
+    #[test]
+    fn a_cache_that_lags_behind_does_not_bring_a_deleted_object_back() {
+        let once = Relists { begun: 1, done: 1 };
+        let start = Monotonic::default();
+        let gone = || {
+            let mut state = ObjectState::default();
+            state.take_returned(object("10"), once);
+            assert!(!state.is_gone(&cached("10"), once, start));
+            state.set_gone(once, start);
+            state
+        };
+        assert!(gone().is_gone(&cached("9"), once, start) && gone().is_gone(&cached("10"), once, start));
+        assert!(!gone().is_gone(&cached("11"), once, start), "the answer was wrong");
+        assert!(
+            gone().is_gone(&cached("9"), Relists { begun: 2, done: 1 }, start),
+            "the relist is not complete"
+        );
+        assert!(!gone().is_gone(&cached("9"), Relists { begun: 2, done: 2 }, start), "etcd was restored");
+        assert!(!gone().is_gone(&cached("10"), once, start.plus(CACHE_MAY_LAG)), "it was a wrong 404");
     }
 
     /// A reconciliation may begin just before the cache shows the relist.

@@ -81,12 +81,11 @@ pub const CALLS: [Call; 29] = [
     api("recover: live read, Secret", 1, Scenario::Recover, "GET", "secrets/*", false),
     // The condition RevocationFailing comes and goes.
     boltz("recover: revoke the stray", 2, Scenario::Recover, Operation::Revoke, 0),
-    // The finalizer may be removed once more, before the cache shows that the object is gone.
-    boltz("D1 revoke the first", 3, Scenario::Delete, Operation::Revoke, 0),
-    boltz("D1 revoke the second", 4, Scenario::Delete, Operation::Revoke, 1),
-    api("D1 live read, object", 3, Scenario::Delete, "GET", "boltzapikeys/*", false),
-    api("D1 live read, Secret", 2, Scenario::Delete, "GET", "secrets/*", false),
-    api("D2 drop the finalizer", 4, Scenario::Delete, "PATCH", "boltzapikeys/*", false),
+    boltz("D1 revoke the first", 2, Scenario::Delete, Operation::Revoke, 0),
+    boltz("D1 revoke the second", 3, Scenario::Delete, Operation::Revoke, 1),
+    api("D1 live read, object", 2, Scenario::Delete, "GET", "boltzapikeys/*", false),
+    api("D1 live read, Secret", 1, Scenario::Delete, "GET", "secrets/*", false),
+    api("D2 drop the finalizer", 3, Scenario::Delete, "PATCH", "boltzapikeys/*", false),
     api("move: read the old Secret", 1, Scenario::Move, "GET", "secrets/*", false),
     api("move: write the new Secret", 2, Scenario::Move, "POST", "secrets", false),
     api("move: delete the old Secret", 1, Scenario::Move, "DELETE", "secrets/*", false),
