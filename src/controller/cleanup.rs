@@ -30,11 +30,6 @@ use std::{
 /// How often the state of deleted objects is cleaned up.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 
-fn forget(context: &Context, facts: &Facts) {
-    forget_uid(context, &facts.object.uid);
-    context.metrics.forget(&facts.object.namespace, &facts.object.name);
-}
-
 fn forget_uid(context: &Context, uid: &str) {
     context.states().remove(uid);
     forget_needs(context, uid);
@@ -48,10 +43,13 @@ fn forget_needs(context: &Context, uid: &str) {
     context.awaits_nothing(mark);
 }
 
-/// Handles a deleted object.
+/// Handles a deleted object. Its state stays until the caches do not show it any more: a reconciliation that was asked for
+/// before would take it for a new object.
 pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, facts: &Facts) -> Action {
     if revoke_unreported_keys(context, state, facts).await {
-        forget(context, facts);
+        state.set_gone(context.relists(&facts.object.namespace));
+        forget_needs(context, &facts.object.uid);
+        context.metrics.forget(&facts.object.namespace, &facts.object.name);
     }
     Action::await_change()
 }
@@ -106,6 +104,10 @@ pub(super) async fn cleanup_deleted(
             .collect();
         for (uid, shared) in unseen {
             let mut state = shared.lock().await;
+            if state.is_forgettable() {
+                context.states().remove(&uid);
+                continue;
+            }
             let Some(latest) = state.latest.as_ref().map(Latest::open) else { continue };
             let latest = observe::object_facts(&latest);
             let (namespace, name) = (latest.namespace.clone(), latest.name.clone());

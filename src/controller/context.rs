@@ -97,6 +97,9 @@ pub struct ObjectState {
     pub(super) is_decided: bool,
     /// The API server returned another status than the one that was written.
     pub(super) has_other_status: bool,
+    /// The object is gone, and every key of it is accounted for: how many relists had begun then. The cache may still
+    /// show it.
+    gone_at_relist: Option<u64>,
 }
 
 /// The newest version of an object, and where it is from.
@@ -143,6 +146,27 @@ impl ObjectState {
         };
         let known = self.latest.take().filter(is_newer);
         self.latest.insert(known.unwrap_or_else(|| Latest::Cached(Arc::clone(cached), 0)))
+    }
+
+    /// The object is gone, and every key of it is accounted for.
+    pub(super) fn set_gone(&mut self, relists: Relists) {
+        self.gone_at_relist = Some(relists.begun);
+    }
+
+    /// Whether the object is gone, whatever the cache still shows of it. A newer version, or a relist that began later and
+    /// shows it, proves that it is not.
+    pub(super) fn is_gone(&mut self, cached: &CachedApiKey, relists: Relists) -> bool {
+        let version = |metadata: &ObjectMeta| metadata.resource_version.clone().unwrap_or_default();
+        let is_known = |known: &Latest| !is_newer(&version(&cached.metadata), &version(known.metadata()));
+        self.gone_at_relist = self
+            .gone_at_relist
+            .filter(|begun| *begun >= relists.done && self.latest.as_ref().is_some_and(is_known));
+        self.gone_at_relist.is_some()
+    }
+
+    /// Whether nothing has to be done for it any more.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.gone_at_relist.is_some()
     }
 
     /// Takes the object from the cache if it is the version that an own write returned, and nothing was left to do. Returns
@@ -381,6 +405,22 @@ mod tests {
         state.take_cached(&cached("9"), Relists::default());
         assert_eq!(latest(&state), Some("10"));
         assert!(!state.take_echo(&cached("10")), "what the cache shows again is no echo");
+    }
+
+    #[test]
+    fn a_cache_that_lags_behind_does_not_bring_a_deleted_object_back() {
+        let once = Relists { begun: 1, done: 1 };
+        let gone = || {
+            let mut state = ObjectState::default();
+            state.take_returned(object("10"), once);
+            assert!(!state.is_gone(&cached("10"), once));
+            state.set_gone(once);
+            state
+        };
+        assert!(gone().is_gone(&cached("9"), once) && gone().is_gone(&cached("10"), once));
+        assert!(!gone().is_gone(&cached("11"), once), "the answer was wrong");
+        assert!(gone().is_gone(&cached("9"), Relists { begun: 2, done: 1 }), "the relist is not complete");
+        assert!(!gone().is_gone(&cached("9"), Relists { begun: 2, done: 2 }), "etcd was restored");
     }
 
     /// A reconciliation may begin just before the cache shows the relist.

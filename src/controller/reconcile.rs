@@ -40,6 +40,9 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
+    if state.is_gone(cached, context.relists(&namespace)) {
+        return Action::await_change();
+    }
     let uid = cached.uid().unwrap_or_default();
     let _in_flight = context.activity.begin(&uid, &namespace, &name);
     if cached.metadata.uid.as_deref().is_some_and(|uid| context.take_freed(uid)) {
