@@ -310,10 +310,9 @@ async fn work(
             }
         };
         let client = context.kubernetes.client().clone();
-        let (names, passes) = (context.inventory.names(), context.inventory.completions());
         tokio::select! {
             () = control => {}
-            () = remembered::keep(client, &namespace, &remembered_name, account, names, passes) => {}
+            () = remembered::keep(client, &namespace, &remembered_name, account, &context.inventory, context.clock) => {}
         }
     };
     if !config.leader_elect {

@@ -70,8 +70,8 @@ impl Fuse {
         self.remembered.unwrap_or_default().saturating_sub(self.active.len() + self.revoked + new)
     }
 
-    /// Compares a complete pass with what earlier ones showed.
-    pub fn judge(&mut self, pass: &Snapshot, now: Now) -> Judgment {
+    /// Compares a complete pass with what earlier ones showed. A person may have confirmed that so many keys are gone.
+    pub fn judge(&mut self, pass: &Snapshot, confirmed: usize, now: Now) -> Judgment {
         let mut shown: HashMap<String, Option<Timestamp>> =
             pass.active_keys(now.wall).map(|key| (key.id.clone(), key.expires_at)).collect();
         self.just_revoked.retain(|id| shown.contains_key(id));
@@ -91,7 +91,7 @@ impl Fuse {
         } else {
             Doubt::None
         };
-        let doubt = if doubt == Doubt::None || self.agrees(&missing, unseen, now) {
+        let doubt = if doubt == Doubt::None || lacks <= confirmed || self.agrees(&missing, unseen, now) {
             self.active.retain(|id, _| !missing.contains(id));
             self.remembered = Some(0);
             self.suspicion = None;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn judge(fuse: &mut Fuse, seconds: u64, keys: Vec<KeyDetails>) -> Doubt {
-        fuse.judge(&pass(at(seconds), keys), at(seconds)).doubt
+        fuse.judge(&pass(at(seconds), keys), 0, at(seconds)).doubt
     }
 
     #[test]
@@ -214,6 +214,17 @@ mod tests {
         assert_eq!(judge(&mut fuse, 61 * MINUTE, active(0..5)), Doubt::None);
         assert_eq!(judge(&mut fuse, 62 * MINUTE, active(0..5)), Doubt::None);
         assert_eq!(fuse.expected(), 5);
+    }
+
+    #[test]
+    fn so_many_keys_as_a_person_confirmed_may_be_missing() {
+        for (confirmed, doubt) in [(0, Doubt::Many), (14, Doubt::Many), (15, Doubt::None), (99, Doubt::None)]
+        {
+            let mut fuse = Fuse::default();
+            judge(&mut fuse, 0, active(0..20));
+            assert_eq!(judge(&mut fuse, 1, active(0..5)), Doubt::Many);
+            assert_eq!(fuse.judge(&pass(at(2), active(0..5)), confirmed, at(2)).doubt, doubt, "{confirmed}");
+        }
     }
 
     #[test]

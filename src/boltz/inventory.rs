@@ -4,6 +4,7 @@
 
 use super::{
     fuse::{Fuse, Judgment},
+    organization::Remembered,
     pass::{AfterPage, InconsistentList, PassInProgress},
     snapshot::{ClusterNames, Snapshot},
     types::KeyPage,
@@ -117,6 +118,11 @@ impl Inventory {
         self.snapshots.lock().iter().cloned().collect()
     }
 
+    /// Whether the newest pass is doubtful.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.snapshots.lock().front().is_some_and(|pass| pass.doubt != Doubt::None)
+    }
+
     /// What it does now.
     pub fn progress(&self) -> Progress {
         self.progress.lock().clone()
@@ -179,7 +185,7 @@ impl Inventory {
                     failures = 0;
                     *self.progress.lock() = Progress::default();
                     let mut judgment = self.judge(&snapshot, account, clock);
-                    report(judgment);
+                    report(judgment, &self.names);
                     match account.organization() {
                         Ok(organization) => snapshot.organization = organization,
                         Err(error @ UnknownOrganization) => {
@@ -227,11 +233,14 @@ impl Inventory {
     fn judge(&self, snapshot: &Snapshot, account: &Account, clock: Clock) -> Judgment {
         let mut fuse = self.fuse.lock();
         // What is remembered may be read late.
-        if let Some(remembered) = account.remembered() {
+        let remembered = account.remembered();
+        if let Some(remembered) = &remembered {
             fuse.remember(remembered.active_keys);
         }
-        let judgment = fuse.judge(snapshot, clock.now());
+        let confirmed = remembered.map_or(0, |remembered| remembered.confirmed_missing_keys);
+        let judgment = fuse.judge(snapshot, confirmed, clock.now());
         if judgment.doubt == Doubt::None {
+            account.end_confirmation();
             account.set_active_keys(fuse.expected());
         }
         judgment
@@ -330,13 +339,15 @@ impl Pages<'_> {
     }
 }
 
-fn report(judgment: Judgment) {
+fn report(judgment: Judgment, names: &ClusterNames) {
     let Judgment { doubt, missing, expected } = judgment;
     if doubt != Doubt::None {
         tracing::warn!(
             missing,
             expected,
-            "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour agree"
+            confirm_with = format!("{}={missing}", Remembered::confirmation_key(names)),
+            "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour \
+             agree, or until somebody confirms it in the operator's account ConfigMap"
         );
     }
 }

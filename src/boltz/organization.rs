@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 const ORGANIZATION: &str = "organization";
 const ACTIVE_KEYS: &str = "activeKeys";
 const NAMES_ALTERED: &str = "namesAltered";
+const CONFIRM_MISSING_KEYS: &str = "confirmMissingKeys";
 /// The number of active keys is written again when it differs by more than this share.
 const COARSENESS: usize = 20;
 
@@ -20,6 +21,8 @@ pub struct Remembered {
     pub active_keys: usize,
     /// Boltz gave a new key another name than requested. Contains the message for the condition.
     pub names_altered: Option<String>,
+    /// A person confirmed that so many keys are gone. Counts until a pass is believed.
+    pub confirmed_missing_keys: usize,
 }
 
 impl Remembered {
@@ -31,10 +34,12 @@ impl Remembered {
             let found = std::iter::once(&names.current).chain(&names.former).find_map(of)?;
             Some(found.clone()).filter(|text| !text.is_empty())
         };
+        let count = |key: &str| text(key).and_then(|text| text.parse().ok()).unwrap_or_default();
         Self {
             organization: text(ORGANIZATION),
-            active_keys: text(ACTIVE_KEYS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+            active_keys: count(ACTIVE_KEYS),
             names_altered: text(NAMES_ALTERED),
+            confirmed_missing_keys: count(CONFIRM_MISSING_KEYS),
         }
     }
 
@@ -45,7 +50,19 @@ impl Remembered {
             entry(ORGANIZATION, self.organization.clone().unwrap_or_default()),
             entry(ACTIVE_KEYS, self.active_keys.to_string()),
             entry(NAMES_ALTERED, self.names_altered.clone().unwrap_or_default()),
+            entry(
+                CONFIRM_MISSING_KEYS,
+                match self.confirmed_missing_keys {
+                    0 => String::new(),
+                    count => count.to_string(),
+                },
+            ),
         ])
+    }
+
+    /// The key of the data with which a person confirms that so many keys are gone.
+    pub(crate) fn confirmation_key(names: &ClusterNames) -> String {
+        format!("{}.{CONFIRM_MISSING_KEYS}", names.current)
     }
 }
 
@@ -145,6 +162,19 @@ impl Organization {
         is_new
     }
 
+    /// A person confirmed that so many keys are gone.
+    pub(super) fn confirm_missing_keys(&mut self, count: usize) {
+        if let Some(remembered) = &mut self.remembered {
+            remembered.confirmed_missing_keys = count;
+        }
+    }
+
+    /// A pass was believed: what was confirmed does not count for later ones. Returns whether something is to be written.
+    pub(super) fn end_confirmation(&mut self) -> bool {
+        let confirmed = self.remembered.as_mut().map(|remembered| &mut remembered.confirmed_missing_keys);
+        confirmed.is_some_and(|count| std::mem::take(count) > 0)
+    }
+
     /// Boltz alters names. Contains the message for conditions.
     pub(super) fn set_names_altered(&mut self, message: String) {
         match &mut self.remembered {
@@ -238,6 +268,7 @@ mod tests {
             organization: Some("org".to_owned()),
             active_keys: 12,
             names_altered: Some("why".to_owned()),
+            confirmed_missing_keys: 3,
         };
         let names = |current: &str, former: &[&str]| ClusterNames {
             current: current.parse().unwrap(),

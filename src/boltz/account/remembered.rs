@@ -64,6 +64,18 @@ impl Account {
         }
     }
 
+    /// A person confirmed that so many keys are gone.
+    pub(crate) fn confirm_missing_keys(&self, count: usize) {
+        self.organization.lock().confirm_missing_keys(count);
+    }
+
+    /// A pass was believed: what was confirmed does not count for later ones.
+    pub(crate) fn end_confirmation(&self) {
+        if self.organization.lock().end_confirmation() {
+            self.announce_remembered();
+        }
+    }
+
     /// The organization whose list a pass shows; `None` if Boltz never said it.
     pub(crate) fn organization(&self) -> Result<Option<String>, UnknownOrganization> {
         let organization = self.organization.lock();

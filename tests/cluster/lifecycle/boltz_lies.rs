@@ -52,6 +52,49 @@ async fn a_list_that_lies_about_all_keys_costs_none() {
     env.judge_all(&NAMES, &[]).await;
 }
 
+/// Somebody revoked many keys in Boltz's console, and says so: the objects do not wait for an hour.
+#[tokio::test]
+async fn a_person_confirms_that_keys_are_gone() {
+    let env = TestEnv::settling_fast().await;
+    ready(&env, &NAMES).await;
+    env.passes(2).await;
+    for key in env.emulator.active_keys() {
+        env.emulator.deactivate(&key.id);
+    }
+    env.until_metric("boltz_inventory_doubtful 1").await;
+    let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), "boltz-system");
+    let name = "boltz-operator-account";
+    let key = format!("{}.confirmMissingKeys", env.namespace);
+    let confirm = async |count: &str| {
+        let patch = json!({"data": {&key: count}});
+        config_maps.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let said = format!(
+            "so many keys are gone; the next pass that lacks no more of them is believed configmap=\"{name}\" keys={count}"
+        );
+        env.wait("it has read it", || {
+            if env.operator.log().contains(&said) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        env.passes(2).await;
+    };
+    confirm("11").await;
+    assert_eq!(env.emulator.count(Operation::Create), NAMES.len(), "more keys are missing");
+    confirm("12").await;
+    env.until_active(NAMES.len()).await;
+    env.until_metric("boltz_inventory_doubtful 0").await;
+    eventually(PATIENCE, "it counts once", async || {
+        let data = config_maps.get(name).await.map_err(|error| error.to_string())?.data.unwrap_or_default();
+        if data.get(&key).is_some_and(String::is_empty) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", data.get(&key)))
+        }
+    })
+    .await
+    .unwrap();
+    env.judge_all(&NAMES, &[]).await;
+}
+
 /// Of few keys, each is asked: it knows better than the list.
 #[tokio::test]
 async fn a_list_that_lies_about_the_only_key_costs_none() {
