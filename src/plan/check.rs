@@ -21,10 +21,6 @@ impl Decision<'_> {
     /// Whether the current key is gone: Boltz's list says so, and so does the key.
     pub(super) fn is_dead(&self, record: &Record) -> bool {
         let facts = self.facts;
-        // The key of something else: it may be valid, and this object must not use it.
-        if self.state_by_list(record, Doubt::None) == KeyState::Foreign {
-            return true;
-        }
         let by_list = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
         match facts.memory.check_of(&record.key_id) {
             Some(CheckedKey { check: KeyCheck::Invalid, .. }) => by_list(Doubt::All),

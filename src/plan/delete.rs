@@ -97,7 +97,7 @@ impl Decision<'_> {
             }
             waiting_for.insert(key.id.clone());
             match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
-                KeyState::Active => {
+                KeyState::Active | KeyState::ShownInactive => {
                     if let Some(step) = self.revoke(key.id, RevokeReason::Deleted) {
                         return Some(step);
                     }
@@ -112,6 +112,7 @@ impl Decision<'_> {
                     self.request_passes_for(&key);
                 }
                 KeyState::OtherOrganization => self.report_other_organization(&key),
+                KeyState::Renamed => self.report_renamed(&key.id),
                 KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
             }
         }
@@ -160,8 +161,8 @@ impl Decision<'_> {
         let named_and_gone = named.iter().filter(|key| key.attempt.as_ref() == Some(attempt)).any(|key| {
             let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
                 || self.facts.memory.attempts.contains_key(attempt);
-            shown
-                && self.facts.key_state(self.settings, self.now, &key.id, Some(attempt)) == KeyState::Inactive
+            let state = self.facts.key_state(self.settings, self.now, &key.id, Some(attempt));
+            shown && matches!(state, KeyState::Inactive | KeyState::ShownInactive)
         });
         named_and_gone
             || self.facts.knows_result(self.settings, self.now, attempt)

@@ -22,10 +22,15 @@ use std::collections::{BTreeSet, HashSet};
 pub enum KeyState {
     /// Boltz accepts the key, according to its list or because this process created the key.
     Active,
-    /// Revoked or expired.
+    /// Revoked by this process, or the key itself is refused.
     Inactive,
+    /// Boltz's list shows it as inactive, which may be wrong. When its time has come it is revoked all the same.
+    ShownInactive,
     /// Boltz lists the id without this object's marker: it belongs to something else.
     Foreign,
+    /// The same, but the key in the object's Secret is valid and has that id. It is used, and not revoked: whose it is
+    /// cannot be proved.
+    Renamed,
     /// Missing from two complete passes that should have shown it.
     Absent,
     /// It belongs to another organization than the admin key: nothing is known about it, and it cannot be revoked.
@@ -42,7 +47,7 @@ impl KeyState {
 
     /// Boltz does not accept the key for this object any more.
     pub(super) fn is_gone(self) -> bool {
-        matches!(self, Self::Inactive | Self::Foreign | Self::Absent)
+        matches!(self, Self::Inactive | Self::ShownInactive | Self::Foreign | Self::Absent)
     }
 }
 
@@ -228,13 +233,20 @@ impl Facts {
     ) -> KeyState {
         let believed = self.state_by_list(settings, now, id, attempt, Doubt::None);
         match self.memory.check_of(id).map(|checked| &checked.check) {
+            Some(KeyCheck::Valid) if believed == KeyState::Foreign && self.memory.minted(id).is_none() => {
+                KeyState::Renamed
+            }
             Some(KeyCheck::Valid) if believed.is_gone() => KeyState::Active,
             Some(KeyCheck::Invalid)
                 if self.state_by_list(settings, now, id, attempt, Doubt::All).is_gone() =>
             {
                 KeyState::Inactive
             }
-            _ if believed == KeyState::Absent && self.memory.minted(id).is_some() => KeyState::Active,
+            _ if matches!(believed, KeyState::Absent | KeyState::Foreign)
+                && self.memory.minted(id).is_some() =>
+            {
+                KeyState::Active
+            }
             _ => believed,
         }
     }
@@ -259,8 +271,7 @@ impl Facts {
         if let Some(key) = self.listed(id) {
             return match key.is_active_at(now.wall) {
                 true => KeyState::Active,
-                // Expired, or believed to be revoked.
-                false if newest_is_believed || key.is_active => KeyState::Inactive,
+                false if newest_is_believed => KeyState::ShownInactive,
                 false => KeyState::Unknown,
             };
         }
@@ -305,10 +316,11 @@ impl Facts {
         keys.any(|(key_id, organization)| key_id == id && self.is_other(organization))
     }
 
-    /// Whether the key may still be active. An expired key is not.
+    /// Whether the key may still be active. An expired key is not. One that only a list shows as inactive may be.
     pub fn may_be_active(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
+        let state = self.key_state(settings, now, &key.id, key.attempt.as_ref());
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
-            && self.key_state(settings, now, &key.id, key.attempt.as_ref()).may_be_active()
+            && (state.may_be_active() || state == KeyState::ShownInactive)
     }
 
     /// Whether the object needs a finalizer: it has attempts or keys.

@@ -54,7 +54,8 @@ impl Decision<'_> {
             self.waits.wake_at(self.now.monotonic_at(revoke_after));
             return None;
         }
-        if !key.even_if_used && self.is_still_used(key, revoke_after) {
+        let is_shown_inactive = self.facts.listed(&key.id).is_some_and(|listed| !self.is_active(listed));
+        if !key.even_if_used && !is_shown_inactive && self.is_still_used(key, revoke_after) {
             self.findings.still_used.push(key.id.clone());
             return None;
         }
@@ -149,7 +150,7 @@ impl Decision<'_> {
             return None;
         }
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
-            KeyState::Active => self.revoke(key.id.clone(), reason),
+            KeyState::Active | KeyState::ShownInactive => self.revoke(key.id.clone(), reason),
             KeyState::Unknown => {
                 self.overdue(&key.id, None);
                 self.request_passes_for(key);
@@ -157,6 +158,10 @@ impl Decision<'_> {
             }
             KeyState::OtherOrganization => {
                 self.report_other_organization(key);
+                None
+            }
+            KeyState::Renamed => {
+                self.report_renamed(&key.id);
                 None
             }
             KeyState::Inactive | KeyState::Foreign | KeyState::Absent => None,
@@ -174,6 +179,15 @@ impl Decision<'_> {
             ours = of(&self.facts.account.organization)
         );
         self.findings.also.push(Block { reason: Reason::BoltzUnauthorized, message, until: None });
+    }
+
+    /// A valid key of which only its own Secret says that it is the object's.
+    pub(super) fn report_renamed(&mut self, key_id: &str) {
+        let message = format!(
+            "Boltz lists key {key_id} under a name that the operator did not give it, so the operator does not revoke the \
+             key. Give it its name again, or revoke it, in Boltz's console."
+        );
+        self.findings.also.push(Block { reason: Reason::KeyDoubtful, message, until: None });
     }
 
     /// Requests the passes that show whether Boltz has the key. While passes are doubtful, the inventory repeats them.

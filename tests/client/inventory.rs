@@ -236,7 +236,7 @@ async fn a_large_page_that_is_refused_becomes_a_default_one() {
 /// The list of another organization, or of nobody.
 #[tokio::test(start_paused = true)]
 async fn a_list_that_suddenly_lacks_many_keys_is_doubted() {
-    for lie in [Lie::NoKeys, Lie::Inactive, Lie::NamesCutTo(10)] {
+    for lie in [Lie::NoKeys, Lie::Inactive] {
         let env = TestEnv::with(Settings::default(), |emulator| {
             for attempt in 0..12 {
                 emulator.create_foreign(&name("mine", UID, attempt)).unwrap();

@@ -33,7 +33,13 @@ async fn a_list_that_lies_about_all_keys_costs_none() {
     let env = TestEnv::settling_fast().await;
     ready(&env, &NAMES).await;
     env.passes(2).await;
-    for lie in [Lie::NoKeys, Lie::Inactive, Lie::NamesCutTo(40)] {
+    // What it showed before under their names stays theirs.
+    env.emulator.stand("names", StandingFault::lie(Operation::List, Lie::NamesCutTo(40)));
+    env.passes(4).await;
+    env.until_metric("boltz_inventory_doubtful 0").await;
+    assert!(is(&env.get("a").await, "Ready"));
+    env.emulator.lift("names");
+    for lie in [Lie::NoKeys, Lie::Inactive] {
         env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
         env.until_metric("boltz_inventory_doubtful 1").await;
         env.annotate("a", "boltz.bio/retry", "1").await;

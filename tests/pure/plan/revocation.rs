@@ -71,6 +71,8 @@ fn what_keeps_an_old_key_alive() {
         }),
         ("the list shows it under another object's name", |world, process| {
             world.key("key-1").object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+            // This process did not create it.
+            *process = Process::start_other(world, 7);
             process.take_pass(world);
         }),
     ];
