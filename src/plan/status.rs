@@ -2,8 +2,9 @@
 
 use super::{
     block::{Block, Reason},
-    facts::{Facts, Settings},
+    facts::Facts,
     schedule::{Planned, RotationSchedule},
+    settings::Settings,
     time::{Now, elapsed, later},
 };
 use crate::{
