@@ -3,10 +3,7 @@
 use super::step_log::ExecutedStep;
 use crate::{
     api::{CachedApiKey, WatchedApiKey},
-    boltz::{
-        account::{Account, LONGEST_WAIT},
-        inventory::Inventory,
-    },
+    boltz::{account::Account, inventory::Inventory, limiter::LONGEST_WAIT},
     clock::Clock,
     kubernetes::{
         client::Kubernetes,
