@@ -91,8 +91,8 @@ pub struct Config {
     )]
     pub former_cluster_names: Vec<ClusterName>,
 
-    /// Namespaces to watch, comma-separated. Default: all. Requires --cluster-name, with a different name for each
-    /// installation.
+    /// Namespaces to watch, comma-separated. Default: all. Requires --cluster-name, which several
+    /// installations in one cluster may share.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_WATCH_NAMESPACES",
@@ -232,7 +232,7 @@ impl Config {
         if !self.watch_namespaces.is_empty() && self.cluster_name.is_none() {
             return error(
                 "--cluster-name",
-                "required with --watch-namespaces; use a different name for each installation",
+                "required with --watch-namespaces; several installations in one cluster may share a name",
             );
         }
         if self.orphan_policy == OrphanPolicy::Revoke

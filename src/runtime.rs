@@ -2,11 +2,8 @@
 
 use crate::{
     boltz::{
-        BoltzClient, BoltzClientError, BoltzClientOptions,
-        account::{Account, MintLimits},
-        admin_key::AdminKeySource,
-        inventory::Inventory,
-        snapshot::ClusterNames,
+        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account,
+        admin_key::AdminKeySource, inventory::Inventory, snapshot::ClusterNames,
     },
     cli::Config,
     clock::Clock,

@@ -2,8 +2,8 @@
 
 use super::{
     Context,
-    cleanup::on_object_gone,
     execute::execute,
+    object_gone::on_object_gone,
     observe,
     reconcile_in_time::requeue_at,
     step_log::{ExecutedStep, next_reconcile_id},
@@ -53,7 +53,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     (state.is_decided, state.has_other_status) = (false, false);
     // A pass that completes from now on is not missed.
     let mark = ObjectMark::from_uid(&uid);
-    context.set_quiet(mark, false);
+    context.awaited.set_quiet(mark, false);
     let mut facts = observe::from_caches(context, &mut state, cached);
     let reconcile_id = next_reconcile_id();
     for _ in 0..MAX_STEPS {
@@ -109,7 +109,7 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option
         context.inventory.request_pass_since(since);
     }
     let mark = ObjectMark::from_uid(&facts.object.uid);
-    context.set_quiet(mark, facts.is_quiet(&context.settings, decision));
+    context.awaited.set_quiet(mark, facts.is_quiet(&context.settings, decision));
     let status = desired_status(facts, &context.settings, now, &decision.findings);
     let gauges = gauges(facts, decision, &status, deleted_at);
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);

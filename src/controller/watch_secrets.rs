@@ -3,7 +3,7 @@
 use super::{
     Context,
     triggered::Triggered,
-    watch::{api_in, one_namespace, report, watch_with_relist, watcher_config},
+    watch_stream::{api_in, one_namespace, report, watch_with_relist, watcher_config},
 };
 use crate::{
     api::{CachedApiKey, annotations::OWNER_LABEL},

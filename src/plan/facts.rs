@@ -6,28 +6,7 @@ use crate::{
     protocol::{ledger::Ledger, marker::AttemptId, record::Record},
 };
 use jiff::Timestamp;
-use std::{collections::BTreeSet, time::Duration};
-
-/// Settings from the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long Boltz may still execute a POST that got no response. Includes the delay of Boltz's list.
-    pub settle_time: Duration,
-    /// The first wait before a rejected write is retried.
-    pub recheck: Duration,
-}
-
-impl Settings {
-    /// The window: how long after C1 the POST may be sent and the key stored.
-    pub fn window(&self) -> Duration {
-        self.settle_time / 2
-    }
-
-    /// How long after C1 an attempt is settled: its POST, sent within the window, can take effect for a settle time.
-    pub(super) fn settling(&self) -> Duration {
-        self.window() + self.settle_time
-    }
-}
+use std::collections::BTreeSet;
 
 /// Everything that is known about one object.
 #[derive(Clone, Debug, PartialEq)]

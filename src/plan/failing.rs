@@ -5,9 +5,10 @@ use super::{
     attempt::MintedKey,
     block::{Block, Reason},
     effects::{Count, Effects, EventKind},
-    facts::{Facts, Settings},
+    facts::Facts,
     memory::{LastDone, ProcessMemory, Trouble},
     retry::{Failure, retry_backoff},
+    settings::Settings,
     step::{Slot, Step},
     time::{Monotonic, Now},
 };

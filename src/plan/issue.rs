@@ -12,11 +12,11 @@ use super::{
     time::elapsed,
 };
 use crate::{
-    api::{BoltzApiKeySpec, annotations::LEDGER_ANNOTATION},
+    api::{BoltzApiKeySpec, annotations::LEDGER_ANNOTATION, recorded::parameters_hash},
     protocol::{
         ledger::{Forgery, LedgerEntry, MAX_ENTRIES},
         marker::AttemptId,
-        record::{IssueReason, MAX_PREVIOUS, Record, parameters_hash},
+        record::{IssueReason, MAX_PREVIOUS, Record},
     },
 };
 

@@ -3,7 +3,8 @@
 use super::{
     answer::KeyCheck,
     attempt::Progress,
-    facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts, Settings},
+    facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts},
+    settings::Settings,
     time::Now,
 };
 use crate::{

@@ -4,9 +4,10 @@ use super::{
     answer::KeyCheck,
     attempt::Progress,
     block::{Block, Reason},
-    facts::{Doubt, Facts, SecretFacts, Settings},
+    facts::{Doubt, Facts, SecretFacts},
     memory::{Answered, ProcessMemory, Request, Trouble},
     retry::{Failure, retry_backoff},
+    settings::Settings,
     step::Slot,
     time::{Monotonic, Now, earlier},
 };

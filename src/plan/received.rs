@@ -8,9 +8,12 @@ use super::{
     step::{RevokeReason, Slot, Step},
     time::later,
 };
-use crate::protocol::{
-    marker::AttemptId,
-    record::{IssueReason, PreviousKey, Record, parameters_hash},
+use crate::{
+    api::recorded::parameters_hash,
+    protocol::{
+        marker::AttemptId,
+        record::{IssueReason, PreviousKey, Record},
+    },
 };
 use std::time::Duration;
 

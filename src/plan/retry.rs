@@ -1,6 +1,6 @@
 //! How long each kind of call waits after each kind of failure.
 
-use super::{backoff::Backoff, facts::Settings, step::Slot};
+use super::{backoff::Backoff, settings::Settings, step::Slot};
 
 /// Kinds of failure, by who can fix them and how soon a retry is useful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

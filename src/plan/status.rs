@@ -2,13 +2,17 @@
 
 use super::{
     block::{Block, Reason},
-    facts::{Facts, Settings},
+    facts::Facts,
     schedule::{Planned, RotationSchedule},
+    settings::Settings,
     time::{Now, elapsed, later},
 };
 use crate::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus, RotationWindowStatus},
-    protocol::record::{IssueReason, MAX_PREVIOUS, is_sha256},
+    protocol::{
+        record::{IssueReason, MAX_PREVIOUS},
+        secret_data::is_sha256,
+    },
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -7,8 +7,8 @@ use boltz_emulator::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, SendError,
-        account::{Account, MintLimits},
+        BoltzClient, BoltzClientOptions, MintLimits, SendError,
+        account::Account,
         inventory::Inventory,
         snapshot::{ClusterNames, Snapshot},
     },

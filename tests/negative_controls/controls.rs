@@ -423,7 +423,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "the keys of an object that is gone are revoked by their writer",
         rule: "9",
-        file: "src/controller/cleanup.rs",
+        file: "src/controller/object_gone.rs",
         with: "for key_id in state.memory.unreported_keys(is_retained) {",
         without: "for key_id in state.memory.unreported_keys(is_retained).into_iter().take(0) {",
         red: &[Simulated("a_key_whose_object_is_gone_is_revoked_by_its_writer")],

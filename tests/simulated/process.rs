@@ -7,9 +7,7 @@ use crate::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions,
-        account::{Account, MintLimits},
-        inventory::Inventory,
+        BoltzClient, BoltzClientOptions, MintLimits, account::Account, inventory::Inventory,
         snapshot::ClusterNames,
     },
     cli::OrphanPolicy,

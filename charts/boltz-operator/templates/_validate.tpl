@@ -12,7 +12,7 @@
 {{- fail (printf "boltz.baseURL: %s would send the admin key and all new keys unencrypted; use an https:// URL, or set boltz.allowInsecureHTTP=true for a trial" $url) -}}
 {{- end -}}
 {{- if and .Values.watchNamespaces (not .Values.clusterName) -}}
-{{- fail "clusterName: required with watchNamespaces; use a different name for each installation, for example clusterName=prod-team-a" -}}
+{{- fail "clusterName: required with watchNamespaces, for example clusterName=prod; several installations in one cluster may share a name" -}}
 {{- end -}}
 {{- if eq .Values.config.orphanPolicy "revoke" -}}
 {{- if or .Values.watchNamespaces .Values.config.labelSelector -}}

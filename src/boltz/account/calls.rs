@@ -3,16 +3,16 @@
 use super::{Account, AdminKey, workspace};
 use crate::{
     backoff,
-    boltz::{BoltzError, breaker::Scope},
+    boltz::{
+        BoltzError,
+        breaker::Scope,
+        limiter::{LIMITED, LONGEST_WAIT, limited},
+    },
     clock::Clock,
     plan::{Block, BoltzErrorKind, Effect, Monotonic, Reason, backoff::MAX_RETRY_AFTER},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
-
-/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
-/// things.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A call that is allowed. Report its result with `Account::succeeded` or `Account::failed`.
 #[derive(Debug)]
@@ -145,12 +145,6 @@ impl Account {
         }
         self.queue_changed(state, now);
     }
-}
-
-const LIMITED: &str = "Boltz limits the request rate. The operator will retry.";
-
-pub(super) fn limited(until: Monotonic) -> Block {
-    Block { reason: Reason::RateLimited, message: LIMITED.to_owned(), until: Some(until) }
 }
 
 fn fails(error: &BoltzError) -> String {

@@ -11,9 +11,9 @@ pub(crate) use remembered::UnknownOrganization;
 
 use super::{
     breaker::{Breaker, Scope},
-    limiter::Limiter,
+    limiter::{LONGEST_WAIT, Limiter, limited},
     organization::Organization,
-    queue::MintQueue,
+    queue::{MintLimits, MintQueue},
     waiters::Waiter,
 };
 use crate::{
@@ -23,23 +23,9 @@ use crate::{
     plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
     protocol::record::IssueReason,
 };
-pub(crate) use calls::LONGEST_WAIT;
-use calls::limited;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
-
-/// The limits of new keys per minute.
-#[derive(Clone, Copy, Debug)]
-pub struct MintLimits {
-    /// For all objects together.
-    pub per_minute: u32,
-    /// For each namespace; `None`: no limit.
-    pub per_namespace: Option<u32>,
-    /// How many objects of one namespace, or of one workspace, may be about to get a key at the same time; and how many
-    /// revocations.
-    pub at_once: usize,
-}
 
 /// One Boltz organization.
 #[derive(Debug)]
