@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs crd chart clean
+.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs dashboard-picture crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
@@ -54,6 +54,9 @@ lint: ## Formatting and lints, warnings denied.
 
 docs: ## Builds the documentation site into target/site and checks its links. The first time it compiles mdBook: some minutes.
 	@tests/tools/docs
+
+dashboard-picture: ## Draws docs/images/dashboard.png from what a Prometheus says of an operator in trouble. Takes some minutes.
+	@PICTURE=docs/images/dashboard.png cargo test --quiet --workspace --test cluster chart::dashboard::a_picture -- --ignored --nocapture
 
 crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, which Helm cannot reach elsewhere.
 	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml

@@ -241,7 +241,8 @@ impl Facts {
             Some(KeyCheck::Invalid)
                 if self.state_by_list(settings, now, id, attempt, Doubt::All).is_gone() =>
             {
-                KeyState::Inactive
+                // Both may be those of another environment: then the key is kept in mind, and revoked in the end.
+                if believed.is_gone() { KeyState::Inactive } else { KeyState::ShownInactive }
             }
             _ if matches!(believed, KeyState::Absent | KeyState::Foreign)
                 && self.memory.minted(id).is_some() =>
