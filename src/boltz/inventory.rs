@@ -189,7 +189,7 @@ impl Inventory {
                     match account.organization() {
                         Ok(organization) => snapshot.organization = organization,
                         Err(error @ UnknownOrganization) => {
-                            tracing::warn!(%error, "Boltz's list of keys proves no absence now");
+                            tracing::warn!("Boltz's list of keys cannot show that keys are missing: {error}");
                             judgment.doubt = Doubt::Many;
                         }
                     }

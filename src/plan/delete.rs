@@ -64,8 +64,8 @@ impl Decision<'_> {
                     "Waiting for Boltz's list of keys to show whether these keys exist: {waiting_for}. Keys that exist \
                      are then revoked.{}",
                     if self.facts.passes.first().is_some_and(|pass| pass.doubt != Doubt::None) {
-                        " The list is not believed now: it lacks keys that it showed before, until three passes over an \
-                         hour agree, or it is not known whether it is the list of the right organization."
+                        " The operator does not trust the list yet. Either keys are missing from it, or it may be the list \
+                         of another organization."
                     } else {
                         ""
                     }

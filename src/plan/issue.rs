@@ -310,8 +310,8 @@ impl Decision<'_> {
         Some(Block {
             reason: Reason::Pending,
             message: format!(
-                "The annotation {LEDGER_ANNOTATION} {what}. It has to name every request for a key, so no key is issued \
-                 until Boltz's list shows which keys this object has. The operator then writes the annotation anew."
+                "The annotation {LEDGER_ANNOTATION} {what}. The operator needs it to find every key that it requested, so \
+                 no key is issued until Boltz's list shows which keys this object has. The operator then writes the annotation anew."
             ),
             until: None,
         })

@@ -221,14 +221,14 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
             );
             (true, Reason::Issued, message)
         } else if let Some((issue, planned)) = findings.outside_window {
-            let until = match planned {
+            let waits = match planned {
                 Some(planned) => {
-                    format!("until {}: the rotation window is closed", whole_seconds(planned.at))
+                    format!("waits until {}: the rotation window is closed", whole_seconds(planned.at))
                 }
-                None => "for ever: spec.rotation.window does not open".to_owned(),
+                None => "cannot start, because spec.rotation.window never opens".to_owned(),
             };
             let issue = issue.as_str();
-            let message = format!("The Secret contains a valid key. A rotation ({issue}) waits {until}.");
+            let message = format!("The Secret contains a valid key. A rotation ({issue}) {waits}.");
             (true, Reason::Issued, message)
         } else {
             (true, Reason::Issued, "The Secret contains a valid key.".to_owned())

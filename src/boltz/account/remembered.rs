@@ -19,8 +19,8 @@ impl Account {
         let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
         let message = format!(
             "Boltz changes the names of keys: it named a key \"{name}\" instead of \"{requested}\". Without the name, a \
-             key whose response is lost could not be found again. No keys are issued. When Boltz keeps names, restart the \
-             operator with --retry-altered-names."
+             key whose response is lost could not be found again. No keys are issued. When Boltz no longer changes names, \
+             restart the operator with --retry-altered-names."
         );
         tracing::error!("{message}");
         self.organization.lock().set_names_altered(message);
