@@ -127,7 +127,7 @@ fn a_valid_key_under_another_name_is_used_and_neither_replaced_nor_revoked() {
     let mut process = Process::start_other(&world, 7);
     live_for(&mut process, &mut world, 3 * HOUR);
     assert_eq!(world.active(), ["key-1"]);
-    assert!(world.object().status.is_ready());
+    assert_eq!(world.ready_reason(), "Issued", "{:?}", conditions(&world));
     world.delete();
     live_for(&mut process, &mut world, 3 * HOUR);
     assert!(world.object.is_some() && !world.key("key-1").revoked, "it is accounted for");
