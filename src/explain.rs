@@ -63,8 +63,8 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::BoltzUnavailable => ("Calls to Boltz fail.", "Wait. Check the network if it lasts."),
         Reason::BoltzUnauthorized => (
-            "Boltz rejects the operator's admin key, or it is a test-mode key and the object asks for a live key.",
-            "Fix the admin key. The operator uses it seconds after its file changes.",
+            "Boltz rejects the operator's admin key, or it is a test-mode key and the object asks for a live key, or it is not known whether the admin key belongs to the organization of the object's keys.",
+            "Do what the message says. Fix the admin key. The operator uses it seconds after its file changes.",
         ),
         Reason::KeyDoubtful => (
             "Only in `Reconciling` and `Stalled`, or in `Ready` if the key itself gave no clear answer: Boltz's list does not show the key as active, and it is not certain that this is true.",

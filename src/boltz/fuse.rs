@@ -4,13 +4,14 @@ use super::snapshot::Snapshot;
 use crate::plan::{Doubt, Monotonic, Now};
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-/// So many keys, or this share of them, may go missing at a time without doubt.
+/// So many keys, or this share of them, may go missing within this time without doubt.
 const MAX_MISSING: usize = 3;
 const MAX_MISSING_SHARE: usize = 10;
+const MISSING_TIME: Duration = Duration::from_secs(3600);
 /// So many passes over so long a time have to agree before a doubtful absence is believed.
 const AGREEING_PASSES: u32 = 3;
 const AGREEING_TIME: Duration = Duration::from_secs(3600);
@@ -27,6 +28,8 @@ pub struct Fuse {
     /// Number of active keys that an earlier process saw and that this process has not seen yet. `None`: not read yet.
     remembered: Option<usize>,
     suspicion: Option<Suspicion>,
+    /// How many keys went missing without doubt, and when.
+    lost: VecDeque<(Monotonic, usize)>,
 }
 
 /// Consecutive passes that lack the same keys.
@@ -84,17 +87,29 @@ impl Fuse {
         // Of the new keys, the process before this one may have seen some.
         let remembered = unseen + new.min(self.unseen(0));
         let (lacks, expected) = (missing.len() + unseen, self.active.len() + remembered);
-        let doubt = if lacks > MAX_MISSING.max(expected / MAX_MISSING_SHARE) {
+        self.lost.retain(|(at, _)| now.monotonic.since(*at) < MISSING_TIME);
+        let lost: usize = self.lost.iter().map(|(_, count)| count).sum();
+        let are_many = |lacks: usize, expected: usize| lacks > MAX_MISSING.max(expected / MAX_MISSING_SHARE);
+        let doubt = if are_many(lacks, expected) {
             Doubt::Many
         } else if lacks > 0 && lacks == expected {
             Doubt::All
+        } else if lacks > 0 && are_many(lacks + lost, expected + lost) {
+            Doubt::Many
         } else {
             Doubt::None
         };
-        let doubt = if doubt == Doubt::None || lacks <= confirmed || self.agrees(&missing, unseen, now) {
+        let is_small = doubt == Doubt::None;
+        let doubt = if is_small || lacks <= confirmed || self.agrees(&missing, unseen, now) {
             self.active.retain(|id, _| !missing.contains(id));
             self.remembered = Some(0);
             self.suspicion = None;
+            match is_small && lacks > 0 {
+                true => self.lost.push_back((now.monotonic, lacks)),
+                // Somebody, or three passes, said that so many keys are gone.
+                false if !is_small => self.lost.clear(),
+                false => {}
+            }
             Doubt::None
         } else {
             doubt
@@ -177,6 +192,20 @@ mod tests {
                 doubt,
                 "{before} to {now}"
             );
+        }
+    }
+
+    /// A pass each second, each half hour, or each hour, lacks two keys more than the one before.
+    #[test]
+    fn many_keys_that_go_missing_one_by_one_are_doubted() {
+        for (keys, interval, believed) in
+            [(100, 1, 5), (100, 30 * MINUTE, 32), (20, 1, 1), (20, 60 * MINUTE, 9)]
+        {
+            let mut fuse = Fuse::default();
+            judge(&mut fuse, 0, active(0..keys));
+            let is_believed =
+                |pass: &u64| judge(&mut fuse, pass * interval, active(2 * pass..keys)) == Doubt::None;
+            assert_eq!((1..=keys / 2).take_while(is_believed).count(), believed, "{keys}, {interval}");
         }
     }
 

@@ -85,7 +85,9 @@ impl Snapshot {
         named: HashSet<String>,
     ) -> Self {
         let mut listed = ListedRows::new(named);
-        rows.into_iter().for_each(|row| listed.add(row, names));
+        for row in rows {
+            listed.add(row, names);
+        }
         listed.complete(started, None)
     }
 
@@ -120,6 +122,11 @@ impl Snapshot {
         let key_at = |position: &u32| &self.keys[*position as usize];
         let found = self.by_id.binary_search_by(|position| key_at(position).key.id.as_str().cmp(id)).ok()?;
         Some(key_at(&self.by_id[found]))
+    }
+
+    /// Whether it shows a key with this id that is ours, or that one of our objects refers to.
+    pub(crate) fn lists(&self, id: &str) -> bool {
+        self.find(id).is_some() || self.unmarked.contains(id)
     }
 
     /// Our keys, by object.
@@ -186,11 +193,13 @@ impl ListedRows {
         Self { keys: Vec::new(), compact_at: MIN_COMPACTED, unmarked: HashMap::new(), named, rows: 0 }
     }
 
-    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift between
-    /// pages, so each id counts once.
-    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) {
+    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift
+    /// between pages, so each id counts once. Returns false if a row of ours has no id that can be read: the pass cannot say
+    /// which keys there are.
+    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) -> bool {
         self.rows += 1;
         match Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster)) {
+            Some(_) if row.id.is_empty() => return false,
             Some(marker) => self.keys.push(KeyOfObject::new(marker.object, marker.attempt, row)),
             None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id.clone(), row)),
             None => {}
@@ -199,11 +208,23 @@ impl ListedRows {
             self.compact();
             self.compact_at = MIN_COMPACTED.max(2 * self.keys.len());
         }
+        true
     }
 
-    /// Keeps the first row of each id: a list without end must not fill the memory.
+    /// Keeps one row of each id: a list without end must not fill the memory. What shows a key as active is believed, so the
+    /// row that says so for the longest time counts; of equal ones the first.
     fn compact(&mut self) {
-        self.keys.sort_by(|one, other| one.key.id.cmp(&other.key.id));
+        // Without an expiry a key lives longest.
+        let rank = |key: &ListedKey| {
+            (
+                key.is_active,
+                key.is_active && key.expires_at.is_none(),
+                key.expires_at.filter(|_| key.is_active),
+            )
+        };
+        self.keys.sort_by(|one, other| {
+            one.key.id.cmp(&other.key.id).then_with(|| rank(&other.key).cmp(&rank(&one.key)))
+        });
         self.keys.dedup_by(|later, first| later.key.id == first.key.id);
     }
 
@@ -285,8 +306,9 @@ mod tests {
     #[test]
     fn each_object_sees_its_keys_and_which_of_its_ids_have_other_names() {
         let pass = pass(&[
-            ("b", "one", true),
+            ("b", "one", false),
             ("a", "one", true),
+            ("b", "one", true),
             ("b", "one", false),
             ("c", "two", true),
             ("named", "", true),
@@ -295,9 +317,9 @@ mod tests {
         let named = ["a", "c", "named", "not named", "absent"];
         let view = pass.view(&ObjectMark::from_uid("one"), named.into_iter());
         let keys: Vec<(&str, bool)> = view.keys.iter().map(|key| (key.id.as_str(), key.is_active)).collect();
-        assert_eq!(keys, [("a", true), ("b", true)], "the first row of an id counts");
+        assert_eq!(keys, [("a", true), ("b", true)], "what shows a key as active is believed");
         assert_eq!(Vec::from_iter(view.under_other_names), ["c", "named"]);
-        assert_eq!((pass.rows, pass.by_object().count()), (6, 2));
+        assert_eq!((pass.rows, pass.by_object().count()), (7, 2));
         assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty()).keys.is_empty());
     }
 

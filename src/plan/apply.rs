@@ -213,6 +213,21 @@ impl ProcessMemory {
             }
             effects.event(EventKind::Normal, "Rotated", note);
         }
+        // The operator moved to another organization.
+        let is_left = |key: &&PreviousKey| facts.is_other(key.organization.as_ref());
+        let left: Vec<&str> = record.previous.iter().filter(is_left).map(|key| key.key_id.as_str()).collect();
+        if let Some(former) = facts.record().and_then(|record| record.organization.as_ref())
+            && facts.is_other(Some(former))
+            && !left.is_empty()
+        {
+            let ours = facts.account.organization.as_deref().unwrap_or_default();
+            let note = format!(
+                "The operator moved this object to the Boltz organization {ours}. These keys stay valid in {former}, where \
+                 the operator cannot revoke them: {}.",
+                left.join(", ")
+            );
+            effects.event(EventKind::Warning, "KeysLeftBehind", note);
+        }
     }
 
     /// Collects what to report about a revocation. If the key was used after its replacement was issued, a workload may

@@ -192,6 +192,8 @@ pub struct AccountFacts {
     pub lacks_auth_me: bool,
     /// The organization that Boltz's list belongs to, if known.
     pub organization: Option<String>,
+    /// Somebody accepted that organization in place of another one: objects whose keys belong to another one get new keys.
+    pub accepts_organization: bool,
     /// Why it is not the object's turn to get a key. The object is woken when it is.
     pub turn_blocked: Option<Block>,
 }

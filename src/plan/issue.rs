@@ -217,7 +217,7 @@ impl Decision<'_> {
     /// Why no key can be issued now: the Secret, an earlier failure or the account, in this order.
     fn why_not_now(&self) -> Option<Block> {
         let of_secret = self.block_of(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
-        of_secret.or_else(|| {
+        of_secret.or_else(|| self.belongs_to_another_organization()).or_else(|| {
             let refused = self.in_effect(&self.facts.account.calls_blocked);
             let block = refused
                 .filter(|block| block.reason.is_stalled())
@@ -226,6 +226,25 @@ impl Decision<'_> {
                 .or_else(|| self.ledger_backoff())?;
             Some(self.as_described(block))
         })
+    }
+
+    /// Why an object whose keys belong to another organization than the admin key gets no new one.
+    fn belongs_to_another_organization(&self) -> Option<Block> {
+        let facts = self.facts;
+        if facts.account.accepts_organization {
+            return None;
+        }
+        let of_record = facts.record().map(|record| record.organization.as_ref());
+        let of_attempts =
+            || facts.object.ledger.entries.iter().rev().find_map(|entry| entry.organization.as_ref());
+        let its = of_record.unwrap_or_else(of_attempts).filter(|its| facts.is_other(Some(its)))?;
+        let ours = facts.account.organization.clone().unwrap_or_default();
+        let message = format!(
+            "The keys of this object belong to the Boltz organization {its}, and the operator's admin key belongs to {ours}. \
+             No key is issued. Provide an admin key of {its}. To move to {ours}, start the operator with \
+             --accept-organization={ours}."
+        );
+        Some(Block { reason: Reason::BoltzUnauthorized, message, until: None })
     }
 
     /// Why the key has to wait for others. Asked last: nothing else is in the way of an object that has its turn.

@@ -78,7 +78,8 @@ impl TestEnv {
 
     /// When the list was asked for, in whole seconds after the start.
     fn asked_at(&self) -> Vec<i64> {
-        let requests = self.emulator.requests();
+        let mut requests = self.emulator.requests();
+        requests.retain(|request| request.operation == Operation::List);
         let first = requests[0].at;
         let seconds = |request: &LoggedRequest| request.at.as_second() - first.as_second();
         requests.iter().map(seconds).collect()
@@ -155,7 +156,7 @@ async fn a_list_that_contradicts_itself_is_no_pass() {
     for lie in [Lie::EmptyPageAndMore, Lie::NoCursor, Lie::SamePage] {
         let env = TestEnv::with(Settings::default(), |emulator| {
             emulator.create_foreign(&name("mine", UID, 1)).unwrap();
-            emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+            emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         });
         sleep(600 * SECOND).await;
         assert!(env.inventory.snapshots().is_empty(), "{lie:?}");
@@ -200,7 +201,7 @@ async fn a_pass_survives_failures_in_its_middle() {
             }
             // Every second page fails.
             for _ in 0..30 {
-                emulator.inject(Fault::none());
+                emulator.inject(Fault::once(Operation::List, Effect::Before, Outcome::Answer));
                 emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::status(status)));
             }
         });
@@ -223,14 +224,75 @@ async fn a_pass_completes_under_a_rate_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_page_that_is_refused_becomes_a_default_one() {
-    let settings = Settings { largest_limit: 100, page_size: 100, ..Settings::default() };
-    let env = TestEnv::with(settings, |emulator| {
-        for attempt in 0..150 {
-            emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
-        }
+    for larger_limit_status in [400, 403, 404, 408, 422, 500, 502, 503, 504] {
+        let settings =
+            Settings { largest_limit: 100, page_size: 100, larger_limit_status, ..Settings::default() };
+        let env = TestEnv::with(settings, |emulator| {
+            for attempt in 0..150 {
+                emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
+            }
+        });
+        assert_eq!(env.pass(1).await.rows, 150, "{larger_limit_status}");
+        assert_eq!(env.emulator.count(Operation::List), 3, "{larger_limit_status}: one refused, two pages");
+        assert_eq!(env.pass(2).await.rows, 150, "{larger_limit_status}");
+        assert_eq!(env.emulator.count(Operation::List), 6, "{larger_limit_status}: each pass tries it once");
+    }
+}
+
+/// One row of many says something else than before, or than another row.
+#[tokio::test(start_paused = true)]
+async fn one_odd_row_of_many_costs_nobody_else_anything() {
+    let active = |pass: &Snapshot, env: &TestEnv| pass.active_keys(env.clock.now().wall).count();
+    for (lie, left) in [
+        (Lie::Renamed as fn(String) -> Lie, 11),
+        (Lie::OneInactive, 11),
+        (Lie::OneExpired, 11),
+        (|_| Lie::RowsTwice, 12),
+    ] {
+        let env = TestEnv::with(Settings::default(), |emulator| {
+            for attempt in 0..12 {
+                emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
+            }
+        });
+        assert_eq!(active(&*env.pass(1).await, &env), 12);
+        let id = env.emulator.keys()[3].id.clone();
+        let lie = lie(id.clone());
+        env.inventory.set_named(&ObjectMark::from_uid(UID), std::slice::from_ref(&id));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
+        let pass = env.pass(2).await;
+        assert_eq!((active(&pass, &env), pass.doubt), (left, Doubt::None), "{lie:?}");
+        let view = pass.view(&ObjectMark::from_uid(UID), std::iter::once(id.as_str()));
+        assert_eq!(view.under_other_names.len(), usize::from(matches!(lie, Lie::Renamed(_))), "{lie:?}");
+    }
+}
+
+/// Boltz says something else about the admin key than before: the pass read the list of nobody knows whom.
+#[tokio::test(start_paused = true)]
+async fn a_pass_is_of_one_organization_from_its_begin_to_its_end() {
+    let env = TestEnv::with(Settings::default(), |emulator| {
+        emulator.create_foreign(&name("mine", UID, 1)).unwrap();
     });
-    assert_eq!(env.pass(1).await.rows, 150);
-    assert_eq!(env.emulator.count(Operation::List), 3, "one refused, two pages");
+    assert_eq!(env.pass(1).await.organization.as_deref(), Some("org_example"));
+    env.emulator.change(|settings| settings.organization_id = Some("org_other".to_owned()));
+    sleep(3 * HOUR).await;
+    let passes = env.inventory.snapshots();
+    assert!(passes.iter().all(|pass| pass.organization.as_deref() == Some("org_example")));
+    assert_eq!(
+        (passes.len(), env.emulator.count(Operation::List)),
+        (1, 2),
+        "the admin key is not used any more"
+    );
+}
+
+/// `auth/me` is not needed for a pass.
+#[tokio::test(start_paused = true)]
+async fn a_pass_completes_while_auth_me_fails() {
+    let env = TestEnv::with(Settings::default(), |emulator| {
+        emulator.stand("auth/me", StandingFault::status(Operation::AuthMe, 500));
+    });
+    assert_eq!(env.pass(1).await.organization, None);
+    env.emulator.lift("auth/me");
+    assert_eq!(env.pass(2).await.organization.as_deref(), Some("org_example"));
 }
 
 /// The list of another organization, or of nobody.
@@ -243,7 +305,7 @@ async fn a_list_that_suddenly_lacks_many_keys_is_doubted() {
             }
         });
         assert_eq!(env.pass(1).await.doubt, Doubt::None);
-        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         assert_eq!(env.pass(2).await.doubt, Doubt::Many, "{lie:?}");
         assert_eq!(env.pass(3).await.doubt, Doubt::Many, "{lie:?}");
         env.emulator.lift("lie");

@@ -24,6 +24,7 @@ use crate::{
     protocol::record::IssueReason,
 };
 use parking_lot::{Mutex, MutexGuard};
+use secrecy::SecretString;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -47,6 +48,8 @@ pub struct Account {
     revocations: Arc<Semaphore>,
     /// Requests a check of the admin key.
     check: Notify,
+    /// The admin key that was checked last.
+    checked_key: Mutex<Option<watch::Receiver<Option<SecretString>>>>,
 }
 
 #[derive(Debug)]
@@ -126,7 +129,7 @@ impl State {
 
     /// Whether it is the object's turn. A turn is postponed when calls are paused after it was given.
     fn has_turn(&mut self, uid: &str, now: Monotonic) -> bool {
-        let is_refused = self.admin_key.refusal().is_some();
+        let is_refused = self.is_unchecked || self.admin_key.refusal().is_some();
         let Some(turn) = self.queue.turn(uid, now) else { return false };
         let (scope, began) = (workspace(&turn.waiter), turn.began);
         let is_closed = is_refused || self.breaker.closed_since(&scope, began, now);
@@ -175,6 +178,7 @@ impl Account {
             queued: watch::Sender::new(0),
             revocations: Arc::new(Semaphore::new(limits.at_once)),
             check: Notify::new(),
+            checked_key: Mutex::default(),
         }
     }
 
@@ -209,6 +213,11 @@ impl Account {
         let names_altered = organization.names_altered().cloned();
         let names_altered =
             names_altered.map(|message| Block { reason: Reason::NamesAltered, message, until: None });
+        let unknown = organization.mints_blocked().map(|message| Block {
+            reason: Reason::BoltzUnauthorized,
+            message: message.to_owned(),
+            until: None,
+        });
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
             reason: Reason::BoltzUnauthorized,
             message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
@@ -228,10 +237,11 @@ impl Account {
         let calls_blocked = calls_blocked.or_else(|| busy_until.map(limited)).filter(|_| !has_turn);
         AccountFacts {
             calls_blocked,
-            mints_blocked: mints_blocked.or(names_altered),
+            mints_blocked: unknown.or(mints_blocked).or(names_altered),
             base_url: self.client().base_url().to_owned(),
             lacks_auth_me: state.lacks_auth_me,
             organization: organization.current().cloned(),
+            accepts_organization: organization.is_accepted(),
             turn_blocked,
         }
     }

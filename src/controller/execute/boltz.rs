@@ -56,6 +56,8 @@ impl Execution<'_> {
             attempt: attempt.clone(),
         };
         let request = create_request(&self.facts.object, &intent.spec, &marker);
+        // Passes that end later may show the new key.
+        let passes = self.context.inventory.snapshots();
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
                 self.context.account.succeeded(&call, self.context.clock.now().monotonic);
@@ -73,7 +75,11 @@ impl Execution<'_> {
                     organization: self.facts.account.organization.clone(),
                 };
                 let workspace = request.workspace_id.as_deref();
-                match Unusable::find(&marker, workspace, &details.name, &key, received_at) {
+                let unusable = match self.context.inventory.is_known(&key.id, &passes) {
+                    true => Some(Unusable::known(&details.name)),
+                    false => Unusable::find(&marker, workspace, &details.name, &key, received_at),
+                };
+                match unusable {
                     None => {
                         self.state.values.insert(attempt.clone(), created.key);
                         Answer::Minted(Box::new(key))

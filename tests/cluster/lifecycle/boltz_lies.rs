@@ -40,7 +40,7 @@ async fn a_list_that_lies_about_all_keys_costs_none() {
     assert!(is(&env.get("a").await, "Ready"));
     env.emulator.lift("names");
     for lie in [Lie::NoKeys, Lie::Inactive] {
-        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         env.until_metric("boltz_inventory_doubtful 1").await;
         env.annotate("a", "boltz.bio/retry", "1").await;
         env.passes(3).await;
@@ -108,7 +108,7 @@ async fn a_list_that_lies_about_the_only_key_costs_none() {
     ready(&env, &["key"]).await;
     env.passes(2).await;
     for lie in [Lie::NoKeys, Lie::Inactive] {
-        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         env.passes(5).await;
         env.emulator.lift("lie");
         env.passes(2).await;
@@ -149,9 +149,12 @@ async fn a_deletion_under_a_list_without_keys_revokes_the_key() {
 #[tokio::test]
 async fn a_new_key_that_was_not_requested_is_not_used() {
     let env = TestEnv::settling_fast().await;
+    ready(&env, &["known"]).await;
+    let known = env.emulator.keys()[0].id.clone();
     for (name, lie, reason) in [
         ("repeated", Lie::NameOfAnother, "BoltzUnavailable"),
         ("elsewhere", Lie::OtherWorkspace, "BoltzRejected"),
+        ("of-another", Lie::Id(known), "BoltzUnavailable"),
     ] {
         env.emulator.stand("lie", StandingFault::lie(Operation::Create, lie));
         env.create(name, json!({"workspaceID": "ws_mine"})).await;
@@ -161,8 +164,8 @@ async fn a_new_key_that_was_not_requested_is_not_used() {
         env.ready(name).await;
     }
     // The key that Boltz made all the same is found by its true name.
-    env.judge_all(&["repeated", "elsewhere"], &[]).await;
-    assert_eq!(env.emulator.count(Operation::Create), 4);
+    env.judge_all(&["known", "repeated", "elsewhere", "of-another"], &[]).await;
+    assert_eq!(env.emulator.count(Operation::Create), 7);
 }
 
 #[tokio::test]
@@ -212,8 +215,15 @@ async fn an_admin_key_of_another_organization_is_not_used() {
     };
     env.emulator.change(|settings| settings.organization_id = Some("org_other".to_owned()));
     env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
+    // Until Boltz says whose the new key is, no key is issued with it.
+    env.emulator.stand("auth/me", StandingFault::status(Operation::AuthMe, 500));
     env.emulator.set_admin_keys(vec![admin("of another organization")]);
     env.set_admin_key("of another organization");
+    env.until_metric(r#"boltz_admin_key_state{state="unreachable"} 1"#).await;
+    env.create("before", json!({})).await;
+    let object = env.not_ready("before", "BoltzUnauthorized").await;
+    assert!(condition(&object, "Ready").unwrap().message.contains("auth/me"));
+    env.emulator.lift("auth/me");
     env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
     for restarts in [false, true] {
         if restarts {
@@ -221,7 +231,9 @@ async fn an_admin_key_of_another_organization_is_not_used() {
             env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
         }
         let name = if restarts { "after" } else { "before" };
-        env.create(name, json!({})).await;
+        if restarts {
+            env.create(name, json!({})).await;
+        }
         let object = env
             .until(name, "it says whose key it is", |object| {
                 condition(object, "Ready").is_some_and(|condition| condition.message.contains("org_other"))

@@ -286,6 +286,16 @@ fn keys_of_another_organization_are_replaced_and_kept() {
     let left_behind = std::mem::take(&mut world.keys);
     let mut next = Process::start_other(&world, 9);
     next.account.organization = organization("b");
+    // Nobody accepted it: the account ConfigMap was deleted. Whatever wants a key waits.
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    live_for(&mut next, &mut world, HOUR);
+    let stalled = conditions(&world)[2].clone();
+    assert_eq!((world.keys.len(), stalled.2.as_str()), (0, "BoltzUnauthorized"));
+    let secrets = std::mem::take(&mut world.secrets);
+    live_for(&mut next, &mut world, HOUR);
+    assert_eq!(world.keys.len(), 0, "the ledger also names the organization");
+    world.secrets = secrets;
+    next.account.accepts_organization = true;
     live_for(&mut next, &mut world, 5 * HOUR);
     let record = world.record();
     assert_eq!(
