@@ -48,7 +48,7 @@ pub struct CreatedKey {
 /// A key as Boltz lists it. Only the id is required. Otherwise one invalid row would make the whole pass fail.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyDetails {
-    /// Its id.
+    /// What a revocation names.
     pub id: String,
     /// When it was created.
     #[serde(default, deserialize_with = "lenient")]
@@ -99,7 +99,7 @@ fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
 /// One page of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyPage {
-    /// The keys.
+    /// At most as many keys as were asked for.
     pub data: Vec<KeyDetails>,
     /// Whether there is a page after this one.
     pub has_more: bool,
