@@ -13,7 +13,6 @@
 
 pub mod api;
 mod at_rest;
-pub mod backoff;
 pub mod boltz;
 pub mod cli;
 pub mod clock;
@@ -24,5 +23,6 @@ pub mod kubernetes;
 pub mod observability;
 pub mod plan;
 pub mod protocol;
+pub mod retry_delay;
 pub mod runtime;
 mod scrub;

@@ -199,7 +199,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
 pub struct Operator {
     /// Shared by all reconciliations.
     pub context: Arc<Context>,
-    /// The configuration.
+    /// The flags with which the process was started.
     pub config: Config,
     /// Unique for this process.
     pub identity: String,

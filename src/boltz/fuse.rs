@@ -59,7 +59,7 @@ impl Fuse {
     }
 
     /// Call after a successful revocation by this process.
-    pub fn revoked(&mut self, id: &str) {
+    pub fn record_revocation(&mut self, id: &str) {
         self.revoked += usize::from(self.active.remove(id).is_some());
         self.just_revoked.insert(id.to_owned());
     }
@@ -225,7 +225,7 @@ mod tests {
             key.expires_at = Some(at(5).wall);
         }
         judge(&mut fuse, 0, keys);
-        (0..10).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        (0..10).for_each(|number| fuse.record_revocation(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 10, Vec::new()), Doubt::None);
     }
 
@@ -293,7 +293,7 @@ mod tests {
     fn keys_that_were_revoked_during_a_pass_are_not_missed_later() {
         let mut fuse = Fuse::default();
         judge(&mut fuse, 0, active(0..20));
-        (0..10).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        (0..10).for_each(|number| fuse.record_revocation(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 1, active(0..20)), Doubt::None);
         assert_eq!(judge(&mut fuse, 2, active(10..20)), Doubt::None);
         assert_eq!(fuse.expected(), 10);
@@ -304,7 +304,7 @@ mod tests {
         let mut fuse = Fuse::default();
         fuse.remember(10);
         assert_eq!(judge(&mut fuse, 0, active(0..5)), Doubt::Many);
-        (0..4).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        (0..4).for_each(|number| fuse.record_revocation(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 1, active(4..10)), Doubt::None);
     }
 }

@@ -10,7 +10,6 @@ use super::{
     types::KeyPage,
 };
 use crate::{
-    backoff,
     boltz::{
         BoltzError,
         account::{Account, Call, UnknownOrganization},
@@ -19,6 +18,7 @@ use crate::{
     observability::metrics::{Metrics, PassGauges},
     plan::{BoltzErrorKind, Doubt, Monotonic},
     protocol::marker::ObjectMark,
+    retry_delay,
 };
 use parking_lot::Mutex;
 use std::{
@@ -158,7 +158,7 @@ impl Inventory {
     /// Returns the number of keys that should be active.
     pub(crate) fn mark_revoked(&self, id: &str) -> usize {
         let mut fuse = self.fuse.lock();
-        fuse.revoked(id);
+        fuse.record_revocation(id);
         fuse.expected()
     }
 
@@ -217,7 +217,7 @@ impl Inventory {
                         (progress.failures, progress.error) = (failures, Some(error.to_string()));
                     }
                     self.is_now(Activity::Idle, clock);
-                    tokio::time::sleep(backoff::delay(failures, None)).await;
+                    tokio::time::sleep(retry_delay::delay(failures, None)).await;
                     continue;
                 }
             };
@@ -368,7 +368,7 @@ impl Pages<'_> {
                         failures = self.failures,
                         "failed to read a page of the list of keys; it will be retried"
                     );
-                    tokio::time::sleep(backoff::delay(self.failures, error.retry_after())).await;
+                    tokio::time::sleep(retry_delay::delay(self.failures, error.retry_after())).await;
                 }
             }
         }

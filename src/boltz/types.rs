@@ -51,7 +51,7 @@ pub struct CreatedKey {
 /// A key as Boltz lists it. Nothing is required. Otherwise one invalid row would make the whole pass fail.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyDetails {
-    /// Its id. Empty: absent, or not one that can be repeated.
+    /// What a revocation names. Empty: absent, or not one that can be repeated.
     #[serde(default, deserialize_with = "id")]
     pub id: String,
     /// When it was created.
@@ -130,7 +130,7 @@ fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
 /// One page of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyPage {
-    /// The keys.
+    /// At most as many keys as were asked for.
     pub data: Vec<KeyDetails>,
     /// Whether there is a page after this one.
     pub has_more: bool,

@@ -46,15 +46,15 @@ pub struct Context {
     /// The settings of the plan.
     pub settings: Settings,
     pub(super) request_timeout: Duration,
-    /// The clocks.
+    /// The wall clock and the monotonic one.
     pub clock: Clock,
-    /// The metrics.
+    /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// The states of the watches.
     pub watches: Arc<Watches>,
     /// The steps in progress.
     pub activity: Arc<Activity>,
-    /// The events.
+    /// Publishes events of objects.
     pub events: Events,
     /// The UIDs of objects whose Secret's name may be free now.
     freed: Mutex<HashSet<String>>,
@@ -233,12 +233,12 @@ impl Context {
     pub(super) fn publish(&self, executed: &ExecutedStep<'_>, effects: &Effects) {
         for count in &effects.counts {
             match *count {
-                Count::Issued(reason) => self.metrics.issued(reason),
-                Count::Revoked(reason) => self.metrics.revoked(reason),
-                Count::StrayRevoked => self.metrics.stray_revoked(),
-                Count::IssueFailed(reason) => self.metrics.issue_failed(reason),
-                Count::RevokeFailed(reason) => self.metrics.revoke_failed(reason),
-                Count::StepFailed => self.metrics.step_failed(),
+                Count::Issued(reason) => self.metrics.count_issued(reason),
+                Count::Revoked(reason) => self.metrics.count_revoked(reason),
+                Count::StrayRevoked => self.metrics.count_stray_revoked(),
+                Count::IssueFailed(reason) => self.metrics.count_issue_failed(reason),
+                Count::RevokeFailed(reason) => self.metrics.count_revoke_failed(reason),
+                Count::StepFailed => self.metrics.count_step_failed(),
             }
         }
         executed.log(&effects.log);

@@ -208,7 +208,7 @@ impl Orphans {
         Ok(match revoke_key(context, id, RevokeReason::Orphan).await {
             Answer::Done | Answer::AlreadyRevoked => {
                 self.known.remove(id);
-                context.metrics.revoked(RevokeReason::Orphan.as_str());
+                context.metrics.count_revoked(RevokeReason::Orphan.as_str());
                 tracing::warn!(key_id = id, "revoked an orphaned key");
                 RevocationResult::revoked()
             }

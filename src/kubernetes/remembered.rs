@@ -2,9 +2,9 @@
 
 use super::config_map::ConfigMapStore;
 use crate::{
-    backoff,
     boltz::{account::Account, inventory::Inventory, organization::Remembered},
     clock::Clock,
+    retry_delay,
 };
 use kube::Client;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) async fn keep(
                     configmap = name,
                     "failed to read what the operator remembers; until then, no key counts as absent from Boltz's list"
                 );
-                tokio::time::sleep(backoff::delay(failures, None)).await;
+                tokio::time::sleep(retry_delay::delay(failures, None)).await;
             }
         }
     }
@@ -77,7 +77,7 @@ pub(crate) async fn keep(
                     configmap = name,
                     "failed to write what the operator remembers; it will be retried"
                 );
-                tokio::time::sleep(backoff::delay(failures, None)).await;
+                tokio::time::sleep(retry_delay::delay(failures, None)).await;
             }
         }
     }

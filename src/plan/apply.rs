@@ -127,7 +127,7 @@ impl ProcessMemory {
                     self.minted_key(attempt, *key, false);
                 }
             }
-            Step::Store { attempt, record } => self.stored(attempt, record, facts, now, effects),
+            Step::Store { attempt, record } => self.finish_store(attempt, record, facts, now, effects),
             Step::WriteStatus(status) => {
                 for event in transitions(&facts.object.status, status) {
                     effects.log(event.kind, "the status changed", None, event.note.as_str());
@@ -191,7 +191,7 @@ impl ProcessMemory {
         window.is_some_and(|window| !window.is_open(earlier(now.wall, now.monotonic.since(written))))
     }
 
-    fn stored(
+    fn finish_store(
         &mut self,
         attempt: &AttemptId,
         record: &Record,

@@ -11,7 +11,7 @@ pub struct Attempt {
     pub written: Monotonic,
     /// What was requested when it was written, until its key is stored.
     pub intent: Option<Box<Intent>>,
-    /// Its progress.
+    /// How far it has come.
     pub progress: Progress,
 }
 
@@ -20,7 +20,7 @@ pub struct Attempt {
 pub struct Intent {
     /// Why a key is issued.
     pub reason: IssueReason,
-    /// The spec.
+    /// The spec that the key is issued for. It may be changed meanwhile.
     pub spec: BoltzApiKeySpec,
     /// The value of the rotate annotation.
     pub rotate: Option<String>,
@@ -58,7 +58,7 @@ pub enum Progress {
 /// A key as returned by Boltz's create, without its value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MintedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub id: String,
     /// Its first characters.
     pub prefix: String,
@@ -72,7 +72,7 @@ pub struct MintedKey {
     pub expires_at: Option<Timestamp>,
     /// False in test mode.
     pub livemode: bool,
-    /// Its workspace.
+    /// The workspace that Boltz returned.
     pub workspace_id: Option<String>,
     /// Its organization, if known.
     pub organization: Option<String>,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 /// Everything that is known about one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// The object.
+    /// The object, whether or not its spec can be read.
     pub object: ObjectFacts,
     /// The Secret with the name that the spec asks for.
     pub secret: SecretFacts,
@@ -38,7 +38,7 @@ pub struct ObjectFacts {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its version.
+    /// Its resourceVersion: each write of the object requires that it is unchanged.
     pub resource_version: String,
     /// The generation of its spec.
     pub generation: Option<i64>,
@@ -50,7 +50,7 @@ pub struct ObjectFacts {
     pub finalizers: Vec<String>,
     /// Its spec, or why it cannot be read.
     pub spec: Result<BoltzApiKeySpec, String>,
-    /// Its attempts.
+    /// Its attempts that may still have an active key.
     pub ledger: Ledger,
     /// The value of the rotate annotation.
     pub rotate: Option<String>,
@@ -112,7 +112,7 @@ pub struct OwnSecret {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its version.
+    /// Its resourceVersion: each write of the Secret requires that it is unchanged.
     pub resource_version: String,
     /// Its record, when there is one that names the object as owner.
     pub record: Option<Record>,
@@ -158,7 +158,7 @@ pub enum Doubt {
 /// A key with the object's marker, as Boltz lists it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub id: String,
     /// The attempt in its name.
     pub attempt: AttemptId,

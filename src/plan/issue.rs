@@ -99,11 +99,11 @@ impl Decision<'_> {
     fn has_leaked(&self) -> bool {
         let facts = self.facts;
         let is_current = |key_id: &String| facts.object.status.key_id.as_ref() == Some(key_id);
-        let seen = facts.memory.answered.as_ref().filter(|answered| is_current(&answered.key_id));
-        let seen = seen.map(|answered| &answered.rotate_now);
-        let answered = facts.record().map(|record| &record.rotate_now).or(seen);
+        let seen = facts.memory.last_record.as_ref().filter(|record| is_current(&record.key_id));
+        let seen = seen.map(|record| &record.rotate_now);
+        let handled = facts.record().map(|record| &record.rotate_now).or(seen);
         facts.object.rotate_now.is_some()
-            && answered.is_some_and(|answered| *answered != facts.object.rotate_now)
+            && handled.is_some_and(|handled| *handled != facts.object.rotate_now)
     }
 
     /// Steps C0 to C2, or the reason why they cannot run.

@@ -55,7 +55,7 @@ impl KeyState {
 /// A key that the record, the status or process memory refers to, with the end of its overlap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub id: String,
     /// Its first characters, if known.
     pub prefix: Option<String>,

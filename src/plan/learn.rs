@@ -5,7 +5,7 @@ use super::{
     attempt::Progress,
     block::{Block, Reason},
     facts::{Doubt, Facts, SecretFacts},
-    memory::{Answered, ProcessMemory, Request, Trouble},
+    memory::{LastRecord, ProcessMemory, Request, Trouble},
     retry::{Failure, retry_backoff},
     settings::Settings,
     step::Slot,
@@ -54,7 +54,7 @@ impl ProcessMemory {
         }
         if let Some(record) = facts.record() {
             let (key_id, rotate_now) = (record.key_id.clone(), record.rotate_now.clone());
-            self.answered = Some(Answered { key_id, rotate_now });
+            self.last_record = Some(LastRecord { key_id, rotate_now });
         }
         self.must_read &= !facts.live;
         self.learn_whose_secret(facts, settings, now.monotonic);

@@ -49,8 +49,8 @@ pub struct ProcessMemory {
     pub restarted: BTreeMap<String, String>,
     /// When this process first saw that the ledger was forged.
     pub(super) forged_since: Option<Monotonic>,
-    /// The last record of the Secret that this process saw: which request of `rotate-now` it answers. The record may go.
-    pub(super) answered: Option<Answered>,
+    /// The last record of the Secret that this process saw. The Secret may be deleted.
+    pub(super) last_record: Option<LastRecord>,
     /// The CRD is older than this operator: the API server drops `status.valueSHA256`.
     pub lacks_value_sha256: bool,
     /// The caches are known to be stale: the next write needs a live read first.
@@ -62,7 +62,7 @@ pub struct ProcessMemory {
 /// A key that was asked whether it is valid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub key_id: String,
     /// What Boltz said.
     pub check: KeyCheck,
@@ -72,12 +72,12 @@ pub struct CheckedKey {
     pub since: Monotonic,
 }
 
-/// The request of `rotate-now` that a key answers, if any.
+/// What a record says of `rotate-now`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answered {
-    /// The key of the record.
+pub(super) struct LastRecord {
+    /// The current key of the record.
     pub key_id: String,
-    /// The value of the annotation.
+    /// The value of the annotation for which that key was issued.
     pub rotate_now: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl Request<'_> {
 /// Consecutive failures of one slot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trouble {
-    /// Their number.
+    /// How many there were in a row.
     pub failures: u32,
     /// The last failure, and until when the slot is blocked.
     pub block: Block,

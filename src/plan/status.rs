@@ -47,7 +47,7 @@ pub struct Findings {
 /// A key that should be revoked by now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverdueKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub key_id: String,
     /// Since when it should be revoked. `None`: it is revoked earlier than planned.
     pub since: Option<Timestamp>,

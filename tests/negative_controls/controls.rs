@@ -895,8 +895,8 @@ pub const ALL: &[Control] = &[
         defence: "a leak counts also when the Secret is gone",
         rule: "8",
         file: "src/plan/issue.rs",
-        with: "let answered = facts.record().map(|record| &record.rotate_now).or(seen);",
-        without: "let answered = facts.record().map(|record| &record.rotate_now);",
+        with: "let handled = facts.record().map(|record| &record.rotate_now).or(seen);",
+        without: "let handled = facts.record().map(|record| &record.rotate_now);",
         red: &[Pure("a_leaked_key_gets_no_overlap_whatever_happens_to_its_secret")],
     },
     Control {

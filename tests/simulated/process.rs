@@ -18,8 +18,9 @@ use boltz_operator::{
     plan::Settings,
     protocol::marker::ClusterName,
 };
+use parking_lot::Mutex;
 use secrecy::SecretString;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,

@@ -140,7 +140,7 @@ async fn every_call_may_fail_in_every_way_for_hours() {
             );
         }
     }
-    let struck = std::sync::Mutex::new(BTreeMap::<&str, usize>::new());
+    let struck = parking_lot::Mutex::new(BTreeMap::<&str, usize>::new());
     let cells = AtomicUsize::new(0);
     play_all("standing faults", &cases, async |(story, call, fault)| {
         let times = play(story, call, fault).await;

@@ -2,10 +2,10 @@
 
 use super::{Account, AdminKey};
 use crate::{
-    backoff,
     boltz::{AuthMe, BoltzError, organization::Said},
     observability::metrics::AdminKeyState,
     plan::BoltzErrorKind,
+    retry_delay,
 };
 use secrecy::SecretString;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Account {
                     refusals = if admin_key.refusal().is_some() { refusals + 1 } else { 0 };
                     self.set_admin_key(admin_key);
                     self.set_unchecked(false);
-                    let refused = (refusals > 0).then(|| backoff::delay(refusals, None));
+                    let refused = (refusals > 0).then(|| retry_delay::delay(refusals, None));
                     refused.or_else(|| self.is_organization_unclear().then_some(UNCLEAR))
                 }
                 // Not known whether the key is valid. Other calls will show it.
@@ -52,7 +52,7 @@ impl Account {
                         self.said(Said::Nothing);
                     }
                     self.set_unchecked(false);
-                    Some(backoff::delay(5, error.retry_after()))
+                    Some(retry_delay::delay(5, error.retry_after()))
                 }
             };
             let again = async {

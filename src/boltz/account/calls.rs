@@ -2,7 +2,6 @@
 
 use super::{Account, AdminKey, workspace};
 use crate::{
-    backoff,
     boltz::{
         BoltzError,
         breaker::Scope,
@@ -10,6 +9,7 @@ use crate::{
     },
     clock::Clock,
     plan::{Block, BoltzErrorKind, Effect, Monotonic, Reason, backoff::MAX_RETRY_AFTER},
+    retry_delay,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
@@ -137,10 +137,10 @@ impl Account {
                     _ => (Reason::BoltzUnavailable, fails(error), &call.scope),
                 };
                 let block = Block { reason, message, until: None };
-                let wait = |failures| backoff::delay(failures, error.retry_after());
-                let was_reported = state.breaker.reported(scope).is_some();
+                let wait = |failures| retry_delay::delay(failures, error.retry_after());
+                let was_reported = state.breaker.reported_block(scope).is_some();
                 state.breaker.failed(scope, call.began, now, &block, wait);
-                if !was_reported && state.breaker.reported(scope).is_some() {
+                if !was_reported && state.breaker.reported_block(scope).is_some() {
                     state.queue.remind();
                 }
             }

@@ -227,7 +227,7 @@ impl Account {
         let calls_blocked = state.calls_blocked(now);
         let turn_blocked = (!has_turn).then(|| {
             let refused = calls_blocked.clone().filter(|block| block.until.is_none());
-            let paused = state.breaker.reported(&Scope::Workspace(workspace_of(object))).cloned();
+            let paused = state.breaker.reported_block(&Scope::Workspace(workspace_of(object))).cloned();
             let is_paused = state.breaker.closed(&Scope::Workspace(workspace_of(object)), now).is_some();
             let is_short =
                 !is_paused && state.limiter.next_at() <= now && state.queue.is_short(&object.namespace, now);

@@ -1,6 +1,6 @@
 //! Boltz: its keys.
 
-use crate::{DAY, Milestone, World, deliveries::By};
+use crate::{DAY, Milestone, World, overlaps::By};
 use boltz_operator::{
     plan::{KeyCheck, RevokeReason, later},
     protocol::marker::{AttemptId, ObjectMark},

@@ -2,8 +2,8 @@
 //! operator's own `apply` decides.
 
 use crate::{
-    Crashed, Fault, Milestone, Process, Secret, UID, World, api_server::own_secret, deliveries::By,
-    faults::Late,
+    Crashed, Fault, Milestone, Process, Secret, UID, World, faults::Late, kubernetes::own_secret,
+    overlaps::By,
 };
 use boltz_operator::{
     api::{Mode, annotations::FINALIZER},

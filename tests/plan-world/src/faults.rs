@@ -1,6 +1,6 @@
 //! What goes wrong with a call, and what takes effect late.
 
-use crate::{Milestone, Secret, World, deliveries::By};
+use crate::{Milestone, Secret, World, overlaps::By};
 use boltz_operator::{plan::BoltzErrorKind, protocol::marker::AttemptId};
 use std::time::Duration;
 

@@ -6,20 +6,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod api_server;
 mod boltz;
-mod deliveries;
 mod executor;
 mod faults;
+mod kubernetes;
+mod overlaps;
 mod process;
 mod promises;
 mod reached;
 mod words;
 
-pub use api_server::Secret;
 pub use boltz::{Key, key_id, key_value};
-pub use deliveries::{Delivery, Left};
 pub use faults::{Crashed, Fault};
+pub use kubernetes::Secret;
+pub use overlaps::{Delivery, Left};
 pub use process::{Next, Process};
 pub use reached::{Milestone, Reached};
 pub use words::{is_mint, is_store, plain, words};

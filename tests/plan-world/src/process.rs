@@ -1,6 +1,6 @@
 //! One process of the operator: what it sees, what it decides, and when it wakes up.
 
-use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, api_server::own_secret};
+use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, kubernetes::own_secret};
 use boltz_operator::{
     plan::{
         AccountFacts, Answer, Block, Doubt, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,

@@ -1,6 +1,6 @@
 //! The API server: one object and Secrets, with versions, UIDs, finalizers and garbage collection.
 
-use crate::{World, deliveries::By};
+use crate::{World, overlaps::By};
 use boltz_operator::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, annotations::FINALIZER},
     plan::{ObjectFacts, OwnSecret},
