@@ -398,7 +398,7 @@ async fn no_error_tells_a_key() {
 /// A gateway's page of many megabytes.
 #[tokio::test]
 async fn the_status_of_a_refusal_counts_whatever_its_body() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     for status in [400, 401, 429, 503] {
         let headers = [("retry-after".to_owned(), "7".to_owned())].into();
         let body = Some("x".repeat(5 << 20));
@@ -410,7 +410,7 @@ async fn the_status_of_a_refusal_counts_whatever_its_body() {
 /// A key whose id cannot be stored could not be found again by its id.
 #[tokio::test]
 async fn an_answer_to_a_create_needs_an_id_that_can_be_repeated() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     for id in
         ["x".repeat(257), String::new(), "line\nbreak".to_owned(), "sk_bc_ws_live_0123456789".to_owned()]
     {
@@ -423,7 +423,7 @@ async fn an_answer_to_a_create_needs_an_id_that_can_be_repeated() {
 /// The operator's clock is years ahead.
 #[tokio::test]
 async fn a_date_to_wait_for_is_compared_with_the_date_of_the_answer() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let headers = [("date", "Sun, 01 Jan 2023 10:00:00 GMT"), ("retry-after", "Sun Jan  1 10:00:40 2023")];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let error = env.create_with(When::None, Outcome::Status { status: 429, headers, body: None }).await;
