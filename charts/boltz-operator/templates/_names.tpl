@@ -93,7 +93,7 @@ imagePullSecrets:
 runtimeClassName: {{ toYaml . }}
 {{- end }}
 securityContext:
-  {{- include "boltz-operator.withoutNulls" .Values.podSecurityContext | nindent 2 }}
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -102,17 +102,6 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- end -}}
-
-{{/* Helm removes a value that is null, but not in every version in a chart that is part of another. */}}
-{{- define "boltz-operator.withoutNulls" -}}
-{{- $values := dict -}}
-{{- range $name, $value := . -}}
-{{- if not (kindIs "invalid" $value) -}}
-{{- $_ := set $values $name $value -}}
-{{- end -}}
-{{- end -}}
-{{- toYaml $values -}}
 {{- end -}}
 
 {{/* Takes an address such as 0.0.0.0:8080 or :8080. */}}
