@@ -62,12 +62,13 @@ crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, w
 	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
 	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
 
-chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/cluster/chart/golden/ for what a reviewer should see.
+chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/cluster/chart/golden/ for what a reviewer should see; and writes the pages about its values.
+	cargo run --quiet --example chartdocs
 	@helm=$$(tests/control-plane/build helm)/helm && chart="boltz-operator charts/boltz-operator --namespace boltz-system" && \
-		$$helm template $$chart --no-hooks > deploy/boltz-operator.yaml.new && \
+		$$helm template $$chart --no-hooks > deploy/base/boltz-operator.yaml.new && \
 		$$helm template $$chart --show-only templates/tests.yaml > tests/cluster/chart/golden/hooks.yaml.new && \
 		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/cluster/chart/golden/NOTES.txt.new && \
-		for file in deploy/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
+		for file in deploy/base/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.
 	cargo clean

@@ -14,6 +14,7 @@ use crate::{
         lease::{self, LeaseOptions},
         remembered,
     },
+    listen::listen,
     observability::{metrics::Metrics, server, telemetry::LogLevel, watchdog},
     plan::Settings,
     protocol::marker::ClusterName,
@@ -133,7 +134,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
         .per_object(config.metrics_per_object)
         .with_inventory_interval(config.inventory_interval);
     let metrics = Arc::new(metrics);
-    let listener = on(prompt, TcpListener::bind(config.listen)).await.map_err(StartError::Listen)?;
+    let listener = on(prompt, listen(config.listen)).await.map_err(StartError::Listen)?;
     let client = kubernetes_client().await?;
     // Its connections are tasks of the runtime on which it is created.
     let lease_client = on(prompt, kubernetes_client()).await?;

@@ -28,7 +28,7 @@
 {{- $isLoopbackOnly := "^(127[.]|localhost:|\\[::1\\])" -}}
 {{- range $name, $address := dict "config.listen" .Values.config.listen "emulator.listen" .Values.emulator.listen -}}
 {{- if and (regexMatch $isLoopbackOnly $address) (not $.Values.hostNetwork) -}}
-{{- fail (printf "%s: probes cannot reach %s, because it is the pod's loopback address; use 0.0.0.0:<port>, or set hostNetwork=true" $name $address) -}}
+{{- fail (printf "%s: probes cannot reach %s, because it is the pod's loopback address; use :<port>, or set hostNetwork=true" $name $address) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled -}}
