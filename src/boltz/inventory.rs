@@ -392,7 +392,7 @@ fn report(judgment: Judgment, names: &ClusterNames) {
 mod tests {
     use super::*;
     use crate::{
-        boltz::{BoltzClient, BoltzClientOptions, KeyDetails, account::MintLimits},
+        boltz::{BoltzClient, BoltzClientOptions, KeyDetails, MintLimits},
         plan::Now,
         protocol::marker::{AttemptId, Marker},
     };
