@@ -217,7 +217,9 @@ async fn an_admin_key_of_another_organization_is_not_used() {
     env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
     // Until Boltz says whose the new key is, no key is issued with it.
     env.emulator.stand("auth/me", StandingFault::status(Operation::AuthMe, 500));
-    env.emulator.set_admin_keys(vec![admin("of another organization")]);
+    // The old one stays valid until the operator has loaded the new one: it is not refused meanwhile.
+    let old = env.emulator.admin_key().to_owned();
+    env.emulator.set_admin_keys(vec![admin("of another organization"), admin(&old)]);
     env.set_admin_key("of another organization");
     env.until_metric(r#"boltz_admin_key_state{state="unreachable"} 1"#).await;
     env.create("before", json!({})).await;
