@@ -42,7 +42,6 @@ fn matrix() -> Vec<(&'static str, Json)> {
         ("no RBAC", json!({"rbac": {"create": false}, "serviceAccount": {"create": false, "name": "own"}})),
         ("no CRD", json!({"crds": {"install": false}})),
         ("a CRD that goes", json!({"crds": {"keep": false, "annotations": {"a": "b"}}})),
-        ("nothing", json!({"enabled": false})),
         ("all addresses, as 0.1.0 wrote it", json!({"config": {"listen": "0.0.0.0:9090"}})),
         ("IPv6", json!({"config": {"listen": "[::]:9090"}})),
         (

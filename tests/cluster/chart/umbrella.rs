@@ -22,8 +22,17 @@ async fn an_umbrella_chart_configures_and_switches_off_the_operator() {
         let chart = chart.to_str().unwrap();
         run(helm, &["dependency", "update", chart], &json!({}), &[]).unwrap();
         let template = |values| -> Manifests {
-            let arguments =
-                ["template", "platform", chart, "--namespace", "boltz-system", KUBE_VERSION, "--values", "-"];
+            let arguments = [
+                "template",
+                "platform",
+                chart,
+                "--namespace",
+                "boltz-system",
+                "--no-hooks",
+                KUBE_VERSION,
+                "-f",
+                "-",
+            ];
             manifests(&run(helm, &arguments, &values, &[]).unwrap())
         };
         run(helm, &["lint", "--strict", chart, KUBE_VERSION], &json!({}), &[]).unwrap();
