@@ -90,7 +90,11 @@ impl Decision<'_> {
         let checked = facts.memory.check_of(&record.key_id);
         let trouble = facts.memory.troubles.get(&Slot::Check);
         let is_answered = match checked {
-            Some(checked) => checked.check == KeyCheck::Valid,
+            // A renamed key is not revoked: it is asked with each pass, until somebody revokes it.
+            Some(checked) => {
+                checked.check == KeyCheck::Valid
+                    && self.state_by_list(record, Doubt::None) != KeyState::Foreign
+            }
             // Refused, or failed several times: not only for a moment.
             None => trouble.is_some_and(|trouble| trouble.is_reported),
         };

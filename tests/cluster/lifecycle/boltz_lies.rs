@@ -134,7 +134,8 @@ async fn a_deletion_under_a_list_without_keys_revokes_the_key() {
     env.delete("a").await;
     let told = env
         .until("a", "it says what it waits for", |object| {
-            condition(object, "Ready").is_some_and(|condition| condition.message.contains("not believed"))
+            condition(object, "Ready")
+                .is_some_and(|condition| condition.message.contains("does not trust the list"))
         })
         .await;
     assert!(told.metadata.deletion_timestamp.is_some());

@@ -46,7 +46,9 @@ pub struct Process {
     /// Makes its attempts' ids differ from another's.
     pub(crate) seed: u64,
     pub(crate) attempts: u64,
+    /// Of the object with this UID.
     pub memory: ProcessMemory,
+    uid: Option<String>,
     pub account: AccountFacts,
     listings: VecDeque<Listing>,
     pub(crate) values: BTreeMap<AttemptId, String>,
@@ -65,6 +67,7 @@ impl Process {
             seed,
             attempts: 0,
             memory: ProcessMemory::default(),
+            uid: None,
             account: AccountFacts::default(),
             listings: VecDeque::new(),
             values: BTreeMap::new(),
@@ -214,6 +217,7 @@ impl Process {
         fault: &mut dyn FnMut(&Step) -> Option<Fault>,
     ) -> Result<Option<Plan>, Crashed> {
         let Some(mut facts) = self.facts(world, false) else { return Ok(self.on_object_missing(world)) };
+        self.remember_only(world, &facts.object.uid);
         for _ in 0..MOST_STEPS {
             let next = self.step(world, &mut facts, fault)?;
             if let Next::Idle(decision) = next {
@@ -226,6 +230,16 @@ impl Process {
             }
         }
         panic!("a chain of decisions without end");
+    }
+
+    /// The operator has a memory for each UID.
+    fn remember_only(&mut self, world: &mut World, uid: &str) {
+        if self.uid.as_ref().is_some_and(|known| known != uid) {
+            self.on_object_missing(world);
+            self.memory = ProcessMemory::default();
+            self.values.clear();
+        }
+        self.uid = Some(uid.to_owned());
     }
 
     /// Decides, and carries out one step.

@@ -101,7 +101,7 @@ fn a_deletion_does_not_give_up_a_key_that_only_the_list_calls_gone() {
     assert_eq!(deleted(false, None), (true, 2), "asked, then revoked");
     assert_eq!(deleted(true, None), (true, 1), "asked, and revoked already");
     // Its value cannot be read, or the answer is unclear for an hour: it is revoked all the same.
-    assert_eq!(deleted(false, Some(Fault::Refused)), (true, 1));
+    assert_eq!(deleted(false, Some(Fault::Refused)), (true, 2));
     let (is_revoked, calls) = deleted(false, Some(Fault::Boltz(BoltzErrorKind::Unauthorized)));
     assert!(is_revoked && (2..=40).contains(&calls), "an hour of unclear answers: {calls} calls");
 }
@@ -241,7 +241,7 @@ fn a_deletion_does_not_believe_a_doubtful_list() {
     world.delete();
     live_for(&mut other, &mut world, 3 * HOUR);
     let ready = world.object().status.conditions[0].message.clone();
-    assert!(ready.contains("not believed"), "{ready}");
+    assert!(ready.contains("does not trust the list"), "{ready}");
     world.keys = hidden;
     world.doubt = Doubt::None;
     live_for(&mut other, &mut world, HOUR);
