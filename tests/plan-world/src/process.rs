@@ -139,9 +139,9 @@ impl Process {
 
     /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
     pub fn told(&self) -> String {
-        let Self { started, seed: _, attempts: _, memory, account, listings: _, values, stale: _ } = self;
+        let Self { started, seed: _, attempts: _, memory, account, listings: _, values, stale: _, uid } = self;
         let paused_until = account.calls_blocked.as_ref().and_then(|block| block.until);
-        format!("{started:?} {memory:?} {:?} {paused_until:?} ", values.keys())
+        format!("{started:?} {memory:?} {uid:?} {:?} {paused_until:?} ", values.keys())
     }
 
     /// Its lists of keys, and when it began to read them.
