@@ -6,6 +6,7 @@
 mod api_server;
 mod defences;
 mod deliveries;
+mod differential;
 mod fair_shares;
 mod fault_free;
 mod fault_injection;

@@ -73,18 +73,15 @@ impl Execution<'_> {
                     organization: self.facts.account.organization.clone(),
                 };
                 let workspace = request.workspace_id.as_deref();
-                match Unusable::find(&marker, workspace, &details.name, &key, received_at) {
-                    None => {
-                        self.state.values.insert(attempt.clone(), created.key);
-                        Answer::Minted(Box::new(key))
+                let answer = Answer::key_created(&marker, workspace, &details.name, key, received_at);
+                match &answer {
+                    Answer::Minted(_) => drop(self.state.values.insert(attempt.clone(), created.key)),
+                    Answer::MintedUnusable(_, Unusable::OtherName(name)) => {
+                        self.context.account.mark_names_altered(&request.name, name);
                     }
-                    Some(unusable) => {
-                        if let Unusable::OtherName(name) = &unusable {
-                            self.context.account.mark_names_altered(&request.name, name);
-                        }
-                        Answer::MintedUnusable(Box::new(key), unusable)
-                    }
+                    _ => {}
                 }
+                answer
             }
             Err(error) => {
                 self.context.account.failed(&call, &error, self.context.clock.now().monotonic);
