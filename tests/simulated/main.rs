@@ -16,5 +16,6 @@ mod promptness;
 mod random_faults;
 mod standing_faults;
 mod threads;
+mod two_namespaces;
 mod watch_stream;
 mod world;
