@@ -88,11 +88,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         if effects.is_gone {
             return on_object_gone(context, &mut state, &facts).await;
         }
-        // The answer may have shown that they are stale.
-        facts.live &= !state.memory.must_read;
-        observe::absorb(context, &mut state, &mut facts, shown);
-        // The next revocation needs a live read of its own (rule 8).
-        facts.live &= !matches!(decision.step, Step::Revoke { .. });
+        observe::absorb(context, &mut state, &mut facts, &decision.step, shown);
     }
     tracing::warn!(
         namespace = facts.object.namespace,

@@ -66,6 +66,8 @@ impl Decision<'_> {
             (_, Ok(rotation)) => rotation.overlap,
         };
         let end = later(self.now.wall, overlap);
+        // Something took its record away. Until now it may have held any key that only the status names.
+        let is_unrecorded = matches!(&self.facts.secret, SecretFacts::Ours(own) if own.record.is_none());
         let mut previous: Vec<PreviousKey> = self
             .facts
             .named_keys()
@@ -73,6 +75,9 @@ impl Decision<'_> {
             .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .map(|key| {
                 let mut previous = key.into_previous(end);
+                if is_unrecorded {
+                    previous.revoke_after = previous.revoke_after.max(end);
+                }
                 if intent.reason == IssueReason::RotateNow {
                     previous.revoke_after = previous.revoke_after.min(end);
                     previous.even_if_used = true;

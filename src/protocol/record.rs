@@ -171,7 +171,7 @@ pub struct PreviousKey {
 
 impl Record {
     /// A record without a key, for the dry run before one is issued.
-    pub(crate) fn placeholder(owner_uid: &str) -> Self {
+    pub fn placeholder(owner_uid: &str) -> Self {
         Self {
             owner_uid: owner_uid.to_owned(),
             key_id: String::new(),

@@ -75,22 +75,18 @@ impl Execution<'_> {
                     organization: self.facts.account.organization.clone(),
                 };
                 let workspace = request.workspace_id.as_deref();
-                let unusable = match self.context.inventory.is_known(&key.id, &passes) {
-                    true => Some(Unusable::known(&details.name)),
-                    false => Unusable::find(&marker, workspace, &details.name, &key, received_at),
+                let answer = match self.context.inventory.is_known(&key.id, &passes) {
+                    true => Answer::MintedUnusable(Box::new(key), Unusable::known(&details.name)),
+                    false => Answer::key_created(&marker, workspace, &details.name, key, received_at),
                 };
-                match unusable {
-                    None => {
-                        self.state.values.insert(attempt.clone(), created.key);
-                        Answer::Minted(Box::new(key))
+                match &answer {
+                    Answer::Minted(_) => drop(self.state.values.insert(attempt.clone(), created.key)),
+                    Answer::MintedUnusable(_, Unusable::OtherName(name)) => {
+                        self.context.account.mark_names_altered(&request.name, name);
                     }
-                    Some(unusable) => {
-                        if let Unusable::OtherName(name) = &unusable {
-                            self.context.account.mark_names_altered(&request.name, name);
-                        }
-                        Answer::MintedUnusable(Box::new(key), unusable)
-                    }
+                    _ => {}
                 }
+                answer
             }
             Err(error) => {
                 self.context.account.failed(&call, &error, self.context.clock.now().monotonic);

@@ -3,8 +3,8 @@
 use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, kubernetes::own_secret};
 use boltz_operator::{
     plan::{
-        AccountFacts, Answer, Block, Doubt, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
-        RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
+        AccountFacts, Answer, Block, Doubt, Facts, Found, ListedKey, Monotonic, Now, Pass, Plan,
+        ProcessMemory, RevokeReason, Slot, Step, Trouble, later, plan,
     },
     protocol::marker::{AttemptId, ObjectMark},
 };
@@ -52,6 +52,8 @@ pub struct Process {
     pub account: AccountFacts,
     listings: VecDeque<Listing>,
     pub(crate) values: BTreeMap<AttemptId, String>,
+    /// From 0 to 1: how much shorter it waits after a failure.
+    pub jitter: f64,
     /// What its caches show, when they lag behind.
     pub stale: Option<Box<World>>,
 }
@@ -71,6 +73,7 @@ impl Process {
             account: AccountFacts::default(),
             listings: VecDeque::new(),
             values: BTreeMap::new(),
+            jitter: 0.0,
             stale: None,
         }
     }
@@ -104,30 +107,16 @@ impl Process {
     pub fn facts(&mut self, world: &World, live: bool) -> Option<Facts> {
         let seen = if live { world } else { self.stale.as_deref().unwrap_or(world) };
         let object = seen.object.clone()?;
-        let mut secret = SecretFacts::Absent;
-        let mut other_secrets = Vec::new();
-        for (name, stored) in &seen.secrets {
+        let found = |(name, stored): (&String, &crate::Secret)| {
             let is_ours = stored.owner.as_deref() == Some(&object.uid);
-            let own = own_secret(name, stored, &object.uid);
-            match (name == object.secret_name(), is_ours) {
-                (true, true) => secret = SecretFacts::Ours(Box::new(own)),
-                (true, false) => {
-                    secret = SecretFacts::Foreign("The Secret belongs to somebody else.".to_owned())
-                }
-                (false, true) if own.record.is_some() => other_secrets.push(own),
-                (false, _) => {}
-            }
-        }
-        let mut facts = Facts {
-            object,
-            secret,
-            other_secrets,
-            live,
-            preflight_passed: false,
-            passes: Vec::new(),
-            memory: ProcessMemory::default(),
-            account: AccountFacts::default(),
+            let found = match is_ours {
+                true => Found::Ours(own_secret(name, stored, &object.uid)),
+                false => Found::Foreign("The Secret belongs to somebody else.".to_owned()),
+            };
+            (name.clone(), found)
         };
+        let secrets = seen.secrets.iter().map(found).collect();
+        let mut facts = Facts::assemble(object, secrets, live);
         self.refresh(world, &mut facts);
         Some(facts)
     }
@@ -139,7 +128,18 @@ impl Process {
 
     /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
     pub fn told(&self) -> String {
-        let Self { started, seed: _, attempts: _, memory, account, listings: _, values, stale: _, uid } = self;
+        let Self {
+            started,
+            seed: _,
+            attempts: _,
+            memory,
+            account,
+            listings: _,
+            values,
+            jitter: _,
+            stale: _,
+            uid,
+        } = self;
         let paused_until = account.calls_blocked.as_ref().and_then(|block| block.until);
         format!("{started:?} {memory:?} {uid:?} {:?} {paused_until:?} ", values.keys())
     }
@@ -255,11 +255,11 @@ impl Process {
             return Ok(Next::Idle(Box::new(decision)));
         }
         let fault = fault(&decision.step);
-        let before = facts.clone();
-        let answer = self.execute(world, facts, &decision.step, fault)?;
+        let (answer, shown) = self.execute(world, facts, &decision.step, fault)?;
+        world.tell(&decision.step, &answer);
         let now = self.now(world);
-        let effects = self.memory.apply(&decision.step, answer, &before, now, &world.settings, 0.0);
-        facts.live &= !self.memory.must_read || decision.step == Step::ReadLive;
+        let effects = self.memory.apply(&decision.step, answer, facts, now, &world.settings, self.jitter);
+        facts.absorb(&decision.step, self.memory.must_read, shown);
         let in_hand: Vec<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
         self.values.retain(|attempt, _| in_hand.contains(&attempt));
         Ok(if effects.is_gone { Next::Gone } else { Next::Decide })
@@ -291,8 +291,9 @@ impl Process {
         for key_id in self.memory.unreported_keys(!facts.object.owns_its_secret()) {
             world.revoke_unnamed(&key_id);
             let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
+            world.tell(&step, &Answer::Done);
             let now = self.now(world);
-            self.memory.apply(&step, Answer::Done, facts, now, &world.settings, 0.0);
+            self.memory.apply(&step, Answer::Done, facts, now, &world.settings, self.jitter);
         }
         None
     }
@@ -302,6 +303,7 @@ impl Process {
         for key_id in self.memory.unreported_keys(false) {
             world.revoke_unnamed(&key_id);
             self.memory.mark_revoked(&key_id);
+            world.tell(&Step::Revoke { key_id, reason: RevokeReason::NotStored }, &Answer::Done);
         }
         None
     }
