@@ -26,9 +26,12 @@ fn api_failed(verdict: Verdict) -> Answer {
 /// What the API server answers when that goes wrong.
 fn api_fault(fault: Fault) -> Answer {
     api_failed(match fault {
-        Fault::Cut | Fault::Lost | Fault::Late(_) | Fault::CrashBefore | Fault::CrashAfter => {
-            Verdict::Unknown
-        }
+        Fault::Cut
+        | Fault::Silent(_)
+        | Fault::Lost
+        | Fault::Late(_)
+        | Fault::CrashBefore
+        | Fault::CrashAfter => Verdict::Unknown,
         Fault::Refused | Fault::Boltz(_) => Verdict::Refused,
         Fault::Conflict => Verdict::Conflict,
         Fault::NotFound => Verdict::NotFound,
@@ -43,12 +46,14 @@ fn boltz_fault(fault: Fault) -> Answer {
             (kind, Effect::Unknown)
         }
         Fault::Boltz(kind) => (kind, Effect::None),
-        Fault::Refused | Fault::Conflict | Fault::NotFound | Fault::Undone => {
-            (BoltzErrorKind::Refused, Effect::None)
-        }
-        Fault::Cut | Fault::Lost | Fault::Late(_) | Fault::CrashBefore | Fault::CrashAfter => {
-            (BoltzErrorKind::Unavailable, Effect::Unknown)
-        }
+        Fault::Refused | Fault::NotFound | Fault::Undone => (BoltzErrorKind::Refused, Effect::None),
+        Fault::Conflict => (BoltzErrorKind::Refused, Effect::Unknown),
+        Fault::Cut
+        | Fault::Silent(_)
+        | Fault::Lost
+        | Fault::Late(_)
+        | Fault::CrashBefore
+        | Fault::CrashAfter => (BoltzErrorKind::Unavailable, Effect::Unknown),
     };
     Answer::BoltzFailed(BoltzFailure { kind, effect, retry_after: None, message: format!("Boltz: {kind:?}") })
 }
@@ -69,6 +74,9 @@ impl Process {
             return Err(Crashed);
         }
         world.count_call(step);
+        if let Some(Fault::Silent(time)) = fault {
+            world.advance_to(world.elapsed + time);
+        }
         let has_effect = fault.is_none_or(Fault::has_effect);
         let answer = match step {
             Step::Wait => Answer::Done,

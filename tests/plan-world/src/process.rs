@@ -214,8 +214,12 @@ impl Process {
         fault: &mut dyn FnMut(&Step) -> Option<Fault>,
     ) -> Result<Option<Plan>, Crashed> {
         let Some(mut facts) = self.facts(world, false) else { return Ok(self.on_object_missing(world)) };
+        let mut steps = Vec::new();
         for _ in 0..MOST_STEPS {
-            let next = self.step(world, &mut facts, fault)?;
+            let next = self.step(world, &mut facts, &mut |step| {
+                steps.push(<&str>::from(step));
+                fault(step)
+            })?;
             if let Next::Idle(decision) = next {
                 return Ok(Some(*decision));
             }
@@ -225,7 +229,7 @@ impl Process {
                 return Ok(self.on_object_gone(world, &facts));
             }
         }
-        panic!("a chain of decisions without end");
+        panic!("a chain of decisions without end: {steps:?}");
     }
 
     /// Decides, and carries out one step.
