@@ -79,7 +79,7 @@ impl ProcessMemory {
             Answer::Stale => self.must_read = true,
             Answer::Postponed(block) => failing.postponed(block),
             Answer::Gone => effects.is_gone = true,
-            Answer::ApiFailed(failure) => failing.api_failed(step, &failure, &mut effects),
+            Answer::ApiFailed(failure) => failing.api_failed(step, &failure, facts, &mut effects),
             Answer::BoltzFailed(failure) => failing.boltz_failed(step, &failure, &mut effects),
         }
         if let Step::RemoveFinalizer { retained_keys } = step

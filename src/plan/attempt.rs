@@ -13,6 +13,17 @@ pub struct Attempt {
     pub intent: Option<Box<Intent>>,
     /// How far it has come.
     pub progress: Progress,
+    /// The end of its key's overlap, once a record listed the key as previous: the record may go.
+    pub replaced: Option<Replaced>,
+}
+
+/// When the overlap of a key ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// When it ends.
+    pub revoke_after: Timestamp,
+    /// Revoke it at that time even if it is still in use.
+    pub even_if_used: bool,
 }
 
 /// What was requested when an attempt was written.

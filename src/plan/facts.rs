@@ -116,8 +116,8 @@ pub struct OwnSecret {
     pub resource_version: String,
     /// Its record, when there is one that names the object as owner.
     pub record: Option<Record>,
-    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value, or another field
-    /// that the operator wrote was altered.
+    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value, or it is the
+    /// recorded one and another field that the operator wrote was altered.
     pub value_sha256: Option<String>,
     /// Its value was not read since the last change: `value_sha256` is unknown.
     pub is_unread: bool,

@@ -270,11 +270,7 @@ impl Decision<'_> {
 
     /// The block of the first of these slots that is blocked now.
     pub(super) fn block_of(&self, slots: &[Slot]) -> Option<Block> {
-        let memory = &self.facts.memory;
-        slots
-            .iter()
-            .find_map(|slot| memory.trouble(slot, self.now.monotonic))
-            .map(|trouble| trouble.block.clone())
+        slots.iter().find_map(|slot| self.trouble(slot)).map(|trouble| trouble.block.clone())
     }
 
     /// Rule 3: keeps entries that may have an active key and, if there is room, entries that only the backoff needs.

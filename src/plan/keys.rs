@@ -132,6 +132,19 @@ impl Facts {
         })
     }
 
+    /// Whether a Secret was altered so that it may contain the value of this key, which is not the key of its record.
+    pub(super) fn may_be_in_a_secret(&self, id: &str) -> bool {
+        let known = self.memory.minted(id).map(|(_, key)| &key.value_sha256);
+        self.own_secrets().any(|secret| match (&secret.record, &secret.value_sha256) {
+            (Some(record), Some(value)) => {
+                *value != record.value_sha256 && known.is_none_or(|known| known == value)
+            }
+            // There is no value, or it is that of the record beside another field that was altered.
+            (Some(_), None) => secret.is_unread,
+            (None, value) => value.is_none() || known.is_none_or(|known| Some(known) == value.as_ref()),
+        })
+    }
+
     /// The key that the newest pass lists with this id and this object's marker.
     pub fn listed(&self, id: &str) -> Option<&ListedKey> {
         self.passes.first()?.keys.iter().find(|key| key.id == id)
@@ -147,6 +160,7 @@ impl Facts {
                 named.push(key);
             }
         };
+        let status = &self.object.status;
         let others = self.other_secrets.iter().filter_map(|secret| secret.record.as_ref());
         for record in self.record().into_iter().chain(others) {
             add(NamedKey {
@@ -179,14 +193,13 @@ impl Facts {
                     prefix: Some(key.prefix.clone()),
                     attempt: Some(attempt.clone()),
                     expires_at: key.expires_at,
-                    revoke_after: None,
-                    even_if_used: false,
+                    revoke_after: known.replaced.map(|replaced| replaced.revoke_after),
+                    even_if_used: known.replaced.is_some_and(|replaced| replaced.even_if_used),
                     organization: key.organization.clone(),
                     other: OtherFields::default(),
                 });
             }
         }
-        let status = &self.object.status;
         if let Some(id) = &status.key_id {
             add(NamedKey {
                 id: id.clone(),

@@ -13,7 +13,11 @@ use litemap::LiteMap;
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
+
+/// A failure that has lasted so long is reported, however few tries it took.
+pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
 
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
 /// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
@@ -36,8 +40,8 @@ pub struct ProcessMemory {
     pub(super) revoked_at: BTreeMap<String, Monotonic>,
     /// Keys that Boltz's list showed as active although Boltz had accepted their revocation.
     pub(super) revoked_without_effect: BTreeSet<String>,
-    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz responded with 404, or
-    /// an earlier revocation had no effect.
+    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz rejected it, or an
+    /// earlier revocation had no effect.
     pub not_found: BTreeMap<String, Monotonic>,
     /// What Boltz said to the stored key itself, the last time that it was asked.
     pub key_check: Option<Box<CheckedKey>>,
@@ -55,6 +59,10 @@ pub struct ProcessMemory {
     pub lacks_value_sha256: bool,
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
+    /// The version of the Secret at the last rejected write; empty: there was none. Another version may be the cure.
+    pub(super) refused_version: Option<String>,
+    /// When another version last ended waits.
+    pub(super) lifted_at: Option<Monotonic>,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
     pub foreign_secret: Option<Box<(String, String)>>,
 }
@@ -105,8 +113,12 @@ pub struct Trouble {
     pub failures: u32,
     /// The last failure, and until when the slot is blocked.
     pub block: Block,
+    /// When the first of them came.
+    pub(super) since: Monotonic,
     /// The status reports it. Short failures are not reported.
     pub is_reported: bool,
+    /// The message without the time of the next try, if it tells that time.
+    pub(super) untimed: Option<Box<str>>,
     /// The kind of the failures. Another kind is counted from the beginning.
     pub(super) kind: Option<Failure>,
 }
@@ -114,7 +126,19 @@ pub struct Trouble {
 impl Trouble {
     /// A first failure, which the status reports.
     pub fn new(block: Block) -> Self {
-        Self { failures: 1, block, is_reported: true, kind: None }
+        let since = Monotonic::default();
+        Self { failures: 1, block, since, is_reported: true, untimed: None, kind: None }
+    }
+
+    /// The status reports it now: also if it is a short failure that has not ended for some time.
+    pub(super) fn is_told(&self, now: Monotonic) -> bool {
+        let may_be_short = matches!(self.kind, Some(Failure::Passing | Failure::Conflict));
+        self.is_reported || (may_be_short && now.since(self.since) >= TOLD_AFTER)
+    }
+
+    /// Its call failed. After a first conflict it is made again at once, under another version.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > u32::from(self.kind == Some(Failure::Conflict))
     }
 }
 
@@ -180,11 +204,29 @@ impl ProcessMemory {
         self.troubles.get(slot).filter(|trouble| trouble.block.is_in_effect(now))
     }
 
+    /// Whether the last call of the slot failed.
+    pub(super) fn has_failed(&self, slot: &Slot) -> bool {
+        self.troubles.get(slot).is_some_and(Trouble::has_failed)
+    }
+
+    /// Whether a call of the same kind, for another workload or key, got no response, and this one was not tried.
+    pub(super) fn hangs_like(&self, slot: &Slot) -> bool {
+        let is_one_of_many = matches!(slot, Slot::Restart(_) | Slot::Revoke(_) | Slot::DeleteSecret(_));
+        is_one_of_many
+            && self.troubles.iter().any(|(other, trouble)| {
+                std::mem::discriminant(other) == std::mem::discriminant(slot)
+                    && other != slot
+                    && trouble.kind == Some(Failure::Passing)
+                    && trouble.has_failed()
+            })
+    }
+
     /// Call before C1. Until C1 is confirmed, the attempt counts as never sent. If the write takes effect later, it is
     /// harmless.
     pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
         let intent = Some(Box::new(intent));
-        self.attempts.insert(attempt, Box::new(Attempt { written: now, intent, progress: Progress::Ended }));
+        let progress = Progress::Ended;
+        self.attempts.insert(attempt, Box::new(Attempt { written: now, intent, progress, replaced: None }));
     }
 
     /// Call before C2. Whatever the result, the POST is not sent again.

@@ -74,8 +74,10 @@ impl Decision<'_> {
             .into_iter()
             .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .map(|key| {
+                // Somebody may have put its value back: its overlap begins now.
+                let is_back = self.facts.may_be_in_a_secret(&key.id) && !key.even_if_used;
                 let mut previous = key.into_previous(end);
-                if is_unrecorded {
+                if is_unrecorded && !previous.even_if_used || is_back {
                     previous.revoke_after = previous.revoke_after.max(end);
                 }
                 if intent.reason == IssueReason::RotateNow {

@@ -208,12 +208,13 @@ impl Record {
         }
     }
 
-    /// The hash of the key's value in the Secret, if the other fields are as they were written. A record of 0.1.0 says
-    /// nothing of other fields, and neither does one whose key an operator replaced that does not know them.
+    /// The hash of the key's value in the Secret, unless it is the recorded one beside another field that was altered. A
+    /// record of 0.1.0 says nothing of other fields, and neither does one whose key an operator replaced that does not know
+    /// them.
     pub(crate) fn hash_of<'a>(&self, field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<String> {
         let data = self.data.as_ref().filter(|data| data.key_id == self.key_id);
         let is_intact = data.is_none_or(|data| data.is_intact(&self.secret_key, &field));
-        field(&self.secret_key).filter(|_| is_intact).map(value_sha256)
+        field(&self.secret_key).map(value_sha256).filter(|hash| is_intact || *hash != self.value_sha256)
     }
 
     /// Reads the annotation; `None` if it is absent or invalid. Users can edit it, so its lists are bounded.

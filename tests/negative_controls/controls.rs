@@ -7,6 +7,38 @@ use super::{
 
 pub const ALL: &[Control] = &[
     Control {
+        defence: "with Retain the ownerReference goes, whatever else the Secret waits for",
+        rule: "13",
+        file: "src/plan/mod.rs",
+        with: "if let Some(step) = self.release_secret() {",
+        without: "if let Some(step) = self.release_secret().filter(|_| false) {",
+        red: &[Pure("with_retain_the_owner_reference_goes_whatever_else_fails")],
+    },
+    Control {
+        defence: "a key that may be back in the Secret is not revoked at the end of its overlap",
+        rule: "8",
+        file: "src/plan/revoke.rs",
+        with: "if !key.even_if_used && self.facts.may_be_in_a_secret(&key.id) {",
+        without: "if false {",
+        red: &[Pure("an_overlap_ends_although_the_secret_is_gone_or_altered_and_cannot_be_written")],
+    },
+    Control {
+        defence: "the end of an overlap outlasts its record",
+        rule: "2",
+        file: "src/plan/keys.rs",
+        with: "revoke_after: known.replaced.map(|replaced| replaced.revoke_after),",
+        without: "revoke_after: None,",
+        red: &[Pure("a_replaced_key_gets_no_new_overlap_when_its_record_goes")],
+    },
+    Control {
+        defence: "an old Secret stays until the record names its key",
+        rule: "2",
+        file: "src/plan/secret.rs",
+        with: "facts.other_secrets.first().filter(|_| is_complete)?",
+        without: "facts.other_secrets.first()?",
+        red: &[Pure("an_old_secret_stays_until_the_record_names_its_key")],
+    },
+    Control {
         defence: "a paused object keeps the keys that were delivered",
         rule: "13",
         file: "src/plan/revoke.rs",
@@ -29,8 +61,8 @@ pub const ALL: &[Control] = &[
         defence: "an altered field counts as altered",
         rule: "2",
         file: "src/protocol/record.rs",
-        with: "field(&self.secret_key).filter(|_| is_intact)",
-        without: "field(&self.secret_key)",
+        with: "filter(|hash| is_intact || *hash != self.value_sha256)",
+        without: "filter(|_| true)",
         red: &[
             Unit("every_field_that_the_operator_wrote_counts"),
             Cluster("an_altered_field_counts_as_altered_and_one_of_others_does_not"),

@@ -111,7 +111,7 @@ impl Call {
             Fault::NotFound => Struck::Status(404),
             Fault::Boltz(BoltzErrorKind::Unavailable) => Struck::Status(503),
             Fault::Boltz(BoltzErrorKind::Invalid) => Struck::Status(422),
-            Fault::Undone | Fault::Boltz(_) => panic!("{fault:?} has no counterpart"),
+            Fault::Silent(_) | Fault::Undone | Fault::Boltz(_) => panic!("{fault:?} has no counterpart"),
         }
     }
 }

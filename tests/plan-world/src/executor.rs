@@ -26,9 +26,14 @@ fn api_failed(verdict: Verdict) -> ApiFailure {
 fn api_fault(fault: Option<Fault>) -> Result<(), ApiFailure> {
     Err(api_failed(match fault {
         None | Some(Fault::Undone) => return Ok(()),
-        Some(Fault::Cut | Fault::Lost | Fault::Late(_) | Fault::CrashBefore | Fault::CrashAfter) => {
-            Verdict::Unknown
-        }
+        Some(
+            Fault::Cut
+            | Fault::Silent(_)
+            | Fault::Lost
+            | Fault::Late(_)
+            | Fault::CrashBefore
+            | Fault::CrashAfter,
+        ) => Verdict::Unknown,
         Some(Fault::Refused | Fault::Boltz(_)) => Verdict::Refused,
         Some(Fault::Conflict) => Verdict::Conflict,
         Some(Fault::NotFound) => Verdict::NotFound,
@@ -70,12 +75,14 @@ fn boltz_fault(fault: Fault) -> Answer {
             (kind, Effect::Unknown)
         }
         Fault::Boltz(kind) => (kind, Effect::None),
-        Fault::Refused | Fault::Conflict | Fault::NotFound | Fault::Undone => {
-            (BoltzErrorKind::Refused, Effect::None)
-        }
-        Fault::Cut | Fault::Lost | Fault::Late(_) | Fault::CrashBefore | Fault::CrashAfter => {
-            (BoltzErrorKind::Unavailable, Effect::Unknown)
-        }
+        Fault::Refused | Fault::NotFound | Fault::Undone => (BoltzErrorKind::Refused, Effect::None),
+        Fault::Conflict => (BoltzErrorKind::Refused, Effect::Unknown),
+        Fault::Cut
+        | Fault::Silent(_)
+        | Fault::Lost
+        | Fault::Late(_)
+        | Fault::CrashBefore
+        | Fault::CrashAfter => (BoltzErrorKind::Unavailable, Effect::Unknown),
     };
     Answer::BoltzFailed(BoltzFailure { kind, effect, retry_after: None, message: format!("Boltz: {kind:?}") })
 }
@@ -96,6 +103,9 @@ impl Process {
             return Err(Crashed);
         }
         world.count_call(step);
+        if let Some(Fault::Silent(time)) = fault {
+            world.advance_to(world.elapsed + time);
+        }
         let (answer, shown) = self.call(world, facts, step, fault);
         world.follow_deliveries(By::Operator(world.aged()));
         world.note(step, &answer, fault);

@@ -20,6 +20,8 @@ pub enum Fault {
     CrashAfter,
     /// The call takes no effect, and nobody says so.
     Cut,
+    /// The same, and the caller waits that long for an answer.
+    Silent(Duration),
     /// The call takes effect, and the answer is lost.
     Lost,
     /// The call takes effect that much later, and the answer is lost.

@@ -218,8 +218,12 @@ impl Process {
     ) -> Result<Option<Plan>, Crashed> {
         let Some(mut facts) = self.facts(world, false) else { return Ok(self.on_object_missing(world)) };
         self.remember_only(world, &facts.object.uid);
+        let mut steps = Vec::new();
         for _ in 0..MOST_STEPS {
-            let next = self.step(world, &mut facts, fault)?;
+            let next = self.step(world, &mut facts, &mut |step| {
+                steps.push(<&str>::from(step));
+                fault(step)
+            })?;
             if let Next::Idle(decision) = next {
                 return Ok(Some(*decision));
             }
@@ -229,7 +233,7 @@ impl Process {
                 return Ok(self.on_object_gone(world, &facts));
             }
         }
-        panic!("a chain of decisions without end");
+        panic!("a chain of decisions without end: {steps:?}");
     }
 
     /// The operator has a memory for each UID.

@@ -60,10 +60,6 @@ fn what_keeps_an_old_key_alive() {
     type Change = fn(&mut World, &mut Process);
     let rows: &[(&str, Change)] = &[
         ("the new key is not in the Secret any more", |world, _| world.secret().value = Some("x".into())),
-        ("the object is suspended, and the Secret gone", |world, _| {
-            world.edit_spec(json!({"suspend": true}));
-            world.secrets.clear();
-        }),
         ("Boltz must not be called", |_, process| {
             let reason = Reason::BoltzUnavailable;
             let block = Block { reason, message: String::new(), until: None };
