@@ -220,7 +220,7 @@ pub async fn read_secret(
 fn assemble(object: ObjectFacts, secrets: Vec<(String, (SecretMetadata, Value))>, live: bool) -> Facts {
     let found = secrets.into_iter().map(|(name, (metadata, value))| {
         let found = match metadata.ownership(&object.uid) {
-            Ownership::Ours => Found::Ours(metadata.as_own(&object.uid, value)),
+            Ownership::Ours => Found::Ours(Box::new(metadata.as_own(&object.uid, value))),
             Ownership::Foreign(whose) => Found::Foreign(whose),
         };
         (name, found)

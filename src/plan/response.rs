@@ -40,7 +40,7 @@ pub enum Shown {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
     /// It belongs to the object.
-    Ours(OwnSecret),
+    Ours(Box<OwnSecret>),
     /// It belongs to another owner. Contains the message for the condition.
     Foreign(String),
 }
@@ -54,7 +54,7 @@ impl Facts {
             if name == object.secret_name() {
                 secret = match found {
                     // A Secret that is being deleted still occupies the name.
-                    Found::Ours(own) => SecretFacts::Ours(Box::new(own)),
+                    Found::Ours(own) => SecretFacts::Ours(own),
                     Found::Foreign(whose) => SecretFacts::Foreign(whose),
                 };
             } else if let Found::Ours(own) = found {
@@ -64,7 +64,7 @@ impl Facts {
                     && !object.owns_its_secret()
                     && object.status.secret_name.as_ref() == Some(&own.name);
                 if (own.owned || is_reported) && own.record.is_some() {
-                    other_secrets.push(own);
+                    other_secrets.push(*own);
                 }
             }
         }

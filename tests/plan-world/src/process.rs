@@ -110,7 +110,7 @@ impl Process {
         let found = |(name, stored): (&String, &crate::Secret)| {
             let is_ours = stored.owner.as_deref() == Some(&object.uid);
             let found = match is_ours {
-                true => Found::Ours(own_secret(name, stored, &object.uid)),
+                true => Found::Ours(Box::new(own_secret(name, stored, &object.uid))),
                 false => Found::Foreign("The Secret belongs to somebody else.".to_owned()),
             };
             (name.clone(), found)
