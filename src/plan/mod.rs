@@ -152,8 +152,9 @@ pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
     // What failed may hang. So first come all other duties and the status, then calls of a kind of which one hangs.
     for alike in [true, false] {
         let comes_last = |slot: &Slot| {
-            // A key in hand has to be stored within its window, and the status tells the rest.
-            !matches!(slot, Slot::Store | Slot::Status)
+            // A key in hand has to be stored within its window, and the status tells the rest. Of the calls that issue a
+            // key only one at a time can hang.
+            !matches!(slot, Slot::Preflight | Slot::Ledger | Slot::Mint | Slot::Store | Slot::Status)
                 && (facts.memory.has_failed(slot) || (alike && facts.memory.hangs_like(slot)))
         };
         let mut next = first.clone();

@@ -464,8 +464,8 @@ pub const ALL: &[Control] = &[
         defence: "a step whose slot is blocked is not tried",
         rule: "Faults that stay 1",
         file: "src/plan/mod.rs",
-        with: "if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {",
-        without: "if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic).filter(|_| false) {",
+        with: "if let Some(trouble) = self.trouble(&slot) {",
+        without: "if let Some(trouble) = self.trouble(&slot).filter(|_| false) {",
         red: &[
             Pure("every_step_may_fail_in_every_way_for_hours"),
             Simulated("every_call_may_fail_in_every_way_for_hours"),

@@ -115,7 +115,7 @@ fn a_replaced_key_gets_no_new_overlap_when_its_record_goes() {
         let kept = previous.iter().find(|key| key.key_id == "key-1").unwrap();
         assert_eq!((kept.revoke_after, kept.even_if_used), (end.revoke_after, leaked), "leaked: {leaked}");
         live(&mut process, &mut world, 2 * HOUR, |_| None);
-        assert_eq!(world.active().contains(&"key-1"), false, "leaked: {leaked}");
+        assert!(!world.active().contains(&"key-1"), "leaked: {leaked}");
     }
 }
 
