@@ -708,8 +708,8 @@ pub const ALL: &[Control] = &[
         defence: "a key of this process is not given up because the list does not show it",
         rule: "7",
         file: "src/plan/keys.rs",
-        with: "_ if believed == KeyState::Absent && self.memory.minted(id).is_some() => KeyState::Active,",
-        without: "",
+        with: "&& self.memory.minted(id).is_some() =>",
+        without: "&& false =>",
         red: &[Pure("a_key_of_this_process_is_revoked_even_if_the_list_does_not_show_it")],
     },
     Control {
