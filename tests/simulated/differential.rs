@@ -517,6 +517,9 @@ fn faults_of(call: Call) -> Vec<Fault> {
         Call::Create | Call::Revoke => {
             faults.extend([BoltzErrorKind::Unavailable, BoltzErrorKind::Invalid].map(Fault::Boltz));
         }
+        // What is not there, or is another one now, is as good as deleted: that is no fault.
+        Call::SecretDeletion => {}
+        Call::Object => faults.push(Fault::Conflict),
         _ => faults.extend([Fault::Conflict, Fault::NotFound]),
     }
     faults
