@@ -146,7 +146,9 @@ fn tells(message: &str) -> bool {
         "Boltz responded with 404",
         "it is as before",
         "undoes the change",
-        "is missing on the Secret",
+        "is missing",
+        "is not as it was written",
+        "was not removed",
     ];
     let next = [
         "The operator will retry",
