@@ -66,6 +66,9 @@ pub struct Context {
     pub(super) permits: Semaphore,
 }
 
+/// For so long a cache may show an object that is gone.
+pub(super) const CACHE_MAY_LAG: Duration = Duration::from_secs(10);
+
 /// The relists of one watch on objects, counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Relists {
@@ -85,9 +88,9 @@ pub struct ObjectState {
     pub(super) is_decided: bool,
     /// The API server returned another status than the one that was written.
     pub(super) has_other_status: bool,
-    /// The object is gone, and every key of it is accounted for: how many relists had begun then. The cache may still
-    /// show it.
-    gone_at_relist: Option<u64>,
+    /// The object is gone, and every key of it is accounted for: when, and how many relists had begun then. The cache may
+    /// still show it for a moment.
+    gone: Option<(Monotonic, u64)>,
 }
 
 /// The newest version of an object, and where it is from.
@@ -137,24 +140,26 @@ impl ObjectState {
     }
 
     /// The object is gone, and every key of it is accounted for.
-    pub(super) fn set_gone(&mut self, relists: Relists) {
-        self.gone_at_relist = Some(relists.begun);
+    pub(super) fn set_gone(&mut self, relists: Relists, now: Monotonic) {
+        self.gone = Some((now, relists.begun));
     }
 
-    /// Whether the object is gone, whatever the cache still shows of it. A newer version, or a relist that began later and
-    /// shows it, proves that it is not.
-    pub(super) fn is_gone(&mut self, cached: &CachedApiKey, relists: Relists) -> bool {
+    /// Whether the object is gone, whatever the cache still shows of it. A newer version, a relist that began later and shows
+    /// it, or a cache that shows it for long prove that it is not: a gateway may have answered 404.
+    pub(super) fn is_gone(&mut self, cached: &CachedApiKey, relists: Relists, now: Monotonic) -> bool {
         let version = |metadata: &ObjectMeta| metadata.resource_version.clone().unwrap_or_default();
         let is_known = |known: &Latest| !is_newer(&version(&cached.metadata), &version(known.metadata()));
-        self.gone_at_relist = self
-            .gone_at_relist
-            .filter(|begun| *begun >= relists.done && self.latest.as_ref().is_some_and(is_known));
-        self.gone_at_relist.is_some()
+        self.gone = self.gone.filter(|(since, begun)| {
+            *begun >= relists.done
+                && now.since(*since) < CACHE_MAY_LAG
+                && self.latest.as_ref().is_some_and(is_known)
+        });
+        self.gone.is_some()
     }
 
     /// Whether nothing has to be done for it any more.
     pub(super) fn is_forgettable(&self) -> bool {
-        self.gone_at_relist.is_some()
+        self.gone.is_some()
     }
 
     /// Takes the object from the cache if it is the version that an own write returned, and nothing was left to do. Returns
@@ -361,17 +366,22 @@ mod tests {
     #[test]
     fn a_cache_that_lags_behind_does_not_bring_a_deleted_object_back() {
         let once = Relists { begun: 1, done: 1 };
+        let start = Monotonic::default();
         let gone = || {
             let mut state = ObjectState::default();
             state.take_returned(object("10"), once);
-            assert!(!state.is_gone(&cached("10"), once));
-            state.set_gone(once);
+            assert!(!state.is_gone(&cached("10"), once, start));
+            state.set_gone(once, start);
             state
         };
-        assert!(gone().is_gone(&cached("9"), once) && gone().is_gone(&cached("10"), once));
-        assert!(!gone().is_gone(&cached("11"), once), "the answer was wrong");
-        assert!(gone().is_gone(&cached("9"), Relists { begun: 2, done: 1 }), "the relist is not complete");
-        assert!(!gone().is_gone(&cached("9"), Relists { begun: 2, done: 2 }), "etcd was restored");
+        assert!(gone().is_gone(&cached("9"), once, start) && gone().is_gone(&cached("10"), once, start));
+        assert!(!gone().is_gone(&cached("11"), once, start), "the answer was wrong");
+        assert!(
+            gone().is_gone(&cached("9"), Relists { begun: 2, done: 1 }, start),
+            "the relist is not complete"
+        );
+        assert!(!gone().is_gone(&cached("9"), Relists { begun: 2, done: 2 }, start), "etcd was restored");
+        assert!(!gone().is_gone(&cached("10"), once, start.plus(CACHE_MAY_LAG)), "it was a wrong 404");
     }
 
     /// A reconciliation may begin just before the cache shows the relist.

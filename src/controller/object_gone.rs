@@ -24,7 +24,7 @@ pub(super) fn forget_needs(context: &Context, uid: &str) {
 /// before would take it for a new object.
 pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, facts: &Facts) -> Action {
     if revoke_unreported_keys(context, state, facts).await {
-        state.set_gone(context.relists(&facts.object.namespace));
+        state.set_gone(context.relists(&facts.object.namespace), context.clock.now().monotonic);
         forget_needs(context, &facts.object.uid);
         context.metrics.forget(&facts.object.namespace, &facts.object.name);
     }

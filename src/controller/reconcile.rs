@@ -43,7 +43,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     let _in_progress = context.metrics.reconciling();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
-    if state.is_gone(cached, context.relists(&namespace)) {
+    if state.is_gone(cached, context.relists(&namespace), context.clock.now().monotonic) {
         return Action::await_change();
     }
     let uid = cached.uid().unwrap_or_default();

@@ -390,7 +390,12 @@ impl Decision<'_> {
         let oldest =
             active.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
         let oldest = oldest.or_else(|| active.iter().min_by_key(|key| position(key)))?;
-        if reason.is_optional() {
+        // If the list is right, these are dead.
+        let dead = active.iter().find(|key| {
+            let state = self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref());
+            state == KeyState::ShownInactive
+        });
+        if dead.is_none() && reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
                 self.waits.wake_at(self.now.monotonic_at(revoke_after));
                 self.findings.postponed = Some((reason, revoke_after));
@@ -401,6 +406,6 @@ impl Decision<'_> {
         if self.no_turn().is_some() {
             return None;
         }
-        Some(self.revoke_when_settled(oldest, RevokeReason::OverlapCut))
+        Some(self.revoke_when_settled(dead.unwrap_or(oldest), RevokeReason::OverlapCut))
     }
 }
