@@ -16,7 +16,7 @@ use crate::{
         metrics::Metrics,
         watches::{ALL_NAMESPACES, Watches},
     },
-    plan::{Answer, Count, Effects, Facts, ProcessMemory, Settings, Step},
+    plan::{Answer, Count, Effects, Facts, Monotonic, ProcessMemory, Settings, Step},
     protocol::marker::AttemptId,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

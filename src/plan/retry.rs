@@ -23,11 +23,10 @@ pub fn retry_backoff(slot: &Slot, failure: Failure, settings: &Settings) -> Back
     let recheck = settings.recheck;
     match (slot, failure) {
         (_, Failure::Conflict) => Backoff::from_secs(1, 600),
-        (Slot::Preflight | Slot::Record | Slot::Release | Slot::DeleteSecret(_), Failure::Refused) => {
-            Backoff { first: recheck, longest: recheck * 5 }
-        }
-        // A move reads both Secrets: five calls for each retry.
-        (Slot::Shape, Failure::Refused) => Backoff { first: recheck, longest: recheck * 10 },
+        (
+            Slot::Preflight | Slot::Record | Slot::Shape | Slot::Release | Slot::DeleteSecret(_),
+            Failure::Refused,
+        ) => Backoff { first: recheck, longest: recheck * 5 },
         (Slot::Preflight, _) => Backoff::from_secs(1, 300),
         // Valid although the list says otherwise: the list may be wrong for days.
         (Slot::Check, Failure::Undone) => Backoff::from_secs(60, 3600),

@@ -126,7 +126,11 @@ async fn play(story: (&'static str, Story), call: &'static str, fault: Fault) ->
     world.faults(|_| None);
     // The longest wait after a refusal, and what then has to settle.
     sleep(62 * MINUTE).await;
-    end(&world, story.0, &what).await;
+    if story.0 == "another name" {
+        assert_eq!(world.secret("key"), None, "{what}: the old Secret stays");
+        world.edit(json!({"spec": {"secret": {"name": "key"}}}));
+    }
+    world.good(&what).await;
     drop(process);
     counts.struck.load(Ordering::Relaxed)
 }
@@ -217,18 +221,9 @@ async fn what_a_webhook_undoes_is_not_done_again_and_again() {
             assert!(api <= 120 && boltz <= 40, "{what}: {api}, {boltz}\n{}", world.transcript());
             lock(&world.server).stripped = None;
             sleep(62 * MINUTE).await;
-            end(&world, story.0, &what).await;
+            world.good(&what).await;
         }
     }
-}
-
-/// After the cure.
-async fn end(world: &Arc<World>, story: &str, what: &str) {
-    if story == "another name" {
-        assert_eq!(world.secret("key"), None, "{what}: the old Secret stays");
-        world.edit(json!({"spec": {"secret": {"name": "key"}}}));
-    }
-    world.good(what).await;
 }
 
 /// Of the objects in two namespaces, one meets a fault that stays. All others are served as if nothing were wrong.
