@@ -189,8 +189,10 @@ async fn calls_that_hang_hold_up_nothing_else_of_their_object() {
 /// An admission webhook that takes the operator's marks out of what it writes.
 #[tokio::test(start_paused = true)]
 async fn what_a_webhook_undoes_is_not_done_again_and_again() {
+    // Without record, label and ownerReference, nothing tells whose a retained Secret is.
+    let stories = || STORIES.into_iter().filter(|story| story.0 != "a Secret that is to stay");
     for resource in [Resource::Secrets, Resource::ApiKeys] {
-        for story in STORIES {
+        for story in stories() {
             let world = World::new(Settings::default());
             let _process = Process::start(&world, 1);
             sleep(SECOND).await;
@@ -221,6 +223,9 @@ async fn what_a_webhook_undoes_is_not_done_again_and_again() {
             assert!(api <= 120 && boltz <= 40, "{what}: {api}, {boltz}\n{}", world.transcript());
             lock(&world.server).stripped = None;
             sleep(62 * MINUTE).await;
+            if story.0 == "another name" {
+                world.edit(json!({"spec": {"secret": {"name": "key"}}}));
+            }
             world.good(&what).await;
         }
     }
