@@ -109,8 +109,9 @@ impl Failing<'_> {
             let trouble = self.memory.troubles.get(slot).filter(|_| *slot != self.slot);
             trouble.is_some_and(|trouble| trouble.kind == Some(Failure::Refused))
         };
-        // Together they make no more calls than each alone.
-        if self.is_of_secret() && failure == Failure::Refused && SECRET_SLOTS.iter().any(is_refused) {
+        // Together they make no more calls than each alone; and so if each retry also costs a read.
+        let costs_more = self.memory.must_read || SECRET_SLOTS.iter().any(is_refused);
+        if self.is_of_secret() && failure == Failure::Refused && costs_more {
             backoff.longest *= 2;
         }
         let until = self.now.monotonic.plus(backoff.jittered(failures, self.jitter, retry_after));

@@ -19,6 +19,9 @@ use std::{
 /// A failure that has lasted so long is reported, however few tries it took.
 pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
 
+/// After this time without another try, a failure does not make its call come last any more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
 /// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
 /// vectors: a B-tree has room for eleven from the first one.
@@ -137,8 +140,10 @@ impl Trouble {
     }
 
     /// Its call failed. After a first conflict it is made again at once, under another version.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failures > u32::from(self.kind == Some(Failure::Conflict))
+    /// One that was not needed again for long tells nothing.
+    fn has_failed(&self, now: Monotonic) -> bool {
+        let is_fresh = self.block.until.is_none_or(|until| now.since(until) < FORGOTTEN_AFTER);
+        is_fresh && self.failures > u32::from(self.kind == Some(Failure::Conflict))
     }
 }
 
@@ -205,19 +210,19 @@ impl ProcessMemory {
     }
 
     /// Whether the last call of the slot failed.
-    pub(super) fn has_failed(&self, slot: &Slot) -> bool {
-        self.troubles.get(slot).is_some_and(Trouble::has_failed)
+    pub(super) fn has_failed(&self, slot: &Slot, now: Monotonic) -> bool {
+        self.troubles.get(slot).is_some_and(|trouble| trouble.has_failed(now))
     }
 
     /// Whether a call of the same kind, for another workload or key, got no response, and this one was not tried.
-    pub(super) fn hangs_like(&self, slot: &Slot) -> bool {
+    pub(super) fn hangs_like(&self, slot: &Slot, now: Monotonic) -> bool {
         let is_one_of_many = matches!(slot, Slot::Restart(_) | Slot::Revoke(_) | Slot::DeleteSecret(_));
         is_one_of_many
             && self.troubles.iter().any(|(other, trouble)| {
                 std::mem::discriminant(other) == std::mem::discriminant(slot)
                     && other != slot
                     && trouble.kind == Some(Failure::Passing)
-                    && trouble.has_failed()
+                    && trouble.has_failed(now)
             })
     }
 

@@ -155,7 +155,8 @@ pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
             // A key in hand has to be stored within its window, and the status tells the rest. Of the calls that issue a
             // key only one at a time can hang.
             !matches!(slot, Slot::Preflight | Slot::Ledger | Slot::Mint | Slot::Store | Slot::Status)
-                && (facts.memory.has_failed(slot) || (alike && facts.memory.hangs_like(slot)))
+                && (facts.memory.has_failed(slot, now.monotonic)
+                    || (alike && facts.memory.hangs_like(slot, now.monotonic)))
         };
         let mut next = first.clone();
         let mut held_back: Vec<Slot> = Vec::new();

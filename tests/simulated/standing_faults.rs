@@ -127,7 +127,9 @@ async fn play(story: (&'static str, Story), call: &'static str, fault: Fault) ->
     // The longest wait after a refusal, and what then has to settle.
     sleep(62 * MINUTE).await;
     if story.0 == "another name" {
-        assert_eq!(world.secret("key"), None, "{what}: the old Secret stays");
+        // A wrong 404 to its read is believed: then nothing leads to it any more.
+        let is_believed = call.starts_with("GET /api/v1") && fault == Fault::Status(404);
+        assert!(is_believed || world.secret("key").is_none(), "{what}: the old Secret stays");
         world.edit(json!({"spec": {"secret": {"name": "key"}}}));
     }
     world.good(&what).await;
@@ -189,8 +191,10 @@ async fn calls_that_hang_hold_up_nothing_else_of_their_object() {
 /// An admission webhook that takes the operator's marks out of what it writes.
 #[tokio::test(start_paused = true)]
 async fn what_a_webhook_undoes_is_not_done_again_and_again() {
+    // Without record, label and ownerReference, nothing tells whose a retained Secret is.
+    let stories = || STORIES.into_iter().filter(|story| story.0 != "a Secret that is to stay");
     for resource in [Resource::Secrets, Resource::ApiKeys] {
-        for story in STORIES {
+        for story in stories() {
             let world = World::new(Settings::default());
             let _process = Process::start(&world, 1);
             sleep(SECOND).await;
@@ -221,6 +225,9 @@ async fn what_a_webhook_undoes_is_not_done_again_and_again() {
             assert!(api <= 120 && boltz <= 40, "{what}: {api}, {boltz}\n{}", world.transcript());
             lock(&world.server).stripped = None;
             sleep(62 * MINUTE).await;
+            if story.0 == "another name" {
+                world.edit(json!({"spec": {"secret": {"name": "key"}}}));
+            }
             world.good(&what).await;
         }
     }
