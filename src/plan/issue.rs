@@ -6,7 +6,7 @@ use super::{
     backoff::Backoff,
     block::{Block, Reason},
     facts::SecretFacts,
-    keys::NamedKey,
+    keys::{KeyState, NamedKey},
     schedule::{Planned, RotationSchedule},
     step::{RevokeReason, Slot, Step},
     time::elapsed,
