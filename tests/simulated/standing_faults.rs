@@ -140,11 +140,15 @@ async fn every_call_may_fail_in_every_way_for_hours() {
     let mut cases = Vec::new();
     for story in STORIES {
         for call in CALLS {
-            // The API server's own word that the object is gone is believed, and that a Secret is which the spec does not name
-            // any more: nothing leads to it then.
-            let is_read = call.starts_with("GET /apis")
-                || (call.starts_with("GET /api/v1") && story.0 == "another name");
-            let is_no_fault = |fault: &Fault| is_read && *fault == Fault::Status(404);
+            // The API server's own word that the object is gone is believed. So is that an old Secret is gone, or another one:
+            // nothing leads to it then.
+            let is_old_secret = story.0 == "another name"
+                && (call.starts_with("GET /api/v1") || call.starts_with("DELETE /api/v1"));
+            let is_no_fault = |fault: &Fault| match fault {
+                Fault::Status(404) => is_old_secret || call.starts_with("GET /apis"),
+                Fault::Status(409) => is_old_secret,
+                _ => false,
+            };
             cases.extend(
                 FAULTS.into_iter().filter(|fault| !is_no_fault(fault)).map(|fault| (story, call, fault)),
             );
