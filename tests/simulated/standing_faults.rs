@@ -130,6 +130,11 @@ async fn play(story: (&'static str, Story), call: &'static str, fault: Fault) ->
         assert_eq!(world.secret("key"), None, "{what}: the old Secret stays");
         world.edit(json!({"spec": {"secret": {"name": "key"}}}));
     }
+    if story.0 == "a Secret that is to stay" {
+        let owners = &world.secret("key").unwrap()["metadata"]["ownerReferences"];
+        assert!(owners.as_array().is_none_or(Vec::is_empty), "{what}: it would go with its object");
+        world.edit(json!({"spec": {"deletionPolicy": "Revoke"}}));
+    }
     world.good(&what).await;
     drop(process);
     counts.struck.load(Ordering::Relaxed)
