@@ -6,7 +6,7 @@ use super::{
     backoff::Backoff,
     block::{Block, Reason},
     facts::SecretFacts,
-    keys::{KeyState, NamedKey},
+    keys::NamedKey,
     schedule::{Planned, RotationSchedule},
     step::{RevokeReason, Slot, Step},
     time::elapsed,
@@ -391,10 +391,9 @@ impl Decision<'_> {
             active.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
         let oldest = oldest.or_else(|| active.iter().min_by_key(|key| position(key)))?;
         // If the list is right, these are dead.
-        let dead = active.iter().find(|key| {
-            let state = self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref());
-            state == KeyState::ShownInactive
-        });
+        let is_dead =
+            |key: &&NamedKey| self.facts.listed(&key.id).is_some_and(|listed| !self.is_active(listed));
+        let dead = active.iter().find(is_dead);
         if dead.is_none() && reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
                 self.waits.wake_at(self.now.monotonic_at(revoke_after));

@@ -28,7 +28,12 @@ use parking_lot::Mutex;
 use plan_world::{Fault, World as PlanWorld};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value as Json, json};
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Once},
+    time::Duration,
+};
 use tokio::time::sleep;
 use tracing::{
     Event, Subscriber,
@@ -137,6 +142,8 @@ enum User {
     Creates,
     RestartsTheOperator,
 }
+
+static GLOBALLY: Once = Once::new();
 
 #[derive(Clone, Debug)]
 struct Schedule {
@@ -250,6 +257,10 @@ impl Schedule {
     /// Through the controller and the executor.
     async fn in_the_simulation(&self) -> (Vec<Told>, Arc<World>) {
         let steps = Steps::default();
+        GLOBALLY.call_once(|| {
+            // Without it, an event whose place was first reached by a thread without a subscriber may count as never wanted.
+            let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+        });
         let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(steps.clone()));
         let world = World::new(Settings::default());
         let mut next = self.faults();
