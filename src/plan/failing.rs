@@ -194,8 +194,7 @@ impl Failing<'_> {
             "The API server accepted a write of the operator, but {missing}. An admission webhook or policy may have \
              changed it."
         );
-        self.failed(Failure::Refused, reason, String::new(), None, true);
-        self.tell_time(message);
+        self.failed(Failure::Refused, reason, message, None, true);
         // Each try changes the version.
         self.memory.refused_version = None;
         self.count_failure(reason, effects);

@@ -796,7 +796,7 @@ pub const ALL: &[Control] = &[
         defence: "with four previous keys an optional rotation waits",
         rule: "3",
         file: "src/plan/issue.rs",
-        with: "if reason.is_optional() {",
+        with: "if dead.is_none() && reason.is_optional() {",
         without: "if false {",
         red: &[Pure("with_four_previous_keys_optional_rotations_wait_and_others_cut_an_overlap")],
     },
