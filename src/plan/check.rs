@@ -21,6 +21,10 @@ impl Decision<'_> {
     /// Whether the current key is gone: Boltz's list says so, and so does the key.
     pub(super) fn is_dead(&self, record: &Record) -> bool {
         let facts = self.facts;
+        // The key of something else: it may be valid, and this object must not use it.
+        if self.state_by_list(record, Doubt::None) == KeyState::Foreign {
+            return true;
+        }
         let by_list = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
         match facts.memory.check_of(&record.key_id) {
             Some(CheckedKey { check: KeyCheck::Invalid, .. }) => by_list(Doubt::All),
@@ -90,11 +94,7 @@ impl Decision<'_> {
         let checked = facts.memory.check_of(&record.key_id);
         let trouble = facts.memory.troubles.get(&Slot::Check);
         let is_answered = match checked {
-            // A renamed key is not revoked: it is asked with each pass, until somebody revokes it.
-            Some(checked) => {
-                checked.check == KeyCheck::Valid
-                    && self.state_by_list(record, Doubt::None) != KeyState::Foreign
-            }
+            Some(checked) => checked.check == KeyCheck::Valid,
             // Refused, or failed several times: not only for a moment.
             None => trouble.is_some_and(|trouble| trouble.is_reported),
         };

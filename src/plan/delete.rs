@@ -112,7 +112,6 @@ impl Decision<'_> {
                     self.request_passes_for(&key);
                 }
                 KeyState::OtherOrganization => self.report_other_organization(&key),
-                KeyState::Renamed => self.report_renamed(&key.id),
                 KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
             }
         }

@@ -29,9 +29,6 @@ pub enum KeyState {
     ShownInactive,
     /// Boltz lists the id without this object's marker: it belongs to something else.
     Foreign,
-    /// The same, but the key in the object's Secret is valid and has that id. It is used, and not revoked: whose it is
-    /// cannot be proved.
-    Renamed,
     /// Missing from two complete passes that should have shown it.
     Absent,
     /// It belongs to another organization than the admin key: nothing is known about it, and it cannot be revoked.
@@ -247,9 +244,6 @@ impl Facts {
     ) -> KeyState {
         let believed = self.state_by_list(settings, now, id, attempt, Doubt::None);
         match self.memory.check_of(id).map(|checked| &checked.check) {
-            Some(KeyCheck::Valid) if believed == KeyState::Foreign && self.memory.minted(id).is_none() => {
-                KeyState::Renamed
-            }
             Some(KeyCheck::Valid) if believed.is_gone() => KeyState::Active,
             Some(KeyCheck::Invalid)
                 if self.state_by_list(settings, now, id, attempt, Doubt::All).is_gone() =>

@@ -187,10 +187,6 @@ impl Decision<'_> {
                 self.report_other_organization(key);
                 None
             }
-            KeyState::Renamed => {
-                self.report_renamed(&key.id);
-                None
-            }
             KeyState::Inactive | KeyState::Foreign | KeyState::Absent => None,
         }
     }
@@ -206,15 +202,6 @@ impl Decision<'_> {
             ours = of(&self.facts.account.organization)
         );
         self.findings.also.push(Block { reason: Reason::BoltzUnauthorized, message, until: None });
-    }
-
-    /// A valid key of which only its own Secret says that it is the object's.
-    pub(super) fn report_renamed(&mut self, key_id: &str) {
-        let message = format!(
-            "Boltz lists key {key_id} under a name that the operator did not give it, so the operator does not revoke the \
-             key. Give it its name again, or revoke it, in Boltz's console."
-        );
-        self.findings.also.push(Block { reason: Reason::KeyDoubtful, message, until: None });
     }
 
     /// Requests the passes that show whether Boltz has the key. While passes are doubtful, the inventory repeats them.

@@ -1,9 +1,6 @@
 //! A list that shows the current key as gone: the key itself is asked, and nothing is concluded from a list that lies.
 
-use boltz_operator::{
-    plan::{Block, BoltzErrorKind, Doubt, Reason, Step},
-    protocol::marker::ObjectMark,
-};
+use boltz_operator::plan::{Block, BoltzErrorKind, Doubt, Reason, Step};
 use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
 use serde_json::json;
 
@@ -117,24 +114,6 @@ fn a_previous_key_that_the_list_calls_inactive_is_revoked_at_the_end_of_its_over
     assert_eq!(world.object().status.previous_keys.len(), 1, "status still shows it");
     live_for(&mut process, &mut world, 2 * DAY);
     assert!(world.key("key-1").revoked);
-}
-
-/// Somebody renames the key in the console, and then the operator starts. Nothing but the key itself says whose it is.
-#[test]
-fn a_valid_key_under_another_name_is_used_and_neither_replaced_nor_revoked() {
-    let (mut world, _) = World::ready(plain());
-    world.key("key-1").object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
-    let mut process = Process::start_other(&world, 7);
-    live_for(&mut process, &mut world, 3 * HOUR);
-    assert_eq!(world.active(), ["key-1"]);
-    assert_eq!(world.ready_reason(), "Issued", "{:?}", conditions(&world));
-    world.delete();
-    live_for(&mut process, &mut world, 3 * HOUR);
-    assert!(world.object.is_some() && !world.key("key-1").revoked, "it is accounted for");
-    // Somebody revokes it in the console.
-    world.key("key-1").revoked = true;
-    live_for(&mut process, &mut world, 3 * HOUR);
-    assert!(world.object.is_none());
 }
 
 #[test]
