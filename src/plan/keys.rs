@@ -5,7 +5,7 @@ use super::{
     attempt::Progress,
     facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts},
     settings::Settings,
-    time::Now,
+    time::{Now, elapsed},
 };
 use crate::{
     api::annotations::FINALIZER,
@@ -325,11 +325,19 @@ impl Facts {
         keys.any(|(key_id, organization)| key_id == id && self.is_other(organization))
     }
 
-    /// Whether the key may still be active. An expired key is not. One that only a list shows as inactive may be.
+    /// Whether the key may still be active. An expired key is not. One that only a list shows as inactive may be, unless its
+    /// overlap had ended before this process first saw it: then another process has revoked it, and the record still names it.
     pub fn may_be_active(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
         let state = self.key_state(settings, now, &key.id, key.attempt.as_ref());
+        let was_seen_before = |end: Timestamp| {
+            self.memory
+                .first_seen
+                .get(&key.id)
+                .is_some_and(|seen| elapsed(end, now.wall) <= now.monotonic.since(*seen))
+        };
+        let is_awaited = || key.revoke_after.is_none_or(was_seen_before);
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
-            && (state.may_be_active() || state == KeyState::ShownInactive)
+            && (state.may_be_active() || (state == KeyState::ShownInactive && is_awaited()))
     }
 
     /// Whether the object needs a finalizer: it has attempts or keys.

@@ -107,13 +107,13 @@ async fn a_key_that_an_object_elsewhere_names_is_no_orphan() {
     env.until_active(2).await;
     env.passes(8).await;
     assert_eq!((orphans(&env.operator).await, orphans(&other).await), (Some("0".into()), Some("0".into())));
-    // One that nothing names is one, for both.
+    // One that nothing names is one. The other operator would put the finalizer back.
+    drop(other);
     let patch = json!({"metadata": {"finalizers": null}});
     objects
         .patch("there", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(patch))
         .await
         .unwrap();
-    drop(other);
     objects.delete("there", &kube::api::DeleteParams::default()).await.unwrap();
     env.until_metric("boltz_orphaned_keys 1").await;
 }
