@@ -27,7 +27,7 @@ LABEL org.opencontainers.image.title="boltz-emulator" \
     org.opencontainers.image.version="$VERSION" \
     org.opencontainers.image.revision="$REVISION"
 COPY --from=binaries /source/dist/${TARGETARCH}/boltz-emulator /boltz-emulator
-ENV BOLTZ_EMULATOR_LISTEN=0.0.0.0:8099
+ENV BOLTZ_EMULATOR_LISTEN=:8099
 EXPOSE 8099
 USER 65532:65532
 ENTRYPOINT ["/boltz-emulator"]

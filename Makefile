@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs crd chart clean
+.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs dashboard-picture crd chart clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
@@ -55,16 +55,20 @@ lint: ## Formatting and lints, warnings denied.
 docs: ## Builds the documentation site into target/site and checks its links. The first time it compiles mdBook: some minutes.
 	@tests/tools/docs
 
+dashboard-picture: ## Draws docs/images/dashboard.png from what a Prometheus says of an operator in trouble. Takes some minutes.
+	@PICTURE=docs/images/dashboard.png cargo test --quiet --workspace --test cluster chart::dashboard::a_picture -- --ignored --nocapture
+
 crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, which Helm cannot reach elsewhere.
 	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
 	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
 
-chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/cluster/chart/golden/ for what a reviewer should see.
+chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/cluster/chart/golden/ for what a reviewer should see; and writes the pages about its values.
+	cargo run --quiet --example chartdocs
 	@helm=$$(tests/control-plane/build helm)/helm && chart="boltz-operator charts/boltz-operator --namespace boltz-system" && \
-		$$helm template $$chart --no-hooks > deploy/boltz-operator.yaml.new && \
+		$$helm template $$chart --no-hooks > deploy/base/boltz-operator.yaml.new && \
 		$$helm template $$chart --show-only templates/tests.yaml > tests/cluster/chart/golden/hooks.yaml.new && \
 		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/cluster/chart/golden/NOTES.txt.new && \
-		for file in deploy/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
+		for file in deploy/base/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.
 	cargo clean

@@ -1,6 +1,6 @@
 //! Flags and environment variables. An invalid one ends the process with a message of one line.
 
-use crate::{duration::parse_positive_duration, protocol::marker::ClusterName};
+use crate::{duration::parse_positive_duration, listen::parse_listen, protocol::marker::ClusterName};
 use clap::{Parser, ValueEnum};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,9 +12,10 @@ use std::{
 ///
 /// The admin key is read from --admin-key-file or from the environment variable BOLTZ_API_KEY. The operator connects to
 /// the cluster it runs in or, outside a cluster, to the one in KUBECONFIG. Durations are written as in Kubernetes: 90s,
-/// 30m, 720h.
+/// 30m, 720h. If a flag is given twice, the last value counts; lists
+/// are joined.
 #[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 110)]
+#[command(version, max_term_width = 110, args_override_self = true)]
 pub struct Config {
     /// URL of the Boltz API. http:// is allowed for loopback addresses, or with --allow-insecure-http.
     #[arg(
@@ -91,8 +92,8 @@ pub struct Config {
     )]
     pub former_cluster_names: Vec<ClusterName>,
 
-    /// Namespaces to watch, comma-separated. Default: all. Requires --cluster-name, with a different name for each
-    /// installation.
+    /// Namespaces to watch, comma-separated. Default: all. Requires --cluster-name, which several
+    /// installations in one cluster may share.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_WATCH_NAMESPACES",
@@ -148,11 +149,13 @@ pub struct Config {
     #[arg(long, env = "BOLTZ_OPERATOR_METRICS_PER_OBJECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "Observability")]
     pub metrics_per_object: bool,
 
-    /// Address that serves /metrics, /healthz, /readyz and, for clients in the pod, /debug.
+    /// Address that serves /metrics, /healthz, /readyz and, for clients in the pod, /debug. A port alone, as in :8080, is
+    /// every address, IPv6 and IPv4.
     #[arg(
         long,
         env = "BOLTZ_OPERATOR_LISTEN",
-        default_value = "0.0.0.0:8080",
+        default_value = ":8080",
+        value_parser = parse_listen,
         value_name = "ADDRESS",
         help_heading = "Observability"
     )]
@@ -232,7 +235,7 @@ impl Config {
         if !self.watch_namespaces.is_empty() && self.cluster_name.is_none() {
             return error(
                 "--cluster-name",
-                "required with --watch-namespaces; use a different name for each installation",
+                "required with --watch-namespaces; several installations in one cluster may share a name",
             );
         }
         if self.orphan_policy == OrphanPolicy::Revoke
@@ -301,6 +304,23 @@ mod tests {
     #[test]
     fn the_defaults_hold() {
         assert_eq!(config(&[]), Ok(()));
+    }
+
+    /// As of the flags of Kubernetes' own programs, so that something can be added to what a chart has set.
+    #[test]
+    fn the_last_value_of_a_flag_counts() {
+        let flags = [
+            "",
+            "--listen=:1",
+            "--watch-namespaces=a,b",
+            "--listen=:2",
+            "--leader-elect",
+            "--leader-elect=false",
+        ];
+        let config = Config::try_parse_from(flags).unwrap();
+        assert_eq!((config.listen.port(), config.leader_elect), (2, false));
+        let config = Config::try_parse_from(flags.iter().chain(&["--watch-namespaces=c"])).unwrap();
+        assert_eq!(config.watch_namespaces, ["a", "b", "c"]);
     }
 
     #[test]

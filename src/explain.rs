@@ -63,12 +63,12 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::BoltzUnavailable => ("Calls to Boltz fail.", "Wait. Check the network if it lasts."),
         Reason::BoltzUnauthorized => (
-            "Boltz rejects the operator's admin key, or it is a test-mode key and the object asks for a live key.",
-            "Fix the admin key. The operator uses it seconds after its file changes.",
+            "Boltz rejects the operator's admin key, or it is a test-mode key and the object asks for a live key, or it is not known whether the admin key belongs to the organization of the object's keys.",
+            "Do what the message says. Fix the admin key. The operator uses it seconds after its file changes.",
         ),
         Reason::KeyDoubtful => (
             "Only in `Reconciling` and `Stalled`, or in `Ready` if the key itself gave no clear answer: Boltz's list does not show the key as active, and it is not certain that this is true.",
-            "Look at Boltz's console. To get a new key now, set `boltz.bio/rotate`. `boltz.bio/rotate-now` would revoke a key that may still work.",
+            "Look at Boltz's console. If somebody revoked many keys on purpose, confirm it: see the runbook BoltzOperatorListSuspect. To get a new key now, set `boltz.bio/rotate`. `boltz.bio/rotate-now` would revoke a key that may still work.",
         ),
         Reason::NamesAltered => (
             "Boltz changed the name of a new key. No keys are issued any more.",

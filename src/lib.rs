@@ -13,7 +13,6 @@
 
 pub mod api;
 mod at_rest;
-pub mod backoff;
 pub mod boltz;
 pub mod cli;
 pub mod clock;
@@ -21,8 +20,10 @@ pub mod controller;
 pub mod duration;
 pub mod explain;
 pub mod kubernetes;
+pub mod listen;
 pub mod observability;
 pub mod plan;
 pub mod protocol;
+pub mod retry_delay;
 pub mod runtime;
 mod scrub;

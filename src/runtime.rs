@@ -2,11 +2,8 @@
 
 use crate::{
     boltz::{
-        BoltzClient, BoltzClientError, BoltzClientOptions,
-        account::{Account, MintLimits},
-        admin_key::AdminKeySource,
-        inventory::Inventory,
-        snapshot::ClusterNames,
+        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account,
+        admin_key::AdminKeySource, inventory::Inventory, snapshot::ClusterNames,
     },
     cli::Config,
     clock::Clock,
@@ -17,6 +14,7 @@ use crate::{
         lease::{self, LeaseOptions},
         remembered,
     },
+    listen::listen,
     observability::{metrics::Metrics, server, telemetry::LogLevel, watchdog},
     plan::Settings,
     protocol::marker::ClusterName,
@@ -136,7 +134,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
         .per_object(config.metrics_per_object)
         .with_inventory_interval(config.inventory_interval);
     let metrics = Arc::new(metrics);
-    let listener = on(prompt, TcpListener::bind(config.listen)).await.map_err(StartError::Listen)?;
+    let listener = on(prompt, listen(config.listen)).await.map_err(StartError::Listen)?;
     let client = kubernetes_client().await?;
     // Its connections are tasks of the runtime on which it is created.
     let lease_client = on(prompt, kubernetes_client()).await?;
@@ -202,7 +200,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
 pub struct Operator {
     /// Shared by all reconciliations.
     pub context: Arc<Context>,
-    /// The configuration.
+    /// The flags with which the process was started.
     pub config: Config,
     /// Unique for this process.
     pub identity: String,
@@ -310,10 +308,9 @@ async fn work(
             }
         };
         let client = context.kubernetes.client().clone();
-        let (names, passes) = (context.inventory.names(), context.inventory.completions());
         tokio::select! {
             () = control => {}
-            () = remembered::keep(client, &namespace, &remembered_name, account, names, passes) => {}
+            () = remembered::keep(client, &namespace, &remembered_name, account, &context.inventory, context.clock) => {}
         }
     };
     if !config.leader_elect {

@@ -79,7 +79,8 @@ fn page(state: &State, query: &ListQuery, now: Timestamp) -> Answer {
         Some(Ok(limit)) if (1..=state.settings.largest_limit).contains(&limit) => limit,
         Some(_) => {
             let message = format!("must be from 1 to {}", state.settings.largest_limit);
-            return Err(Refusal::invalid("limit", &message));
+            let status = state.settings.larger_limit_status;
+            return Err(Refusal { status, ..Refusal::invalid("limit", &message) });
         }
     };
     let wanted = PageRequest {

@@ -21,6 +21,8 @@ mod control;
 mod fault;
 mod key;
 mod lie;
+#[path = "../../src/listen.rs"]
+mod listen;
 mod rate;
 mod server;
 mod settings;
@@ -30,6 +32,7 @@ pub use clock::Clock;
 pub use fault::{Effect, Fault, Operation, Outcome, StandingFault};
 pub use key::{AdminKey, Key};
 pub use lie::Lie;
+pub use listen::{listen, parse_listen};
 pub use server::{Emulator, EmulatorError, Options};
 pub use settings::Settings;
 pub use state::LoggedRequest;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 /// What is wrong with an answer of 200.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lie {
     /// The list has no keys.
@@ -35,6 +35,16 @@ pub enum Lie {
     OtherWorkspace,
     /// A new key has the name of another request, as if a proxy repeated an old answer.
     NameOfAnother,
+    /// A new key has this id.
+    Id(String),
+    /// The key with this id has another name.
+    Renamed(String),
+    /// The key with this id is inactive.
+    OneInactive(String),
+    /// The key with this id expired long ago, and is active.
+    OneExpired(String),
+    /// The list shows each key twice: first as inactive, then as it is.
+    RowsTwice,
 }
 
 impl Lie {
@@ -100,6 +110,21 @@ impl Lie {
                     key["name"] = json!(format!("{rest}.000000000000"));
                 });
             }
+            Self::Id(id) => each_key(&mut answer, |key| key["id"] = json!(id)),
+            Self::Renamed(id) => one_key(&mut answer, &id, |key| key["name"] = json!("renamed")),
+            Self::OneInactive(id) => one_key(&mut answer, &id, |key| key["is_active"] = json!(false)),
+            Self::OneExpired(id) => one_key(&mut answer, &id, |key| {
+                key["expires_at"] = json!("2020-01-01T00:00:00Z");
+                key["is_active"] = json!(true);
+            }),
+            Self::RowsTwice => {
+                if let Some(rows) = answer.get_mut("data").and_then(Json::as_array_mut) {
+                    let mut first = rows.clone();
+                    first.iter_mut().for_each(|key| key["is_active"] = json!(false));
+                    first.append(rows);
+                    *rows = first;
+                }
+            }
             Self::WholeKeyAsPrefix => {
                 let whole = answer["key"].clone();
                 each_key(&mut answer, |key| key["key_prefix"] = whole.clone());
@@ -118,4 +143,13 @@ fn each_key(answer: &mut Json, change: impl Fn(&mut Json)) {
     } else {
         change(answer);
     }
+}
+
+/// Changes the key with this id, wherever it is.
+fn one_key(answer: &mut Json, id: &str, change: impl Fn(&mut Json)) {
+    each_key(answer, |key| {
+        if key["id"] == id {
+            change(key);
+        }
+    });
 }

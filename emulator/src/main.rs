@@ -2,7 +2,7 @@
 
 mod workload;
 
-use boltz_emulator::{Emulator, Options, Settings};
+use boltz_emulator::{Emulator, Options, Settings, parse_listen};
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 use jiff::SignedDuration;
 use std::{net::SocketAddr, process::ExitCode};
@@ -19,8 +19,8 @@ struct Arguments {
     #[command(subcommand)]
     other: Option<Other>,
 
-    /// Where to listen. Port 0: a free one.
-    #[arg(long, env = "BOLTZ_EMULATOR_LISTEN", default_value = "127.0.0.1:8099")]
+    /// Where to listen. A port alone, as in :8099, is every address, IPv6 and IPv4. Port 0: a free one.
+    #[arg(long, env = "BOLTZ_EMULATOR_LISTEN", default_value = "127.0.0.1:8099", value_parser = parse_listen)]
     listen: SocketAddr,
 
     /// The admin key that it takes.

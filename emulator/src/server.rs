@@ -7,6 +7,7 @@ use crate::{
     control,
     fault::{Fault, Operation, StandingFault},
     key::{AdminKey, Key},
+    listen,
     settings::Settings,
     state::{CreateRequest, LoggedRequest, Principal, SharedState, State, lock},
 };
@@ -16,7 +17,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 /// How an emulator starts.
 #[derive(Clone, Debug)]
@@ -66,7 +67,7 @@ impl Emulator {
     pub async fn start(options: Options) -> Result<Self, EmulatorError> {
         let Options { listen, admin_key, settings } = options;
         let failed = |source| EmulatorError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let listener = listen::listen(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let state: SharedState =
             Arc::new(Mutex::new(State::new(settings, vec![AdminKey::new(admin_key.clone())])));

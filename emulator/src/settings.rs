@@ -32,6 +32,8 @@ pub struct Settings {
     pub latency_milliseconds: u64,
     /// The largest `limit` of a list that is not refused.
     pub largest_limit: usize,
+    /// The status that refuses a larger one.
+    pub larger_limit_status: u16,
     /// The id of the organization, as `auth/me` says it; absent: it says none.
     pub organization_id: Option<String>,
     /// Whether there is `auth/me`.
@@ -56,6 +58,7 @@ impl Default for Settings {
             requests_per_second: None,
             latency_milliseconds: 0,
             largest_limit: 1000,
+            larger_limit_status: 422,
             organization_id: Some("org_example".to_owned()),
             has_auth_me: true,
             revoking_twice_fails: false,

@@ -1,6 +1,7 @@
 //! A program that uses a Boltz key as workloads do: for trying out rotations, and for tests of them.
 
 use axum::{Router, body::Body, http::StatusCode, routing::get};
+use boltz_emulator::{listen, parse_listen};
 use clap::Args;
 use hyper::{Request, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
@@ -13,7 +14,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 /// One request must be answered within this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ pub struct Workload {
     interval: u64,
 
     /// Where GET /readyz answers 200 once a request has been answered.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = ":8080", value_parser = parse_listen)]
     listen: SocketAddr,
 }
 
@@ -45,7 +46,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs until it is dropped.
 pub async fn run(workload: Workload) -> Result<(), Failure> {
     let ready = Arc::new(AtomicBool::new(false));
-    let listener = TcpListener::bind(workload.listen).await?;
+    let listener = listen(workload.listen).await?;
     let probe = Arc::clone(&ready);
     let readiness = get(move || async move {
         if probe.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }

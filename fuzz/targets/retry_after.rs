@@ -3,7 +3,7 @@
 //! Input: a first line for the header `retry-after-ms`, the rest for `retry-after`; an empty one is not sent.
 #![no_main]
 
-use boltz_operator::{backoff::delay, boltz::retry_after, plan::backoff::MAX_RETRY_AFTER};
+use boltz_operator::{boltz::retry_after, plan::backoff::MAX_RETRY_AFTER, retry_delay::delay};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;

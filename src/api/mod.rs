@@ -3,11 +3,14 @@
 pub mod annotations;
 pub mod cached;
 pub mod crd;
+pub(crate) mod recorded;
 pub mod status;
 pub mod v1alpha1;
 pub mod watched;
+pub mod workload;
 
 pub use cached::CachedApiKey;
 pub use status::{BoltzApiKeyStatus, PreviousKeyStatus, RotationWindowStatus};
 pub use v1alpha1::*;
 pub use watched::WatchedApiKey;
+pub use workload::{RolloutRestartTarget, WorkloadKind};

@@ -1,10 +1,7 @@
 //! The status of a `BoltzApiKey`. Its doc comments become `kubectl explain`, too.
 
-use super::v1alpha1::RolloutRestartTarget;
-use crate::protocol::{
-    is_id,
-    record::{MAX_PREVIOUS_READ, is_sha256},
-};
+use super::workload::RolloutRestartTarget;
+use crate::protocol::{is_id, record::MAX_PREVIOUS_READ, secret_data::is_sha256};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

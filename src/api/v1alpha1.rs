@@ -5,7 +5,7 @@
 // The printed columns repeat parameter names.
 #![allow(clippy::duplicated_attributes)]
 
-use super::status::BoltzApiKeyStatus;
+use super::{status::BoltzApiKeyStatus, workload::RolloutRestartTarget};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -334,36 +334,6 @@ impl SecretTemplate {
     fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.annotations.is_empty()
     }
-}
-
-/// A workload to restart after a rotation.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RolloutRestartTarget {
-    /// Kind of the workload.
-    pub kind: WorkloadKind,
-    /// Name of the workload, in the namespace of this object.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message("must be a DNS-1123 subdomain"))]
-    pub name: String,
-}
-
-impl std::fmt::Display for RolloutRestartTarget {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} {}", <&str>::from(self.kind), self.name)
-    }
-}
-
-/// Kinds of workloads that can be restarted.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
-)]
-pub enum WorkloadKind {
-    /// apps/v1 Deployment.
-    Deployment,
-    /// apps/v1 StatefulSet.
-    StatefulSet,
-    /// apps/v1 DaemonSet.
-    DaemonSet,
 }
 
 /// What happens to the keys when the object is deleted.

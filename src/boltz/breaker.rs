@@ -75,7 +75,7 @@ impl Breaker {
     }
 
     /// The pause that objects report, if it is a long one. It is reported until a call succeeds.
-    pub fn reported(&self, scope: &Scope) -> Option<&Block> {
+    pub fn reported_block(&self, scope: &Scope) -> Option<&Block> {
         let is_long = |pause: &&Pause| pause.until.since(pause.failed_at) >= REPORTED;
         self.pauses_of(scope).find(is_long).map(|pause| &pause.block)
     }
@@ -272,13 +272,13 @@ mod tests {
         let mut now = 10;
         for failures in 1..=6 {
             fail(&mut breaker, &scope, now, now);
-            assert_eq!(breaker.reported(&scope).is_some(), failures >= 5, "{failures}");
+            assert_eq!(breaker.reported_block(&scope).is_some(), failures >= 5, "{failures}");
             now += 10;
         }
         breaker.enter(&scope, at(now));
-        assert!(breaker.reported(&scope).is_some());
+        assert!(breaker.reported_block(&scope).is_some());
         breaker.succeeded(&scope, at(now), at(now));
-        assert!(breaker.reported(&scope).is_none());
+        assert!(breaker.reported_block(&scope).is_none());
     }
 
     #[test]

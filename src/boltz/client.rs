@@ -126,6 +126,7 @@ impl BoltzClient {
         let call = self.request(Method::POST, KEYS).json(request);
         let timeout = timeout.min(self.request_timeout);
         let created: CreatedKey = self.send_within("create", call, timeout).await?;
+        // An id that cannot be read is empty.
         if created.key.expose_secret().is_empty() || created.details.id.is_empty() {
             return Err(BoltzError::Unreadable);
         }
@@ -260,10 +261,12 @@ async fn exchange(
     let mut response = answer.map_err(failed)?;
     let status = response.status();
     let now = Timestamp::now();
-    if let Some(date) = date(response.headers()) {
+    let date = date(response.headers());
+    if let Some(date) = date {
         metrics.set_clock_skew(now.as_second() - date.as_second());
     }
-    let retry_after = retry_after(response.headers(), now);
+    // A time to wait for is one of Boltz's clock.
+    let retry_after = retry_after(response.headers(), date.unwrap_or(now));
     if let Some(wait) = retry_after {
         metrics.set_retry_after(wait);
     }
@@ -274,13 +277,11 @@ async fn exchange(
             Err(_) => Err(SendError::Timeout),
         };
         match chunk {
-            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_BODY_SIZE => {
-                return Err(BoltzError::Unreadable);
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_SIZE => body.extend_from_slice(&chunk),
             Ok(None) => break,
-            // The status is known even if the body is incomplete.
-            Err(_) if !status.is_success() => break,
+            // The status is known even if the body is incomplete, or too long.
+            Ok(Some(_)) | Err(_) if !status.is_success() => break,
+            Ok(Some(_)) => return Err(BoltzError::Unreadable),
             // The request was sent, so this is never `Connect`.
             Err(SendError::Timeout) => return Err(BoltzError::Timeout),
             Err(SendError::Connect(source) | SendError::Broken(source)) => {

@@ -110,7 +110,11 @@ impl BoltzError {
     /// Converts to the input of the plan.
     pub fn failure(&self) -> BoltzFailure {
         BoltzFailure {
-            kind: self.kind(),
+            kind: match self.status() {
+                // For one object, it may be a refusal that stays.
+                Some(408 | 409 | 425) => BoltzErrorKind::Refused,
+                _ => self.kind(),
+            },
             effect: self.effect(),
             retry_after: self.retry_after(),
             message: self.to_string(),

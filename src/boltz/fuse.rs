@@ -4,13 +4,14 @@ use super::snapshot::Snapshot;
 use crate::plan::{Doubt, Monotonic, Now};
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-/// So many keys, or this share of them, may go missing at a time without doubt.
+/// So many keys, or this share of them, may go missing within this time without doubt.
 const MAX_MISSING: usize = 3;
 const MAX_MISSING_SHARE: usize = 10;
+const MISSING_TIME: Duration = Duration::from_secs(3600);
 /// So many passes over so long a time have to agree before a doubtful absence is believed.
 const AGREEING_PASSES: u32 = 3;
 const AGREEING_TIME: Duration = Duration::from_secs(3600);
@@ -27,6 +28,8 @@ pub struct Fuse {
     /// Number of active keys that an earlier process saw and that this process has not seen yet. `None`: not read yet.
     remembered: Option<usize>,
     suspicion: Option<Suspicion>,
+    /// How many keys went missing without doubt, and when.
+    lost: VecDeque<(Monotonic, usize)>,
 }
 
 /// Consecutive passes that lack the same keys.
@@ -56,7 +59,7 @@ impl Fuse {
     }
 
     /// Call after a successful revocation by this process.
-    pub fn revoked(&mut self, id: &str) {
+    pub fn record_revocation(&mut self, id: &str) {
         self.revoked += usize::from(self.active.remove(id).is_some());
         self.just_revoked.insert(id.to_owned());
     }
@@ -70,8 +73,8 @@ impl Fuse {
         self.remembered.unwrap_or_default().saturating_sub(self.active.len() + self.revoked + new)
     }
 
-    /// Compares a complete pass with what earlier ones showed.
-    pub fn judge(&mut self, pass: &Snapshot, now: Now) -> Judgment {
+    /// Compares a complete pass with what earlier ones showed. A person may have confirmed that so many keys are gone.
+    pub fn judge(&mut self, pass: &Snapshot, confirmed: usize, now: Now) -> Judgment {
         let mut shown: HashMap<String, Option<Timestamp>> =
             pass.active_keys(now.wall).map(|key| (key.id.clone(), key.expires_at)).collect();
         self.just_revoked.retain(|id| shown.contains_key(id));
@@ -84,17 +87,29 @@ impl Fuse {
         // Of the new keys, the process before this one may have seen some.
         let remembered = unseen + new.min(self.unseen(0));
         let (lacks, expected) = (missing.len() + unseen, self.active.len() + remembered);
-        let doubt = if lacks > MAX_MISSING.max(expected / MAX_MISSING_SHARE) {
+        self.lost.retain(|(at, _)| now.monotonic.since(*at) < MISSING_TIME);
+        let lost: usize = self.lost.iter().map(|(_, count)| count).sum();
+        let are_many = |lacks: usize, expected: usize| lacks > MAX_MISSING.max(expected / MAX_MISSING_SHARE);
+        let doubt = if are_many(lacks, expected) {
             Doubt::Many
         } else if lacks > 0 && lacks == expected {
             Doubt::All
+        } else if lacks > 0 && are_many(lacks + lost, expected + lost) {
+            Doubt::Many
         } else {
             Doubt::None
         };
-        let doubt = if doubt == Doubt::None || self.agrees(&missing, unseen, now) {
+        let is_small = doubt == Doubt::None;
+        let doubt = if is_small || lacks <= confirmed || self.agrees(&missing, unseen, now) {
             self.active.retain(|id, _| !missing.contains(id));
             self.remembered = Some(0);
             self.suspicion = None;
+            match is_small && lacks > 0 {
+                true => self.lost.push_back((now.monotonic, lacks)),
+                // Somebody, or three passes, said that so many keys are gone.
+                false if !is_small => self.lost.clear(),
+                false => {}
+            }
             Doubt::None
         } else {
             doubt
@@ -154,7 +169,7 @@ mod tests {
     }
 
     fn judge(fuse: &mut Fuse, seconds: u64, keys: Vec<KeyDetails>) -> Doubt {
-        fuse.judge(&pass(at(seconds), keys), at(seconds)).doubt
+        fuse.judge(&pass(at(seconds), keys), 0, at(seconds)).doubt
     }
 
     #[test]
@@ -180,6 +195,20 @@ mod tests {
         }
     }
 
+    /// A pass each second, each half hour, or each hour, lacks two keys more than the one before.
+    #[test]
+    fn many_keys_that_go_missing_one_by_one_are_doubted() {
+        for (keys, interval, believed) in
+            [(100, 1, 5), (100, 30 * MINUTE, 32), (20, 1, 1), (20, 60 * MINUTE, 9)]
+        {
+            let mut fuse = Fuse::default();
+            judge(&mut fuse, 0, active(0..keys));
+            let is_believed =
+                |pass: &u64| judge(&mut fuse, pass * interval, active(2 * pass..keys)) == Doubt::None;
+            assert_eq!((1..=keys / 2).take_while(is_believed).count(), believed, "{keys}, {interval}");
+        }
+    }
+
     #[test]
     fn inactive_is_as_doubtful_as_absent() {
         let mut fuse = Fuse::default();
@@ -196,7 +225,7 @@ mod tests {
             key.expires_at = Some(at(5).wall);
         }
         judge(&mut fuse, 0, keys);
-        (0..10).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        (0..10).for_each(|number| fuse.record_revocation(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 10, Vec::new()), Doubt::None);
     }
 
@@ -214,6 +243,17 @@ mod tests {
         assert_eq!(judge(&mut fuse, 61 * MINUTE, active(0..5)), Doubt::None);
         assert_eq!(judge(&mut fuse, 62 * MINUTE, active(0..5)), Doubt::None);
         assert_eq!(fuse.expected(), 5);
+    }
+
+    #[test]
+    fn so_many_keys_as_a_person_confirmed_may_be_missing() {
+        for (confirmed, doubt) in [(0, Doubt::Many), (14, Doubt::Many), (15, Doubt::None), (99, Doubt::None)]
+        {
+            let mut fuse = Fuse::default();
+            judge(&mut fuse, 0, active(0..20));
+            assert_eq!(judge(&mut fuse, 1, active(0..5)), Doubt::Many);
+            assert_eq!(fuse.judge(&pass(at(2), active(0..5)), confirmed, at(2)).doubt, doubt, "{confirmed}");
+        }
     }
 
     #[test]
@@ -253,7 +293,7 @@ mod tests {
     fn keys_that_were_revoked_during_a_pass_are_not_missed_later() {
         let mut fuse = Fuse::default();
         judge(&mut fuse, 0, active(0..20));
-        (0..10).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        (0..10).for_each(|number| fuse.record_revocation(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 1, active(0..20)), Doubt::None);
         assert_eq!(judge(&mut fuse, 2, active(10..20)), Doubt::None);
         assert_eq!(fuse.expected(), 10);
@@ -264,7 +304,7 @@ mod tests {
         let mut fuse = Fuse::default();
         fuse.remember(10);
         assert_eq!(judge(&mut fuse, 0, active(0..5)), Doubt::Many);
-        (0..4).for_each(|number| fuse.revoked(&format!("key_{number}")));
+        (0..4).for_each(|number| fuse.record_revocation(&format!("key_{number}")));
         assert_eq!(judge(&mut fuse, 1, active(4..10)), Doubt::None);
     }
 }

@@ -4,12 +4,12 @@
 
 use super::{
     fuse::{Fuse, Judgment},
+    organization::Remembered,
     pass::{AfterPage, InconsistentList, PassInProgress},
     snapshot::{ClusterNames, Snapshot},
     types::KeyPage,
 };
 use crate::{
-    backoff,
     boltz::{
         BoltzError,
         account::{Account, Call, UnknownOrganization},
@@ -18,6 +18,7 @@ use crate::{
     observability::metrics::{Metrics, PassGauges},
     plan::{BoltzErrorKind, Doubt, Monotonic},
     protocol::marker::ObjectMark,
+    retry_delay,
 };
 use parking_lot::Mutex;
 use std::{
@@ -33,7 +34,7 @@ const MIN_SPACING: Duration = Duration::from_millis(500);
 const MAX_PASS_DURATION: Duration = Duration::from_secs(15 * 60);
 /// While a pass is doubtful, the next one follows at least this soon: three have to agree over an hour.
 const INTERVAL_IN_DOUBT: Duration = Duration::from_secs(15 * 60);
-/// The rows of a page to ask for: Boltz's default is 100. If Boltz refuses it, the default is used.
+/// The rows of a page to ask for: Boltz's default is 100. If such a page fails, the default is used until a pass is complete.
 const PAGE_SIZE: u32 = 1000;
 /// A list without end must not be read at full speed.
 const UNSPACED_PAGES: u32 = 20;
@@ -47,7 +48,7 @@ pub struct Inventory {
     named: Mutex<HashMap<ObjectMark, Vec<String>>>,
     snapshots: Mutex<VecDeque<Arc<Snapshot>>>,
     fuse: Mutex<Fuse>,
-    /// The limit of a page, until Boltz refuses it.
+    /// The limit of a page. `None`: a page with it failed, and no pass was complete since then.
     page_size: Mutex<Option<u32>>,
     progress: Mutex<Progress>,
     requested: watch::Sender<Monotonic>,
@@ -88,6 +89,8 @@ enum PassError {
     Inconsistent(#[from] InconsistentList),
     #[error("the admin key changed while Boltz's list of keys was read")]
     AdminKeyChanged,
+    #[error("the organization of the admin key changed while Boltz's list of keys was read")]
+    OrganizationChanged,
     #[error("Boltz's list of keys was not read completely within 15 minutes")]
     TooLong,
 }
@@ -117,6 +120,11 @@ impl Inventory {
         self.snapshots.lock().iter().cloned().collect()
     }
 
+    /// Whether the newest pass is doubtful.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.snapshots.lock().front().is_some_and(|pass| pass.doubt != Doubt::None)
+    }
+
     /// What it does now.
     pub fn progress(&self) -> Progress {
         self.progress.lock().clone()
@@ -135,6 +143,12 @@ impl Inventory {
         }
     }
 
+    /// Whether a key with this id exists already: one of these passes shows it, or an object refers to it.
+    pub(crate) fn is_known(&self, id: &str, passes: &[Arc<Snapshot>]) -> bool {
+        passes.iter().any(|pass| pass.lists(id))
+            || self.named.lock().values().flatten().any(|known| known == id)
+    }
+
     /// The object does not exist any more.
     pub(crate) fn forget(&self, object: &ObjectMark) {
         self.named.lock().remove(object);
@@ -144,7 +158,7 @@ impl Inventory {
     /// Returns the number of keys that should be active.
     pub(crate) fn mark_revoked(&self, id: &str) -> usize {
         let mut fuse = self.fuse.lock();
-        fuse.revoked(id);
+        fuse.record_revocation(id);
         fuse.expected()
     }
 
@@ -175,19 +189,12 @@ impl Inventory {
             self.is_now(Activity::Reading, clock);
             let started = clock.now().monotonic;
             let doubt = match self.pass(account, clock, call).await {
-                Ok(mut snapshot) => {
+                Ok((mut snapshot, organization)) => {
                     failures = 0;
                     *self.progress.lock() = Progress::default();
-                    let mut judgment = self.judge(&snapshot, account, clock);
-                    report(judgment);
-                    match account.organization() {
-                        Ok(organization) => snapshot.organization = organization,
-                        Err(error @ UnknownOrganization) => {
-                            tracing::warn!(%error, "Boltz's list of keys proves no absence now");
-                            judgment.doubt = Doubt::Many;
-                        }
-                    }
-                    snapshot.doubt = judgment.doubt;
+                    // A large page may be possible again.
+                    *self.page_size.lock() = Some(PAGE_SIZE);
+                    let judgment = self.judge(&mut snapshot, organization, account, clock);
                     metrics.set_inventory(PassGauges {
                         keys: snapshot.rows,
                         is_doubtful: judgment.doubt != Doubt::None,
@@ -210,7 +217,7 @@ impl Inventory {
                         (progress.failures, progress.error) = (failures, Some(error.to_string()));
                     }
                     self.is_now(Activity::Idle, clock);
-                    tokio::time::sleep(backoff::delay(failures, None)).await;
+                    tokio::time::sleep(retry_delay::delay(failures, None)).await;
                     continue;
                 }
             };
@@ -224,22 +231,53 @@ impl Inventory {
         }
     }
 
-    fn judge(&self, snapshot: &Snapshot, account: &Account, clock: Clock) -> Judgment {
+    /// Says what the pass does not prove. The list of an organization that is not known teaches the fuse nothing.
+    fn judge(
+        &self,
+        snapshot: &mut Snapshot,
+        organization: Result<Option<String>, UnknownOrganization>,
+        account: &Account,
+        clock: Clock,
+    ) -> Judgment {
         let mut fuse = self.fuse.lock();
+        match organization {
+            Ok(organization) => snapshot.organization = organization,
+            Err(error @ UnknownOrganization) => {
+                tracing::warn!("Boltz's list of keys cannot show that keys are missing: {error}");
+                snapshot.doubt = Doubt::Many;
+                return Judgment { doubt: Doubt::Many, missing: 0, expected: fuse.expected() };
+            }
+        }
         // What is remembered may be read late.
-        if let Some(remembered) = account.remembered() {
+        let remembered = account.remembered();
+        if let Some(remembered) = &remembered {
             fuse.remember(remembered.active_keys);
         }
-        let judgment = fuse.judge(snapshot, clock.now());
+        let confirmed = remembered.map_or(0, |remembered| remembered.confirmed_missing_keys);
+        let judgment = fuse.judge(snapshot, confirmed, clock.now());
         if judgment.doubt == Doubt::None {
+            account.end_confirmation();
             account.set_active_keys(fuse.expected());
         }
+        snapshot.doubt = judgment.doubt;
+        report(judgment, &self.names);
         judgment
     }
 
-    /// One pass. Complete only if the list says so consistently.
-    async fn pass(&self, account: &Account, clock: Clock, first: Call) -> Result<Snapshot, PassError> {
+    /// One pass, and the organization whose list it is. Complete only if the list says so consistently, and if Boltz names
+    /// the same organization before and after.
+    async fn pass(
+        &self,
+        account: &Account,
+        clock: Clock,
+        first: Call,
+    ) -> Result<(Snapshot, Result<Option<String>, UnknownOrganization>), PassError> {
         let admin_key = account.client().admin_key_changes();
+        let mut organization = account.organization();
+        if !matches!(organization, Ok(Some(_))) {
+            account.ask_organization().await;
+            organization = account.organization();
+        }
         let named: HashSet<String> = self.named.lock().values().flatten().cloned().collect();
         let now = clock.now();
         let mut pass = PassInProgress::begin(now, &self.names, named);
@@ -264,8 +302,12 @@ impl Inventory {
         if admin_key.has_changed().unwrap_or_default() {
             return Err(PassError::AdminKeyChanged);
         }
+        account.ask_organization().await;
+        if account.organization() != organization {
+            return Err(PassError::OrganizationChanged);
+        }
         let before = self.snapshots.lock().front().cloned();
-        Ok(pass.complete(before.as_deref()))
+        Ok((pass.complete(before.as_deref()), organization))
     }
 
     fn push(&self, snapshot: Arc<Snapshot>) {
@@ -305,12 +347,15 @@ impl Pages<'_> {
                 Err(error) => error,
             };
             self.account.failed(&call, &error, self.clock.now().monotonic);
-            // A large page may also be too long, or too slow.
-            if matches!(error, BoltzError::Unreadable | BoltzError::Timeout) {
+            // A large page may be refused, too long, too slow, or too much for Boltz or a gateway.
+            if error.kind() != BoltzErrorKind::RateLimited && !matches!(error, BoltzError::Connect(_)) {
                 *self.page_size.lock() = None;
             }
             match error.kind() {
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused if page_size.is_some() => {
+                // After a 401, no call is made until the admin key has been checked.
+                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized
+                    if page_size.is_some() && error.status() != Some(401) =>
+                {
                     *self.page_size.lock() = None;
                 }
                 BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
@@ -323,20 +368,87 @@ impl Pages<'_> {
                         failures = self.failures,
                         "failed to read a page of the list of keys; it will be retried"
                     );
-                    tokio::time::sleep(backoff::delay(self.failures, error.retry_after())).await;
+                    tokio::time::sleep(retry_delay::delay(self.failures, error.retry_after())).await;
                 }
             }
         }
     }
 }
 
-fn report(judgment: Judgment) {
+fn report(judgment: Judgment, names: &ClusterNames) {
     let Judgment { doubt, missing, expected } = judgment;
     if doubt != Doubt::None {
         tracing::warn!(
             missing,
             expected,
-            "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour agree"
+            confirm_with = format!("{}={missing}", Remembered::confirmation_key(names)),
+            "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour \
+             agree, or until somebody confirms it in the operator's account ConfigMap"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        boltz::{BoltzClient, BoltzClientOptions, KeyDetails, MintLimits},
+        plan::Now,
+        protocol::marker::{AttemptId, Marker},
+    };
+    use serde_json::json;
+
+    fn account(metrics: &Arc<Metrics>) -> Account {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = BoltzClientOptions {
+            base_url: "http://boltz.example".to_owned(),
+            extra_roots_pem: None,
+            request_timeout: MIN_SPACING,
+        };
+        let client = BoltzClient::new(options, watch::channel(None).1, Arc::clone(metrics)).unwrap();
+        let limits = MintLimits { per_minute: 1, per_namespace: None, at_once: 1 };
+        let account = Account::new(client, limits, Arc::clone(metrics)).unread(None, false);
+        account.remember(Remembered::default());
+        account
+    }
+
+    fn row(number: u64, names: &ClusterNames) -> KeyDetails {
+        let (cluster, attempt) = (names.current.clone(), AttemptId::from_random(number));
+        let name = Marker { cluster, object: ObjectMark::from_uid("uid"), attempt }.name_with("");
+        serde_json::from_value(json!({"id": format!("key_{number}"), "name": name})).unwrap()
+    }
+
+    fn names() -> ClusterNames {
+        ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() }
+    }
+
+    fn pass(count: u64) -> Snapshot {
+        let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
+        Snapshot::of(now, (0..count).map(|number| row(number, &names())), &names(), HashSet::new())
+    }
+
+    #[test]
+    fn the_list_of_an_unknown_organization_teaches_nothing() {
+        let account = account(&Arc::new(Metrics::new()));
+        let (inventory, clock) = (Inventory::new(names()), Clock::simulated(jiff::Timestamp::UNIX_EPOCH));
+        let judge = |count, organization| inventory.judge(&mut pass(count), organization, &account, clock);
+        assert_eq!(judge(12, Ok(None)).doubt, Doubt::None);
+        account.confirm_missing_keys(12);
+        assert_eq!(judge(0, Err(UnknownOrganization)).doubt, Doubt::Many);
+        let confirmed = account.remembered().unwrap().confirmed_missing_keys;
+        assert_eq!(confirmed, 12, "what a person confirmed is for a pass that counts");
+        account.confirm_missing_keys(0);
+        let judgment = judge(0, Ok(None));
+        assert_eq!((judgment.doubt, judgment.missing), (Doubt::Many, 12));
+    }
+
+    #[test]
+    fn a_key_is_known_if_a_pass_lists_it_or_an_object_names_it() {
+        let inventory = Inventory::new(names());
+        inventory.set_named(&ObjectMark::from_uid("another"), &["named".to_owned()]);
+        let passes = [Arc::new(pass(2))];
+        for (id, is_known) in [("key_1", true), ("named", true), ("key_2", false)] {
+            assert_eq!(inventory.is_known(id, &passes), is_known, "{id}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Finds the rate of calls that Boltz allows, as CUBIC finds the rate of a network (RFC 9438): after a 429 it falls to 70 %,
 //! is back after eight seconds, stays near for a while, and then looks for more. Without a 429 there is no limit. Pure.
 
-use crate::plan::Monotonic;
+use crate::plan::{Block, Monotonic, Reason};
 use std::{collections::VecDeque, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -11,6 +11,17 @@ const LOWEST: f64 = 0.1;
 const LEFT: f64 = 0.7;
 /// The seconds after which the rate is what it was.
 const RECOVERY: f64 = 8.0;
+
+/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
+/// things.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What the status of an object says that waits for it.
+pub(super) const LIMITED: &str = "Boltz limits the request rate. The operator will retry.";
+
+pub(super) fn limited(until: Monotonic) -> Block {
+    Block { reason: Reason::RateLimited, message: LIMITED.to_owned(), until: Some(until) }
+}
 
 /// A limit of calls, evenly spaced.
 #[derive(Debug, Default)]

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 /// Keys of the ConfigMap, after the name of the cluster: several installations may share it.
 const ORGANIZATION: &str = "organization";
+const ACCEPTED_ORGANIZATION: &str = "acceptedOrganization";
 const ACTIVE_KEYS: &str = "activeKeys";
 const NAMES_ALTERED: &str = "namesAltered";
+const CONFIRM_MISSING_KEYS: &str = "confirmMissingKeys";
 /// The number of active keys is written again when it differs by more than this share.
 const COARSENESS: usize = 20;
 
@@ -16,25 +18,37 @@ const COARSENESS: usize = 20;
 pub struct Remembered {
     /// The id of the organization.
     pub organization: Option<String>,
+    /// The organization that somebody accepted with `--accept-organization` in place of another one.
+    pub accepted: Option<String>,
     /// How many active keys Boltz's list showed last.
     pub active_keys: usize,
     /// Boltz gave a new key another name than requested. Contains the message for the condition.
     pub names_altered: Option<String>,
+    /// A person confirmed that so many keys are gone. Counts until a pass is believed.
+    pub confirmed_missing_keys: usize,
 }
 
 impl Remembered {
     /// Reads the data of the ConfigMap: what was remembered under the current name of the cluster or, without that, under
     /// a former one. Values that cannot be read count as absent.
     pub fn from_data(data: &BTreeMap<String, String>, names: &ClusterNames) -> Self {
-        let text = |key: &str| {
+        let found = |key: &str| {
             let of = |name: &ClusterName| data.get(&format!("{name}.{key}"));
-            let found = std::iter::once(&names.current).chain(&names.former).find_map(of)?;
-            Some(found.clone()).filter(|text| !text.is_empty())
+            std::iter::once(&names.current).chain(&names.former).find_map(of)
         };
+        let text = |key: &str| found(key).filter(|text| !text.is_empty()).cloned();
+        let count = |key: &str| text(key).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let organization = text(ORGANIZATION);
+        // A release that did not write this key trusted the organization that it remembered.
         Self {
-            organization: text(ORGANIZATION),
-            active_keys: text(ACTIVE_KEYS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+            accepted: match found(ACCEPTED_ORGANIZATION) {
+                Some(_) => text(ACCEPTED_ORGANIZATION),
+                None => organization.clone(),
+            },
+            organization,
+            active_keys: count(ACTIVE_KEYS),
             names_altered: text(NAMES_ALTERED),
+            confirmed_missing_keys: count(CONFIRM_MISSING_KEYS),
         }
     }
 
@@ -43,9 +57,22 @@ impl Remembered {
         let entry = |key: &str, value: String| (format!("{}.{key}", names.current), value);
         BTreeMap::from([
             entry(ORGANIZATION, self.organization.clone().unwrap_or_default()),
+            entry(ACCEPTED_ORGANIZATION, self.accepted.clone().unwrap_or_default()),
             entry(ACTIVE_KEYS, self.active_keys.to_string()),
             entry(NAMES_ALTERED, self.names_altered.clone().unwrap_or_default()),
+            entry(
+                CONFIRM_MISSING_KEYS,
+                match self.confirmed_missing_keys {
+                    0 => String::new(),
+                    count => count.to_string(),
+                },
+            ),
         ])
+    }
+
+    /// The key of the data with which a person confirms that so many keys are gone.
+    pub(crate) fn confirmation_key(names: &ClusterNames) -> String {
+        format!("{}.{CONFIRM_MISSING_KEYS}", names.current)
     }
 }
 
@@ -60,8 +87,26 @@ pub(super) struct Organization {
     retry_altered_names: bool,
     /// Boltz altered a name before what is remembered was read.
     names_altered: Option<String>,
-    /// What `auth/me` said last.
-    said: Option<String>,
+    /// What `auth/me` said last about the current admin key.
+    said: Said,
+}
+
+/// What is known of the organization of the admin key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Said {
+    /// `auth/me` did not answer yet.
+    #[default]
+    Nothing,
+    /// Its answer names no organization, or Boltz has no `auth/me`.
+    NoOrganization,
+    /// This one.
+    Organization(String),
+}
+
+impl From<Option<String>> for Said {
+    fn from(organization: Option<String>) -> Self {
+        organization.map_or(Self::NoOrganization, Self::Organization)
+    }
 }
 
 impl Default for Organization {
@@ -74,7 +119,7 @@ impl Default for Organization {
 impl Organization {
     /// What is remembered has to be read first: see [`Organization::remember`].
     pub(super) fn unread(accepted: Option<String>, retry_altered_names: bool) -> Self {
-        Self { remembered: None, accepted, retry_altered_names, names_altered: None, said: None }
+        Self { remembered: None, accepted, retry_altered_names, names_altered: None, said: Said::Nothing }
     }
 
     /// What is remembered was read. Returns whether something is to be written.
@@ -97,23 +142,57 @@ impl Organization {
         self.remembered.as_ref()
     }
 
-    /// Call with each answer to `auth/me`.
-    pub(super) fn said(&mut self, organization: Option<String>) {
-        self.said = organization;
+    /// Call with each answer to `auth/me`, and when a new admin key could not be checked.
+    pub(super) fn said(&mut self, said: Said) {
+        self.said = said;
     }
 
     /// The organization of the admin key, if Boltz says it.
     pub(super) fn current(&self) -> Option<&String> {
-        self.said.as_ref()
+        match &self.said {
+            Said::Organization(organization) => Some(organization),
+            Said::Nothing | Said::NoOrganization => None,
+        }
+    }
+
+    /// Whether somebody accepted the organization of the admin key in place of another one. Otherwise it is the first one
+    /// that is remembered: objects whose records name another one are not moved to it.
+    pub(super) fn is_accepted(&self) -> bool {
+        let remembered = self.remembered.as_ref().and_then(|remembered| remembered.accepted.as_ref());
+        let current = self.current();
+        current.is_some() && (current == self.accepted.as_ref() || current == remembered)
+    }
+
+    /// Why no key may be created: it could land in an organization that is not that of the other keys.
+    pub(super) fn mints_blocked(&self) -> Option<&'static str> {
+        match &self.remembered {
+            None => Some(
+                "The operator cannot read the ConfigMap in which it remembers its Boltz organization (<lease \
+                 name>-account). No keys are issued until it can, because they could belong to another organization. The \
+                 log says why. The operator needs the permissions get, create and patch on this ConfigMap.",
+            ),
+            Some(remembered) if remembered.organization.is_some() && self.said == Said::Nothing => Some(
+                "Boltz did not say which organization the operator's admin key belongs to: its auth/me fails. No keys are \
+                 issued until it answers, because they could belong to another organization.",
+            ),
+            Some(_) => None,
+        }
     }
 
     /// Compares the organization of the admin key with the remembered one, and remembers the first one. The error is the
     /// message for conditions. Returns whether something is to be written.
     pub(super) fn compare(&mut self) -> Result<bool, String> {
-        let (Some(remembered), Some(said)) = (&mut self.remembered, &self.said) else { return Ok(false) };
+        let (Some(remembered), Said::Organization(said)) = (&mut self.remembered, &self.said) else {
+            return Ok(false);
+        };
+        let is_accepted = self.accepted.as_ref() == Some(said);
+        let is_accepted_anew = is_accepted && remembered.accepted.as_ref() != Some(said);
+        if is_accepted_anew {
+            remembered.accepted = Some(said.clone());
+        }
         match &remembered.organization {
-            Some(expected) if expected == said => Ok(false),
-            Some(expected) if self.accepted.as_ref() != Some(said) => Err(format!(
+            Some(expected) if expected == said => Ok(is_accepted_anew),
+            Some(expected) if !is_accepted => Err(format!(
                 "The operator's admin key belongs to the Boltz organization {said}. The keys of this operator belong to \
                  {expected}. No keys are issued or revoked. Provide an admin key of {expected}. To move to {said}, start \
                  the operator with --accept-organization={said}."
@@ -131,7 +210,7 @@ impl Organization {
     pub(super) fn is_unclear(&self) -> bool {
         self.remembered
             .as_ref()
-            .is_none_or(|remembered| remembered.organization.is_some() && self.said.is_none())
+            .is_none_or(|remembered| remembered.organization.is_some() && self.current().is_none())
     }
 
     /// Remembers how many active keys there are. Returns whether the difference is worth a write.
@@ -143,6 +222,19 @@ impl Organization {
             remembered.active_keys = count;
         }
         is_new
+    }
+
+    /// A person confirmed that so many keys are gone.
+    pub(super) fn confirm_missing_keys(&mut self, count: usize) {
+        if let Some(remembered) = &mut self.remembered {
+            remembered.confirmed_missing_keys = count;
+        }
+    }
+
+    /// A pass was believed: what was confirmed does not count for later ones. Returns whether something is to be written.
+    pub(super) fn end_confirmation(&mut self) -> bool {
+        let confirmed = self.remembered.as_mut().map(|remembered| &mut remembered.confirmed_missing_keys);
+        confirmed.is_some_and(|count| std::mem::take(count) > 0)
     }
 
     /// Boltz alters names. Contains the message for conditions.
@@ -168,8 +260,70 @@ mod tests {
         let mut organization = Organization::unread(accepted.map(str::to_owned), false);
         organization
             .remember(Remembered { organization: remembered.map(str::to_owned), ..Remembered::default() });
-        organization.said(said.map(str::to_owned));
+        organization.said(said.map(str::to_owned).into());
         organization
+    }
+
+    #[test]
+    fn no_key_is_created_in_an_organization_that_nobody_knows() {
+        let said = |name: &str| Said::Organization(name.to_owned());
+        for (remembered, says, is_blocked) in [
+            (None, Said::Nothing, true),
+            (None, Said::NoOrganization, true),
+            (None, said("b"), true),
+            (Some(None), Said::Nothing, false),
+            (Some(None), Said::NoOrganization, false),
+            (Some(None), said("b"), false),
+            (Some(Some("a")), Said::Nothing, true),
+            (Some(Some("a")), Said::NoOrganization, false),
+            (Some(Some("a")), said("a"), false),
+        ] {
+            let mut organization = Organization::unread(None, false);
+            if let Some(remembered) = remembered {
+                let remembered: Option<&str> = remembered;
+                organization.remember(Remembered {
+                    organization: remembered.map(str::to_owned),
+                    ..Remembered::default()
+                });
+            }
+            organization.said(says.clone());
+            assert_eq!(organization.mints_blocked().is_some(), is_blocked, "{remembered:?}, {says:?}");
+        }
+    }
+
+    /// If the ConfigMap is deleted, the first organization is trusted. That moves no object to it, also later.
+    #[test]
+    fn only_an_accepted_organization_takes_over_the_objects_of_another() {
+        let some = |name: &str| Some(name.to_owned());
+        for (remembered, flag, said, is_accepted) in [
+            ((None, None), None, "b", false),
+            ((some("b"), None), None, "b", false),
+            ((some("b"), some("b")), None, "b", true),
+            ((some("a"), some("a")), Some("b"), "b", true),
+            ((some("a"), None), Some("b"), "b", true),
+            ((None, None), Some("b"), "b", true),
+            ((some("b"), some("a")), None, "b", false),
+        ] {
+            let mut organization = Organization::unread(flag.map(str::to_owned), false);
+            let (name, accepted) = remembered.clone();
+            organization.remember(Remembered { organization: name, accepted, ..Remembered::default() });
+            organization.said(Said::Organization(said.to_owned()));
+            organization.compare().unwrap();
+            assert_eq!(organization.is_accepted(), is_accepted, "{remembered:?}, {flag:?}, {said}");
+            // The same after a restart without the flag.
+            let data = organization.remembered().unwrap().to_data(&names());
+            let mut next = Organization::unread(None, false);
+            next.remember(Remembered::from_data(&data, &names()));
+            next.said(Said::Organization(said.to_owned()));
+            assert_eq!(next.compare(), Ok(false));
+            assert_eq!(next.is_accepted(), is_accepted, "{remembered:?}, {flag:?}, {said}, after a restart");
+        }
+        let of_an_earlier_release = BTreeMap::from([("a.organization".to_owned(), "b".to_owned())]);
+        assert_eq!(Remembered::from_data(&of_an_earlier_release, &names()).accepted, some("b"));
+    }
+
+    fn names() -> ClusterNames {
+        ClusterNames { current: "a".parse().unwrap(), former: Vec::new() }
     }
 
     #[test]
@@ -236,8 +390,10 @@ mod tests {
     fn data_round_trip() {
         let remembered = Remembered {
             organization: Some("org".to_owned()),
+            accepted: Some("org".to_owned()),
             active_keys: 12,
             names_altered: Some("why".to_owned()),
+            confirmed_missing_keys: 3,
         };
         let names = |current: &str, former: &[&str]| ClusterNames {
             current: current.parse().unwrap(),

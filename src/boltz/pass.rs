@@ -13,7 +13,8 @@ pub struct PassInProgress<'a> {
     names: &'a ClusterNames,
     started: Now,
     listed: ListedRows,
-    cursors: CursorCycle,
+    cursors: Cycle<String>,
+    pages: Cycle<HashSet<String>>,
     previous_page: HashSet<String>,
 }
 
@@ -23,9 +24,12 @@ pub enum InconsistentList {
     /// `has_more` is true, and there is no cursor for the next page.
     #[error("Boltz's list of keys says that it has more pages, but has no cursor for the next one")]
     NoCursor,
-    /// `has_more` is true, and the page shows nothing that the page before did not show.
+    /// `has_more` is true, and the page shows nothing that an earlier page did not show.
     #[error("Boltz's list of keys says that it has more pages, but its pages show nothing new")]
     NothingNew,
+    /// A key of ours is listed without an id, or with one that cannot be one.
+    #[error("Boltz's list of keys shows a key of this operator without an id that can be read")]
+    UnreadableId,
     /// A cursor came twice: the pages form a circle.
     #[error("Boltz's list of keys returned the same cursor twice, so it has no end")]
     RepeatedCursor,
@@ -47,7 +51,8 @@ impl<'a> PassInProgress<'a> {
             names,
             started: now,
             listed: ListedRows::new(named),
-            cursors: CursorCycle::default(),
+            cursors: Cycle::default(),
+            pages: Cycle::default(),
             previous_page: HashSet::new(),
         }
     }
@@ -55,9 +60,12 @@ impl<'a> PassInProgress<'a> {
     /// Takes the next page.
     pub fn add(&mut self, page: KeyPage) -> Result<AfterPage, InconsistentList> {
         let ids: HashSet<String> = page.data.iter().map(|row| row.id.clone()).collect();
-        let shows_something_new = ids.iter().any(|id| !self.previous_page.contains(id));
+        let shows_something_new =
+            !ids.is_subset(&self.previous_page) && !self.pages.is_repeated(&ids, HashSet::is_subset);
         for row in page.data {
-            self.listed.add(row, self.names);
+            if !self.listed.add(row, self.names) {
+                return Err(InconsistentList::UnreadableId);
+            }
         }
         if !page.has_more {
             return Ok(AfterPage::Complete);
@@ -66,7 +74,7 @@ impl<'a> PassInProgress<'a> {
             return Err(InconsistentList::NothingNew);
         }
         let cursor = page.last_id.filter(|id| !id.is_empty()).ok_or(InconsistentList::NoCursor)?;
-        if self.cursors.is_repeated(&cursor) {
+        if self.cursors.is_repeated(&cursor, String::eq) {
             return Err(InconsistentList::RepeatedCursor);
         }
         self.previous_page = ids;
@@ -79,24 +87,31 @@ impl<'a> PassInProgress<'a> {
     }
 }
 
-/// Finds a circle of cursors and remembers one of them (Brent's algorithm, BIT 20, 1980).
-#[derive(Debug, Default)]
-struct CursorCycle {
-    remembered: Option<String>,
+/// Finds a circle, and remembers one of its members (Brent's algorithm, BIT 20, 1980).
+#[derive(Debug)]
+struct Cycle<T> {
+    remembered: Option<T>,
     steps: u64,
     limit: u64,
 }
 
-impl CursorCycle {
-    fn is_repeated(&mut self, cursor: &str) -> bool {
-        if self.remembered.as_deref() == Some(cursor) {
+impl<T> Default for Cycle<T> {
+    fn default() -> Self {
+        Self { remembered: None, steps: 0, limit: 0 }
+    }
+}
+
+impl<T: Clone> Cycle<T> {
+    /// Whether the next member was there before.
+    fn is_repeated(&mut self, next: &T, is_same: impl Fn(&T, &T) -> bool) -> bool {
+        if self.remembered.as_ref().is_some_and(|remembered| is_same(next, remembered)) {
             return true;
         }
         self.steps += 1;
         if self.steps > self.limit {
             self.limit = (2 * self.limit).max(1);
             self.steps = 0;
-            self.remembered = Some(cursor.to_owned());
+            self.remembered = Some(next.clone());
         }
         false
     }
@@ -137,9 +152,19 @@ mod tests {
 
     #[test]
     fn only_a_consistent_list_is_a_pass() {
-        use InconsistentList::{NoCursor, NothingNew, RepeatedCursor};
-        let circle = ["a", "b", "c", "d"].into_iter().cycle().take(20);
-        let circle = circle.map(|id| page(&[id], true, Some(id))).collect();
+        use InconsistentList::{NoCursor, NothingNew, RepeatedCursor, UnreadableId};
+        let cursors = ["a", "b", "c", "d"].into_iter().cycle().take(20);
+        let circle = cursors.enumerate();
+        let circle = circle.map(|(row, cursor)| page(&[&row.to_string()], true, Some(cursor))).collect();
+        // The same rows in turn, each time with a new cursor.
+        let turns =
+            (0..20).map(|number| page(&[["a", "b", "c"][number % 3]], true, Some(&number.to_string())));
+        let turns = turns.collect();
+        let of_ours = |id: &str| {
+            let name = "bo.mine.550e8400e29b41d4.0a9876543210";
+            let row = json!({"id": id, "name": name});
+            serde_json::from_value(json!({"data": [row], "has_more": false})).unwrap()
+        };
         for (pages, expected) in [
             (vec![page(&[], false, None)], (1, None)),
             (vec![page(&["a"], true, Some("a")), page(&["b"], false, Some("b"))], (2, None)),
@@ -152,6 +177,10 @@ mod tests {
             (vec![page(&["a"], true, Some("a")), page(&["a"], true, Some("b"))], (2, Some(NothingNew))),
             (vec![page(&["a"], true, Some("a")), page(&["b"], true, Some("a"))], (2, Some(RepeatedCursor))),
             (circle, (10, Some(RepeatedCursor))),
+            (turns, (6, Some(NothingNew))),
+            (vec![page(&[""], false, None)], (1, None)),
+            (vec![of_ours("")], (1, Some(UnreadableId))),
+            (vec![of_ours("key_1")], (1, None)),
         ] {
             assert_eq!(walk(pages), expected);
         }

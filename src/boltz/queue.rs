@@ -2,13 +2,24 @@
 //! new keys, for one object and for a short time.
 
 use super::{
-    account::MintLimits,
     bucket::Bucket,
     turns::{Turn, Turns},
     waiters::{Class, Namespaces, Waiter},
 };
 use crate::{observability::metrics::QueueLengths, plan::Monotonic};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The limits of new keys per minute.
+#[derive(Clone, Copy, Debug)]
+pub struct MintLimits {
+    /// For all objects together.
+    pub per_minute: u32,
+    /// For each namespace; `None`: no limit.
+    pub per_namespace: Option<u32>,
+    /// How many objects of one namespace, or of one workspace, may be about to get a key at the same time; and how many
+    /// revocations.
+    pub at_once: usize,
+}
 
 /// Who waits, and whose turn it is.
 #[derive(Debug)]

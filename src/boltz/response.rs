@@ -51,11 +51,16 @@ fn printable(value: &serde_json::Value) -> String {
 
 /// When the response was sent, by the clock of Boltz or of a gateway in front of it.
 pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let text = headers.get(http::header::DATE)?.to_str().ok()?;
-    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp())
+    http_date(headers.get(http::header::DATE)?.to_str().ok()?)
 }
 
-/// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them (`docs/boltz-api.md`).
+/// In each of the three forms of RFC 9110, section 5.6.7.
+fn http_date(text: &str) -> Option<Timestamp> {
+    Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
+}
+
+/// `retry-after-ms`, or `retry-after` in seconds or as an HTTP date, as Boltz's SDKs read them (`docs/boltz-api.md`). `now`
+/// is what the server's clock says.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let number =
@@ -65,7 +70,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     }
     let text = text("retry-after")?;
     number(text).or_else(|| {
-        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+        let at = http_date(text)?;
         Some(crate::plan::elapsed(now, at))
     })
 }
@@ -90,6 +95,8 @@ mod tests {
             ("retry-after", "0.5", Some(500)),
             ("retry-after", "Tue, 24 Nov 2026 10:00:30 GMT", Some(30_000)),
             ("retry-after", "Tue, 24 Nov 2026 09:00:00 GMT", Some(0)),
+            ("retry-after", "Tuesday, 24-Nov-26 10:00:30 GMT", Some(30_000)),
+            ("retry-after", "Tue Nov 24 10:00:30 2026", Some(30_000)),
             ("retry-after", "-1", None),
             ("retry-after", "soon", None),
             ("retry-after", "1e300", None),

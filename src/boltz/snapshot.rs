@@ -3,10 +3,13 @@
 use super::types::KeyDetails;
 use crate::{
     plan::{Doubt, ListedKey, Monotonic, Now, Pass},
-    protocol::marker::{ClusterName, Marker, ObjectMark},
+    protocol::marker::{AttemptId, ClusterName, Marker, ObjectMark},
 };
 use jiff::Timestamp;
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// So many keys may be repeated before they are looked at.
 const MIN_COMPACTED: usize = 4096;
@@ -56,6 +59,18 @@ struct KeyOfObject {
 }
 
 impl KeyOfObject {
+    fn new(object: ObjectMark, attempt: AttemptId, row: KeyDetails) -> Self {
+        let key = ListedKey {
+            id: row.id,
+            attempt,
+            prefix: row.key_prefix,
+            is_active: row.is_active,
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+        };
+        Self { object, key }
+    }
+
     fn place(&self) -> (ObjectMark, &str) {
         (self.object, &self.key.id)
     }
@@ -70,7 +85,9 @@ impl Snapshot {
         named: HashSet<String>,
     ) -> Self {
         let mut listed = ListedRows::new(named);
-        rows.into_iter().for_each(|row| listed.add(row, names));
+        for row in rows {
+            listed.add(row, names);
+        }
         listed.complete(started, None)
     }
 
@@ -84,7 +101,7 @@ impl Snapshot {
         let keys = self.keys_of(object);
         let is_under_other_name = |id: &&str| {
             let is_ours = keys.iter().any(|own| own.key.id == *id);
-            !is_ours && (self.unmarked.contains(*id) || self.position(id).is_some())
+            !is_ours && (self.unmarked.contains(*id) || self.find(id).is_some())
         };
         Pass {
             started: self.started,
@@ -101,16 +118,15 @@ impl Snapshot {
         &self.keys[begin..begin + count]
     }
 
-    fn same(&self, own: &KeyOfObject) -> Option<Arc<KeyOfObject>> {
-        self.position(&own.key.id)
-            .map(|position| &self.keys[position])
-            .filter(|known| ***known == *own)
-            .cloned()
+    fn find(&self, id: &str) -> Option<&Arc<KeyOfObject>> {
+        let key_at = |position: &u32| &self.keys[*position as usize];
+        let found = self.by_id.binary_search_by(|position| key_at(position).key.id.as_str().cmp(id)).ok()?;
+        Some(key_at(&self.by_id[found]))
     }
 
-    fn position(&self, id: &str) -> Option<usize> {
-        let id_at = |position: &u32| self.keys[*position as usize].key.id.as_str();
-        self.by_id.binary_search_by(|position| id_at(position).cmp(id)).ok()
+    /// Whether it shows a key with this id that is ours, or that one of our objects refers to.
+    pub(crate) fn lists(&self, id: &str) -> bool {
+        self.find(id).is_some() || self.unmarked.contains(id)
     }
 
     /// Our keys, by object.
@@ -165,7 +181,8 @@ pub(super) struct ListedRows {
     keys: Vec<KeyOfObject>,
     /// The number of keys at which repeated ones are removed next.
     compact_at: usize,
-    unmarked: HashSet<String>,
+    /// Rows without our marker, of ids that our objects refer to.
+    unmarked: HashMap<String, KeyDetails>,
     /// Ids that our objects refer to: whether Boltz lists them under another name is of interest.
     named: HashSet<String>,
     rows: usize,
@@ -173,50 +190,69 @@ pub(super) struct ListedRows {
 
 impl ListedRows {
     pub(super) fn new(named: HashSet<String>) -> Self {
-        Self { keys: Vec::new(), compact_at: MIN_COMPACTED, unmarked: HashSet::new(), named, rows: 0 }
+        Self { keys: Vec::new(), compact_at: MIN_COMPACTED, unmarked: HashMap::new(), named, rows: 0 }
     }
 
-    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift between
-    /// pages, so each id counts once.
-    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) {
+    /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift
+    /// between pages, so each id counts once. Returns false if a row of ours has no id that can be read: the pass cannot say
+    /// which keys there are.
+    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) -> bool {
         self.rows += 1;
-        // A row without a name does not say whose key it is.
-        if row.name.is_empty() {
-            return;
-        }
         match Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster)) {
-            Some(marker) => self.keys.push(KeyOfObject {
-                object: marker.object,
-                key: ListedKey {
-                    id: row.id,
-                    attempt: marker.attempt,
-                    prefix: row.key_prefix,
-                    is_active: row.is_active,
-                    expires_at: row.expires_at,
-                    last_used_at: row.last_used_at,
-                },
-            }),
-            None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id)),
+            Some(_) if row.id.is_empty() => return false,
+            Some(marker) => self.keys.push(KeyOfObject::new(marker.object, marker.attempt, row)),
+            None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id.clone(), row)),
             None => {}
         }
         if self.keys.len() >= self.compact_at {
             self.compact();
             self.compact_at = MIN_COMPACTED.max(2 * self.keys.len());
         }
+        true
     }
 
-    /// Keeps the first row of each id: a list without end must not fill the memory.
+    /// Keeps one row of each id: a list without end must not fill the memory. What shows a key as active is believed, so the
+    /// row that says so for the longest time counts; of equal ones the first.
     fn compact(&mut self) {
-        self.keys.sort_by(|one, other| one.key.id.cmp(&other.key.id));
+        // Without an expiry a key lives longest.
+        let rank = |key: &ListedKey| {
+            (
+                key.is_active,
+                key.is_active && key.expires_at.is_none(),
+                key.expires_at.filter(|_| key.is_active),
+            )
+        };
+        self.keys.sort_by(|one, other| {
+            one.key.id.cmp(&other.key.id).then_with(|| rank(&other.key).cmp(&rank(&one.key)))
+        });
         self.keys.dedup_by(|later, first| later.key.id == first.key.id);
     }
 
-    /// The pass, after its last row.
+    /// The pass, after its last row. A key that the pass before showed as one of an object stays one of that object, whatever
+    /// name it has now: only its id never changes. A row without a name says nothing else.
     pub(super) fn complete(mut self, started: Now, before: Option<&Snapshot>) -> Snapshot {
+        let known = |id: &str| before.and_then(|before| before.find(id));
+        for own in &mut self.keys {
+            if let Some(known) = known(&own.key.id) {
+                (own.object, own.key.attempt) = (known.object, known.key.attempt.clone());
+            }
+        }
+        let mut unmarked = HashSet::new();
+        for (id, row) in self.unmarked.drain() {
+            match known(&id) {
+                Some(known) => {
+                    self.keys.push(KeyOfObject::new(known.object, known.key.attempt.clone(), row));
+                }
+                None if row.name.is_empty() => {}
+                None => drop(unmarked.insert(id)),
+            }
+        }
         self.compact();
         self.keys.sort_by_key(|own| own.object);
-        let shared =
-            |own: KeyOfObject| before.and_then(|before| before.same(&own)).unwrap_or_else(|| Arc::new(own));
+        let shared = |own: KeyOfObject| match known(&own.key.id) {
+            Some(known) if **known == own => Arc::clone(known),
+            _ => Arc::new(own),
+        };
         let keys: Box<[Arc<KeyOfObject>]> = self.keys.into_iter().map(shared).collect();
         let mut by_id: Box<[u32]> = (0_u32..).take(keys.len()).collect();
         by_id.sort_unstable_by_key(|position| &keys[*position as usize].key.id);
@@ -225,7 +261,7 @@ impl ListedRows {
             started_at: started.wall,
             keys,
             by_id,
-            unmarked: self.unmarked,
+            unmarked,
             rows: self.rows,
             doubt: Doubt::None,
             organization: None,
@@ -270,8 +306,9 @@ mod tests {
     #[test]
     fn each_object_sees_its_keys_and_which_of_its_ids_have_other_names() {
         let pass = pass(&[
-            ("b", "one", true),
+            ("b", "one", false),
             ("a", "one", true),
+            ("b", "one", true),
             ("b", "one", false),
             ("c", "two", true),
             ("named", "", true),
@@ -280,10 +317,29 @@ mod tests {
         let named = ["a", "c", "named", "not named", "absent"];
         let view = pass.view(&ObjectMark::from_uid("one"), named.into_iter());
         let keys: Vec<(&str, bool)> = view.keys.iter().map(|key| (key.id.as_str(), key.is_active)).collect();
-        assert_eq!(keys, [("a", true), ("b", true)], "the first row of an id counts");
+        assert_eq!(keys, [("a", true), ("b", true)], "what shows a key as active is believed");
         assert_eq!(Vec::from_iter(view.under_other_names), ["c", "named"]);
-        assert_eq!((pass.rows, pass.by_object().count()), (6, 2));
+        assert_eq!((pass.rows, pass.by_object().count()), (7, 2));
         assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty()).keys.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_gets_another_name_stays_one_of_its_object() {
+        let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
+        let mut before = pass(&[("named", "one", true), ("two", "two", true)]);
+        for (name, is_active) in [("of others", true), ("", true), ("of others", false)] {
+            let mut renamed = row("named", "", is_active);
+            renamed.name = name.to_owned();
+            let mut listed = ListedRows::new(HashSet::from(["named".to_owned()]));
+            [renamed, row("two", "one", true)].into_iter().for_each(|row| assert!(listed.add(row, &names())));
+            before = listed.complete(now, Some(&before));
+            let of = |object| {
+                Vec::from_iter(before.view(&ObjectMark::from_uid(object), ["named"].into_iter()).keys)
+            };
+            let one = of("one");
+            assert_eq!((one.len(), one[0].id.as_str(), one[0].is_active), (1, "named", is_active), "{name}");
+            assert_eq!(of("two").len(), 1, "the marker of another object does not take it away");
+        }
     }
 
     #[test]

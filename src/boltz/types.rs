@@ -1,9 +1,12 @@
 //! Request and response bodies. Source: `docs/boltz-api.md`.
 
+use crate::{protocol::is_id, scrub::scrub};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
+/// Longer words of Boltz count as absent. They are written to annotations, conditions and the log.
+const MAX_WORD_LENGTH: usize = 128;
 /// The length of `key_prefix`, in characters.
 const KEY_PREFIX_LENGTH: usize = 12;
 
@@ -45,10 +48,11 @@ pub struct CreatedKey {
     pub details: KeyDetails,
 }
 
-/// A key as Boltz lists it. Only the id is required. Otherwise one invalid row would make the whole pass fail.
+/// A key as Boltz lists it. Nothing is required. Otherwise one invalid row would make the whole pass fail.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyDetails {
-    /// Its id.
+    /// What a revocation names. Empty: absent, or not one that can be repeated.
+    #[serde(default, deserialize_with = "id")]
     pub id: String,
     /// When it was created.
     #[serde(default, deserialize_with = "lenient")]
@@ -73,7 +77,7 @@ pub struct KeyDetails {
     #[serde(default, deserialize_with = "lenient")]
     pub name: String,
     /// Admin keys have none.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "word")]
     pub workspace_id: Option<String>,
 }
 
@@ -92,6 +96,33 @@ fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     Ok(prefix.chars().filter(|character| !character.is_control()).take(KEY_PREFIX_LENGTH).collect())
 }
 
+/// A word that can be repeated: short, printable, not like a key. Anything else counts as absent.
+fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text: Option<String> = lenient(deserializer)?;
+    Ok(text.filter(|text| text.chars().count() <= MAX_WORD_LENGTH && is_repeatable(text)))
+}
+
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text: String = lenient(deserializer)?;
+    let is_printable = text.chars().all(|character| character.is_ascii_graphic());
+    Ok(Some(text).filter(|text| is_printable && is_id(text) && is_repeatable(text)).unwrap_or_default())
+}
+
+fn id_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    id(deserializer).map(|id| Some(id).filter(|id| !id.is_empty()))
+}
+
+fn key_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_word = text.chars().count() <= MAX_WORD_LENGTH && is_repeatable(&text);
+    Ok(if is_word { text } else { "unknown".to_owned() })
+}
+
+fn is_repeatable(text: &str) -> bool {
+    // Without control characters, and without anything like a key.
+    scrub(text, &[]) == text
+}
+
 fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     lenient::<D, Option<bool>>(deserializer).map(|value| value.unwrap_or(true))
 }
@@ -99,12 +130,12 @@ fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
 /// One page of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyPage {
-    /// The keys.
+    /// At most as many keys as were asked for.
     pub data: Vec<KeyDetails>,
     /// Whether there is a page after this one.
     pub has_more: bool,
     /// The cursor for it.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "id_or_none")]
     pub last_id: Option<String>,
 }
 
@@ -123,14 +154,52 @@ pub enum Revocation {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AuthMe {
     /// `admin` or `workspace`.
+    #[serde(deserialize_with = "key_type")]
     pub key_type: String,
     /// `live` or `test`.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "word")]
     pub mode: Option<String>,
     /// The id of the key.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "id_or_none")]
     pub api_key_id: Option<String>,
     /// The organization that the key belongs to.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "word")]
     pub organization_id: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_cannot_be_repeated_is_absent() {
+        let (long, longer) = ("x".repeat(128), "x".repeat(257));
+        for (text, as_id, as_word) in [
+            ("key_1", true, true),
+            (long.as_str(), true, true),
+            (longer.as_str(), false, false),
+            ("", false, true),
+            ("two words", false, true),
+            ("line\nbreak", false, false),
+            ("\u{1b}[31m", false, false),
+            ("sk_bc_ws_live_0123456789", false, false),
+        ] {
+            let row = json!({"id": text, "workspace_id": text});
+            let row: KeyDetails = serde_json::from_value(row).unwrap();
+            assert_eq!(
+                (row.id == text && !text.is_empty(), row.workspace_id.is_some()),
+                (as_id, as_word),
+                "{text}"
+            );
+            let page = json!({"data": [], "has_more": true, "last_id": text});
+            assert_eq!(serde_json::from_value::<KeyPage>(page).unwrap().last_id.is_some(), as_id, "{text}");
+            let me = json!({"key_type": text, "organization_id": text, "api_key_id": text, "mode": text});
+            let me: AuthMe = serde_json::from_value(me).unwrap();
+            let words = [me.organization_id.is_some(), me.mode.is_some(), me.key_type == text];
+            assert_eq!((me.api_key_id.is_some(), words), (as_id, [as_word; 3]), "{text}");
+        }
+        assert!(serde_json::from_value::<AuthMe>(json!({})).is_err());
+        assert_eq!(serde_json::from_value::<KeyDetails>(json!({"name": "n"})).unwrap().id, "");
+    }
 }

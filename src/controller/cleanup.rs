@@ -1,25 +1,20 @@
-//! Cleanup after deleted objects: keys that only this process knows, process memory, metrics.
+//! Removes the state of objects that the caches do not show any more.
 
 use super::{
     Context, ObjectState,
     context::Latest,
-    execute::revoke_key,
+    object_gone::{forget_needs, revoke_unreported_keys},
     observe,
     reconcile::reconcile_object,
-    step_log::{ExecutedStep, next_reconcile_id},
 };
 use crate::{
     api::CachedApiKey,
     observability::watches::Resource,
-    plan::{Answer, Effects, Facts, ObjectFacts, RevokeReason, Slot, Step},
-    protocol::marker::ObjectMark,
+    plan::{Answer, ObjectFacts, Slot, Step},
 };
 use kube::{
     ResourceExt,
-    runtime::{
-        controller::Action,
-        reflector::{ObjectRef, Store},
-    },
+    runtime::reflector::{ObjectRef, Store},
 };
 use std::{
     collections::HashSet,
@@ -33,50 +28,6 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
 fn forget_uid(context: &Context, uid: &str) {
     context.states().remove(uid);
     forget_needs(context, uid);
-}
-
-/// It needs no key and refers to none.
-fn forget_needs(context: &Context, uid: &str) {
-    let mark = ObjectMark::from_uid(uid);
-    context.account.object_gone(uid, context.clock.now().monotonic);
-    context.inventory.forget(&mark);
-    context.awaits_nothing(mark);
-}
-
-/// Handles a deleted object. Its state stays until the caches do not show it any more: a reconciliation that was asked for
-/// before would take it for a new object.
-pub(super) async fn on_object_gone(context: &Context, state: &mut ObjectState, facts: &Facts) -> Action {
-    if revoke_unreported_keys(context, state, facts).await {
-        state.set_gone(context.relists(&facts.object.namespace), context.clock.now().monotonic);
-        forget_needs(context, &facts.object.uid);
-        context.metrics.forget(&facts.object.namespace, &facts.object.name);
-    }
-    Action::await_change()
-}
-
-/// Rule 9: revokes keys of a deleted object that only this process knows. Returns whether all are revoked.
-async fn revoke_unreported_keys(context: &Context, state: &mut ObjectState, facts: &Facts) -> bool {
-    let mut facts = facts.clone();
-    observe::refresh(context, state, &mut facts);
-    let is_retained = !facts.object.owns_its_secret();
-    let now = context.clock.now().monotonic;
-    let is_blocked = context.account.calls_blocked(now).is_some();
-    for key_id in state.memory.unreported_keys(is_retained) {
-        if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
-            continue;
-        }
-        context.activity.enter(&facts.object.uid, "Revoke");
-        let began = context.clock.now().monotonic;
-        let answer = revoke_key(context, &key_id, RevokeReason::NotStored).await;
-        let took = context.clock.now().monotonic.since(began);
-        let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
-        let executed = ExecutedStep::new(&facts.object, next_reconcile_id(), &step, &answer, took);
-        let effects = state.apply(&step, answer, &facts, context);
-        // An event about a deleted object is of no use.
-        context.publish(&executed, &Effects { events: Vec::new(), ..effects });
-        context.inventory.request_pass_since(now);
-    }
-    state.memory.unreported_keys(is_retained).is_empty()
 }
 
 /// Removes the state of objects that the caches do not show any more: of deleted ones once all their keys are revoked, of

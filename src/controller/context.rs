@@ -1,12 +1,9 @@
 //! What all reconciliations share, and the state of this process for each object.
 
-use super::step_log::ExecutedStep;
+use super::{awaited::Awaited, step_log::ExecutedStep};
 use crate::{
     api::{CachedApiKey, WatchedApiKey},
-    boltz::{
-        account::{Account, LONGEST_WAIT},
-        inventory::Inventory,
-    },
+    boltz::{account::Account, inventory::Inventory, limiter::LONGEST_WAIT},
     clock::Clock,
     kubernetes::{
         client::Kubernetes,
@@ -20,7 +17,7 @@ use crate::{
         watches::{ALL_NAMESPACES, Watches},
     },
     plan::{Answer, Count, Effects, Facts, Monotonic, ProcessMemory, Settings, Step},
-    protocol::marker::{AttemptId, ObjectMark},
+    protocol::marker::AttemptId,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -49,20 +46,19 @@ pub struct Context {
     /// The settings of the plan.
     pub settings: Settings,
     pub(super) request_timeout: Duration,
-    /// The clocks.
+    /// The wall clock and the monotonic one.
     pub clock: Clock,
-    /// The metrics.
+    /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// The states of the watches.
     pub watches: Arc<Watches>,
     /// The steps in progress.
     pub activity: Arc<Activity>,
-    /// The events.
+    /// Publishes events of objects.
     pub events: Events,
     /// The UIDs of objects whose Secret's name may be free now.
     freed: Mutex<HashSet<String>>,
-    /// What objects wait for.
-    awaited: Mutex<Awaited>,
+    pub(super) awaited: Awaited,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ObjectState>>>>,
     /// The relists of the watched namespaces' objects.
     relists: Mutex<HashMap<String, Relists>>,
@@ -70,20 +66,12 @@ pub struct Context {
     pub(super) permits: Semaphore,
 }
 
-/// What objects wait for, as far as it is not in kube's scheduler.
-#[derive(Debug, Default)]
-struct Awaited {
-    /// The objects to which a pass that shows nothing new of them does not matter.
-    quiet: HashSet<ObjectMark>,
-    far_wake_ups: HashMap<ObjectMark, Monotonic>,
-}
+/// For so long a cache may show an object that is gone.
+pub(super) const CACHE_MAY_LAG: Duration = Duration::from_secs(10);
 
 fn version(metadata: &ObjectMeta) -> &str {
     metadata.resource_version.as_deref().unwrap_or_default()
 }
-
-/// For so long a cache may show an object that is gone.
-const CACHE_MAY_LAG: Duration = Duration::from_secs(10);
 
 /// The relists of one watch on objects, counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -240,7 +228,7 @@ impl Context {
             metrics,
             events,
             freed: Mutex::default(),
-            awaited: Mutex::default(),
+            awaited: Awaited::default(),
             states: Mutex::default(),
             relists: Mutex::default(),
             concurrency: limits.concurrency,
@@ -252,12 +240,12 @@ impl Context {
     pub(super) fn publish(&self, executed: &ExecutedStep<'_>, effects: &Effects) {
         for count in &effects.counts {
             match *count {
-                Count::Issued(reason) => self.metrics.issued(reason),
-                Count::Revoked(reason) => self.metrics.revoked(reason),
-                Count::StrayRevoked => self.metrics.stray_revoked(),
-                Count::IssueFailed(reason) => self.metrics.issue_failed(reason),
-                Count::RevokeFailed(reason) => self.metrics.revoke_failed(reason),
-                Count::StepFailed => self.metrics.step_failed(),
+                Count::Issued(reason) => self.metrics.count_issued(reason),
+                Count::Revoked(reason) => self.metrics.count_revoked(reason),
+                Count::StrayRevoked => self.metrics.count_stray_revoked(),
+                Count::IssueFailed(reason) => self.metrics.count_issue_failed(reason),
+                Count::RevokeFailed(reason) => self.metrics.count_revoke_failed(reason),
+                Count::StepFailed => self.metrics.count_step_failed(),
             }
         }
         executed.log(&effects.log);
@@ -303,43 +291,6 @@ impl Context {
     /// Returns and removes the mark.
     pub(super) fn take_freed(&self, uid: &str) -> bool {
         self.freed.lock().remove(uid)
-    }
-
-    /// Whether a pass that shows nothing new of the object does not matter to it.
-    pub(super) fn is_quiet(&self, object: &ObjectMark) -> bool {
-        self.awaited.lock().quiet.contains(object)
-    }
-
-    pub(super) fn set_quiet(&self, object: ObjectMark, is_quiet: bool) {
-        let mut awaited = self.awaited.lock();
-        match is_quiet {
-            true => awaited.quiet.insert(object),
-            false => awaited.quiet.remove(&object),
-        };
-    }
-
-    /// When to reconcile the object, if that is far away.
-    pub(super) fn far_wake_up(&self, object: &ObjectMark) -> Option<Monotonic> {
-        self.awaited.lock().far_wake_ups.get(object).copied()
-    }
-
-    pub(super) fn set_far_wake_up(&self, object: ObjectMark, at: Option<Monotonic>) {
-        let mut awaited = self.awaited.lock();
-        match at {
-            Some(at) => awaited.far_wake_ups.insert(object, at),
-            None => awaited.far_wake_ups.remove(&object),
-        };
-    }
-
-    /// The object does not exist any more.
-    pub(super) fn awaits_nothing(&self, object: ObjectMark) {
-        self.set_quiet(object, false);
-        self.set_far_wake_up(object, None);
-    }
-
-    /// Every object is reconciled, and says then what it waits for.
-    pub(super) fn forget_what_objects_await(&self) {
-        *self.awaited.lock() = Awaited::default();
     }
 
     /// Whether a watch event is the echo of an own write, after which there was nothing left to do.

@@ -1,9 +1,11 @@
 //! The controller: watches, timers, and the loop that observes, decides and executes.
 
+mod awaited;
 mod cleanup;
 mod context;
 mod debug;
 mod execute;
+mod object_gone;
 mod observe;
 pub mod orphan_list;
 mod orphan_search;
@@ -15,6 +17,7 @@ mod step_log;
 mod triggered;
 mod watch;
 mod watch_secrets;
+mod watch_stream;
 
 pub use context::{Context, Limits, ObjectState};
 pub(crate) use debug::describe;

@@ -12,7 +12,7 @@ use crate::{
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
-    plan::{AccountFacts, Facts, ObjectFacts, OwnSecret, ProcessMemory, SecretFacts},
+    plan::{self, Facts, Found, ObjectFacts, Step},
     protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use kube::ResourceExt;
@@ -100,35 +100,39 @@ fn is_dispensable(context: &Context, object: &ObjectFacts, name: &str) -> bool {
     object.owns_its_secret() || stays()
 }
 
-/// Updates the facts from what a call showed of the cluster.
-pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, shown: Shown) {
-    match shown {
-        Shown::Nothing => {}
-        Shown::Everything(read) => *facts = *read,
-        Shown::Preflight => facts.preflight_passed = true,
+/// After a step whose answer was applied: what the call showed of the cluster becomes a fact, and caches learn it.
+pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, step: &Step, shown: Shown) {
+    let namespace = facts.object.namespace.clone();
+    let shown = match shown {
+        Shown::Nothing => plan::Shown::Nothing,
+        Shown::Everything(read) => plan::Shown::Everything(read),
+        Shown::Preflight => plan::Shown::Preflight,
         Shown::Object(object) => {
-            facts.object = object_facts(&object);
-            state.take_returned(*object, context.relists(&facts.object.namespace));
+            let shown = object_facts(&object);
+            state.take_returned(*object, context.relists(&namespace));
+            plan::Shown::Object(Box::new(shown))
         }
         Shown::Reported(object, status) => {
-            facts.object = object_facts(&object);
+            let mut shown = object_facts(&object);
             state.memory.lacks_value_sha256 |=
-                status.value_sha256.is_some() && facts.object.status.value_sha256.is_none();
-            state.has_other_status = facts.object.status != *status;
-            facts.object.status = *status;
-            state.take_returned(*object, context.relists(&facts.object.namespace));
+                status.value_sha256.is_some() && shown.status.value_sha256.is_none();
+            state.has_other_status = shown.status != *status;
+            shown.status = *status;
+            state.take_returned(*object, context.relists(&namespace));
+            plan::Shown::Object(Box::new(shown))
         }
         Shown::Secret(metadata, value_sha256) => {
             let value = Value::Read(value_sha256);
-            facts.secret = SecretFacts::Ours(Box::new(metadata.as_own(&facts.object.uid, value.clone())));
-            facts.preflight_passed = false;
+            let own = metadata.as_own(&facts.object.uid, value.clone());
             context.secrets.put(*metadata, value);
+            plan::Shown::Secret(Box::new(own))
         }
         Shown::NoSecret(name) => {
-            context.secrets.remove(&facts.object.namespace, &name, None);
-            facts.other_secrets.retain(|secret| secret.name != name);
+            context.secrets.remove(&namespace, &name, None);
+            plan::Shown::NoSecret(name)
         }
-    }
+    };
+    facts.absorb(step, state.memory.must_read, shown);
 }
 
 /// Updates what can change independently of the object: Boltz's list, the account, process memory.
@@ -214,36 +218,13 @@ pub async fn read_secret(
 }
 
 fn assemble(object: ObjectFacts, secrets: Vec<(String, (SecretMetadata, Value))>, live: bool) -> Facts {
-    let mut secret = SecretFacts::Absent;
-    let mut other_secrets: Vec<OwnSecret> = Vec::new();
-    for (name, (metadata, value)) in secrets {
-        let ownership = metadata.ownership(&object.uid);
-        if name == object.secret_name() {
-            secret = match ownership {
-                // A Secret that is being deleted still occupies the name.
-                Ownership::Ours => SecretFacts::Ours(Box::new(metadata.as_own(&object.uid, value))),
-                Ownership::Foreign(whose) => SecretFacts::Foreign(whose),
-            };
-        } else if ownership == Ownership::Ours {
-            // Only a Secret with a record and our ownerReference was certainly written by this operator. A retained one has
-            // no ownerReference, but the status has its name.
-            let own = metadata.as_own(&object.uid, value);
-            let is_reported = own.labelled
-                && !object.owns_its_secret()
-                && object.status.secret_name.as_ref() == Some(&own.name);
-            if (own.owned || is_reported) && own.record.is_some() {
-                other_secrets.push(own);
-            }
-        }
-    }
-    Facts {
-        object,
-        secret,
-        other_secrets,
-        live,
-        preflight_passed: false,
-        passes: Vec::new(),
-        memory: ProcessMemory::default(),
-        account: AccountFacts::default(),
-    }
+    let found = secrets.into_iter().map(|(name, (metadata, value))| {
+        let found = match metadata.ownership(&object.uid) {
+            Ownership::Ours => Found::Ours(Box::new(metadata.as_own(&object.uid, value))),
+            Ownership::Foreign(whose) => Found::Foreign(whose),
+        };
+        (name, found)
+    });
+    let found = found.collect();
+    Facts::assemble(object, found, live)
 }

@@ -93,6 +93,11 @@ impl RevocationRequest {
     }
 }
 
+/// Whether it began less than this age ago. A time in the future is young.
+pub(super) fn is_younger(since: Timestamp, now: Timestamp, age: Duration) -> bool {
+    Duration::try_from(now.duration_since(since)).is_ok_and(|known| known < age) || now < since
+}
+
 /// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,5 +154,15 @@ mod tests {
         ] {
             assert_eq!(RevocationRequest::parse(&text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_young() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let hour = Duration::from_secs(3600);
+        for (since, is_young) in [(0, false), (1, true), (4000, true)] {
+            assert_eq!(is_younger(at(since), at(3600), hour), is_young, "{since}");
+        }
+        assert!(!is_younger(at(5), at(5), Duration::ZERO));
     }
 }

@@ -7,7 +7,7 @@ use super::{
     execute::revoke_key,
     orphan_list::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
-        list_key, request_key, response_key,
+        is_younger, list_key, request_key, response_key,
     },
     orphan_search::{Found, LiveRead, find, retain_unreferenced},
 };
@@ -208,7 +208,7 @@ impl Orphans {
         Ok(match revoke_key(context, id, RevokeReason::Orphan).await {
             Answer::Done | Answer::AlreadyRevoked => {
                 self.known.remove(id);
-                context.metrics.revoked(RevokeReason::Orphan.as_str());
+                context.metrics.count_revoked(RevokeReason::Orphan.as_str());
                 tracing::warn!(key_id = id, "revoked an orphaned key");
                 RevocationResult::revoked()
             }
@@ -348,10 +348,6 @@ fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn is_younger(since: Timestamp, now: Timestamp, age: Duration) -> bool {
-    Duration::try_from(now.duration_since(since)).is_ok_and(|known| known < age) || now < since
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,15 +387,5 @@ mod tests {
         restarted.remember(&serde_json::from_str(&to_json(&list)).unwrap());
         assert_eq!(restarted.known["key-000"].since_at, at(0));
         assert_eq!(restarted.known["key-120"].since_at, at(1000));
-    }
-
-    #[test]
-    fn a_time_in_the_future_is_young() {
-        let at = |second: i64| Timestamp::from_second(second).unwrap();
-        let hour = Duration::from_secs(3600);
-        for (since, is_young) in [(0, false), (1, true), (4000, true)] {
-            assert_eq!(is_younger(at(since), at(3600), hour), is_young, "{since}");
-        }
-        assert!(!is_younger(at(5), at(5), Duration::ZERO));
     }
 }

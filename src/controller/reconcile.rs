@@ -1,9 +1,9 @@
 //! The loop: observe, decide, execute, until there is nothing left to do.
 
 use super::{
-    Context,
-    cleanup::on_object_gone,
+    Context, ObjectState,
     execute::execute,
+    object_gone::on_object_gone,
     observe,
     reconcile_in_time::requeue_at,
     step_log::{ExecutedStep, next_reconcile_id},
@@ -20,6 +20,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// Maximum number of steps per reconciliation; the next one continues.
 const MAX_STEPS: usize = 64;
+
+/// After this time the next reconciliation continues: it sees what users changed meanwhile, and others have their turn.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// One reconciliation. It does not fail: only steps fail, and the plan retries them.
 pub(super) async fn reconcile(
@@ -53,7 +56,8 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     (state.is_decided, state.has_other_status) = (false, false);
     // A pass that completes from now on is not missed.
     let mark = ObjectMark::from_uid(&uid);
-    context.set_quiet(mark, false);
+    context.awaited.set_quiet(mark, false);
+    let started = context.clock.now().monotonic;
     let mut facts = observe::from_caches(context, &mut state, cached);
     let reconcile_id = next_reconcile_id();
     for _ in 0..MAX_STEPS {
@@ -73,9 +77,15 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         }
         if decision.step == Step::Wait {
             state.is_decided = !state.has_other_status;
-            let latest = state.latest.as_ref();
-            let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
-            return requeue(context, &facts, &decision, deleted_at.map(|time| time.0));
+            set_gauges(context, &state, &facts, &decision);
+            return requeue(context, &facts, &decision);
+        }
+        if matches!(decision.step, Step::WriteStatus(_)) {
+            // All duties are decided on. Those that fail may leave no time to wait.
+            set_gauges(context, &state, &facts, &decision);
+        }
+        if context.clock.now().monotonic.since(started) >= LONGEST && begins_anew(&decision.step) {
+            return Action::requeue(Duration::ZERO);
         }
         context.activity.enter(&uid, (&decision.step).into());
         let began = context.clock.now().monotonic;
@@ -88,11 +98,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         if effects.is_gone {
             return on_object_gone(context, &mut state, &facts).await;
         }
-        // The answer may have shown that they are stale.
-        facts.live &= !state.memory.must_read;
-        observe::absorb(context, &mut state, &mut facts, shown);
-        // The next revocation needs a live read of its own (rule 8).
-        facts.live &= !matches!(decision.step, Step::Revoke { .. });
+        observe::absorb(context, &mut state, &mut facts, &decision.step, shown);
     }
     tracing::warn!(
         namespace = facts.object.namespace,
@@ -102,18 +108,35 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     Action::requeue(Duration::from_secs(10))
 }
 
-/// Nothing to do now: updates the metrics and requeues.
-fn requeue(context: &Context, facts: &Facts, decision: &Plan, deleted_at: Option<Timestamp>) -> Action {
-    let now = context.clock.now();
+/// Whether the step does not depend on what the steps before it found out for this reconciliation: another one may begin
+/// with it.
+fn begins_anew(step: &Step) -> bool {
+    !matches!(
+        step,
+        Step::WriteStatus(_)
+            | Step::WriteAttempt { .. }
+            | Step::Mint(_)
+            | Step::Store { .. }
+            | Step::Revoke { .. }
+    )
+}
+
+/// Nothing to do now: requeues.
+fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
     if let Some(since) = decision.pass_since {
         context.inventory.request_pass_since(since);
     }
     let mark = ObjectMark::from_uid(&facts.object.uid);
-    context.set_quiet(mark, facts.is_quiet(&context.settings, decision));
-    let status = desired_status(facts, &context.settings, now, &decision.findings);
-    let gauges = gauges(facts, decision, &status, deleted_at);
-    context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
+    context.awaited.set_quiet(mark, facts.is_quiet(&context.settings, decision));
     requeue_at(context, mark, decision.wake_at)
+}
+
+fn set_gauges(context: &Context, state: &ObjectState, facts: &Facts, decision: &Plan) {
+    let latest = state.latest.as_ref();
+    let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
+    let status = desired_status(facts, &context.settings, context.clock.now(), &decision.findings);
+    let gauges = gauges(facts, decision, &status, deleted_at.map(|time| time.0));
+    context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
 }
 
 fn gauges(

@@ -15,7 +15,7 @@ pub(super) async fn reconcile_after_passes(context: Arc<Context>, objects: Trigg
         let changed = last.as_ref().and_then(|last| newest.changes_since(last));
         objects.reconcile_where(|mark| {
             let shows_nothing_new = changed.as_ref().is_some_and(|changed| !changed.contains(mark));
-            !(shows_nothing_new && context.is_quiet(mark))
+            !(shows_nothing_new && context.awaited.is_quiet(mark))
         });
         last = Some(newest);
     }

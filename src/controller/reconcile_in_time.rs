@@ -21,7 +21,7 @@ const STEP: Duration = Duration::from_secs(30);
 /// Requeues the object at that time.
 pub(super) fn requeue_at(context: &Context, object: ObjectMark, wake_at: Option<Monotonic>) -> Action {
     let wait = wake_at.map(|at| at.since(context.clock.now().monotonic));
-    context.set_far_wake_up(object, wake_at.filter(|_| wait > Some(FAR)));
+    context.awaited.set_far_wake_up(object, wake_at.filter(|_| wait > Some(FAR)));
     match wait {
         Some(wait) if wait <= FAR => Action::requeue(wait),
         _ => Action::await_change(),
@@ -46,7 +46,7 @@ pub(super) async fn reconcile_in_time(context: Arc<Context>, objects: Triggered)
             tracing::info!("the wall clock has stepped; all objects are reconciled");
         }
         let near = now.monotonic.plus(FAR);
-        let is_near = |mark: &ObjectMark| context.far_wake_up(mark).is_some_and(|at| at <= near);
+        let is_near = |mark: &ObjectMark| context.awaited.far_wake_up(mark).is_some_and(|at| at <= near);
         objects.reconcile_where(|mark| is_stepped || is_near(mark));
     }
 }

@@ -3,11 +3,10 @@
 use super::{
     Context,
     triggered::Triggered,
-    watch::{api_in, one_namespace, report, watch_with_relist, watcher_config},
+    watch_stream::{api_in, one_namespace, report, watch_with_relist, watcher_config},
 };
 use crate::{
     api::{CachedApiKey, annotations::OWNER_LABEL},
-    backoff,
     kubernetes::{
         client::SecretWithData,
         error::KubernetesError,
@@ -15,6 +14,7 @@ use crate::{
     },
     observability::watches::Resource,
     plan::Verdict,
+    retry_delay,
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
@@ -59,7 +59,7 @@ impl Secrets {
                 // Fails only if the operator stops.
                 let _ = begin.send(());
             }
-            tokio::time::sleep(backoff::delay(failures, None).min(LONGEST_WAIT)).await;
+            tokio::time::sleep(retry_delay::delay(failures, None).min(LONGEST_WAIT)).await;
         }
         self.context.watches.synced(&self.namespace, Resource::Secrets);
         match begin {

@@ -171,11 +171,7 @@ impl Kubernetes {
             ..DeleteParams::default()
         };
         let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), namespace);
-        match bounded(api.delete(name, &parameters)).await {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.verdict(), Verdict::NotFound | Verdict::Conflict) => Ok(()),
-            Err(error) => Err(error),
-        }
+        bounded(api.delete(name, &parameters)).await.map(|_| ())
     }
 
     /// One page of the Secrets with our label, with their values, and the token of the next page.

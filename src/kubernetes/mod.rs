@@ -7,5 +7,5 @@ pub mod events;
 pub mod lease;
 pub(crate) mod remembered;
 pub(crate) mod secret_body;
-pub mod secret_index;
+pub(crate) mod secret_index;
 pub mod secret_metadata;

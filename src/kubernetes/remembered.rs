@@ -2,25 +2,33 @@
 
 use super::config_map::ConfigMapStore;
 use crate::{
-    backoff,
-    boltz::{account::Account, organization::Remembered, snapshot::ClusterNames},
+    boltz::{account::Account, inventory::Inventory, organization::Remembered},
+    clock::Clock,
+    retry_delay,
 };
 use kube::Client;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How often the ConfigMap is read while a pass is doubtful: somebody may confirm that keys are gone.
+const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reads the ConfigMap, and writes it whenever the account remembers something else. After each pass over Boltz's list it is
 /// read again: if somebody deleted or edited it, the next process would not know whose keys these are. What this process
-/// remembers counts; `--accept-organization` and `--retry-altered-names` change it. Does not end.
+/// remembers counts; `--accept-organization` and `--retry-altered-names` change it. Only how many missing keys are confirmed
+/// is for others to say. Does not end.
 pub(crate) async fn keep(
     client: Client,
     namespace: &str,
     name: &str,
     account: &Account,
-    names: &ClusterNames,
-    mut passes: watch::Receiver<u64>,
+    inventory: &Inventory,
+    clock: Clock,
 ) {
+    let names = inventory.names();
     let store = ConfigMapStore::new(client, namespace, name.to_owned());
     let mut changes = account.remembered_changes();
+    let mut passes = inventory.completions();
     let mut failures = 0;
     loop {
         match store.read().await {
@@ -35,25 +43,28 @@ pub(crate) async fn keep(
                     configmap = name,
                     "failed to read what the operator remembers; until then, no key counts as absent from Boltz's list"
                 );
-                tokio::time::sleep(backoff::delay(failures, None)).await;
+                tokio::time::sleep(retry_delay::delay(failures, None)).await;
             }
         }
     }
     failures = 0;
     loop {
         // In this order: what a pass changes is not somebody else's change.
-        let is_over = tokio::select! {
+        let is_new = tokio::select! {
             biased;
-            () = std::future::ready(()), if failures > 0 => false,
-            changed = changes.changed() => changed.is_err(),
-            passed = passes.changed() => match (passed, account.remembered()) {
-                (Err(_), _) => true,
-                (Ok(()), Some(remembered)) if is_altered(&store, &remembered, names).await => false,
-                (Ok(()), _) => continue,
+            () = std::future::ready(()), if failures > 0 => true,
+            changed = changes.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return,
             },
+            passed = passes.changed() => match passed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
+            () = tokio::time::sleep(CONFIRMATION_INTERVAL), if inventory.is_in_doubt() => false,
         };
-        if is_over {
-            return;
+        if !is_new && !is_altered(&store, account, inventory, clock, &changes).await {
+            continue;
         }
         changes.mark_unchanged();
         let Some(remembered) = account.remembered() else { continue };
@@ -66,15 +77,36 @@ pub(crate) async fn keep(
                     configmap = name,
                     "failed to write what the operator remembers; it will be retried"
                 );
-                tokio::time::sleep(backoff::delay(failures, None)).await;
+                tokio::time::sleep(retry_delay::delay(failures, None)).await;
             }
         }
     }
 }
 
-/// Whether somebody else changed the ConfigMap. If it cannot be read, the next pass asks again.
-async fn is_altered(store: &ConfigMapStore, remembered: &Remembered, names: &ClusterNames) -> bool {
-    let is_altered = store.read().await.is_ok_and(|data| Remembered::from_data(&data, names) != *remembered);
+/// Whether somebody else changed the ConfigMap, other than to confirm that keys are gone. If it cannot be read, the next pass
+/// asks again.
+async fn is_altered(
+    store: &ConfigMapStore,
+    account: &Account,
+    inventory: &Inventory,
+    clock: Clock,
+    changes: &watch::Receiver<u64>,
+) -> bool {
+    let Ok(data) = store.read().await else { return false };
+    let read = Remembered::from_data(&data, inventory.names());
+    // What was confirmed may have been used meanwhile, and is then not written yet.
+    let (Some(mut known), Ok(false)) = (account.remembered(), changes.has_changed()) else { return false };
+    if read.confirmed_missing_keys != known.confirmed_missing_keys {
+        tracing::info!(
+            configmap = store.name(),
+            keys = read.confirmed_missing_keys,
+            "somebody confirmed that so many keys are gone; the next pass that lacks no more of them is believed"
+        );
+        account.confirm_missing_keys(read.confirmed_missing_keys);
+        inventory.request_pass_since(clock.now().monotonic);
+        known.confirmed_missing_keys = read.confirmed_missing_keys;
+    }
+    let is_altered = read != known;
     if is_altered {
         tracing::warn!(
             configmap = store.name(),

@@ -24,13 +24,13 @@ pub struct SecretMetadata {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its version.
+    /// Its resourceVersion, by which the newest wins.
     pub resource_version: String,
     /// The value of our label.
     pub owner_label: Option<String>,
     /// The record, if our annotation is one.
     pub record: Option<Record>,
-    /// Its owners.
+    /// One of them is the object, unless others removed it or `Retain` is set.
     pub owner_references: Vec<OwnerReference>,
     /// It is being deleted.
     pub deleting: bool,

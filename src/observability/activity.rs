@@ -26,7 +26,7 @@ pub struct Activity {
 pub struct InFlight {
     /// The namespace of the object.
     pub namespace: String,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
     /// The step, as in the log; `Plan`: between two steps.
     pub step: &'static str,

@@ -41,7 +41,7 @@ type Debug = Arc<dyn Fn(&[String]) -> Json + Send + Sync>;
 
 /// What the responses show.
 pub struct State {
-    /// The metrics.
+    /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Whether this process serves, or stands by.
     pub ready: watch::Receiver<bool>,

@@ -19,7 +19,7 @@ const FAILURE_LASTS: Duration = Duration::from_secs(100);
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
-    /// The objects.
+    /// `BoltzApiKey` objects.
     ApiKeys,
     /// The operator's Secrets.
     Secrets,

@@ -2,7 +2,10 @@
 //! [`super::ProcessMemory::apply`] decides what they mean.
 
 use super::{attempt::MintedKey, block::Block};
-use crate::{protocol::marker::Marker, scrub::scrub};
+use crate::{
+    protocol::marker::{MAX_NAME_LENGTH, Marker},
+    scrub::scrub,
+};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -42,8 +45,8 @@ pub enum Answer {
 pub enum Unusable {
     /// Boltz named it differently: Boltz's list would not lead back to the object. Contains the name.
     OtherName(String),
-    /// Its name is that of another request of an operator: a proxy may have repeated an old response. The key belongs to
-    /// that request, so it is not revoked. Contains the name.
+    /// Its name is that of another request of an operator, or its id that of an older key: a proxy may have repeated an
+    /// old response. The key belongs to another request, so it is not revoked. Contains the name.
     KeyOfAnother(String),
     /// It is in another workspace than requested. Contains the workspace.
     OtherWorkspace(String),
@@ -61,8 +64,8 @@ impl Unusable {
         now: Timestamp,
     ) -> Option<Self> {
         match Marker::parse(name) {
-            None => return Some(Self::OtherName(scrub(name, &[]))),
-            Some(other) if other != *marker => return Some(Self::KeyOfAnother(scrub(name, &[]))),
+            None => return Some(Self::OtherName(repeated(name))),
+            Some(other) if other != *marker => return Some(Self::KeyOfAnother(repeated(name))),
             Some(_) => {}
         }
         // What is missing proves nothing.
@@ -74,10 +77,20 @@ impl Unusable {
         key.expires_at.is_some_and(|expires_at| expires_at <= now).then_some(Self::Expired)
     }
 
+    /// A key with this name, whose id was known before the request.
+    pub fn known(name: &str) -> Self {
+        Self::KeyOfAnother(repeated(name))
+    }
+
     /// Whether the key was created for the request, so that it has to be revoked.
     pub(super) fn is_ours(&self) -> bool {
         !matches!(self, Self::KeyOfAnother(_))
     }
+}
+
+/// A name of Boltz for a message.
+fn repeated(name: &str) -> String {
+    scrub(name, &[]).chars().take(MAX_NAME_LENGTH).collect()
 }
 
 /// What Boltz says to a request with the stored key itself (`auth/me`).

@@ -5,9 +5,10 @@ use super::{
     answer::{Answer, BoltzFailure, Effect, Verdict},
     attempt::{MintedKey, Progress},
     effects::{Count, Effects, EventKind, transitions},
-    facts::{Facts, Settings},
+    facts::Facts,
     failing::Failing,
     memory::ProcessMemory,
+    settings::Settings,
     step::{RevokeReason, Slot, Step},
     time::{Now, earlier},
     window::Window,
@@ -78,7 +79,7 @@ impl ProcessMemory {
             Answer::Stale => self.must_read = true,
             Answer::Postponed(block) => failing.postponed(block),
             Answer::Gone => effects.is_gone = true,
-            Answer::ApiFailed(failure) => failing.api_failed(step, &failure, &mut effects),
+            Answer::ApiFailed(failure) => failing.api_failed(step, &failure, facts, &mut effects),
             Answer::BoltzFailed(failure) => failing.boltz_failed(step, &failure, &mut effects),
         }
         if let Step::RemoveFinalizer { retained_keys } = step
@@ -126,7 +127,7 @@ impl ProcessMemory {
                     self.minted_key(attempt, *key, false);
                 }
             }
-            Step::Store { attempt, record } => self.stored(attempt, record, facts, now, effects),
+            Step::Store { attempt, record } => self.finish_store(attempt, record, facts, now, effects),
             Step::WriteStatus(status) => {
                 for event in transitions(&facts.object.status, status) {
                     effects.log(event.kind, "the status changed", None, event.note.as_str());
@@ -190,7 +191,7 @@ impl ProcessMemory {
         window.is_some_and(|window| !window.is_open(earlier(now.wall, now.monotonic.since(written))))
     }
 
-    fn stored(
+    fn finish_store(
         &mut self,
         attempt: &AttemptId,
         record: &Record,
@@ -211,6 +212,21 @@ impl ProcessMemory {
                 note = format!("{note} It could not wait for the rotation window.");
             }
             effects.event(EventKind::Normal, "Rotated", note);
+        }
+        // The operator moved to another organization.
+        let is_left = |key: &&PreviousKey| facts.is_other(key.organization.as_ref());
+        let left: Vec<&str> = record.previous.iter().filter(is_left).map(|key| key.key_id.as_str()).collect();
+        if let Some(former) = facts.record().and_then(|record| record.organization.as_ref())
+            && facts.is_other(Some(former))
+            && !left.is_empty()
+        {
+            let ours = facts.account.organization.as_deref().unwrap_or_default();
+            let note = format!(
+                "The operator moved this object to the Boltz organization {ours}. These keys stay valid in {former}, where \
+                 the operator cannot revoke them: {}.",
+                left.join(", ")
+            );
+            effects.event(EventKind::Warning, "KeysLeftBehind", note);
         }
     }
 

@@ -11,8 +11,19 @@ pub struct Attempt {
     pub written: Monotonic,
     /// What was requested when it was written, until its key is stored.
     pub intent: Option<Box<Intent>>,
-    /// Its progress.
+    /// How far it has come.
     pub progress: Progress,
+    /// The end of its key's overlap, once a record listed the key as previous: the record may go.
+    pub replaced: Option<Replaced>,
+}
+
+/// When the overlap of a key ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// When it ends.
+    pub revoke_after: Timestamp,
+    /// Revoke it at that time even if it is still in use.
+    pub even_if_used: bool,
 }
 
 /// What was requested when an attempt was written.
@@ -20,7 +31,7 @@ pub struct Attempt {
 pub struct Intent {
     /// Why a key is issued.
     pub reason: IssueReason,
-    /// The spec.
+    /// The spec that the key is issued for. It may be changed meanwhile.
     pub spec: BoltzApiKeySpec,
     /// The value of the rotate annotation.
     pub rotate: Option<String>,
@@ -58,7 +69,7 @@ pub enum Progress {
 /// A key as returned by Boltz's create, without its value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MintedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub id: String,
     /// Its first characters.
     pub prefix: String,
@@ -72,7 +83,7 @@ pub struct MintedKey {
     pub expires_at: Option<Timestamp>,
     /// False in test mode.
     pub livemode: bool,
-    /// Its workspace.
+    /// The workspace that Boltz returned.
     pub workspace_id: Option<String>,
     /// Its organization, if known.
     pub organization: Option<String>,

@@ -113,7 +113,7 @@ impl Decision<'_> {
 
     fn report_doubt(&mut self, key_id: &str, but: &str) {
         let message = format!(
-            "Boltz's list of keys does not show key {key_id} as active, {but}. No new key is issued for this reason. To \
+            "Boltz's list of keys does not show key {key_id} as active, {but}. No new key is issued because of that. To \
              issue one anyway, set the annotation boltz.bio/rotate: the old key keeps its overlap. boltz.bio/rotate-now \
              would revoke a key that may still work."
         );

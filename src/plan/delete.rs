@@ -64,8 +64,8 @@ impl Decision<'_> {
                     "Waiting for Boltz's list of keys to show whether these keys exist: {waiting_for}. Keys that exist \
                      are then revoked.{}",
                     if self.facts.passes.first().is_some_and(|pass| pass.doubt != Doubt::None) {
-                        " The list is not believed now: it lacks keys that it showed before, until three passes over an \
-                         hour agree, or it is not known whether it is the list of the right organization."
+                        " The operator does not trust the list yet. Either keys are missing from it, or it may be the list \
+                         of another organization."
                     } else {
                         ""
                     }
@@ -97,7 +97,7 @@ impl Decision<'_> {
             }
             waiting_for.insert(key.id.clone());
             match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
-                KeyState::Active => {
+                KeyState::Active | KeyState::ShownInactive => {
                     if let Some(step) = self.revoke(key.id, RevokeReason::Deleted) {
                         return Some(step);
                     }
@@ -160,8 +160,8 @@ impl Decision<'_> {
         let named_and_gone = named.iter().filter(|key| key.attempt.as_ref() == Some(attempt)).any(|key| {
             let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
                 || self.facts.memory.attempts.contains_key(attempt);
-            shown
-                && self.facts.key_state(self.settings, self.now, &key.id, Some(attempt)) == KeyState::Inactive
+            let state = self.facts.key_state(self.settings, self.now, &key.id, Some(attempt));
+            shown && matches!(state, KeyState::Inactive | KeyState::ShownInactive)
         });
         named_and_gone
             || self.facts.knows_result(self.settings, self.now, attempt)

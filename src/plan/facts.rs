@@ -6,33 +6,12 @@ use crate::{
     protocol::{ledger::Ledger, marker::AttemptId, record::Record},
 };
 use jiff::Timestamp;
-use std::{collections::BTreeSet, time::Duration};
-
-/// Settings from the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long Boltz may still execute a POST that got no response. Includes the delay of Boltz's list.
-    pub settle_time: Duration,
-    /// The first wait before a rejected write is retried.
-    pub recheck: Duration,
-}
-
-impl Settings {
-    /// The window: how long after C1 the POST may be sent and the key stored.
-    pub fn window(&self) -> Duration {
-        self.settle_time / 2
-    }
-
-    /// How long after C1 an attempt is settled: its POST, sent within the window, can take effect for a settle time.
-    pub(super) fn settling(&self) -> Duration {
-        self.window() + self.settle_time
-    }
-}
+use std::collections::BTreeSet;
 
 /// Everything that is known about one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// The object.
+    /// The object, whether or not its spec can be read.
     pub object: ObjectFacts,
     /// The Secret with the name that the spec asks for.
     pub secret: SecretFacts,
@@ -59,7 +38,7 @@ pub struct ObjectFacts {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its version.
+    /// Its resourceVersion: each write of the object requires that it is unchanged.
     pub resource_version: String,
     /// The generation of its spec.
     pub generation: Option<i64>,
@@ -71,7 +50,7 @@ pub struct ObjectFacts {
     pub finalizers: Vec<String>,
     /// Its spec, or why it cannot be read.
     pub spec: Result<BoltzApiKeySpec, String>,
-    /// Its attempts.
+    /// Its attempts that may still have an active key.
     pub ledger: Ledger,
     /// The value of the rotate annotation.
     pub rotate: Option<String>,
@@ -133,12 +112,12 @@ pub struct OwnSecret {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its version.
+    /// Its resourceVersion: each write of the Secret requires that it is unchanged.
     pub resource_version: String,
     /// Its record, when there is one that names the object as owner.
     pub record: Option<Record>,
-    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value, or another field
-    /// that the operator wrote was altered.
+    /// The SHA-256 of the value under the record's data key, hexadecimal. `None`: there is no such value, or it is the
+    /// recorded one and another field that the operator wrote was altered.
     pub value_sha256: Option<String>,
     /// Its value was not read since the last change: `value_sha256` is unknown.
     pub is_unread: bool,
@@ -179,7 +158,7 @@ pub enum Doubt {
 /// A key with the object's marker, as Boltz lists it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub id: String,
     /// The attempt in its name.
     pub attempt: AttemptId,
@@ -213,6 +192,8 @@ pub struct AccountFacts {
     pub lacks_auth_me: bool,
     /// The organization that Boltz's list belongs to, if known.
     pub organization: Option<String>,
+    /// Somebody accepted that organization in place of another one: objects whose keys belong to another one get new keys.
+    pub accepts_organization: bool,
     /// Why it is not the object's turn to get a key. The object is woken when it is.
     pub turn_blocked: Option<Block>,
 }

@@ -5,18 +5,24 @@ use super::{
     attempt::MintedKey,
     block::{Block, Reason},
     effects::{Count, Effects, EventKind},
-    facts::{Facts, Settings},
+    facts::Facts,
     memory::{LastDone, ProcessMemory, Trouble},
     retry::{Failure, retry_backoff},
+    settings::Settings,
     step::{Slot, Step},
-    time::{Monotonic, Now},
+    time::{Monotonic, Now, later},
 };
 use std::time::Duration;
 
 /// If the same call is needed again within this time, something undoes it.
 const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
 /// After more consecutive failures than this the status reports the failure.
-const FAILURES_UNREPORTED: u32 = 2;
+pub(super) const FAILURES_UNREPORTED: u32 = 2;
+/// After more consecutive rejections than this, one that may pass counts as one that stays.
+const FAILURES_THAT_PASS: u32 = 4;
+
+/// The slots of writes of the Secret that contains the key, which a change of it may cure.
+pub(super) const SECRET_SLOTS: [Slot; 4] = [Slot::Preflight, Slot::Record, Slot::Shape, Slot::Release];
 
 /// A slot whose call has a result.
 pub(super) struct Failing<'a> {
@@ -30,6 +36,9 @@ pub(super) struct Failing<'a> {
 impl Failing<'_> {
     pub(super) fn succeeded(&mut self, step: &Step, facts: &Facts) {
         self.memory.troubles.remove(&self.slot);
+        if self.is_of_secret() {
+            self.memory.refused_version = None;
+        }
         let Some(fingerprint) = step.fingerprint(facts) else { return };
         let at = self.now.monotonic;
         let again = self
@@ -41,12 +50,30 @@ impl Failing<'_> {
         self.memory.done.insert(self.slot.clone(), LastDone { fingerprint, at, repeats });
     }
 
+    /// Its call writes the Secret that contains the key.
+    fn is_of_secret(&self) -> bool {
+        SECRET_SLOTS.contains(&self.slot)
+    }
+
     pub(super) fn failures(&self) -> u32 {
         self.memory.troubles.get(&self.slot).map_or(0, |trouble| trouble.failures)
     }
 
-    pub(super) fn set(&mut self, kind: Option<Failure>, failures: u32, block: Block, is_reported: bool) {
-        self.memory.troubles.insert(self.slot.clone(), Trouble { failures, block, is_reported, kind });
+    fn set(&mut self, kind: Option<Failure>, failures: u32, block: Block, is_reported: bool) {
+        let before = self.memory.troubles.get(&self.slot);
+        let since = before.filter(|last| last.kind == kind).map_or(self.now.monotonic, |last| last.since);
+        let trouble = Trouble { failures, block, since, is_reported, untimed: None, kind };
+        self.memory.troubles.insert(self.slot.clone(), trouble);
+    }
+
+    /// The message also says when the next try is.
+    fn tell_time(&mut self, failed: String) {
+        let now = self.now;
+        let Some(trouble) = self.memory.troubles.get_mut(&self.slot) else { return };
+        if let Some(until) = trouble.block.until {
+            trouble.block.message = timed(&failed, until, now);
+            trouble.untimed = Some(failed.into());
+        }
     }
 
     /// No call was made. What failed before still counts, and is still reported.
@@ -54,7 +81,12 @@ impl Failing<'_> {
         // A reason without an end may be gone at any moment.
         block.until.get_or_insert(self.now.monotonic.plus(self.settings.recheck));
         match self.memory.troubles.get_mut(&self.slot) {
-            Some(last) if last.is_reported => last.block.until = block.until,
+            Some(last) if last.is_reported => {
+                last.block.until = block.until;
+                if let (Some(failed), Some(until)) = (&last.untimed, block.until) {
+                    last.block.message = timed(failed, until, self.now);
+                }
+            }
             Some(last) => last.block = block,
             None => self.set(None, 0, block, false),
         }
@@ -68,15 +100,23 @@ impl Failing<'_> {
         message: String,
         retry_after: Option<Duration>,
         is_reported: bool,
-    ) -> Monotonic {
+    ) {
         let last = self.memory.troubles.get(&self.slot);
         let failures = last.filter(|last| last.kind.is_none_or(|kind| kind == failure));
         let failures = failures.map_or(0, |last| last.failures).saturating_add(1);
-        let backoff = retry_backoff(&self.slot, failure, self.settings);
+        let mut backoff = retry_backoff(&self.slot, failure, self.settings);
+        let is_refused = |slot: &Slot| {
+            let trouble = self.memory.troubles.get(slot).filter(|_| *slot != self.slot);
+            trouble.is_some_and(|trouble| trouble.kind == Some(Failure::Refused))
+        };
+        // Together they make no more calls than each alone; and so if each retry also costs a read.
+        let costs_more = self.memory.must_read || SECRET_SLOTS.iter().any(is_refused);
+        if self.is_of_secret() && failure == Failure::Refused && costs_more {
+            backoff.longest *= 2;
+        }
         let until = self.now.monotonic.plus(backoff.jittered(failures, self.jitter, retry_after));
         let is_reported = is_reported || failures > FAILURES_UNREPORTED;
         self.set(Some(failure), failures, Block { reason, message, until: Some(until) }, is_reported);
-        until
     }
 
     /// Counts a failed attempt to issue, store or revoke a key.
@@ -90,7 +130,13 @@ impl Failing<'_> {
         }
     }
 
-    pub(super) fn api_failed(&mut self, step: &Step, failure: &ApiFailure, effects: &mut Effects) {
+    pub(super) fn api_failed(
+        &mut self,
+        step: &Step,
+        failure: &ApiFailure,
+        facts: &Facts,
+        effects: &mut Effects,
+    ) {
         let reason = if failure.by_policy { Reason::PolicyDenied } else { self.slot.failure_reason() };
         let failed = format!("{}: {}", self.slot.failure(), failure.message.trim_end_matches('.'));
         let message = format!("{failed}. The operator will retry.");
@@ -125,6 +171,10 @@ impl Failing<'_> {
                 // The Secret or the object may have been deleted: read.
                 self.memory.must_read |=
                     failure.verdict == Verdict::NotFound || matches!(step, Step::Store { .. });
+                if self.is_of_secret() {
+                    let version = facts.current_secret().map(|secret| secret.resource_version.clone());
+                    self.memory.refused_version = Some(version.unwrap_or_default());
+                }
                 self.count_failure(reason, effects);
                 self.failed(Failure::Refused, reason, message, None, true);
             }
@@ -145,18 +195,21 @@ impl Failing<'_> {
              changed it."
         );
         self.failed(Failure::Refused, reason, message, None, true);
+        // Each try changes the version.
+        self.memory.refused_version = None;
         self.count_failure(reason, effects);
     }
 
     /// A revocation whose answer does not prove that the key is revoked.
     pub(super) fn unconfirmed(&mut self, step: &Step, answer: &str, effects: &mut Effects) {
         let Step::Revoke { key_id, .. } = step else { return };
-        let message = format!(
+        let failed = format!(
             "Failed to revoke key {key_id}: {answer}. The key counts as revoked when Boltz's list does not show it as \
-             active. Until then, the operator will retry."
+             active."
         );
         let is_reported = self.memory.revoked_without_effect.contains(key_id);
-        self.failed(Failure::Refused, Reason::BoltzRejected, message, None, is_reported);
+        self.failed(Failure::Refused, Reason::BoltzRejected, String::new(), None, is_reported);
+        self.tell_time(failed);
         self.count_failure(Reason::BoltzRejected, effects);
         self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
         effects.log(EventKind::Warning, "failed to revoke a key", Some(key_id), answer);
@@ -204,29 +257,35 @@ impl Failing<'_> {
     }
 
     pub(super) fn boltz_failed(&mut self, step: &Step, failure: &BoltzFailure, effects: &mut Effects) {
+        // A 409 may pass. One that stays is a refusal.
+        let may_pass = failure.kind == BoltzErrorKind::Refused && failure.effect == Effect::Unknown;
         let (reason, kind) = match failure.kind {
+            BoltzErrorKind::Refused if may_pass && self.failures() < FAILURES_THAT_PASS => {
+                (Reason::BoltzUnavailable, Failure::Passing)
+            }
+            BoltzErrorKind::Refused if may_pass => (Reason::BoltzRejected, Failure::Passing),
             BoltzErrorKind::Unauthorized => (Reason::BoltzUnauthorized, Failure::Refused),
             BoltzErrorKind::Invalid => (Reason::BoltzRejected, Failure::Invalid),
             BoltzErrorKind::Refused => (Reason::BoltzRejected, Failure::Refused),
             BoltzErrorKind::RateLimited => (Reason::RateLimited, Failure::Passing),
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
+        // The key may be gone already. The next pass shows whether it is.
+        if let (Step::Revoke { key_id, .. }, Effect::None) = (step, failure.effect)
+            && matches!(failure.kind, BoltzErrorKind::Invalid | BoltzErrorKind::Refused)
+        {
+            self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
+        }
         let failed = format!("{}: {}.", self.slot.failure(), failure.message);
         // A key that lives longer than it should is reported at once, unless Boltz only asks to wait or was not reached.
         let is_pause = reason == Reason::RateLimited || failure.effect == Effect::None;
         let is_reported = kind != Failure::Passing
             || matches!(step, Step::Mint(_))
             || (matches!(step, Step::Revoke { .. }) && !is_pause);
-        let until = self.failed(kind, reason, failed.clone(), failure.retry_after, is_reported);
-        if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
-            trouble.block.message = if kind == Failure::Passing {
-                format!("{failed} The operator will retry.")
-            } else {
-                let at = super::time::later(self.now.wall, until.since(self.now.monotonic));
-                format!(
-                    "{failed} The next retry is at {at:.0}, or when the spec or the annotation boltz.bio/retry changes."
-                )
-            };
+        let message = format!("{failed} The operator will retry.");
+        self.failed(kind, reason, message, failure.retry_after, is_reported);
+        if kind != Failure::Passing || reason == Reason::BoltzRejected {
+            self.tell_time(failed);
         }
         self.count_failure(reason, effects);
         let message = match step {
@@ -239,4 +298,12 @@ impl Failing<'_> {
         };
         effects.log(EventKind::Warning, message, key_id, failure.message.as_str());
     }
+}
+
+/// A failure, and when the next try is.
+fn timed(failed: &str, until: Monotonic, now: Now) -> String {
+    let at = later(now.wall, until.since(now.monotonic));
+    format!(
+        "{failed} The next retry is at {at:.0}, or when the spec or the annotation boltz.bio/retry changes."
+    )
 }

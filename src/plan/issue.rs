@@ -12,11 +12,11 @@ use super::{
     time::elapsed,
 };
 use crate::{
-    api::{BoltzApiKeySpec, annotations::LEDGER_ANNOTATION},
+    api::{BoltzApiKeySpec, annotations::LEDGER_ANNOTATION, recorded::parameters_hash},
     protocol::{
         ledger::{Forgery, LedgerEntry, MAX_ENTRIES},
         marker::AttemptId,
-        record::{IssueReason, MAX_PREVIOUS, Record, parameters_hash},
+        record::{IssueReason, MAX_PREVIOUS, Record},
     },
 };
 
@@ -99,11 +99,11 @@ impl Decision<'_> {
     fn has_leaked(&self) -> bool {
         let facts = self.facts;
         let is_current = |key_id: &String| facts.object.status.key_id.as_ref() == Some(key_id);
-        let seen = facts.memory.answered.as_ref().filter(|answered| is_current(&answered.key_id));
-        let seen = seen.map(|answered| &answered.rotate_now);
-        let answered = facts.record().map(|record| &record.rotate_now).or(seen);
+        let seen = facts.memory.last_record.as_ref().filter(|record| is_current(&record.key_id));
+        let seen = seen.map(|record| &record.rotate_now);
+        let handled = facts.record().map(|record| &record.rotate_now).or(seen);
         facts.object.rotate_now.is_some()
-            && answered.is_some_and(|answered| *answered != facts.object.rotate_now)
+            && handled.is_some_and(|handled| *handled != facts.object.rotate_now)
     }
 
     /// Steps C0 to C2, or the reason why they cannot run.
@@ -217,7 +217,7 @@ impl Decision<'_> {
     /// Why no key can be issued now: the Secret, an earlier failure or the account, in this order.
     fn why_not_now(&self) -> Option<Block> {
         let of_secret = self.block_of(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
-        of_secret.or_else(|| {
+        of_secret.or_else(|| self.belongs_to_another_organization()).or_else(|| {
             let refused = self.in_effect(&self.facts.account.calls_blocked);
             let block = refused
                 .filter(|block| block.reason.is_stalled())
@@ -226,6 +226,25 @@ impl Decision<'_> {
                 .or_else(|| self.ledger_backoff())?;
             Some(self.as_described(block))
         })
+    }
+
+    /// Why an object whose keys belong to another organization than the admin key gets no new one.
+    fn belongs_to_another_organization(&self) -> Option<Block> {
+        let facts = self.facts;
+        if facts.account.accepts_organization {
+            return None;
+        }
+        let of_record = facts.record().map(|record| record.organization.as_ref());
+        let of_attempts =
+            || facts.object.ledger.entries.iter().rev().find_map(|entry| entry.organization.as_ref());
+        let its = of_record.unwrap_or_else(of_attempts).filter(|its| facts.is_other(Some(its)))?;
+        let ours = facts.account.organization.clone().unwrap_or_default();
+        let message = format!(
+            "The keys of this object belong to the Boltz organization {its}, and the operator's admin key belongs to {ours}. \
+             No key is issued. Provide an admin key of {its}. To move to {ours}, start the operator with \
+             --accept-organization={ours}."
+        );
+        Some(Block { reason: Reason::BoltzUnauthorized, message, until: None })
     }
 
     /// Why the key has to wait for others. Asked last: nothing else is in the way of an object that has its turn.
@@ -251,11 +270,7 @@ impl Decision<'_> {
 
     /// The block of the first of these slots that is blocked now.
     pub(super) fn block_of(&self, slots: &[Slot]) -> Option<Block> {
-        let memory = &self.facts.memory;
-        slots
-            .iter()
-            .find_map(|slot| memory.trouble(slot, self.now.monotonic))
-            .map(|trouble| trouble.block.clone())
+        slots.iter().find_map(|slot| self.trouble(slot)).map(|trouble| trouble.block.clone())
     }
 
     /// Rule 3: keeps entries that may have an active key and, if there is room, entries that only the backoff needs.
@@ -310,8 +325,8 @@ impl Decision<'_> {
         Some(Block {
             reason: Reason::Pending,
             message: format!(
-                "The annotation {LEDGER_ANNOTATION} {what}. It has to name every request for a key, so no key is issued \
-                 until Boltz's list shows which keys this object has. The operator then writes the annotation anew."
+                "The annotation {LEDGER_ANNOTATION} {what}. The operator needs it to find every key that it requested, so \
+                 no key is issued until Boltz's list shows which keys this object has. The operator then writes the annotation anew."
             ),
             until: None,
         })
@@ -375,7 +390,11 @@ impl Decision<'_> {
         let oldest =
             active.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
         let oldest = oldest.or_else(|| active.iter().min_by_key(|key| position(key)))?;
-        if reason.is_optional() {
+        // If the list is right, these are dead.
+        let is_dead =
+            |key: &&NamedKey| self.facts.listed(&key.id).is_some_and(|listed| !self.is_active(listed));
+        let dead = active.iter().find(is_dead);
+        if dead.is_none() && reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
                 self.waits.wake_at(self.now.monotonic_at(revoke_after));
                 self.findings.postponed = Some((reason, revoke_after));
@@ -386,6 +405,6 @@ impl Decision<'_> {
         if self.no_turn().is_some() {
             return None;
         }
-        Some(self.revoke_when_settled(oldest, RevokeReason::OverlapCut))
+        Some(self.revoke_when_settled(dead.unwrap_or(oldest), RevokeReason::OverlapCut))
     }
 }

@@ -3,8 +3,9 @@
 use super::{
     answer::KeyCheck,
     attempt::Progress,
-    facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts, Settings},
-    time::Now,
+    facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts},
+    settings::Settings,
+    time::{Now, elapsed},
 };
 use crate::{
     api::annotations::FINALIZER,
@@ -22,8 +23,10 @@ use std::collections::{BTreeSet, HashSet};
 pub enum KeyState {
     /// Boltz accepts the key, according to its list or because this process created the key.
     Active,
-    /// Revoked or expired.
+    /// Revoked by this process, or the key itself is refused.
     Inactive,
+    /// Boltz's list shows it as inactive, which may be wrong. When its time has come it is revoked all the same.
+    ShownInactive,
     /// Boltz lists the id without this object's marker: it belongs to something else.
     Foreign,
     /// Missing from two complete passes that should have shown it.
@@ -42,14 +45,14 @@ impl KeyState {
 
     /// Boltz does not accept the key for this object any more.
     pub(super) fn is_gone(self) -> bool {
-        matches!(self, Self::Inactive | Self::Foreign | Self::Absent)
+        matches!(self, Self::Inactive | Self::ShownInactive | Self::Foreign | Self::Absent)
     }
 }
 
 /// A key that the record, the status or process memory refers to, with the end of its overlap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub id: String,
     /// Its first characters, if known.
     pub prefix: Option<String>,
@@ -126,6 +129,19 @@ impl Facts {
         })
     }
 
+    /// Whether a Secret was altered so that it may contain the value of this key, which is not the key of its record.
+    pub(super) fn may_be_in_a_secret(&self, id: &str) -> bool {
+        let known = self.memory.minted(id).map(|(_, key)| &key.value_sha256);
+        self.own_secrets().any(|secret| match (&secret.record, &secret.value_sha256) {
+            (Some(record), Some(value)) => {
+                *value != record.value_sha256 && known.is_none_or(|known| known == value)
+            }
+            // There is no value, or it is that of the record beside another field that was altered.
+            (Some(_), None) => secret.is_unread,
+            (None, value) => value.is_none() || known.is_none_or(|known| Some(known) == value.as_ref()),
+        })
+    }
+
     /// The key that the newest pass lists with this id and this object's marker.
     pub fn listed(&self, id: &str) -> Option<&ListedKey> {
         self.passes.first()?.keys.iter().find(|key| key.id == id)
@@ -141,6 +157,7 @@ impl Facts {
                 named.push(key);
             }
         };
+        let status = &self.object.status;
         let others = self.other_secrets.iter().filter_map(|secret| secret.record.as_ref());
         for record in self.record().into_iter().chain(others) {
             add(NamedKey {
@@ -173,14 +190,13 @@ impl Facts {
                     prefix: Some(key.prefix.clone()),
                     attempt: Some(attempt.clone()),
                     expires_at: key.expires_at,
-                    revoke_after: None,
-                    even_if_used: false,
+                    revoke_after: known.replaced.map(|replaced| replaced.revoke_after),
+                    even_if_used: known.replaced.is_some_and(|replaced| replaced.even_if_used),
                     organization: key.organization.clone(),
                     other: OtherFields::default(),
                 });
             }
         }
-        let status = &self.object.status;
         if let Some(id) = &status.key_id {
             add(NamedKey {
                 id: id.clone(),
@@ -232,9 +248,14 @@ impl Facts {
             Some(KeyCheck::Invalid)
                 if self.state_by_list(settings, now, id, attempt, Doubt::All).is_gone() =>
             {
-                KeyState::Inactive
+                // Both may be those of another environment: then the key is kept in mind, and revoked in the end.
+                if believed.is_gone() { KeyState::Inactive } else { KeyState::ShownInactive }
             }
-            _ if believed == KeyState::Absent && self.memory.minted(id).is_some() => KeyState::Active,
+            _ if matches!(believed, KeyState::Absent | KeyState::Foreign)
+                && self.memory.minted(id).is_some() =>
+            {
+                KeyState::Active
+            }
             _ => believed,
         }
     }
@@ -259,8 +280,7 @@ impl Facts {
         if let Some(key) = self.listed(id) {
             return match key.is_active_at(now.wall) {
                 true => KeyState::Active,
-                // Expired, or believed to be revoked.
-                false if newest_is_believed || key.is_active => KeyState::Inactive,
+                false if newest_is_believed => KeyState::ShownInactive,
                 false => KeyState::Unknown,
             };
         }
@@ -305,10 +325,19 @@ impl Facts {
         keys.any(|(key_id, organization)| key_id == id && self.is_other(organization))
     }
 
-    /// Whether the key may still be active. An expired key is not.
+    /// Whether the key may still be active. An expired key is not. One that only a list shows as inactive may be, unless its
+    /// overlap had ended before this process first saw it: then another process has revoked it, and the record still names it.
     pub fn may_be_active(&self, settings: &Settings, now: Now, key: &NamedKey) -> bool {
+        let state = self.key_state(settings, now, &key.id, key.attempt.as_ref());
+        let was_seen_before = |end: Timestamp| {
+            self.memory
+                .first_seen
+                .get(&key.id)
+                .is_some_and(|seen| elapsed(end, now.wall) <= now.monotonic.since(*seen))
+        };
+        let is_awaited = || key.revoke_after.is_none_or(was_seen_before);
         key.expires_at.is_none_or(|expires_at| now.wall < expires_at)
-            && self.key_state(settings, now, &key.id, key.attempt.as_ref()).may_be_active()
+            && (state.may_be_active() || (state == KeyState::ShownInactive && is_awaited()))
     }
 
     /// Whether the object needs a finalizer: it has attempts or keys.

@@ -2,15 +2,17 @@
 
 use super::{
     answer::KeyCheck,
-    attempt::Progress,
+    attempt::{Progress, Replaced},
     block::{Block, Reason},
-    facts::{Doubt, Facts, SecretFacts, Settings},
-    memory::{Answered, ProcessMemory, Request, Trouble},
+    facts::{Doubt, Facts, SecretFacts},
+    failing::SECRET_SLOTS,
+    memory::{LastRecord, ProcessMemory, Request, Trouble},
     retry::{Failure, retry_backoff},
+    settings::Settings,
     step::Slot,
     time::{Monotonic, Now, earlier},
 };
-use crate::protocol::{ledger::LedgerEntry, marker::AttemptId};
+use crate::protocol::{ledger::LedgerEntry, marker::AttemptId, record::Record};
 use std::{
     collections::{BTreeSet, HashSet},
     time::Duration,
@@ -53,10 +55,11 @@ impl ProcessMemory {
         }
         if let Some(record) = facts.record() {
             let (key_id, rotate_now) = (record.key_id.clone(), record.rotate_now.clone());
-            self.answered = Some(Answered { key_id, rotate_now });
+            self.last_record = Some(LastRecord { key_id, rotate_now });
         }
         self.must_read &= !facts.live;
         self.learn_whose_secret(facts, settings, now.monotonic);
+        self.learn_what_may_be_cured(facts, settings, now.monotonic);
         self.learn_what_is_stored(facts);
         self.learn_what_is_gone(facts, settings, now);
         self.learn_what_is_not_gone(facts, settings, now);
@@ -179,10 +182,30 @@ impl ProcessMemory {
         }
     }
 
+    /// Somebody else changed the Secret whose write was rejected: tried again at once. Not more often than a rejected
+    /// write at first, because somebody may change it all the time.
+    fn learn_what_may_be_cured(&mut self, facts: &Facts, settings: &Settings, now: Monotonic) {
+        let version =
+            facts.current_secret().map(|secret| secret.resource_version.clone()).unwrap_or_default();
+        let is_changed = self.refused_version.as_ref().is_some_and(|refused| *refused != version);
+        if !is_changed || self.lifted_at.is_some_and(|at| now.since(at) < settings.recheck) {
+            return;
+        }
+        (self.refused_version, self.lifted_at) = (None, Some(now));
+        for slot in SECRET_SLOTS {
+            let trouble =
+                self.troubles.get_mut(&slot).filter(|trouble| trouble.kind == Some(Failure::Refused));
+            if let Some(trouble) = trouble {
+                trouble.block.until = Some(now);
+            }
+        }
+    }
+
     fn learn_what_is_stored(&mut self, facts: &Facts) {
         let others = facts.other_secrets.iter().filter_map(|secret| secret.record.as_ref());
         let records = facts.record().into_iter().chain(others);
         let is_recorded = |id: &str| records.clone().any(|record| record.names(id));
+        let is_current = |id: &str| facts.record().is_some_and(|record| record.key_id == id);
         for (_, known) in self.attempts.iter_mut() {
             let (Progress::InHand { key, .. } | Progress::Stored { key, .. }) = &known.progress else {
                 continue;
@@ -190,6 +213,8 @@ impl ProcessMemory {
             let is_reported = facts.object.status.names(&key.id)
                 || matches!(known.progress, Progress::Stored { is_reported: true, .. });
             if is_reported || is_recorded(&key.id) {
+                let replaced = records.clone().find_map(|record| replaced_by(record, &key.id));
+                known.replaced = if is_current(&key.id) { None } else { replaced.or(known.replaced) };
                 known.progress = Progress::Stored { key: key.clone(), is_reported };
                 known.intent = None;
             }
@@ -247,4 +272,10 @@ impl ProcessMemory {
             }
         }
     }
+}
+
+/// The end of the key's overlap, if the record lists it as previous.
+fn replaced_by(record: &Record, id: &str) -> Option<Replaced> {
+    let previous = record.previous.iter().find(|key| key.key_id == id)?;
+    Some(Replaced { revoke_after: previous.revoke_after, even_if_used: previous.even_if_used })
 }

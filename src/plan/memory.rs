@@ -13,7 +13,14 @@ use litemap::LiteMap;
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
+
+/// A failure that has lasted so long is reported, however few tries it took.
+pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
+
+/// After this time without another try, a failure does not make its call come last any more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
 /// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
@@ -36,8 +43,8 @@ pub struct ProcessMemory {
     pub(super) revoked_at: BTreeMap<String, Monotonic>,
     /// Keys that Boltz's list showed as active although Boltz had accepted their revocation.
     pub(super) revoked_without_effect: BTreeSet<String>,
-    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz responded with 404, or
-    /// an earlier revocation had no effect.
+    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz rejected it, or an
+    /// earlier revocation had no effect.
     pub not_found: BTreeMap<String, Monotonic>,
     /// What Boltz said to the stored key itself, the last time that it was asked.
     pub key_check: Option<Box<CheckedKey>>,
@@ -49,12 +56,16 @@ pub struct ProcessMemory {
     pub restarted: BTreeMap<String, String>,
     /// When this process first saw that the ledger was forged.
     pub(super) forged_since: Option<Monotonic>,
-    /// The last record of the Secret that this process saw: which request of `rotate-now` it answers. The record may go.
-    pub(super) answered: Option<Answered>,
+    /// The last record of the Secret that this process saw. The Secret may be deleted.
+    pub(super) last_record: Option<LastRecord>,
     /// The CRD is older than this operator: the API server drops `status.valueSHA256`.
     pub lacks_value_sha256: bool,
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
+    /// The version of the Secret at the last rejected write; empty: there was none. Another version may be the cure.
+    pub(super) refused_version: Option<String>,
+    /// When another version last ended waits.
+    pub(super) lifted_at: Option<Monotonic>,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
     pub foreign_secret: Option<Box<(String, String)>>,
 }
@@ -62,7 +73,7 @@ pub struct ProcessMemory {
 /// A key that was asked whether it is valid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckedKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub key_id: String,
     /// What Boltz said.
     pub check: KeyCheck,
@@ -72,12 +83,12 @@ pub struct CheckedKey {
     pub since: Monotonic,
 }
 
-/// The request of `rotate-now` that a key answers, if any.
+/// What a record says of `rotate-now`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answered {
-    /// The key of the record.
+pub(super) struct LastRecord {
+    /// The current key of the record.
     pub key_id: String,
-    /// The value of the annotation.
+    /// The value of the annotation for which that key was issued.
     pub rotate_now: Option<String>,
 }
 
@@ -101,12 +112,16 @@ impl Request<'_> {
 /// Consecutive failures of one slot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trouble {
-    /// Their number.
+    /// How many there were in a row.
     pub failures: u32,
     /// The last failure, and until when the slot is blocked.
     pub block: Block,
+    /// When the first of them came.
+    pub(super) since: Monotonic,
     /// The status reports it. Short failures are not reported.
     pub is_reported: bool,
+    /// The message without the time of the next try, if it tells that time.
+    pub(super) untimed: Option<Box<str>>,
     /// The kind of the failures. Another kind is counted from the beginning.
     pub(super) kind: Option<Failure>,
 }
@@ -114,7 +129,21 @@ pub struct Trouble {
 impl Trouble {
     /// A first failure, which the status reports.
     pub fn new(block: Block) -> Self {
-        Self { failures: 1, block, is_reported: true, kind: None }
+        let since = Monotonic::default();
+        Self { failures: 1, block, since, is_reported: true, untimed: None, kind: None }
+    }
+
+    /// The status reports it now: also if it is a short failure that has not ended for some time.
+    pub(super) fn is_told(&self, now: Monotonic) -> bool {
+        let may_be_short = matches!(self.kind, Some(Failure::Passing | Failure::Conflict));
+        self.is_reported || (may_be_short && now.since(self.since) >= TOLD_AFTER)
+    }
+
+    /// Its call failed. After a first conflict it is made again at once, under another version.
+    /// One that was not needed again for long tells nothing.
+    fn has_failed(&self, now: Monotonic) -> bool {
+        let is_fresh = self.block.until.is_none_or(|until| now.since(until) < FORGOTTEN_AFTER);
+        is_fresh && self.failures > u32::from(self.kind == Some(Failure::Conflict))
     }
 }
 
@@ -180,11 +209,29 @@ impl ProcessMemory {
         self.troubles.get(slot).filter(|trouble| trouble.block.is_in_effect(now))
     }
 
+    /// Whether the last call of the slot failed.
+    pub(super) fn has_failed(&self, slot: &Slot, now: Monotonic) -> bool {
+        self.troubles.get(slot).is_some_and(|trouble| trouble.has_failed(now))
+    }
+
+    /// Whether a call of the same kind, for another workload or key, got no response, and this one was not tried.
+    pub(super) fn hangs_like(&self, slot: &Slot, now: Monotonic) -> bool {
+        let is_one_of_many = matches!(slot, Slot::Restart(_) | Slot::Revoke(_) | Slot::DeleteSecret(_));
+        is_one_of_many
+            && self.troubles.iter().any(|(other, trouble)| {
+                std::mem::discriminant(other) == std::mem::discriminant(slot)
+                    && other != slot
+                    && trouble.kind == Some(Failure::Passing)
+                    && trouble.has_failed(now)
+            })
+    }
+
     /// Call before C1. Until C1 is confirmed, the attempt counts as never sent. If the write takes effect later, it is
     /// harmless.
     pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
         let intent = Some(Box::new(intent));
-        self.attempts.insert(attempt, Box::new(Attempt { written: now, intent, progress: Progress::Ended }));
+        let progress = Progress::Ended;
+        self.attempts.insert(attempt, Box::new(Attempt { written: now, intent, progress, replaced: None }));
     }
 
     /// Call before C2. Whatever the result, the POST is not sent again.

@@ -67,11 +67,13 @@ mod learn;
 mod memory;
 mod quiet;
 mod received;
+mod response;
 mod restart;
 mod retry;
 mod revoke;
 mod schedule;
 mod secret;
+mod settings;
 mod settled;
 mod status;
 mod step;
@@ -83,16 +85,19 @@ pub use answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, KeyCh
 pub use attempt::{Attempt, Intent, MintedKey, Progress};
 pub use block::{Block, Reason};
 pub use effects::{Count, Effects, EventKind, EventNote, LogLine};
-pub use facts::{AccountFacts, Doubt, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts, Settings};
+pub use facts::{AccountFacts, Doubt, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts};
 pub use keys::{KeyState, NamedKey, with_finalizer};
 pub use memory::{CheckedKey, ProcessMemory, Trouble};
+pub use response::{Found, Shown};
 pub use schedule::RotationSchedule;
+pub use settings::Settings;
 pub use status::{Findings, OverdueKey, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 pub use window::{Opening, Window};
 
 use crate::api::BoltzApiKeyStatus;
+use memory::TOLD_AFTER;
 use retry::{Failure, retry_backoff};
 
 /// A decision.
@@ -143,13 +148,48 @@ impl Waits {
 
 /// Decides the next step for one object.
 pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
+    let first = decide(facts, settings, now, &[]);
+    // What failed may hang. So first come all other duties and the status, then calls of a kind of which one hangs.
+    for alike in [true, false] {
+        let comes_last = |slot: &Slot| {
+            // A key in hand has to be stored within its window, and the status tells the rest. Of the calls that issue a
+            // key only one at a time can hang.
+            !matches!(slot, Slot::Preflight | Slot::Ledger | Slot::Mint | Slot::Store | Slot::Status)
+                && (facts.memory.has_failed(slot, now.monotonic)
+                    || (alike && facts.memory.hangs_like(slot, now.monotonic)))
+        };
+        let mut next = first.clone();
+        let mut held_back: Vec<Slot> = Vec::new();
+        while let Some(slot) = next.step.slot().filter(comes_last)
+            && !held_back.contains(&slot)
+        {
+            held_back.push(slot);
+            next = decide(facts, settings, now, &held_back);
+        }
+        if next.step != Step::Wait {
+            return next;
+        }
+    }
+    first
+}
+
+/// The decision if the calls of these slots have to wait although nothing blocks them any more.
+fn decide(facts: &Facts, settings: &Settings, now: Now, held_back: &[Slot]) -> Plan {
     let mut waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
     if let Some(at) = facts.memory.retries_at() {
         waits.wake_at(at);
     }
     let findings = Findings::default();
-    let mut decision =
-        Decision { facts, settings, now, waits, findings, key_in_hand_waits: false, ledger_is_full: false };
+    let mut decision = Decision {
+        facts,
+        settings,
+        now,
+        held_back,
+        waits,
+        findings,
+        key_in_hand_waits: false,
+        ledger_is_full: false,
+    };
     let step = decision.next_step();
     let Decision { waits, findings, .. } = decision;
     Plan { step, wake_at: waits.wake_at, pass_since: waits.pass_since, findings }
@@ -160,6 +200,7 @@ struct Decision<'a> {
     facts: &'a Facts,
     settings: &'a Settings,
     now: Now,
+    held_back: &'a [Slot],
     waits: Waits,
     findings: Findings,
     /// The Secret of a key in hand cannot be written now: no other key is issued.
@@ -188,6 +229,9 @@ impl Decision<'_> {
             return step;
         }
         if let Some(step) = self.keys_in_hand() {
+            return step;
+        }
+        if let Some(step) = self.release_secret() {
             return step;
         }
         let spec = self.facts.object.spec.as_ref().map_err(Clone::clone);
@@ -220,12 +264,17 @@ impl Decision<'_> {
     /// live read comes first.
     fn attempt(&mut self, step: Step) -> Option<Step> {
         let Some(slot) = step.slot() else { return Some(step) };
-        if let Some(trouble) = self.facts.memory.trouble(&slot, self.now.monotonic) {
+        if let Some(trouble) = self.trouble(&slot) {
             let trouble = trouble.clone();
             self.waits.blocked(&trouble.block);
-            if trouble.is_reported && !self.findings.also.contains(&trouble.block) {
+            if !trouble.is_told(self.now.monotonic) {
+                self.waits.wake_at(trouble.since.plus(TOLD_AFTER));
+            } else if !self.findings.also.contains(&trouble.block) {
                 self.findings.also.push(trouble.block);
             }
+            return None;
+        }
+        if self.held_back.contains(&slot) {
             return None;
         }
         if let Some(again_at) = self.undone_until(&step, &slot) {
@@ -252,6 +301,13 @@ impl Decision<'_> {
         // The status is written without the read: it reports that the read fails.
         let read = self.attempt(Step::ReadLive);
         read.or_else(|| matches!(step, Step::WriteStatus(_)).then_some(step))
+    }
+
+    /// The failure that blocks the slot now, or because of which its call comes last.
+    fn trouble(&self, slot: &Slot) -> Option<&Trouble> {
+        let memory = &self.facts.memory;
+        let last = || memory.troubles.get(slot).filter(|_| self.held_back.contains(slot));
+        memory.trouble(slot, self.now.monotonic).or_else(last)
     }
 
     /// Until when a step waits because it was done before and something undid it.

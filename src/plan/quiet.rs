@@ -3,7 +3,8 @@
 use super::{
     Plan, Step,
     attempt::Progress,
-    facts::{Doubt, Facts, Pass, Settings},
+    facts::{Doubt, Facts, Pass},
+    settings::Settings,
     status::Findings,
 };
 

@@ -8,9 +8,12 @@ use super::{
     step::{RevokeReason, Slot, Step},
     time::later,
 };
-use crate::protocol::{
-    marker::AttemptId,
-    record::{IssueReason, PreviousKey, Record, parameters_hash},
+use crate::{
+    api::recorded::parameters_hash,
+    protocol::{
+        marker::AttemptId,
+        record::{IssueReason, PreviousKey, Record},
+    },
 };
 use std::time::Duration;
 
@@ -63,13 +66,20 @@ impl Decision<'_> {
             (_, Ok(rotation)) => rotation.overlap,
         };
         let end = later(self.now.wall, overlap);
+        // Something took its record away. Until now it may have held any key that only the status names.
+        let is_unrecorded = matches!(&self.facts.secret, SecretFacts::Ours(own) if own.record.is_none());
         let mut previous: Vec<PreviousKey> = self
             .facts
             .named_keys()
             .into_iter()
             .filter(|key| self.facts.may_be_active(self.settings, self.now, key))
             .map(|key| {
+                // Somebody may have put its value back: its overlap begins now.
+                let is_back = self.facts.may_be_in_a_secret(&key.id) && !key.even_if_used;
                 let mut previous = key.into_previous(end);
+                if is_unrecorded && !previous.even_if_used || is_back {
+                    previous.revoke_after = previous.revoke_after.max(end);
+                }
                 if intent.reason == IssueReason::RotateNow {
                     previous.revoke_after = previous.revoke_after.min(end);
                     previous.even_if_used = true;

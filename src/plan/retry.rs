@@ -1,6 +1,6 @@
 //! How long each kind of call waits after each kind of failure.
 
-use super::{backoff::Backoff, facts::Settings, step::Slot};
+use super::{backoff::Backoff, settings::Settings, step::Slot};
 
 /// Kinds of failure, by who can fix them and how soon a retry is useful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,10 @@ pub fn retry_backoff(slot: &Slot, failure: Failure, settings: &Settings) -> Back
     let recheck = settings.recheck;
     match (slot, failure) {
         (_, Failure::Conflict) => Backoff::from_secs(1, 600),
-        (Slot::Preflight, Failure::Refused) => Backoff { first: recheck, longest: recheck * 5 },
+        (
+            Slot::Preflight | Slot::Record | Slot::Shape | Slot::Release | Slot::DeleteSecret(_),
+            Failure::Refused,
+        ) => Backoff { first: recheck, longest: recheck * 5 },
         (Slot::Preflight, _) => Backoff::from_secs(1, 300),
         // Valid although the list says otherwise: the list may be wrong for days.
         (Slot::Check, Failure::Undone) => Backoff::from_secs(60, 3600),

@@ -5,6 +5,7 @@ use super::{
     attempt::Progress,
     block::{Block, Reason},
     facts::{Doubt, ListedKey},
+    failing::FAILURES_UNREPORTED,
     keys::{KeyState, NamedKey},
     schedule::RotationSchedule,
     status::OverdueKey,
@@ -33,7 +34,7 @@ impl Decision<'_> {
                 self.overdue(&key.id, None);
             }
         }
-        if !is_paused && self.facts.trusted_record(self.settings, self.now).is_some() {
+        if !is_paused {
             let previous: Vec<NamedKey> =
                 self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_some()).collect();
             for key in &previous {
@@ -54,8 +55,23 @@ impl Decision<'_> {
             self.waits.wake_at(self.now.monotonic_at(revoke_after));
             return None;
         }
-        if !key.even_if_used && self.is_still_used(key, revoke_after) {
+        let is_shown_inactive = self.facts.listed(&key.id).is_some_and(|listed| !self.is_active(listed));
+        if !key.even_if_used && !is_shown_inactive && self.is_still_used(key, revoke_after) {
             self.findings.still_used.push(key.id.clone());
+            return None;
+        }
+        if !key.even_if_used && self.facts.may_be_in_a_secret(&key.id) {
+            let message = format!(
+                "The Secret was altered, and it may contain key {} now, so the key is not revoked before the Secret \
+                 contains a new one.",
+                key.id
+            );
+            let failure = Block { reason: Reason::SecretWriteFailed, message, until: None };
+            self.overdue(&key.id, Some(failure).filter(|_| self.findings.blocked.is_some()));
+            return None;
+        }
+        if !self.is_issued_first() && !self.fails_to_issue() {
+            self.overdue(&key.id, None);
             return None;
         }
         let reason = if key.even_if_used { RevokeReason::RotateNow } else { RevokeReason::OverlapOver };
@@ -83,14 +99,7 @@ impl Decision<'_> {
     /// Rule 4: revokes a stray, an active key of an attempt in the ledger that is not a named key. Waits until the attempt
     /// is settled, unless this process sent the POST and knows that the key is lost.
     fn strays(&mut self) -> Option<Step> {
-        let issued_first =
-            self.facts.trusted_record(self.settings, self.now).is_some()
-                || self.ledger_is_full
-                || self.facts.object.spec.is_err()
-                || self.facts.object.wants_no_key()
-                || self.findings.blocked.as_ref().is_some_and(|block| {
-                    block.reason.is_stalled() && block.reason != Reason::BoltzUnauthorized
-                });
+        let issued_first = self.is_issued_first();
         let facts = self.facts;
         let named = facts.named_keys();
         let named_attempts: HashSet<&AttemptId> =
@@ -123,6 +132,25 @@ impl Decision<'_> {
         None
     }
 
+    /// The Secret has a valid key, or none can be issued before somebody acts.
+    fn is_issued_first(&self) -> bool {
+        self.facts.trusted_record(self.settings, self.now).is_some()
+            || self.ledger_is_full
+            || self.facts.object.spec.is_err()
+            || self.facts.object.wants_no_key()
+            || self
+                .findings
+                .blocked
+                .as_ref()
+                .is_some_and(|block| block.reason.is_stalled() && block.reason != Reason::BoltzUnauthorized)
+    }
+
+    /// Requests for a key fail, and not only for a moment.
+    fn fails_to_issue(&self) -> bool {
+        let trouble = self.facts.memory.troubles.get(&Slot::Mint);
+        trouble.is_some_and(|trouble| trouble.failures > FAILURES_UNREPORTED)
+    }
+
     /// The active key of the attempt in the newest pass.
     pub(super) fn active_key_of(&self, attempt: &AttemptId) -> Option<String> {
         let keys = &self.facts.passes.first()?.keys;
@@ -149,7 +177,7 @@ impl Decision<'_> {
             return None;
         }
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
-            KeyState::Active => self.revoke(key.id.clone(), reason),
+            KeyState::Active | KeyState::ShownInactive => self.revoke(key.id.clone(), reason),
             KeyState::Unknown => {
                 self.overdue(&key.id, None);
                 self.request_passes_for(key);
@@ -207,9 +235,9 @@ impl Decision<'_> {
         if step.is_none() {
             // Before a revocation the Secret is read (rule 8).
             let slots = [Slot::Revoke(key_id.clone()), Slot::Read];
-            let mut troubles =
-                slots.iter().filter_map(|slot| self.facts.memory.trouble(slot, self.now.monotonic));
-            let failure = troubles.find(|trouble| trouble.is_reported).map(|trouble| trouble.block.clone());
+            let mut troubles = slots.iter().filter_map(|slot| self.trouble(slot));
+            let told = troubles.find(|trouble| trouble.is_told(self.now.monotonic));
+            let failure = told.map(|trouble| trouble.block.clone());
             self.overdue(&key_id, failure);
         }
         step

@@ -11,6 +11,21 @@ use super::{
 use crate::protocol::record::Record;
 
 impl Decision<'_> {
+    /// `Retain`: a foreground deletion would delete a Secret that still has its ownerReference. So this waits for nothing else
+    /// that the Secret needs, nor for the end of a pause. A Secret under an old name stays known only by the status.
+    pub(super) fn release_secret(&mut self) -> Option<Step> {
+        let facts = self.facts;
+        let secret = facts
+            .current_secret()
+            .filter(|secret| secret.owned && (secret.labelled || secret.record.is_some()))?;
+        let is_known = secret.name == facts.object.secret_name()
+            || facts.object.status.secret_name.as_ref() == Some(&secret.name);
+        if facts.object.owns_its_secret() || !is_known {
+            return None;
+        }
+        self.attempt(Step::ReleaseSecret { name: secret.name.clone() })
+    }
+
     /// Updates the Secret to match the spec, without a new key.
     pub(super) fn secret(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let facts = self.facts;
@@ -60,7 +75,8 @@ impl Decision<'_> {
         };
         // A forged record is written anew when Boltz's list shows which of its keys exist.
         let is_cut = record.is_cut && active.iter().all(is_known);
-        if is_cut || active.iter().any(|key| !record.names(&key.id)) {
+        let is_complete = active.iter().all(|key| record.names(&key.id));
+        if is_cut || !is_complete {
             let previous = active.into_iter().map(|key| key.into_previous(end)).collect();
             let record = Record { previous, is_cut: false, ..record.clone() };
             if let Some(step) = self.attempt(Step::WriteRecord(Box::new(record))) {
@@ -70,12 +86,14 @@ impl Decision<'_> {
         if is_paused {
             return None;
         }
-        let has_label_and_owner = own.labelled && own.owned == facts.object.owns_its_secret();
+        // `release_secret` removes the ownerReference.
+        let has_label_and_owner = own.labelled && (own.owned || !facts.object.owns_its_secret());
         let is_shaped = has_label_and_owner && record.has_shape_of(spec, &facts.account.base_url);
         if !is_shaped && let Some(step) = self.attempt(Step::Reshape) {
             return Some(step);
         }
-        let other = facts.other_secrets.first()?;
+        // Rule 2: until then, an old Secret may be all that names its key.
+        let other = facts.other_secrets.first().filter(|_| is_complete)?;
         self.attempt(Step::DeleteSecret { name: other.name.clone(), uid: other.uid.clone() })
     }
 }

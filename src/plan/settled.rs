@@ -2,7 +2,8 @@
 
 use super::{
     attempt::Progress,
-    facts::{Doubt, Facts, Pass, Settings},
+    facts::{Doubt, Facts, Pass},
+    settings::Settings,
     time::{Monotonic, Now, elapsed},
 };
 use crate::protocol::marker::AttemptId;

@@ -2,13 +2,17 @@
 
 use super::{
     block::{Block, Reason},
-    facts::{Facts, Settings},
+    facts::Facts,
     schedule::{Planned, RotationSchedule},
+    settings::Settings,
     time::{Now, elapsed, later},
 };
 use crate::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus, RotationWindowStatus},
-    protocol::record::{IssueReason, MAX_PREVIOUS, is_sha256},
+    protocol::{
+        record::{IssueReason, MAX_PREVIOUS},
+        secret_data::is_sha256,
+    },
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -43,7 +47,7 @@ pub struct Findings {
 /// A key that should be revoked by now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverdueKey {
-    /// Its id.
+    /// Boltz's id of the key.
     pub key_id: String,
     /// Since when it should be revoked. `None`: it is revoked earlier than planned.
     pub since: Option<Timestamp>,
@@ -217,14 +221,14 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
             );
             (true, Reason::Issued, message)
         } else if let Some((issue, planned)) = findings.outside_window {
-            let until = match planned {
+            let waits = match planned {
                 Some(planned) => {
-                    format!("until {}: the rotation window is closed", whole_seconds(planned.at))
+                    format!("waits until {}: the rotation window is closed", whole_seconds(planned.at))
                 }
-                None => "for ever: spec.rotation.window does not open".to_owned(),
+                None => "cannot start, because spec.rotation.window never opens".to_owned(),
             };
             let issue = issue.as_str();
-            let message = format!("The Secret contains a valid key. A rotation ({issue}) waits {until}.");
+            let message = format!("The Secret contains a valid key. A rotation ({issue}) {waits}.");
             (true, Reason::Issued, message)
         } else {
             (true, Reason::Issued, "The Secret contains a valid key.".to_owned())

@@ -31,7 +31,7 @@ pub enum Step {
     Store {
         /// The attempt of the key.
         attempt: AttemptId,
-        /// The new record.
+        /// The record, which names this key as the current one.
         record: Box<Record>,
     },
     /// Asks Boltz with the stored key itself whether it is valid, before a list that says otherwise is believed.
@@ -45,7 +45,7 @@ pub enum Step {
     WriteStatus(Box<BoltzApiKeyStatus>),
     /// R5, D1, strays, unstored keys: revokes a key. Only on live facts (rule 8).
     Revoke {
-        /// Its id.
+        /// Boltz's id of the key.
         key_id: String,
         /// Why.
         reason: RevokeReason,
@@ -56,7 +56,7 @@ pub enum Step {
     WriteRecord(Box<Record>),
     /// Copies the Secret to the name in the spec.
     MoveSecret {
-        /// Its current name.
+        /// The name that it has now.
         from: String,
     },
     /// Deletes a Secret that was replaced by another.
@@ -70,7 +70,7 @@ pub enum Step {
     Reshape,
     /// Restarts a workload that reads the key from an environment variable.
     RestartWorkload {
-        /// The workload.
+        /// A workload of `rolloutRestartTargets`.
         target: RolloutRestartTarget,
         /// The key that it has to load.
         key_id: String,

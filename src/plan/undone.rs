@@ -1,7 +1,7 @@
 //! When a step that was done is needed again: something undoes it.
 
 use super::{facts::Facts, step::Step};
-use crate::protocol::record::{data_hash, template_hash};
+use crate::api::recorded::{data_hash, template_hash};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 impl Step {

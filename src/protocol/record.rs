@@ -1,21 +1,16 @@
 //! The record: the annotation on the Secret that names the current key and the previous keys. It is written together with
 //! the key's value, in one write.
 
+pub use super::secret_data::value_sha256;
+
 use super::{
     OtherFields, is_id,
+    marker::AttemptId,
     secret_data::{self, RecordedData},
-};
-use crate::{
-    api::BoltzApiKeySpec,
-    protocol::marker::{AttemptId, hexadecimal},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::{
-    collections::{BTreeSet, HashSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeSet, HashSet};
 
 /// Maximum number of previous keys of an object.
 pub const MAX_PREVIOUS: usize = 4;
@@ -125,7 +120,7 @@ pub struct Record {
     /// Annotations of the template that the operator set.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub template_annotations: BTreeSet<String>,
-    /// [`template_hash`] of the template that the operator applied.
+    /// The `template_hash` of the template that the operator applied.
     pub template_hash: String,
     /// The fields of the Secret beside the key. Absent: there are none, or 0.1.0 wrote the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,7 +171,7 @@ pub struct PreviousKey {
 
 impl Record {
     /// A record without a key, for the dry run before one is issued.
-    pub(crate) fn placeholder(owner_uid: &str) -> Self {
+    pub fn placeholder(owner_uid: &str) -> Self {
         Self {
             owner_uid: owner_uid.to_owned(),
             key_id: String::new(),
@@ -205,33 +200,6 @@ impl Record {
         }
     }
 
-    /// Sets the data key, the template and the further fields of the spec. Whoever has the value adds the hash of the fields
-    /// (`seal`).
-    pub fn take_shape(&mut self, spec: &BoltzApiKeySpec, base_url: &str) {
-        self.secret_key = spec.secret.key.clone();
-        self.template_labels = spec.secret.template.labels.keys().cloned().collect();
-        self.template_annotations = spec.secret.template.annotations.keys().cloned().collect();
-        self.template_hash = template_hash(spec);
-        let other = self.data.take().map(|data| data.other).unwrap_or_default();
-        self.data = data_hash(spec, base_url).map(|template_hash| RecordedData {
-            key_id: self.key_id.clone(),
-            names: spec.secret.data.keys().filter(|name| **name != spec.secret.key).cloned().collect(),
-            template_hash,
-            hash: String::new(),
-            other,
-        });
-    }
-
-    /// Whether the Secret was written for this data key, template and further fields.
-    pub(crate) fn has_shape_of(&self, spec: &BoltzApiKeySpec, base_url: &str) -> bool {
-        let has_data = match (&self.data, data_hash(spec, base_url)) {
-            (None, None) => true,
-            (Some(data), Some(wanted)) => data.key_id == self.key_id && data.template_hash == wanted,
-            _ => false,
-        };
-        has_data && self.secret_key == spec.secret.key && self.template_hash == template_hash(spec)
-    }
-
     /// Adds the hash of the fields with which the record is written.
     pub(crate) fn seal<'a>(&mut self, field: impl Fn(&str) -> Option<&'a [u8]>) {
         if let Some(data) = &mut self.data {
@@ -240,12 +208,13 @@ impl Record {
         }
     }
 
-    /// The hash of the key's value in the Secret, if the other fields are as they were written. A record of 0.1.0 says
-    /// nothing of other fields, and neither does one whose key an operator replaced that does not know them.
+    /// The hash of the key's value in the Secret, unless it is the recorded one beside another field that was altered. A
+    /// record of 0.1.0 says nothing of other fields, and neither does one whose key an operator replaced that does not know
+    /// them.
     pub(crate) fn hash_of<'a>(&self, field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<String> {
         let data = self.data.as_ref().filter(|data| data.key_id == self.key_id);
         let is_intact = data.is_none_or(|data| data.is_intact(&self.secret_key, &field));
-        field(&self.secret_key).filter(|_| is_intact).map(value_sha256)
+        field(&self.secret_key).map(value_sha256).filter(|hash| is_intact || *hash != self.value_sha256)
     }
 
     /// Reads the annotation; `None` if it is absent or invalid. Users can edit it, so its lists are bounded.
@@ -286,80 +255,9 @@ impl Record {
     }
 }
 
-/// The SHA-256 of a secret value, hexadecimal.
-pub fn value_sha256(value: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(value))
-}
-
-/// Whether the text is what [`value_sha256`] returns: users can edit records and status.
-pub(crate) fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// The hash of the issuance parameters: workspace, mode, addresses as a set, days. Absent equals the default.
-/// `displayName` does not count. 64 bits are enough: it is only compared with the previous hash.
-pub(crate) fn parameters_hash(spec: &BoltzApiKeySpec) -> String {
-    let addresses: BTreeSet<String> = spec
-        .allowed_ips
-        .iter()
-        .map(|text| text.parse::<IpAddr>().map_or_else(|_| text.clone(), |address| address.to_string()))
-        .collect();
-    let workspace = spec.workspace_id.as_deref().unwrap_or_default();
-    let days = spec.expires_in_days.unwrap_or_default();
-    short_hash(&serde_json::json!([workspace, spec.mode, addresses, days]).to_string())
-}
-
-/// The hash of the Secret template's labels and annotations.
-pub fn template_hash(spec: &BoltzApiKeySpec) -> String {
-    let template = &spec.secret.template;
-    short_hash(&serde_json::json!([template.labels, template.annotations]).to_string())
-}
-
-/// The hash of `spec.secret.data`; `None`: there is none.
-pub(crate) fn data_hash(spec: &BoltzApiKeySpec, base_url: &str) -> Option<String> {
-    let texts = &spec.secret.data;
-    (!texts.is_empty()).then(|| secret_data::template_hash(texts, base_url))
-}
-
-fn short_hash(text: &str) -> String {
-    hexadecimal(&Sha256::digest(text)[..8])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn spec(json: serde_json::Value) -> BoltzApiKeySpec {
-        serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn absent_parameters_equal_their_defaults() {
-        let empty = parameters_hash(&spec(serde_json::json!({})));
-        for same in [
-            serde_json::json!({"mode": "live"}),
-            serde_json::json!({"workspaceID": ""}),
-            serde_json::json!({"allowedIPs": []}),
-            serde_json::json!({"displayName": "other"}),
-            serde_json::json!({"secret": {"name": "other"}}),
-        ] {
-            assert_eq!(parameters_hash(&spec(same.clone())), empty, "{same}");
-        }
-        for other in [
-            serde_json::json!({"mode": "test"}),
-            serde_json::json!({"workspaceID": "ws"}),
-            serde_json::json!({"allowedIPs": ["10.0.0.1"]}),
-            serde_json::json!({"expiresInDays": 1}),
-        ] {
-            assert_ne!(parameters_hash(&spec(other.clone())), empty, "{other}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_a_set() {
-        let hash = |addresses: &[&str]| parameters_hash(&spec(serde_json::json!({"allowedIPs": addresses})));
-        assert_eq!(hash(&["10.0.0.1", "2001:db8::1"]), hash(&["2001:DB8:0::1", "10.0.0.1", "10.0.0.1"]));
-    }
 
     #[test]
     fn what_cannot_be_read_is_no_record() {

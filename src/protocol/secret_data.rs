@@ -1,6 +1,6 @@
 //! The further fields of a Secret: the texts of `spec.secret.data`, and what the record says of them.
 
-use super::{OtherFields, marker::hexadecimal, record::value_sha256};
+use super::{OtherFields, marker::hexadecimal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,16 @@ impl RecordedData {
     }
 }
 
+/// The SHA-256 of a secret value, hexadecimal.
+pub fn value_sha256(value: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(value))
+}
+
+/// Whether the text is what [`value_sha256`] returns: users can edit records and status.
+pub(crate) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The hash of fields, with its version. A field that is missing counts too.
 pub(super) fn fields_hash<'a>(fields: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> String {
     let fields: BTreeMap<&str, Option<String>> =
@@ -51,7 +61,7 @@ pub(super) fn fields_hash<'a>(fields: impl Iterator<Item = (&'a str, Option<&'a 
 }
 
 /// The hash of the texts, with the address that they mention. 64 bits are enough, as for the parameters.
-pub(super) fn template_hash(texts: &BTreeMap<String, String>, base_url: &str) -> String {
+pub(crate) fn template_hash(texts: &BTreeMap<String, String>, base_url: &str) -> String {
     // Without the reference, another address changes nothing.
     let mentions = texts.values().any(|text| text.contains("$(baseURL)"));
     let text = serde_json::json!([texts, mentions.then_some(base_url)]).to_string();

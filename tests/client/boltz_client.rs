@@ -1,6 +1,6 @@
 //! The client of Boltz's API against the emulator: every call, every kind of failure, one try per call.
 
-use boltz_emulator::{AdminKey, Effect as When, Emulator, Fault, Operation, Options, Outcome, Settings};
+use boltz_emulator::{AdminKey, Effect as When, Emulator, Fault, Lie, Operation, Options, Outcome, Settings};
 use boltz_harness::eventually;
 use boltz_operator::{
     boltz::{
@@ -21,14 +21,14 @@ use tokio::sync::watch;
 const SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct TestEnv {
+struct ClientEnv {
     emulator: Emulator,
     client: BoltzClient,
     metrics: Arc<Metrics>,
     admin_key: watch::Sender<Option<SecretString>>,
 }
 
-impl TestEnv {
+impl ClientEnv {
     async fn new() -> Self {
         Self::with(Settings::default()).await
     }
@@ -86,7 +86,7 @@ fn all_words(error: &BoltzError) -> String {
 
 #[tokio::test]
 async fn a_key_is_created_with_what_was_asked_and_its_value_works() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let request = CreateKeyRequest {
         name: "all of it".to_owned(),
         allowed_ips: vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
@@ -112,7 +112,7 @@ async fn a_key_is_created_with_what_was_asked_and_its_value_works() {
 #[tokio::test]
 async fn the_list_is_read_to_its_end_by_its_cursor() {
     for page_size in [1, 3, 7, 100] {
-        let env = TestEnv::with(Settings { page_size, ..Settings::default() }).await;
+        let env = ClientEnv::with(Settings { page_size, ..Settings::default() }).await;
         let made: Vec<String> =
             (0..7).map(|number| env.emulator.create_foreign(&format!("key {number}")).unwrap()).collect();
         let (mut listed, mut after) = (Vec::new(), None);
@@ -132,7 +132,7 @@ async fn the_list_is_read_to_its_end_by_its_cursor() {
 #[tokio::test]
 async fn revoked_is_revoked_however_boltz_says_it() {
     for revoking_twice_fails in [false, true] {
-        let env = TestEnv::with(Settings { revoking_twice_fails, ..Settings::default() }).await;
+        let env = ClientEnv::with(Settings { revoking_twice_fails, ..Settings::default() }).await;
         let id = env.create().await.unwrap().details.id;
         let Revocation::Revoked(details) = env.client.revoke_key(&id).await.unwrap() else {
             panic!("it was there");
@@ -146,7 +146,7 @@ async fn revoked_is_revoked_however_boltz_says_it() {
 
 #[tokio::test]
 async fn a_revocation_that_leaves_the_key_active_is_none() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let id = env.create().await.unwrap().details.id;
     let body = format!(r#"{{"id":"{id}","is_active":true,"name":"n"}}"#);
     env.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::Foreign(body)));
@@ -162,7 +162,7 @@ async fn a_revocation_that_leaves_the_key_active_is_none() {
 /// RFC 3986, section 2.3: what needs no encoding is sent as it is, for gateways that compare text.
 #[tokio::test]
 async fn unreserved_characters_of_an_id_are_sent_as_they_are() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let paths = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&paths);
     let client = env.client.clone().through(tower::service_fn(move |request: reqwest::Request| {
@@ -175,7 +175,7 @@ async fn unreserved_characters_of_an_id_are_sent_as_they_are() {
 
 #[tokio::test]
 async fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let victim = env.create().await.unwrap().details.id;
     for id in [
         format!("x/../{victim}"),
@@ -196,7 +196,7 @@ async fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
 
 #[tokio::test]
 async fn the_admin_key_is_the_one_of_the_moment() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let me = env.client.auth_me().await.unwrap().unwrap();
     assert_eq!((me.key_type.as_str(), me.mode.as_deref()), ("admin", Some("live")));
     env.emulator.set_admin_keys(vec![AdminKey::new("sk_bc_admin_live_second".to_owned())]);
@@ -210,14 +210,14 @@ async fn the_admin_key_is_the_one_of_the_moment() {
 
 #[tokio::test]
 async fn a_server_without_auth_me_is_no_error() {
-    let env = TestEnv::with(Settings { has_auth_me: false, ..Settings::default() }).await;
+    let env = ClientEnv::with(Settings { has_auth_me: false, ..Settings::default() }).await;
     assert_eq!(env.client.auth_me().await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn every_status_is_sorted_by_its_meaning_and_by_what_it_may_have_done() {
     use BoltzErrorKind::{Invalid, RateLimited, Refused, Unauthorized, Unavailable};
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     for (status, kind, effect) in [
         (400, Invalid, Effect::None),
         (401, Unauthorized, Effect::None),
@@ -245,7 +245,7 @@ async fn every_status_is_sorted_by_its_meaning_and_by_what_it_may_have_done() {
 
 #[tokio::test]
 async fn boltzs_own_words_are_passed_on_shortened_and_without_control_characters() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let body = format!(r#"{{"code":"VALIDATION_ERROR","message":"bad\nname {}"}}"#, "x".repeat(1000));
     let outcome = Outcome::Status { status: 422, headers: [].into(), body: Some(body) };
     let words = env.create_with(When::None, outcome).await.to_string();
@@ -257,7 +257,7 @@ async fn boltzs_own_words_are_passed_on_shortened_and_without_control_characters
 
 #[tokio::test]
 async fn retry_after_is_heard() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     for (name, value, wait) in [
         ("retry-after", "7", Some(7 * SECOND)),
         ("retry-after-ms", "1500", Some(SECOND * 3 / 2)),
@@ -271,7 +271,7 @@ async fn retry_after_is_heard() {
 
 #[tokio::test]
 async fn a_cut_is_doubt_and_is_not_tried_again() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     for (when, outcome, keys) in [
         (When::None, Outcome::Cut, 0),
         (When::Before, Outcome::Cut, 1),
@@ -288,7 +288,7 @@ async fn a_cut_is_doubt_and_is_not_tried_again() {
 
 #[tokio::test]
 async fn an_answer_that_is_none_is_doubt_and_its_content_stays_untold() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let details = r#"{"id":"key_1","is_active":true,"name":"n"}"#;
     for outcome in [
         Outcome::Truncated(40),
@@ -309,7 +309,7 @@ async fn an_answer_that_is_none_is_doubt_and_its_content_stays_untold() {
 
 #[tokio::test]
 async fn an_endless_answer_is_not_read_to_its_end() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let outcome = Outcome::Foreign("x".repeat(8 << 20));
     let error = env.create_with(When::Before, outcome).await;
     assert_eq!(error.effect(), Effect::Unknown);
@@ -318,7 +318,7 @@ async fn an_endless_answer_is_not_read_to_its_end() {
 
 #[tokio::test]
 async fn a_call_ends_with_its_timeout_and_its_effect_may_come_later() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     env.emulator.inject(Fault::once(Operation::Create, When::OnRelease, Outcome::Hang));
     let Err(error) = env.client.create_key(&named("late"), SECOND / 5).await else { panic!("it hangs") };
     assert!(matches!(error, BoltzError::Timeout), "{error:?}");
@@ -345,7 +345,7 @@ async fn without_a_connection_nothing_was_sent() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let (env, elsewhere) = (TestEnv::new().await, TestEnv::new().await);
+    let (env, elsewhere) = (ClientEnv::new().await, ClientEnv::new().await);
     for status in [301, 302, 307, 308] {
         let location = format!("{}/compute/v1/admin/api-keys", elsewhere.emulator.base_url());
         let headers = [("location".to_owned(), location)].into();
@@ -357,7 +357,7 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn calls_are_counted_by_operation_and_code() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let id = env.create().await.unwrap().details.id;
     env.client.list_keys(None, None).await.unwrap();
     env.client.revoke_key(&id).await.unwrap();
@@ -380,7 +380,7 @@ async fn calls_are_counted_by_operation_and_code() {
 
 #[tokio::test]
 async fn no_error_tells_a_key() {
-    let env = TestEnv::new().await;
+    let env = ClientEnv::new().await;
     let mut errors = vec![
         env.create_with(When::Before, Outcome::Cut).await,
         env.create_with(When::Before, Outcome::CutMidAnswer).await,
@@ -393,4 +393,39 @@ async fn no_error_tells_a_key() {
         assert!(!all_words(error).contains("sk_bc"), "{}", all_words(error));
     }
     assert!(!format!("{:?}", env.client).contains("sk_bc"));
+}
+
+/// A gateway's page of many megabytes.
+#[tokio::test]
+async fn the_status_of_a_refusal_counts_whatever_its_body() {
+    let env = ClientEnv::new().await;
+    for status in [400, 401, 429, 503] {
+        let headers = [("retry-after".to_owned(), "7".to_owned())].into();
+        let body = Some("x".repeat(5 << 20));
+        let error = env.create_with(When::None, Outcome::Status { status, headers, body }).await;
+        assert_eq!((error.status(), error.retry_after()), (Some(status), Some(7 * SECOND)));
+    }
+}
+
+/// A key whose id cannot be stored could not be found again by its id.
+#[tokio::test]
+async fn an_answer_to_a_create_needs_an_id_that_can_be_repeated() {
+    let env = ClientEnv::new().await;
+    for id in
+        ["x".repeat(257), String::new(), "line\nbreak".to_owned(), "sk_bc_ws_live_0123456789".to_owned()]
+    {
+        let error = env.create_with(When::Before, Outcome::Lie(Lie::Id(id.clone()))).await;
+        assert!(matches!(error, BoltzError::Unreadable), "{id}: {error:?}");
+        assert_eq!(error.effect(), Effect::Unknown);
+    }
+}
+
+/// The operator's clock is years ahead.
+#[tokio::test]
+async fn a_date_to_wait_for_is_compared_with_the_date_of_the_answer() {
+    let env = ClientEnv::new().await;
+    let headers = [("date", "Sun, 01 Jan 2023 10:00:00 GMT"), ("retry-after", "Sun Jan  1 10:00:40 2023")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let error = env.create_with(When::None, Outcome::Status { status: 429, headers, body: None }).await;
+    assert_eq!(error.retry_after(), Some(40 * SECOND));
 }

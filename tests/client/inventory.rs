@@ -7,8 +7,8 @@ use boltz_emulator::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, SendError,
-        account::{Account, MintLimits},
+        BoltzClient, BoltzClientOptions, MintLimits, SendError,
+        account::Account,
         inventory::Inventory,
         snapshot::{ClusterNames, Snapshot},
     },
@@ -34,20 +34,20 @@ fn name(cluster: &str, uid: &str, attempt: u64) -> String {
 }
 
 /// An inventory of the clusters `mine` and, formerly, `old`, at work over an emulator's list: a pass each hour.
-struct TestEnv {
+struct InventoryEnv {
     emulator: Arc<Emulator>,
     inventory: Arc<Inventory>,
     clock: Clock,
     task: JoinHandle<()>,
 }
 
-impl Drop for TestEnv {
+impl Drop for InventoryEnv {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl TestEnv {
+impl InventoryEnv {
     fn with(settings: Settings, prepare: impl FnOnce(&Emulator)) -> Self {
         let start = "2026-11-24T00:00:00Z".parse().unwrap();
         let options = Options { settings, ..Options::default() };
@@ -78,7 +78,8 @@ impl TestEnv {
 
     /// When the list was asked for, in whole seconds after the start.
     fn asked_at(&self) -> Vec<i64> {
-        let requests = self.emulator.requests();
+        let mut requests = self.emulator.requests();
+        requests.retain(|request| request.operation == Operation::List);
         let first = requests[0].at;
         let seconds = |request: &LoggedRequest| request.at.as_second() - first.as_second();
         requests.iter().map(seconds).collect()
@@ -106,7 +107,7 @@ fn client(emulator: &Arc<Emulator>, metrics: &Arc<Metrics>) -> BoltzClient {
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_shows_each_object_its_own_keys() {
-    let env = TestEnv::with(Settings::default(), |emulator| {
+    let env = InventoryEnv::with(Settings::default(), |emulator| {
         for name in [
             name("mine", UID, 1),
             name("old", UID, 2),
@@ -133,14 +134,14 @@ async fn a_pass_shows_each_object_its_own_keys() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_list_is_a_pass_too() {
-    let env = TestEnv::with(Settings::default(), |_| {});
+    let env = InventoryEnv::with(Settings::default(), |_| {});
     let pass = env.pass(1).await;
     assert_eq!(pass.rows, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_reads_every_page_and_no_page_twice() {
-    let env = TestEnv::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
+    let env = InventoryEnv::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
         for attempt in 0..30 {
             emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
         }
@@ -153,9 +154,9 @@ async fn a_pass_reads_every_page_and_no_page_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_list_that_contradicts_itself_is_no_pass() {
     for lie in [Lie::EmptyPageAndMore, Lie::NoCursor, Lie::SamePage] {
-        let env = TestEnv::with(Settings::default(), |emulator| {
+        let env = InventoryEnv::with(Settings::default(), |emulator| {
             emulator.create_foreign(&name("mine", UID, 1)).unwrap();
-            emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+            emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         });
         sleep(600 * SECOND).await;
         assert!(env.inventory.snapshots().is_empty(), "{lie:?}");
@@ -168,7 +169,7 @@ async fn a_list_that_contradicts_itself_is_no_pass() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_without_end_fails_after_a_quarter_of_an_hour_and_leaves_nothing_behind() {
-    let env = TestEnv::with(Settings::default(), |emulator| {
+    let env = InventoryEnv::with(Settings::default(), |emulator| {
         emulator.stand("lie", StandingFault::lie(Operation::List, Lie::NoEnd));
     });
     sleep(14 * 60 * SECOND).await;
@@ -181,7 +182,7 @@ async fn a_list_without_end_fails_after_a_quarter_of_an_hour_and_leaves_nothing_
 
 #[tokio::test(start_paused = true)]
 async fn odd_rows_are_read() {
-    let env = TestEnv::with(Settings::default(), |emulator| {
+    let env = InventoryEnv::with(Settings::default(), |emulator| {
         emulator.create_foreign(&name("mine", UID, 1)).unwrap();
         emulator.create_foreign(&format!("team/key {}", name("mine", UID, 2))).unwrap();
         emulator.create_foreign("somebody's").unwrap();
@@ -194,13 +195,13 @@ async fn odd_rows_are_read() {
 #[tokio::test(start_paused = true)]
 async fn a_pass_survives_failures_in_its_middle() {
     for status in [429, 500, 503] {
-        let env = TestEnv::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
+        let env = InventoryEnv::with(Settings { page_size: 10, ..Settings::default() }, |emulator| {
             for attempt in 0..300 {
                 emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
             }
             // Every second page fails.
             for _ in 0..30 {
-                emulator.inject(Fault::none());
+                emulator.inject(Fault::once(Operation::List, Effect::Before, Outcome::Answer));
                 emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::status(status)));
             }
         });
@@ -212,7 +213,7 @@ async fn a_pass_survives_failures_in_its_middle() {
 #[tokio::test(start_paused = true)]
 async fn a_pass_completes_under_a_rate_limit() {
     let settings = Settings { page_size: 10, requests_per_second: Some(5), ..Settings::default() };
-    let env = TestEnv::with(settings, |emulator| {
+    let env = InventoryEnv::with(settings, |emulator| {
         for attempt in 0..300 {
             emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
         }
@@ -223,27 +224,89 @@ async fn a_pass_completes_under_a_rate_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_page_that_is_refused_becomes_a_default_one() {
-    let settings = Settings { largest_limit: 100, page_size: 100, ..Settings::default() };
-    let env = TestEnv::with(settings, |emulator| {
-        for attempt in 0..150 {
-            emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
-        }
+    for larger_limit_status in [400, 403, 404, 408, 422, 500, 502, 503, 504] {
+        let settings =
+            Settings { largest_limit: 100, page_size: 100, larger_limit_status, ..Settings::default() };
+        let env = InventoryEnv::with(settings, |emulator| {
+            for attempt in 0..150 {
+                emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
+            }
+        });
+        assert_eq!(env.pass(1).await.rows, 150, "{larger_limit_status}");
+        assert_eq!(env.emulator.count(Operation::List), 3, "{larger_limit_status}: one refused, two pages");
+        assert_eq!(env.pass(2).await.rows, 150, "{larger_limit_status}");
+        assert_eq!(env.emulator.count(Operation::List), 6, "{larger_limit_status}: each pass tries it once");
+    }
+}
+
+/// One row of many says something else than before, or than another row.
+#[tokio::test(start_paused = true)]
+async fn one_odd_row_of_many_costs_nobody_else_anything() {
+    let active = |pass: &Snapshot, env: &InventoryEnv| pass.active_keys(env.clock.now().wall).count();
+    for (lie, left) in [
+        // It was shown under its own name before.
+        (Lie::Renamed as fn(String) -> Lie, 12),
+        (Lie::OneInactive, 11),
+        (Lie::OneExpired, 11),
+        (|_| Lie::RowsTwice, 12),
+    ] {
+        let env = InventoryEnv::with(Settings::default(), |emulator| {
+            for attempt in 0..12 {
+                emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
+            }
+        });
+        assert_eq!(active(&*env.pass(1).await, &env), 12);
+        let id = env.emulator.keys()[3].id.clone();
+        let lie = lie(id.clone());
+        env.inventory.set_named(&ObjectMark::from_uid(UID), std::slice::from_ref(&id));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
+        let pass = env.pass(2).await;
+        assert_eq!((active(&pass, &env), pass.doubt), (left, Doubt::None), "{lie:?}");
+        let view = pass.view(&ObjectMark::from_uid(UID), std::iter::once(id.as_str()));
+        assert_eq!((view.keys.len(), view.under_other_names.len()), (12, 0), "{lie:?}");
+    }
+}
+
+/// Boltz says something else about the admin key than before: the pass read the list of nobody knows whom.
+#[tokio::test(start_paused = true)]
+async fn a_pass_is_of_one_organization_from_its_begin_to_its_end() {
+    let env = InventoryEnv::with(Settings::default(), |emulator| {
+        emulator.create_foreign(&name("mine", UID, 1)).unwrap();
     });
-    assert_eq!(env.pass(1).await.rows, 150);
-    assert_eq!(env.emulator.count(Operation::List), 3, "one refused, two pages");
+    assert_eq!(env.pass(1).await.organization.as_deref(), Some("org_example"));
+    env.emulator.change(|settings| settings.organization_id = Some("org_other".to_owned()));
+    sleep(3 * HOUR).await;
+    let passes = env.inventory.snapshots();
+    assert!(passes.iter().all(|pass| pass.organization.as_deref() == Some("org_example")));
+    assert_eq!(
+        (passes.len(), env.emulator.count(Operation::List)),
+        (1, 2),
+        "the admin key is not used any more"
+    );
+}
+
+/// `auth/me` is not needed for a pass.
+#[tokio::test(start_paused = true)]
+async fn a_pass_completes_while_auth_me_fails() {
+    let env = InventoryEnv::with(Settings::default(), |emulator| {
+        emulator.stand("auth/me", StandingFault::status(Operation::AuthMe, 500));
+    });
+    assert_eq!(env.pass(1).await.organization, None);
+    env.emulator.lift("auth/me");
+    assert_eq!(env.pass(2).await.organization.as_deref(), Some("org_example"));
 }
 
 /// The list of another organization, or of nobody.
 #[tokio::test(start_paused = true)]
 async fn a_list_that_suddenly_lacks_many_keys_is_doubted() {
-    for lie in [Lie::NoKeys, Lie::Inactive, Lie::NamesCutTo(10)] {
-        let env = TestEnv::with(Settings::default(), |emulator| {
+    for lie in [Lie::NoKeys, Lie::Inactive] {
+        let env = InventoryEnv::with(Settings::default(), |emulator| {
             for attempt in 0..12 {
                 emulator.create_foreign(&name("mine", UID, attempt)).unwrap();
             }
         });
         assert_eq!(env.pass(1).await.doubt, Doubt::None);
-        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         assert_eq!(env.pass(2).await.doubt, Doubt::Many, "{lie:?}");
         assert_eq!(env.pass(3).await.doubt, Doubt::Many, "{lie:?}");
         env.emulator.lift("lie");
@@ -253,7 +316,7 @@ async fn a_list_that_suddenly_lacks_many_keys_is_doubted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_comes_each_hour_and_sooner_when_something_newer_is_wanted() {
-    let env = TestEnv::with(Settings::default(), |_| {});
+    let env = InventoryEnv::with(Settings::default(), |_| {});
     let first = env.pass(1).await;
     assert_eq!(env.pass(2).await.started, first.started.plus(HOUR), "by itself");
     let inventory = &env.inventory;
@@ -274,7 +337,7 @@ async fn a_pass_comes_each_hour_and_sooner_when_something_newer_is_wanted() {
 
 #[tokio::test(start_paused = true)]
 async fn wishes_at_nearly_the_same_time_become_one_pass() {
-    let env = TestEnv::with(Settings::default(), |_| {});
+    let env = InventoryEnv::with(Settings::default(), |_| {});
     env.pass(1).await;
     for _ in 0..20 {
         env.inventory.request_pass_since(env.clock.now().monotonic);
@@ -287,7 +350,7 @@ async fn wishes_at_nearly_the_same_time_become_one_pass() {
 #[tokio::test(start_paused = true)]
 async fn a_list_that_cannot_be_read_is_asked_for_ever_more_seldom() {
     for status in [500, 400] {
-        let env = TestEnv::with(Settings::default(), |emulator| {
+        let env = InventoryEnv::with(Settings::default(), |emulator| {
             emulator.inject(Fault::once(Operation::List, Effect::None, Outcome::status(status)).times(7));
         });
         env.pass(1).await;

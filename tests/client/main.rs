@@ -1,8 +1,9 @@
 //! What speaks to Boltz and to the API server, without an operator around it: the client of Boltz's API against the
-//! emulator, and inventory and leader election in virtual time.
+//! emulator, and inventory and leader election in virtual time. And the operator's port.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod boltz_client;
 mod inventory;
 mod lease;
+mod listening;

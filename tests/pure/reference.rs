@@ -84,6 +84,7 @@ fn the_reference_names_all_there_is() {
         annotations::ROTATE_ANNOTATION,
         annotations::ROTATE_NOW_ANNOTATION,
         annotations::RETRY_ANNOTATION,
+        annotations::PAUSED_ANNOTATION,
         annotations::DELETION_POLICY_ANNOTATION,
         annotations::LEDGER_ANNOTATION,
         annotations::RECORD_ANNOTATION,
@@ -94,7 +95,7 @@ fn the_reference_names_all_there_is() {
     let revocations: Vec<_> = RevokeReason::VARIANTS.iter().map(|reason| reason.as_str()).collect();
     for (what, page, names, least) in [
         ("flag", FLAGS, flags(), 20),
-        ("annotation or label", API, texts(&of_users), 8),
+        ("annotation or label", API, texts(&of_users), 9),
         ("event", API, events(), 10),
         ("reason of an issue", API, reasons(issues), 8),
         ("reason of a revocation", API, reasons(revocations), 7),

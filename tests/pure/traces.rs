@@ -1,6 +1,6 @@
 //! The traces that broke earlier wordings of the protocol, in the design's order, and one more. Three of them stand
-//! elsewhere: 10 (two shards with one cluster name) in `src/config.rs`, 13 (a webhook without dry-run support) in
-//! `src/controller/kubernetes.rs`, 16 (a full ledger) in `issuance.rs`.
+//! elsewhere: 10 (two shards with one cluster name) in `cluster/lifecycle/selector.rs`, 13 (a webhook without dry-run
+//! support) in `src/kubernetes/error.rs`, 16 (a full ledger) in `plan/issuance.rs`.
 
 use boltz_operator::{
     api::{BoltzApiKeyStatus, PreviousKeyStatus},

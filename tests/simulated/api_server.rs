@@ -248,8 +248,8 @@ impl ApiServer {
             return (StatusCode::OK, new);
         }
         if is_deleting && finalizers(&new).is_empty() {
-            let gone = self.remove(&place);
-            return (StatusCode::OK, gone);
+            // The answer, and the last event, show the object as the write made it.
+            return (StatusCode::OK, self.remove(&place, Some(new)));
         }
         let stored = self.store(place, new);
         (StatusCode::OK, Json::clone(&stored))
@@ -272,7 +272,7 @@ impl ApiServer {
             let stored = self.store(place, new);
             return (StatusCode::OK, Json::clone(&stored));
         }
-        self.remove(&place);
+        self.remove(&place, None);
         (StatusCode::OK, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
 
@@ -285,10 +285,11 @@ impl ApiServer {
         object
     }
 
-    fn remove(&mut self, place: &Place) -> Json {
+    /// `last`: its last state, if that is another one.
+    fn remove(&mut self, place: &Place, last: Option<Json>) -> Json {
         let Some(before) = self.objects.remove(place) else { return Json::Null };
         self.version += 1;
-        let mut last = Json::clone(&before);
+        let mut last = last.unwrap_or_else(|| Json::clone(&before));
         last["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let last = Arc::new(last);
         self.tell(place.0, Some(before), Arc::clone(&last), true);
@@ -315,7 +316,7 @@ impl ApiServer {
             .map(|(place, _)| place.clone())
             .collect();
         for place in gone {
-            self.remove(&place);
+            self.remove(&place, None);
         }
     }
 }

@@ -9,12 +9,9 @@ use boltz_emulator::{
     Effect, Fault as BoltzFault, LoggedRequest, Operation, Outcome, Settings, StandingFault,
 };
 use boltz_operator::api::annotations::ROTATE_NOW_ANNOTATION;
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 const TICK: Duration = Duration::from_millis(50);

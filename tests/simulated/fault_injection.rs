@@ -9,12 +9,8 @@ use axum::body::Body;
 use boltz_operator::boltz::SendError;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::RETRY_AFTER};
 use jiff::Timestamp;
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
@@ -70,7 +66,7 @@ pub struct Met {
 }
 
 pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock()
 }
 
 fn broken() -> io::Error {

@@ -6,6 +6,7 @@
 mod api_server;
 mod defences;
 mod deliveries;
+mod differential;
 mod fair_shares;
 mod fault_free;
 mod fault_injection;
@@ -15,5 +16,6 @@ mod promptness;
 mod random_faults;
 mod standing_faults;
 mod threads;
+mod two_namespaces;
 mod watch_stream;
 mod world;

@@ -7,9 +7,7 @@ use crate::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions,
-        account::{Account, MintLimits},
-        inventory::Inventory,
+        BoltzClient, BoltzClientOptions, MintLimits, account::Account, inventory::Inventory,
         snapshot::ClusterNames,
     },
     cli::OrphanPolicy,
@@ -20,8 +18,9 @@ use boltz_operator::{
     plan::Settings,
     protocol::marker::ClusterName,
 };
+use parking_lot::Mutex;
 use secrecy::SecretString;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,

@@ -10,12 +10,13 @@ use boltz_operator::{api::annotations::RECORD_ANNOTATION, protocol::record::Reco
 use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use parking_lot::Mutex;
 use plan_world::{Milestone, Reached};
 use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,

@@ -4,6 +4,10 @@
 {{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
+{{- define "boltz-operator.namespace" -}}
+{{ default .Release.Namespace .Values.namespaceOverride }}
+{{- end -}}
+
 {{- define "boltz-operator.emulatorName" -}}
 {{ include "boltz-operator.fullname" . }}-emulator
 {{- end -}}
@@ -31,7 +35,7 @@ boltz-admin-key
 {{- end -}}
 
 {{- define "boltz-operator.leaseNamespace" -}}
-{{ default .Release.Namespace .Values.config.leaseNamespace }}
+{{ default (include "boltz-operator.namespace" .) .Values.config.leaseNamespace }}
 {{- end -}}
 
 {{/* Takes (list . "operator"): the labels by which the pods of a component are found. */}}
@@ -59,13 +63,48 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- mergeOverwrite (include "boltz-operator.podLabels" . | fromYaml) $own | toYaml -}}
 {{- end -}}
 
-{{/* Takes an image's values and (list . values). */}}
+{{/* Takes (list . image). A registry takes the place of the one in the repository: by the rule of container runtimes, its
+     first part is one if it has a dot or a colon, or is localhost. */}}
 {{- define "boltz-operator.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
-{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- $repository := $image.repository -}}
+{{- with default $image.registry $root.Values.global.imageRegistry -}}
+{{- $repository = regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "" | printf "%s/%s" (trimSuffix "/" .) -}}
+{{- end -}}
+{{- if $image.digest -}}
+{{ $repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end -}}
 {{- end -}}
 
-{{/* Takes an address such as 0.0.0.0:8080. */}}
+{{/* What every pod has. */}}
+{{- define "boltz-operator.everyPod" -}}
+enableServiceLinks: false
+{{- $secrets := list -}}
+{{- range concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets -}}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- with uniq $secrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ toYaml . }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Takes an address such as 0.0.0.0:8080 or :8080. */}}
 {{- define "boltz-operator.port" -}}
 {{ regexFind "[0-9]+$" . }}
 {{- end -}}
@@ -73,7 +112,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Takes such an address: the host of a probe, if it is not the pod's own. */}}
 {{- define "boltz-operator.probeHost" -}}
 {{- $host := regexReplaceAll ":[0-9]+$" . "" -}}
-{{- if not (has $host (list "0.0.0.0" "[::]")) -}}
+{{- if not (has $host (list "" "0.0.0.0" "[::]")) -}}
 {{ trimAll "[]" $host }}
 {{- end -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 {{- if .Values.boltz.baseURL -}}
 {{ .Values.boltz.baseURL }}
 {{- else if .Values.emulator.enabled -}}
-http://{{ include "boltz-operator.emulatorName" . }}.{{ .Release.Namespace }}.svc:{{ include "boltz-operator.port" .Values.emulator.listen }}
+http://{{ include "boltz-operator.emulatorName" . }}.{{ include "boltz-operator.namespace" . }}.svc:{{ include "boltz-operator.port" .Values.emulator.listen }}
 {{- else -}}
 https://api.boltz.bio
 {{- end -}}
@@ -48,9 +48,14 @@ https://api.boltz.bio
 - --orphan-grace={{ .orphanGrace }}
 - --leader-elect={{ .leaderElect }}
 - --lease-name={{ include "boltz-operator.leaseName" $ }}
-- --lease-namespace={{ include "boltz-operator.leaseNamespace" $ }}
+{{- with .leaseNamespace }}
+- --lease-namespace={{ . }}
+{{- end }}
 - --metrics-per-object={{ .metricsPerObject }}
 - --listen={{ .listen }}
 - --log-format={{ .logFormat }}
+{{- end }}
+{{- with .Values.extraArgs }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

@@ -37,5 +37,5 @@ roleRef:
 subjects:
   - kind: ServiceAccount
     name: {{ include "boltz-operator.serviceAccountName" $root | toYaml }}
-    namespace: {{ toYaml $root.Release.Namespace }}
+    namespace: {{ include "boltz-operator.namespace" $root | toYaml }}
 {{- end -}}

@@ -12,7 +12,7 @@
 {{- fail (printf "boltz.baseURL: %s would send the admin key and all new keys unencrypted; use an https:// URL, or set boltz.allowInsecureHTTP=true for a trial" $url) -}}
 {{- end -}}
 {{- if and .Values.watchNamespaces (not .Values.clusterName) -}}
-{{- fail "clusterName: required with watchNamespaces; use a different name for each installation, for example clusterName=prod-team-a" -}}
+{{- fail "clusterName: required with watchNamespaces, for example clusterName=prod; several installations in one cluster may share a name" -}}
 {{- end -}}
 {{- if eq .Values.config.orphanPolicy "revoke" -}}
 {{- if or .Values.watchNamespaces .Values.config.labelSelector -}}
@@ -28,7 +28,7 @@
 {{- $isLoopbackOnly := "^(127[.]|localhost:|\\[::1\\])" -}}
 {{- range $name, $address := dict "config.listen" .Values.config.listen "emulator.listen" .Values.emulator.listen -}}
 {{- if and (regexMatch $isLoopbackOnly $address) (not $.Values.hostNetwork) -}}
-{{- fail (printf "%s: probes cannot reach %s, because it is the pod's loopback address; use 0.0.0.0:<port>, or set hostNetwork=true" $name $address) -}}
+{{- fail (printf "%s: probes cannot reach %s, because it is the pod's loopback address; use :<port>, or set hostNetwork=true" $name $address) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.hostNetwork .Values.networkPolicy.enabled -}}

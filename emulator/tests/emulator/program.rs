@@ -92,7 +92,7 @@ async fn the_workload_says_whose_key_it_uses_and_when_it_is_refused() {
     let flags = ["--base-url", &url, "--key-file", path, "--interval", "20ms", "--listen", "127.0.0.1:0"];
     let mut command = program(&[&["workload"], &flags[..]].concat());
     // As the image sets it, for the emulator itself.
-    command.env("BOLTZ_EMULATOR_LISTEN", "0.0.0.0:8099");
+    command.env("BOLTZ_EMULATOR_LISTEN", ":8099");
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut said =

@@ -2,10 +2,10 @@
 
 use super::{Account, AdminKey};
 use crate::{
-    backoff,
-    boltz::{AuthMe, BoltzError},
+    boltz::{AuthMe, BoltzError, organization::Said},
     observability::metrics::AdminKeyState,
     plan::BoltzErrorKind,
+    retry_delay,
 };
 use secrecy::SecretString;
 use std::time::Duration;
@@ -23,6 +23,7 @@ impl Account {
             // A new key is not used until it is known whose it is. At the start, the leader waits for the first check.
             self.set_unchecked(is_new);
             let present = key.borrow_and_update().is_some();
+            let checked = key.clone();
             let verdict = if present {
                 self.check_admin_key().await
             } else {
@@ -31,13 +32,14 @@ impl Account {
                         .to_owned(),
                 ))
             };
+            *self.checked_key.lock() = Some(checked);
             self.prepared.send_modify(|(is_checked, _)| *is_checked = true);
             let retry = match verdict {
                 Ok(admin_key) => {
                     refusals = if admin_key.refusal().is_some() { refusals + 1 } else { 0 };
                     self.set_admin_key(admin_key);
                     self.set_unchecked(false);
-                    let refused = (refusals > 0).then(|| backoff::delay(refusals, None));
+                    let refused = (refusals > 0).then(|| retry_delay::delay(refusals, None));
                     refused.or_else(|| self.is_organization_unclear().then_some(UNCLEAR))
                 }
                 // Not known whether the key is valid. Other calls will show it.
@@ -47,10 +49,10 @@ impl Account {
                         self.metrics.set_admin_key(AdminKeyState::Unreachable);
                     }
                     if is_new {
-                        self.organization.lock().said(None);
+                        self.said(Said::Nothing);
                     }
                     self.set_unchecked(false);
-                    Some(backoff::delay(5, error.retry_after()))
+                    Some(retry_delay::delay(5, error.retry_after()))
                 }
             };
             let again = async {
@@ -72,6 +74,11 @@ impl Account {
         }
     }
 
+    /// The admin key has changed since it was checked last.
+    pub(super) fn is_admin_key_new(&self) -> bool {
+        self.checked_key.lock().as_ref().is_some_and(|key| key.has_changed().unwrap_or_default())
+    }
+
     fn set_unchecked(&self, is_unchecked: bool) {
         let was_unchecked = std::mem::replace(&mut self.lock().is_unchecked, is_unchecked);
         if was_unchecked && !is_unchecked {
@@ -84,7 +91,7 @@ impl Account {
         self.organization.lock().is_unclear()
     }
 
-    fn wake_waiting(&self) {
+    pub(super) fn wake_waiting(&self) {
         self.recovered.send_modify(|count| *count += 1);
         self.queued.send_modify(|count| *count += 1);
     }
@@ -92,19 +99,11 @@ impl Account {
     /// `Err`: the check failed, so the result is unknown.
     async fn check_admin_key(&self) -> Result<AdminKey, BoltzError> {
         let answer = match self.client.auth_me().await {
-            Ok(Some(me)) => {
-                self.lock().lacks_auth_me = false;
-                let verdict = judge(&me);
-                self.organization.lock().said(me.organization_id);
-                return Ok(match self.compare_organization() {
-                    Err(message) => AdminKey::WrongOrganization(message),
-                    Ok(()) => verdict,
-                });
-            }
+            Ok(Some(me)) => return Ok(self.hear(me)),
             // A server without auth/me: only an admin key may list the keys.
             Ok(None) => {
                 self.lock().lacks_auth_me = true;
-                self.organization.lock().said(None);
+                self.said(Said::NoOrganization);
                 self.client.list_keys(None, None).await.map(|_| AdminKey::Usable)
             }
             Err(error) => Err(error),
@@ -114,6 +113,39 @@ impl Account {
                 Ok(AdminKey::Refused(format!("Boltz rejected the operator's admin key: {error}.")))
             }
             other => other,
+        }
+    }
+
+    /// What `auth/me` says about the admin key.
+    fn hear(&self, me: AuthMe) -> AdminKey {
+        self.lock().lacks_auth_me = false;
+        let verdict = judge(&me);
+        self.said(me.organization_id.into());
+        match self.compare_organization() {
+            Err(message) => AdminKey::WrongOrganization(message),
+            Ok(()) => verdict,
+        }
+    }
+
+    /// Asks whose the admin key is: its organization may change. A failure changes nothing.
+    pub(crate) async fn ask_organization(&self) {
+        if self.lock().lacks_auth_me {
+            return;
+        }
+        let key = self.client.admin_key_changes();
+        match self.client.auth_me().await {
+            // A new key is checked by itself.
+            Ok(Some(me)) if !key.has_changed().unwrap_or_default() => {
+                let verdict = self.hear(me);
+                self.set_admin_key(verdict);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to ask for the organization"
+                );
+            }
         }
     }
 

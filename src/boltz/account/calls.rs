@@ -2,17 +2,17 @@
 
 use super::{Account, AdminKey, workspace};
 use crate::{
-    backoff,
-    boltz::{BoltzError, breaker::Scope},
+    boltz::{
+        BoltzError,
+        breaker::Scope,
+        limiter::{LIMITED, LONGEST_WAIT, limited},
+    },
     clock::Clock,
     plan::{Block, BoltzErrorKind, Effect, Monotonic, Reason, backoff::MAX_RETRY_AFTER},
+    retry_delay,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
-
-/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
-/// things.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A call that is allowed. Report its result with `Account::succeeded` or `Account::failed`.
 #[derive(Debug)]
@@ -28,7 +28,9 @@ impl Account {
     /// The object's turn is used for a call that creates a key. `None`: it is not its turn.
     pub(crate) fn create_call(&self, uid: &str, now: Monotonic) -> Option<Call> {
         let mut state = self.lock();
-        if !state.has_turn(uid, now) {
+        // Facts are older than the call.
+        let is_unknown = self.organization.lock().mints_blocked().is_some();
+        if is_unknown || self.is_admin_key_new() || !state.has_turn(uid, now) {
             return None;
         }
         let scope = workspace(&state.queue.begin(uid)?.waiter);
@@ -135,22 +137,16 @@ impl Account {
                     _ => (Reason::BoltzUnavailable, fails(error), &call.scope),
                 };
                 let block = Block { reason, message, until: None };
-                let wait = |failures| backoff::delay(failures, error.retry_after());
-                let was_reported = state.breaker.reported(scope).is_some();
+                let wait = |failures| retry_delay::delay(failures, error.retry_after());
+                let was_reported = state.breaker.reported_block(scope).is_some();
                 state.breaker.failed(scope, call.began, now, &block, wait);
-                if !was_reported && state.breaker.reported(scope).is_some() {
+                if !was_reported && state.breaker.reported_block(scope).is_some() {
                     state.queue.remind();
                 }
             }
         }
         self.queue_changed(state, now);
     }
-}
-
-const LIMITED: &str = "Boltz limits the request rate. The operator will retry.";
-
-pub(super) fn limited(until: Monotonic) -> Block {
-    Block { reason: Reason::RateLimited, message: LIMITED.to_owned(), until: Some(until) }
 }
 
 fn fails(error: &BoltzError) -> String {

@@ -11,9 +11,9 @@ pub(crate) use remembered::UnknownOrganization;
 
 use super::{
     breaker::{Breaker, Scope},
-    limiter::Limiter,
+    limiter::{LONGEST_WAIT, Limiter, limited},
     organization::Organization,
-    queue::MintQueue,
+    queue::{MintLimits, MintQueue},
     waiters::Waiter,
 };
 use crate::{
@@ -23,23 +23,10 @@ use crate::{
     plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
     protocol::record::IssueReason,
 };
-pub(crate) use calls::LONGEST_WAIT;
-use calls::limited;
 use parking_lot::{Mutex, MutexGuard};
+use secrecy::SecretString;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
-
-/// The limits of new keys per minute.
-#[derive(Clone, Copy, Debug)]
-pub struct MintLimits {
-    /// For all objects together.
-    pub per_minute: u32,
-    /// For each namespace; `None`: no limit.
-    pub per_namespace: Option<u32>,
-    /// How many objects of one namespace, or of one workspace, may be about to get a key at the same time; and how many
-    /// revocations.
-    pub at_once: usize,
-}
 
 /// One Boltz organization.
 #[derive(Debug)]
@@ -61,6 +48,8 @@ pub struct Account {
     revocations: Arc<Semaphore>,
     /// Requests a check of the admin key.
     check: Notify,
+    /// The admin key that was checked last.
+    checked_key: Mutex<Option<watch::Receiver<Option<SecretString>>>>,
 }
 
 #[derive(Debug)]
@@ -140,7 +129,7 @@ impl State {
 
     /// Whether it is the object's turn. A turn is postponed when calls are paused after it was given.
     fn has_turn(&mut self, uid: &str, now: Monotonic) -> bool {
-        let is_refused = self.admin_key.refusal().is_some();
+        let is_refused = self.is_unchecked || self.admin_key.refusal().is_some();
         let Some(turn) = self.queue.turn(uid, now) else { return false };
         let (scope, began) = (workspace(&turn.waiter), turn.began);
         let is_closed = is_refused || self.breaker.closed_since(&scope, began, now);
@@ -189,6 +178,7 @@ impl Account {
             queued: watch::Sender::new(0),
             revocations: Arc::new(Semaphore::new(limits.at_once)),
             check: Notify::new(),
+            checked_key: Mutex::default(),
         }
     }
 
@@ -223,6 +213,11 @@ impl Account {
         let names_altered = organization.names_altered().cloned();
         let names_altered =
             names_altered.map(|message| Block { reason: Reason::NamesAltered, message, until: None });
+        let unknown = organization.mints_blocked().map(|message| Block {
+            reason: Reason::BoltzUnauthorized,
+            message: message.to_owned(),
+            until: None,
+        });
         let mints_blocked = (state.admin_key == AdminKey::TestMode && mode == Mode::Live).then(|| Block {
             reason: Reason::BoltzUnauthorized,
             message: "The operator's admin key is a test-mode key. It cannot create live keys.".to_owned(),
@@ -232,7 +227,7 @@ impl Account {
         let calls_blocked = state.calls_blocked(now);
         let turn_blocked = (!has_turn).then(|| {
             let refused = calls_blocked.clone().filter(|block| block.until.is_none());
-            let paused = state.breaker.reported(&Scope::Workspace(workspace_of(object))).cloned();
+            let paused = state.breaker.reported_block(&Scope::Workspace(workspace_of(object))).cloned();
             let is_paused = state.breaker.closed(&Scope::Workspace(workspace_of(object)), now).is_some();
             let is_short =
                 !is_paused && state.limiter.next_at() <= now && state.queue.is_short(&object.namespace, now);
@@ -242,10 +237,11 @@ impl Account {
         let calls_blocked = calls_blocked.or_else(|| busy_until.map(limited)).filter(|_| !has_turn);
         AccountFacts {
             calls_blocked,
-            mints_blocked: mints_blocked.or(names_altered),
+            mints_blocked: unknown.or(mints_blocked).or(names_altered),
             base_url: self.client().base_url().to_owned(),
             lacks_auth_me: state.lacks_auth_me,
             organization: organization.current().cloned(),
+            accepts_organization: organization.is_accepted(),
             turn_blocked,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Account, AdminKey};
 use crate::{
-    boltz::organization::{Organization, Remembered},
+    boltz::organization::{Organization, Remembered, Said},
     protocol::marker::MAX_NAME_LENGTH,
 };
 use parking_lot::Mutex;
@@ -19,8 +19,8 @@ impl Account {
         let name: String = name.chars().take(MAX_NAME_LENGTH).collect();
         let message = format!(
             "Boltz changes the names of keys: it named a key \"{name}\" instead of \"{requested}\". Without the name, a \
-             key whose response is lost could not be found again. No keys are issued. When Boltz keeps names, restart the \
-             operator with --retry-altered-names."
+             key whose response is lost could not be found again. No keys are issued. When Boltz no longer changes names, \
+             restart the operator with --retry-altered-names."
         );
         tracing::error!("{message}");
         self.organization.lock().set_names_altered(message);
@@ -36,7 +36,8 @@ impl Account {
 
     /// What the operator remembers was read.
     pub(crate) fn remember(&self, remembered: Remembered) {
-        if self.organization.lock().remember(remembered) {
+        let is_new = self.learn(|organization| organization.remember(remembered));
+        if is_new {
             self.announce_remembered();
         }
         if let Err(message) = self.compare_organization() {
@@ -45,6 +46,24 @@ impl Account {
         // What another leader remembers may end a refusal.
         self.check.notify_one();
         self.prepared.send_modify(|(_, is_read)| *is_read = true);
+    }
+
+    /// What `auth/me` says about the current admin key.
+    pub(super) fn said(&self, said: Said) {
+        self.learn(|organization| organization.said(said));
+    }
+
+    /// Wakes the objects that waited until it was known whose keys these are.
+    fn learn<T>(&self, change: impl FnOnce(&mut Organization) -> T) -> T {
+        let mut organization = self.organization.lock();
+        let was_blocked = organization.mints_blocked().is_some();
+        let changed = change(&mut organization);
+        let is_blocked = organization.mints_blocked().is_some();
+        drop(organization);
+        if was_blocked && !is_blocked {
+            self.wake_waiting();
+        }
+        changed
     }
 
     /// What is to be remembered, once it was read.
@@ -60,6 +79,18 @@ impl Account {
     /// The number of active keys in the newest pass that was believed.
     pub(crate) fn set_active_keys(&self, count: usize) {
         if self.organization.lock().set_active_keys(count) {
+            self.announce_remembered();
+        }
+    }
+
+    /// A person confirmed that so many keys are gone.
+    pub(crate) fn confirm_missing_keys(&self, count: usize) {
+        self.organization.lock().confirm_missing_keys(count);
+    }
+
+    /// A pass was believed: what was confirmed does not count for later ones.
+    pub(crate) fn end_confirmation(&self) {
+        if self.organization.lock().end_confirmation() {
             self.announce_remembered();
         }
     }

@@ -56,6 +56,8 @@ impl Execution<'_> {
             attempt: attempt.clone(),
         };
         let request = create_request(&self.facts.object, &intent.spec, &marker);
+        // Passes that end later may show the new key.
+        let passes = self.context.inventory.snapshots();
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
                 self.context.account.succeeded(&call, self.context.clock.now().monotonic);
@@ -73,18 +75,18 @@ impl Execution<'_> {
                     organization: self.facts.account.organization.clone(),
                 };
                 let workspace = request.workspace_id.as_deref();
-                match Unusable::find(&marker, workspace, &details.name, &key, received_at) {
-                    None => {
-                        self.state.values.insert(attempt.clone(), created.key);
-                        Answer::Minted(Box::new(key))
+                let answer = match self.context.inventory.is_known(&key.id, &passes) {
+                    true => Answer::MintedUnusable(Box::new(key), Unusable::known(&details.name)),
+                    false => Answer::key_created(&marker, workspace, &details.name, key, received_at),
+                };
+                match &answer {
+                    Answer::Minted(_) => drop(self.state.values.insert(attempt.clone(), created.key)),
+                    Answer::MintedUnusable(_, Unusable::OtherName(name)) => {
+                        self.context.account.mark_names_altered(&request.name, name);
                     }
-                    Some(unusable) => {
-                        if let Unusable::OtherName(name) = &unusable {
-                            self.context.account.mark_names_altered(&request.name, name);
-                        }
-                        Answer::MintedUnusable(Box::new(key), unusable)
-                    }
+                    _ => {}
                 }
+                answer
             }
             Err(error) => {
                 self.context.account.failed(&call, &error, self.context.clock.now().monotonic);

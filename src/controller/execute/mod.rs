@@ -1,5 +1,5 @@
 //! Executes steps: all writes, one call per step. It decides nothing: it returns the result of the call as [`Answer`], and
-//! what the call showed of the cluster as [`Shown`].
+//! what the call showed of the cluster as [`Shown`]. What a response means, the pure `plan::response` says.
 
 mod boltz;
 mod secret;
@@ -16,7 +16,8 @@ use crate::{
         BoltzApiKeyStatus, RolloutRestartTarget, WatchedApiKey,
         annotations::{FINALIZER, LEDGER_ANNOTATION, RESTARTED_FOR_ANNOTATION},
     },
-    plan::{Answer, ApiFailure, Facts, Intent, Step, Verdict, with_finalizer},
+    kubernetes::error::KubernetesError,
+    plan::{Answer, ApiFailure, Facts, Intent, ObjectFacts, Step, with_finalizer},
     protocol::{
         ledger::{Ledger, LedgerEntry},
         marker::AttemptId,
@@ -37,7 +38,7 @@ pub async fn execute(
         Step::Wait => (Answer::Done, Shown::Nothing),
         Step::ReadLive => execution.read_live().await,
         Step::Preflight => execution.preflight().await,
-        Step::WriteAttempt { keep, intent } => execution.write_attempt(keep.clone(), intent).await,
+        Step::WriteAttempt { keep, intent } => execution.write_attempt(keep, intent).await,
         Step::WriteLedger(entries) => execution.write_ledger(entries.clone()).await,
         Step::Mint(attempt) => (execution.mint(attempt).await, Shown::Nothing),
         Step::CheckKey { secret, key_id } => execution.check_key(secret, key_id).await,
@@ -80,46 +81,25 @@ impl Execution<'_> {
     }
 
     /// C1, R1: writes the finalizer and the new attempt, in one write, before the POST.
-    async fn write_attempt(&mut self, keep: Vec<LedgerEntry>, intent: &Intent) -> (Answer, Shown) {
+    async fn write_attempt(&mut self, keep: &[LedgerEntry], intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
         let attempt = AttemptId::from_random(rand::rng().random());
-        let mut ledger = Ledger::new(keep);
-        ledger.entries.push(LedgerEntry::new(
-            attempt.clone(),
-            now.wall,
-            self.facts.account.organization.clone(),
-        ));
-        self.state.memory.mark_writing(attempt.clone(), intent.clone(), now.monotonic);
+        let organization = self.facts.account.organization.clone();
+        let ledger = self.state.memory.begin_attempt(&attempt, keep, intent, now, organization);
         let finalizers = with_finalizer(&self.facts.object.finalizers);
         let metadata = json!({
             "finalizers": finalizers,
             "annotations": {LEDGER_ANNOTATION: ledger.to_annotation()},
         });
-        let (answer, object) = self.patch_object(metadata).await;
-        let Some(object) = object else { return (answer, Shown::Nothing) };
-        let shown = observe::object_facts(&object);
-        let answer = if !shown.ledger.contains(&attempt) {
-            Answer::Undone(format!("the new attempt is missing in the annotation {LEDGER_ANNOTATION}"))
-        } else if !shown.has_finalizer {
-            Answer::Undone(format!("the finalizer {FINALIZER} is missing"))
-        } else {
-            self.state.memory.mark_written(&attempt);
-            answer
-        };
-        (answer, Shown::Object(object))
+        let response = self.patch_object(metadata).await;
+        written(response, |shown| self.state.memory.attempt_written(&attempt, shown))
     }
 
     /// Writes the ledger in place of a forged one.
     async fn write_ledger(&mut self, entries: Vec<LedgerEntry>) -> (Answer, Shown) {
         let annotations = json!({LEDGER_ANNOTATION: Ledger::new(entries).to_annotation()});
-        let (answer, object) = self.patch_object(json!({"annotations": annotations})).await;
-        let Some(object) = object else { return (answer, Shown::Nothing) };
-        let answer = if observe::object_facts(&object).ledger.forgery.is_none() {
-            answer
-        } else {
-            Answer::Undone(format!("the annotation {LEDGER_ANNOTATION} is not as it was written"))
-        };
-        (answer, Shown::Object(object))
+        let response = self.patch_object(json!({"annotations": annotations})).await;
+        written(response, Answer::ledger_written)
     }
 
     async fn write_status(&mut self, status: &BoltzApiKeyStatus) -> (Answer, Shown) {
@@ -138,14 +118,8 @@ impl Execution<'_> {
 
     async fn add_finalizer(&mut self) -> (Answer, Shown) {
         let finalizers = with_finalizer(&self.facts.object.finalizers);
-        let (answer, object) = self.patch_object(json!({"finalizers": finalizers})).await;
-        let Some(object) = object else { return (answer, Shown::Nothing) };
-        let answer = if observe::object_facts(&object).has_finalizer {
-            answer
-        } else {
-            Answer::Undone(format!("the finalizer {FINALIZER} is missing"))
-        };
-        (answer, Shown::Object(object))
+        let response = self.patch_object(json!({"finalizers": finalizers})).await;
+        written(response, Answer::finalizer_added)
     }
 
     async fn restart_workload(&mut self, target: &RolloutRestartTarget, key_id: &str) -> Answer {
@@ -162,31 +136,34 @@ impl Execution<'_> {
     async fn remove_finalizer(&mut self) -> Answer {
         let left: Vec<&String> =
             self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        match self.patch_object(json!({"finalizers": left})).await {
-            (_, Some(object)) if observe::object_facts(&object).has_finalizer => {
-                Answer::Undone(format!("the finalizer {FINALIZER} was not removed"))
-            }
-            (_, Some(_)) => Answer::Gone,
-            (Answer::ApiFailed(ApiFailure { verdict: Verdict::NotFound, .. }), None) => Answer::Gone,
-            (answer, None) => answer,
-        }
+        let response = self.patch_object(json!({"finalizers": left})).await;
+        let shown = response.as_deref().map(observe::object_facts).map_err(KubernetesError::failure);
+        Answer::finalizer_removed(shown.as_ref().map_err(ApiFailure::clone))
     }
 
-    async fn patch_object(&self, metadata: Json) -> (Answer, Option<Box<WatchedApiKey>>) {
+    async fn patch_object(&self, metadata: Json) -> Result<Box<WatchedApiKey>, KubernetesError> {
         let object = &self.facts.object;
         let mut guarded = self.guard();
         if let (Json::Object(guarded), Json::Object(metadata)) = (&mut guarded, metadata) {
             guarded.extend(metadata);
         }
         let patch = json!({"metadata": guarded});
-        match self.context.kubernetes.patch_object(&object.namespace, &object.name, &patch).await {
-            Ok(read) => (Answer::Done, Some(Box::new(read))),
-            Err(error) => (Answer::ApiFailed(error.failure()), None),
-        }
+        self.context.kubernetes.patch_object(&object.namespace, &object.name, &patch).await.map(Box::new)
     }
 
     /// The preconditions of a write of the object.
     fn guard(&self) -> Json {
         json!({"uid": self.facts.object.uid, "resourceVersion": self.facts.object.resource_version})
+    }
+}
+
+/// The response to a write of the object, and what it means.
+fn written(
+    response: Result<Box<WatchedApiKey>, KubernetesError>,
+    means: impl FnOnce(&ObjectFacts) -> Answer,
+) -> (Answer, Shown) {
+    match response {
+        Ok(object) => (means(&observe::object_facts(&object)), Shown::Object(object)),
+        Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
     }
 }

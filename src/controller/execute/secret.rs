@@ -2,7 +2,6 @@
 
 use super::Execution;
 use crate::{
-    api::annotations::{OWNER_LABEL, RECORD_ANNOTATION},
     controller::observe::{self, Shown},
     kubernetes::{
         client::{Data, SecretWithData},
@@ -10,11 +9,8 @@ use crate::{
         secret_body::{fields, new_secret, owner_references, secret_patch},
         secret_metadata::{SecretMetadata, Value},
     },
-    plan::{Answer, ApiFailure, OwnSecret, SecretFacts, Verdict},
-    protocol::{
-        marker::AttemptId,
-        record::{Record, value_sha256},
-    },
+    plan::{Answer, OwnSecret, SecretFacts},
+    protocol::{marker::AttemptId, record::Record},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value as Json, json};
@@ -35,10 +31,9 @@ impl Execution<'_> {
         placeholder.rotate_now = self.facts.object.rotate_now.clone();
         let (placeholder, data) = fields(self.facts, &placeholder, DRY_RUN_VALUE);
         match self.write_secret(&placeholder, &data, true).await {
-            Ok((metadata, _)) if metadata.record.as_ref() != Some(&placeholder) => (
-                Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret")),
-                Shown::Nothing,
-            ),
+            Ok((metadata, _)) if metadata.record.as_ref() != Some(&placeholder) => {
+                (Answer::record_written(metadata.record.as_ref(), &placeholder), Shown::Nothing)
+            }
             Ok((_, read))
                 if let Some((name, _)) = data.iter().find(|(name, value)| read.get(*name) != Some(value)) =>
             {
@@ -66,17 +61,7 @@ impl Execution<'_> {
                     }
                 }
             }
-            Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
-        }
-    }
-
-    /// A Secret that was deleted meanwhile is a conflict: the key is then stored in a new Secret. A missing namespace is a
-    /// rejection.
-    pub(super) fn failure_of_secret(&self, error: &KubernetesError) -> ApiFailure {
-        let failure = error.failure();
-        match (failure.verdict, &self.facts.secret) {
-            (Verdict::NotFound, SecretFacts::Ours(_)) => ApiFailure { verdict: Verdict::Conflict, ..failure },
-            _ => failure,
+            Err(error) => (Answer::secret_not_written(error.failure(), &self.facts.secret), Shown::Nothing),
         }
     }
 
@@ -88,12 +73,11 @@ impl Execution<'_> {
         let (record, data) = fields(self.facts, record, value.expose_secret().as_bytes());
         self.state.memory.mark_storing(attempt);
         match self.write_secret(&record, &data, false).await {
-            Ok((metadata, _)) => match written(metadata, &record, Some(record.value_sha256.clone())) {
-                // The response has no values. The key must count as one that workloads use.
-                (Answer::Undone(_), shown) => (Answer::Unrecorded, shown),
-                other => other,
-            },
-            Err(error) => (Answer::ApiFailed(self.failure_of_secret(&error)), Shown::Nothing),
+            Ok((metadata, _)) => {
+                let answer = Answer::key_stored(metadata.record.as_ref(), &record);
+                (answer, Shown::Secret(Box::new(metadata), Some(record.value_sha256.clone())))
+            }
+            Err(error) => (Answer::secret_not_written(error.failure(), &self.facts.secret), Shown::Nothing),
         }
     }
 
@@ -120,19 +104,24 @@ impl Execution<'_> {
     pub(super) async fn write_record(&mut self, record: &Record) -> (Answer, Shown) {
         let SecretFacts::Ours(own) = &self.facts.secret else { return (Answer::Stale, Shown::Nothing) };
         let patch = secret_patch(self.facts, own, record, None);
-        self.patch_own_secret(own, record, &patch).await
+        self.patch_own_secret(own, &patch, |metadata| {
+            Answer::record_written(metadata.record.as_ref(), record)
+        })
+        .await
     }
 
     /// Updates a Secret without changing its value.
     pub(super) async fn patch_own_secret(
         &self,
         own: &OwnSecret,
-        record: &Record,
         patch: &Json,
+        means: impl FnOnce(&SecretMetadata) -> Answer,
     ) -> (Answer, Shown) {
         let namespace = &self.facts.object.namespace;
         match self.context.kubernetes.patch_secret(namespace, &own.name, patch, false).await {
-            Ok((metadata, _)) => written(metadata, record, own.value_sha256.clone()),
+            Ok((metadata, _)) => {
+                (means(&metadata), Shown::Secret(Box::new(metadata), own.value_sha256.clone()))
+            }
             Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
@@ -154,7 +143,10 @@ impl Execution<'_> {
         }
         let body = new_secret(self.facts, &record, &data);
         match self.context.kubernetes.create_secret(&self.facts.object.namespace, body, false).await {
-            Ok((metadata, _)) => written(metadata, &record, own.value_sha256.clone()),
+            Ok((metadata, _)) => {
+                let answer = Answer::record_written(metadata.record.as_ref(), &record);
+                (answer, Shown::Secret(Box::new(metadata), own.value_sha256.clone()))
+            }
             Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
         }
     }
@@ -170,15 +162,11 @@ impl Execution<'_> {
         let (record, data) = fields(self.facts, &read.record, &read.value);
         let mut patch = secret_patch(self.facts, own, &record, Some(&data));
         patch["metadata"]["ownerReferences"] = owner_references(self.facts, &read.metadata.owner_references);
-        match self.patch_own_secret(own, &record, &patch).await {
-            (Answer::Done, Shown::Secret(shown, hash))
-                if shown.owner_label.as_deref() != Some(self.facts.object.uid.as_str()) =>
-            {
-                let missing = format!("the label {OWNER_LABEL} is missing on the Secret");
-                (Answer::Undone(missing), Shown::Secret(shown, hash))
-            }
-            other => other,
-        }
+        self.patch_own_secret(own, &patch, |metadata| {
+            let is_labelled = metadata.owner_label.as_deref() == Some(self.facts.object.uid.as_str());
+            Answer::reshaped(metadata.record.as_ref(), &record, is_labelled)
+        })
+        .await
     }
 
     /// A Secret with its value, if it still matches the facts.
@@ -188,8 +176,7 @@ impl Execution<'_> {
         Ok(parts.and_then(|(metadata, mut data)| {
             let mut record = metadata.record.clone()?;
             let value = data.remove(&record.secret_key)?.0;
-            let intact = metadata.resource_version == own.resource_version
-                && value_sha256(&value) == record.value_sha256;
+            let intact = own.is_as_known(&metadata.resource_version, &record, &value);
             for name in record.data.iter().flat_map(|known| &known.names) {
                 data.remove(name);
             }
@@ -201,7 +188,10 @@ impl Execution<'_> {
     pub(super) async fn delete_secret(&mut self, name: &str, uid: &str) -> (Answer, Shown) {
         match self.context.kubernetes.delete_secret(&self.facts.object.namespace, name, uid).await {
             Ok(()) => (Answer::Done, Shown::NoSecret(name.to_owned())),
-            Err(error) => (Answer::ApiFailed(error.failure()), Shown::Nothing),
+            Err(error) => match Answer::secret_not_deleted(error.failure()) {
+                Answer::Done => (Answer::Done, Shown::NoSecret(name.to_owned())),
+                answer => (answer, Shown::Nothing),
+            },
         }
     }
 
@@ -235,16 +225,4 @@ struct ReadValue {
     /// The fields that the operator did not write.
     of_others: Data,
     metadata: SecretMetadata,
-}
-
-/// The result of a write of the Secret. An admission webhook may have removed the record; then nothing shows whose key the
-/// Secret contains.
-fn written(metadata: SecretMetadata, record: &Record, value_sha256: Option<String>) -> (Answer, Shown) {
-    let is_recorded = metadata.record.as_ref() == Some(record);
-    let answer = if is_recorded {
-        Answer::Done
-    } else {
-        Answer::Undone(format!("the annotation {RECORD_ANNOTATION} is missing on the Secret"))
-    };
-    (answer, Shown::Secret(Box::new(metadata), value_sha256))
 }

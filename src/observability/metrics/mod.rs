@@ -298,24 +298,24 @@ impl Metrics {
     }
 
     /// A key was issued and stored.
-    pub fn issued(&self, reason: &'static str) {
+    pub fn count_issued(&self, reason: &'static str) {
         self.issued.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// A key was revoked.
-    pub fn revoked(&self, reason: &'static str) {
+    pub fn count_revoked(&self, reason: &'static str) {
         self.revoked.get_or_create(&[("reason", reason)]).inc();
     }
 
-    pub(crate) fn issue_failed(&self, reason: &'static str) {
+    pub(crate) fn count_issue_failed(&self, reason: &'static str) {
         self.issue_failures.get_or_create(&[("reason", reason)]).inc();
     }
 
-    pub(crate) fn revoke_failed(&self, reason: &'static str) {
+    pub(crate) fn count_revoke_failed(&self, reason: &'static str) {
         self.revoke_failures.get_or_create(&[("reason", reason)]).inc();
     }
 
-    pub(crate) fn stray_revoked(&self) {
+    pub(crate) fn count_stray_revoked(&self) {
         self.strays_revoked.inc();
     }
 
@@ -370,7 +370,7 @@ impl Metrics {
     }
 
     /// A call to the API server failed in a reconciliation.
-    pub(crate) fn step_failed(&self) {
+    pub(crate) fn count_step_failed(&self) {
         self.reconcile_errors.inc();
     }
 }

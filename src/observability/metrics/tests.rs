@@ -124,11 +124,11 @@ fn counters_are_there_from_the_start_and_end_in_total() {
     };
     let text = metrics.to_text();
     lines(0).iter().for_each(|line| assert!(has(&text, line), "{line} is not in\n{text}"));
-    metrics.issued("Initial");
-    metrics.revoked("Stray");
-    metrics.issue_failed("PolicyDenied");
-    metrics.revoke_failed("BoltzRejected");
-    metrics.stray_revoked();
+    metrics.count_issued("Initial");
+    metrics.count_revoked("Stray");
+    metrics.count_issue_failed("PolicyDenied");
+    metrics.count_revoke_failed("BoltzRejected");
+    metrics.count_stray_revoked();
     metrics.boltz_call("create", "429", Duration::from_millis(3));
     let text = metrics.to_text();
     lines(1).iter().for_each(|line| assert!(has(&text, line), "{line} is not in\n{text}"));

@@ -132,3 +132,52 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     prometheus.until(r#"ALERTS{alertname="BoltzApiKeyNotReady",alertstate="pending",name="rejected"}"#).await;
     prometheus.until(r#"boltz_apikey_revocation_overdue_seconds{name="leaked"} > 0"#).await;
 }
+
+/// Draws the picture of the dashboard for the documentation: some minutes of keys that come, rotate and go, and of trouble.
+/// Writes the file that `PICTURE` names, relative to the repository.
+#[tokio::test]
+#[ignore = "draws a picture for somebody to look at: make dashboard-picture"]
+async fn a_picture() {
+    const MINUTES: u64 = 4;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let picture = root.join(std::env::var("PICTURE").expect("PICTURE names the file"));
+    let env = TestEnv::settling_fast().await;
+    let prometheus = Prometheus::start(env.operator.base_url().strip_prefix("http://").unwrap());
+    prometheus.until("boltz_leader == 1").await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(60 * MINUTES);
+    let lives = [1, 7, 30, 90, 365];
+    for round in 0_usize.. {
+        let name = format!("model-{round}");
+        let spec = json!({"expiresInDays": lives[round % lives.len()], "rotation": {"overlap": "20s"}});
+        env.create(&name, spec).await;
+        match round {
+            4 => {
+                let refused = StandingFault::status(Operation::Create, 422).in_workspace("ws_gone");
+                env.emulator.stand("no workspace", refused);
+                env.create("rejected", json!({"workspaceID": "ws_gone"})).await;
+            }
+            8 => env.emulator.stand("busy", StandingFault::status(Operation::Create, 429)),
+            10 => env.emulator.lift("busy"),
+            12 => {
+                env.emulator.stand("no revocation", StandingFault::status(Operation::Revoke, 409));
+                env.annotate("model-1", "boltz.bio/rotate-now", "1").await;
+            }
+            20 => env.emulator.lift("no revocation"),
+            _ => {}
+        }
+        if round >= 6 && round % 2 == 0 {
+            env.annotate(&format!("model-{}", round - 6), "boltz.bio/rotate", &round.to_string()).await;
+        }
+        if round >= 16 && round % 3 == 0 {
+            env.delete(&format!("model-{}", round - 12)).await;
+        }
+        if tokio::time::Instant::now() >= end {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+    let mut tool = tokio::process::Command::new(root.join("tests/tools/dashboard-picture"));
+    let drawn =
+        tool.arg(&prometheus.url).arg(&picture).env("MINUTES", MINUTES.to_string()).status().await.unwrap();
+    assert!(drawn.success());
+}

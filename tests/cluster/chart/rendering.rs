@@ -42,7 +42,30 @@ fn matrix() -> Vec<(&'static str, Json)> {
         ("no RBAC", json!({"rbac": {"create": false}, "serviceAccount": {"create": false, "name": "own"}})),
         ("no CRD", json!({"crds": {"install": false}})),
         ("a CRD that goes", json!({"crds": {"keep": false, "annotations": {"a": "b"}}})),
+        ("all addresses, as 0.1.0 wrote it", json!({"config": {"listen": "0.0.0.0:9090"}})),
         ("IPv6", json!({"config": {"listen": "[::]:9090"}})),
+        (
+            "an umbrella's values",
+            json!({
+                "global": {"imageRegistry": "registry.example", "imagePullSecrets": ["pull"], "other": {"chart": 1}},
+                "namespaceOverride": "team-a",
+            }),
+        ),
+        (
+            "more of a pod",
+            json!({
+                "extraArgs": ["--log-format=text"], "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["boltz.example"]}],
+                "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.10"]},
+                "image": {"digest": format!("sha256:{}", "0a".repeat(32))},
+                "podDisruptionBudget": {"enabled": true, "minAvailable": 1},
+                "podSecurityContext": {"runAsUser": null, "runAsGroup": null, "fsGroup": null},
+                "tests": {"podAnnotations": {"a": "b"}},
+                "extraObjects": [{
+                    "apiVersion": "v1", "kind": "ConfigMap",
+                    "metadata": {"name": "{{ .Release.Name }}", "namespace": "{{ .Release.Namespace }}"},
+                }],
+            }),
+        ),
         (
             "extras",
             json!({
@@ -132,8 +155,8 @@ fn the_committed_rendering_is_the_charts() {
     let told = helm("install", &["--dry-run=client"]);
     for (file, committed, rendered) in [
         (
-            "deploy/boltz-operator.yaml",
-            include_str!("../../../deploy/boltz-operator.yaml"),
+            "deploy/base/boltz-operator.yaml",
+            include_str!("../../../deploy/base/boltz-operator.yaml"),
             installed.as_str(),
         ),
         ("tests/cluster/chart/golden/hooks.yaml", include_str!("golden/hooks.yaml"), &hooks),
@@ -144,6 +167,47 @@ fn the_committed_rendering_is_the_charts() {
         ),
     ] {
         assert!(committed == rendered, "{file} has drifted: run `make chart`");
+    }
+}
+
+#[allow(dead_code)]
+#[path = "../../../charts/generate.rs"]
+mod generate;
+
+#[test]
+fn the_pages_about_the_values_are_those_of_values_yaml() {
+    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (file, generated) in generate::pages(repository).unwrap() {
+        let committed = std::fs::read_to_string(repository.join(file)).unwrap();
+        assert!(committed == generated, "{file} has drifted: run `make chart`");
+    }
+}
+
+#[test]
+fn the_charts_metadata_names_its_images_and_changes() {
+    let text = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
+    let metadata: Json = serde_saphyr::from_str(&text).unwrap();
+    let list = |annotation: &str| {
+        let text = metadata["annotations"][format!("artifacthub.io/{annotation}")].as_str().unwrap();
+        serde_saphyr::from_str::<Vec<Json>>(text).unwrap()
+    };
+    let manifests = template(&json!({"emulator": {"enabled": true}}));
+    let rendered: Vec<&Json> = of_kind(&manifests, "Deployment")
+        .map(|deployment| &deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+        .collect();
+    let images = list("images");
+    let named: Vec<&Json> = images.iter().map(|image| &image["image"]).collect();
+    assert!(
+        named.len() == rendered.len() && rendered.iter().all(|image| named.contains(image)),
+        "{rendered:?}"
+    );
+    for change in list("changes") {
+        let kinds = ["added", "changed", "deprecated", "removed", "fixed", "security"];
+        assert!(kinds.contains(&change["kind"].as_str().unwrap()), "{change}");
+        assert!(!change["description"].as_str().unwrap().is_empty());
+    }
+    for link in list("links") {
+        assert!(link["url"].as_str().unwrap().starts_with("https://") && link["name"].is_string(), "{link}");
     }
 }
 
@@ -313,7 +377,7 @@ fn pods(manifests: &Manifests) -> Vec<Json> {
         .collect()
 }
 
-/// In `boltz-system` the strictest of Kubernetes' pod security standards is enforced: `deploy/namespace.yaml` says so.
+/// In `boltz-system` the strictest of Kubernetes' pod security standards is enforced: `deploy/base/namespace.yaml` says so.
 #[tokio::test]
 async fn restricted_pod_security_takes_every_pod_but_those_in_the_nodes_network() {
     let control_plane = stage().await;

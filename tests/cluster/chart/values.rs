@@ -20,9 +20,8 @@ fn parsed(flags: &[String]) -> Config {
 
 #[test]
 fn the_defaults_are_the_operators_own() {
-    let mut chart = parsed(&flags(&json!({})));
+    let chart = parsed(&flags(&json!({})));
     let own = parsed(&["--admin-key-file=/etc/boltz-operator/admin-key/admin-key".to_owned()]);
-    assert_eq!(chart.lease_namespace.take().as_deref(), Some("boltz-system"));
     assert_eq!(format!("{chart:?}"), format!("{own:?}"));
 }
 
@@ -33,7 +32,7 @@ fn every_flag_has_a_value() {
         "clusterName": "prod",
         "watchNamespaces": ["team-a", "team-b"],
         "config": {
-            "formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)",
+            "formerClusterNames": ["old", "older"], "labelSelector": "shard in (a, b)", "leaseNamespace": "leases",
             "acceptOrganization": "org", "retryAlteredNames": true, "maxMintsPerNamespace": 60,
         },
         "tests": {"labels": {"shard": "a"}},
@@ -77,6 +76,17 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"config": {"logFormat": "xml"}}), "/config/logFormat"),
         (json!({"config": {"listen": "8080"}}), "/config/listen"),
         (json!({"config": {"listen": "0.0.0.0:65536"}}), "/config/listen"),
+        (json!({"config": {"listen": ":0"}}), "/config/listen"),
+        (json!({"image": {"digest": "sha256:0"}}), "/image/digest"),
+        (json!({"image": {"registry": "https://registry.example"}}), "/image/registry"),
+        (json!({"global": {"imageRegistry": "https://registry.example"}}), "/global/imageRegistry"),
+        (json!({"namespaceOverride": "Elsewhere"}), "/namespaceOverride"),
+        (json!({"extraArgs": ["log-format=text"]}), "/extraArgs"),
+        (json!({"dnsPolicy": "Cluster"}), "/dnsPolicy"),
+        (json!({"dnsConfig": {"servers": []}}), "servers"),
+        (json!({"hostAliases": [{"ip": "10.0.0.1"}]}), "hostnames"),
+        (json!({"networkPolicy": {"dnsPorts": []}}), "/networkPolicy/dnsPorts"),
+        (json!({"podDisruptionBudget": {"minAvailable": "half"}}), "/podDisruptionBudget/minAvailable"),
         (json!({"fullnameOverride": "1st"}), "/fullnameOverride"),
         (json!({"config": {"labelSelector": " "}}), "/config/labelSelector"),
         (json!({"config": {"formerClusterNames": ["Old"]}}), "/config/formerClusterNames"),

@@ -33,8 +33,14 @@ async fn a_list_that_lies_about_all_keys_costs_none() {
     let env = TestEnv::settling_fast().await;
     ready(&env, &NAMES).await;
     env.passes(2).await;
-    for lie in [Lie::NoKeys, Lie::Inactive, Lie::NamesCutTo(40)] {
-        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+    // What it showed before under their names stays theirs.
+    env.emulator.stand("names", StandingFault::lie(Operation::List, Lie::NamesCutTo(40)));
+    env.passes(4).await;
+    env.until_metric("boltz_inventory_doubtful 0").await;
+    assert!(is(&env.get("a").await, "Ready"));
+    env.emulator.lift("names");
+    for lie in [Lie::NoKeys, Lie::Inactive] {
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         env.until_metric("boltz_inventory_doubtful 1").await;
         env.annotate("a", "boltz.bio/retry", "1").await;
         env.passes(3).await;
@@ -52,6 +58,49 @@ async fn a_list_that_lies_about_all_keys_costs_none() {
     env.judge_all(&NAMES, &[]).await;
 }
 
+/// Somebody revoked many keys in Boltz's console, and says so: the objects do not wait for an hour.
+#[tokio::test]
+async fn a_person_confirms_that_keys_are_gone() {
+    let env = TestEnv::settling_fast().await;
+    ready(&env, &NAMES).await;
+    env.passes(2).await;
+    for key in env.emulator.active_keys() {
+        env.emulator.deactivate(&key.id);
+    }
+    env.until_metric("boltz_inventory_doubtful 1").await;
+    let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), "boltz-system");
+    let name = "boltz-operator-account";
+    let key = format!("{}.confirmMissingKeys", env.namespace);
+    let confirm = async |count: &str| {
+        let patch = json!({"data": {&key: count}});
+        config_maps.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let said = format!(
+            "so many keys are gone; the next pass that lacks no more of them is believed configmap=\"{name}\" keys={count}"
+        );
+        env.wait("it has read it", || {
+            if env.operator.log().contains(&said) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        env.passes(2).await;
+    };
+    confirm("11").await;
+    assert_eq!(env.emulator.count(Operation::Create), NAMES.len(), "more keys are missing");
+    confirm("12").await;
+    env.until_active(NAMES.len()).await;
+    env.until_metric("boltz_inventory_doubtful 0").await;
+    eventually(PATIENCE, "it counts once", async || {
+        let data = config_maps.get(name).await.map_err(|error| error.to_string())?.data.unwrap_or_default();
+        if data.get(&key).is_some_and(String::is_empty) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", data.get(&key)))
+        }
+    })
+    .await
+    .unwrap();
+    env.judge_all(&NAMES, &[]).await;
+}
+
 /// Of few keys, each is asked: it knows better than the list.
 #[tokio::test]
 async fn a_list_that_lies_about_the_only_key_costs_none() {
@@ -59,7 +108,7 @@ async fn a_list_that_lies_about_the_only_key_costs_none() {
     ready(&env, &["key"]).await;
     env.passes(2).await;
     for lie in [Lie::NoKeys, Lie::Inactive] {
-        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie));
+        env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         env.passes(5).await;
         env.emulator.lift("lie");
         env.passes(2).await;
@@ -85,7 +134,8 @@ async fn a_deletion_under_a_list_without_keys_revokes_the_key() {
     env.delete("a").await;
     let told = env
         .until("a", "it says what it waits for", |object| {
-            condition(object, "Ready").is_some_and(|condition| condition.message.contains("not believed"))
+            condition(object, "Ready")
+                .is_some_and(|condition| condition.message.contains("does not trust the list"))
         })
         .await;
     assert!(told.metadata.deletion_timestamp.is_some());
@@ -100,9 +150,12 @@ async fn a_deletion_under_a_list_without_keys_revokes_the_key() {
 #[tokio::test]
 async fn a_new_key_that_was_not_requested_is_not_used() {
     let env = TestEnv::settling_fast().await;
+    ready(&env, &["known"]).await;
+    let known = env.emulator.keys()[0].id.clone();
     for (name, lie, reason) in [
         ("repeated", Lie::NameOfAnother, "BoltzUnavailable"),
         ("elsewhere", Lie::OtherWorkspace, "BoltzRejected"),
+        ("of-another", Lie::Id(known), "BoltzUnavailable"),
     ] {
         env.emulator.stand("lie", StandingFault::lie(Operation::Create, lie));
         env.create(name, json!({"workspaceID": "ws_mine"})).await;
@@ -112,8 +165,8 @@ async fn a_new_key_that_was_not_requested_is_not_used() {
         env.ready(name).await;
     }
     // The key that Boltz made all the same is found by its true name.
-    env.judge_all(&["repeated", "elsewhere"], &[]).await;
-    assert_eq!(env.emulator.count(Operation::Create), 4);
+    env.judge_all(&["known", "repeated", "elsewhere", "of-another"], &[]).await;
+    assert_eq!(env.emulator.count(Operation::Create), 7);
 }
 
 #[tokio::test]
@@ -163,8 +216,17 @@ async fn an_admin_key_of_another_organization_is_not_used() {
     };
     env.emulator.change(|settings| settings.organization_id = Some("org_other".to_owned()));
     env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
-    env.emulator.set_admin_keys(vec![admin("of another organization")]);
+    // Until Boltz says whose the new key is, no key is issued with it.
+    env.emulator.stand("auth/me", StandingFault::status(Operation::AuthMe, 500));
+    // The old one stays valid until the operator has loaded the new one: it is not refused meanwhile.
+    let old = env.emulator.admin_key().to_owned();
+    env.emulator.set_admin_keys(vec![admin("of another organization"), admin(&old)]);
     env.set_admin_key("of another organization");
+    env.until_metric(r#"boltz_admin_key_state{state="unreachable"} 1"#).await;
+    env.create("before", json!({})).await;
+    let object = env.not_ready("before", "BoltzUnauthorized").await;
+    assert!(condition(&object, "Ready").unwrap().message.contains("auth/me"));
+    env.emulator.lift("auth/me");
     env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
     for restarts in [false, true] {
         if restarts {
@@ -172,7 +234,9 @@ async fn an_admin_key_of_another_organization_is_not_used() {
             env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
         }
         let name = if restarts { "after" } else { "before" };
-        env.create(name, json!({})).await;
+        if restarts {
+            env.create(name, json!({})).await;
+        }
         let object = env
             .until(name, "it says whose key it is", |object| {
                 condition(object, "Ready").is_some_and(|condition| condition.message.contains("org_other"))

@@ -16,6 +16,15 @@ async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run
     let env = TestEnv::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await;
     env.create("main", json!({"rotation": {"overlap": "1s"}})).await;
     let object = env.ready("main").await;
+    // The line follows the write that made the object ready.
+    env.wait("the write is in the log", || {
+        steps(&env)
+            .iter()
+            .any(|line| line["step"] == "WriteStatus")
+            .then_some(())
+            .ok_or_else(|| "not yet".to_owned())
+    })
+    .await;
     let first = steps(&env);
     let names: Vec<&str> = first.iter().map(|line| line["step"].as_str().unwrap()).collect();
     assert_eq!(names, ["Preflight", "WriteAttempt", "Mint", "Store", "WriteStatus"]);

@@ -31,7 +31,8 @@ fn grant(env: &TestEnv, name: &str, namespaces: &[String]) {
 /// Starts the operator with the rights of that name in place of the usual ones.
 fn operate_as(env: &mut TestEnv, name: &str, watched: &[String]) {
     let kubeconfig = env.control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap();
-    env.replace_operator(&kubeconfig, &["--watch-namespaces", &watched.join(",")]);
+    // The rights are for the ConfigMap of a Lease of that name.
+    env.replace_operator(&kubeconfig, &["--watch-namespaces", &watched.join(","), "--lease-name", name]);
 }
 
 fn objects_in(env: &TestEnv, namespace: &str) -> Api<BoltzApiKey> {

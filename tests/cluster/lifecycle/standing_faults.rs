@@ -146,7 +146,7 @@ fn refusals() -> Vec<Refusal> {
     ]
 }
 
-/// `ROW="an immutable Secret" cargo test --test lifecycle a_refused_secret -- --ignored --nocapture` runs one row.
+/// `ROW="an immutable Secret" cargo test --test cluster a_refused_secret -- --ignored --nocapture` runs one row.
 #[tokio::test]
 #[ignore = "judges by times, so it wants a machine of its own: make test-all runs it"]
 async fn a_refused_secret_is_told_and_stops_nothing_else() {

@@ -13,12 +13,13 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
@@ -351,8 +352,8 @@ impl ControlPlane {
         }
     }
 
-    fn processes(&self) -> std::sync::MutexGuard<'_, BTreeMap<Component, OwnedProcess>> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn processes(&self) -> MutexGuard<'_, BTreeMap<Component, OwnedProcess>> {
+        self.processes.lock()
     }
 
     /// Waits until the API server is ready. A component that ends meanwhile is an error at once.
@@ -548,7 +549,7 @@ impl ControlPlane {
 
     /// Those of them for which that is so.
     pub fn audit_events_where(&self, is_wanted: impl Fn(&AuditEvent) -> bool) -> Vec<AuditEvent> {
-        let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut audit = self.audit.lock();
         audit.read_on(&self.folder.path().join("audit.log"));
         audit.events().iter().filter(|event| is_wanted(event)).cloned().collect()
     }

@@ -15,11 +15,8 @@ use axum::{
 };
 use boltz_emulator::connection::{self, Connection};
 use http::{HeaderMap, Method, StatusCode, header};
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// The largest body that is passed on, in bytes.
@@ -235,7 +232,7 @@ impl Drop for ApiProxy {
 
 impl Proxy {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The fault that this request meets.

@@ -41,7 +41,7 @@ impl Boltz {
                 "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
                     "name": "emulator",
                     "image": cluster.images.emulator,
-                    "args": [format!("--listen=0.0.0.0:{PORT}"), format!("--admin-key={ADMIN_KEY}")],
+                    "args": [format!("--listen=:{PORT}"), format!("--admin-key={ADMIN_KEY}")],
                     "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
                 }]},
             },

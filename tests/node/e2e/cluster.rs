@@ -35,6 +35,18 @@ pub fn given() -> Option<PathBuf> {
     std::env::var_os("E2E_KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
+/// `kubectl-boltz`, beside the operator.
+fn plugin() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_boltz-operator")).with_file_name("kubectl-boltz")
+}
+
+pub fn build_plugin() {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--workspace", "--bin", "kubectl-boltz"])
+        .status();
+    assert!(built.unwrap().success());
+}
+
 impl Cluster {
     /// The one of the kubeconfig.
     pub fn given(kubeconfig: PathBuf) -> Self {
@@ -125,6 +137,13 @@ impl Cluster {
 
     pub fn try_apply(&self, manifests: &str) -> Result<(), String> {
         self.run("kubectl", "apply --server-side -f -", manifests).map(drop)
+    }
+
+    /// `kubectl boltz`.
+    pub fn plugin(&self, words: &str) -> String {
+        let said = self.run(plugin().to_str().unwrap(), words, "").unwrap();
+        println!("\n$ kubectl boltz {words}\n{said}");
+        said
     }
 
     pub fn helm(&self, words: &str, input: &str) -> String {

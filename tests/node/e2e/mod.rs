@@ -31,6 +31,7 @@ fn helm_install_to_a_workload_with_a_working_key() {
         );
         // What is missing can be built out here only.
         boltz_harness::programs(&["kubectl", "helm"]).unwrap();
+        cluster::build_plugin();
         PrivateNetwork::enter().unwrap()
     });
     // Not before: what it starts is in the network.
@@ -69,6 +70,7 @@ impl Story {
         self.say("Boltz's emulator runs as a pod");
         self.install(&boltz).await;
         let first = self.first_key(&boltz).await;
+        self.what_the_plugin_says(&first);
         let second = self.rotation(&boltz, &first).await;
         let third = self.drained_leader(&boltz, &second).await;
         let fourth = self.crash_while_a_key_is_made(&boltz, &third).await;
@@ -103,6 +105,21 @@ impl Story {
         boltz.until_active(&[&key]).await;
         self.say("a BoltzApiKey is Ready, and two workloads use its key");
         key
+    }
+
+    /// What somebody on call asks first.
+    fn what_the_plugin_says(&self, key: &str) {
+        let (namespace, name) = (team::NAMESPACE, team::OBJECT);
+        let doctor = self.cluster.plugin("doctor");
+        for check in ["operator", "leader", "admin key", "egress to Boltz"] {
+            assert!(doctor.contains(&format!("✓ {check}:")), "{check}: {doctor}");
+        }
+        assert!(!doctor.contains('✗'), "{doctor}");
+        let logs = self.cluster.plugin(&format!("logs {name} --namespace {namespace}"));
+        assert!(logs.contains("issued a key") && logs.contains(key), "{logs}");
+        let status = self.cluster.plugin(&format!("status {name} --namespace {namespace}"));
+        assert!(status.contains(team::FROM_FILE), "the pods that use it: {status}");
+        self.say("kubectl boltz: doctor finds nothing, logs and status tell of the key");
     }
 
     /// A rotation without trouble.

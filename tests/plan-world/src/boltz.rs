@@ -1,9 +1,12 @@
 //! Boltz: its keys.
 
-use crate::{DAY, Milestone, World, deliveries::By};
+use crate::{DAY, Milestone, World, overlaps::By};
 use boltz_operator::{
     plan::{KeyCheck, RevokeReason, later},
-    protocol::marker::{AttemptId, ObjectMark},
+    protocol::{
+        marker::{AttemptId, ObjectMark},
+        record::value_sha256,
+    },
 };
 use jiff::Timestamp;
 
@@ -83,9 +86,12 @@ impl World {
         }
     }
 
-    /// What Boltz says to a request with the key itself.
-    pub(crate) fn check_key(&self, id: &str) -> KeyCheck {
-        if self.active().contains(&id) { KeyCheck::Valid } else { KeyCheck::Invalid }
+    /// What Boltz says to a request with the key itself, if the Secret still has it.
+    pub(crate) fn check_key(&self, secret: &str, id: &str) -> Option<KeyCheck> {
+        let secret = self.secrets.get(secret)?;
+        let (record, value) = (secret.record.as_ref()?, secret.value.as_ref()?);
+        let is_intact = record.key_id == id && value_sha256(value.as_bytes()) == record.value_sha256;
+        is_intact.then(|| if self.active().contains(&id) { KeyCheck::Valid } else { KeyCheck::Invalid })
     }
 
     pub fn key(&mut self, id: &str) -> &mut Key {

@@ -1,6 +1,6 @@
 //! What goes wrong with a call, and what takes effect late.
 
-use crate::{Milestone, Secret, World, deliveries::By};
+use crate::{Milestone, Secret, World, overlaps::By};
 use boltz_operator::{plan::BoltzErrorKind, protocol::marker::AttemptId};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub enum Fault {
     CrashAfter,
     /// The call takes no effect, and nobody says so.
     Cut,
+    /// The same, and the caller waits that long for an answer.
+    Silent(Duration),
     /// The call takes effect, and the answer is lost.
     Lost,
     /// The call takes effect that much later, and the answer is lost.

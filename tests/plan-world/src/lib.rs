@@ -6,25 +6,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod api_server;
 mod boltz;
-mod deliveries;
 mod executor;
 mod faults;
+mod kubernetes;
+mod overlaps;
 mod process;
 mod promises;
 mod reached;
 mod words;
 
-pub use api_server::Secret;
 pub use boltz::{Key, key_id, key_value};
-pub use deliveries::{Delivery, Left};
 pub use faults::{Crashed, Fault};
+pub use kubernetes::Secret;
+pub use overlaps::{Delivery, Left};
 pub use process::{Next, Process};
 pub use reached::{Milestone, Reached};
 pub use words::{is_mint, is_store, plain, words};
 
-use boltz_operator::plan::{Doubt, ObjectFacts, Settings, later};
+use boltz_operator::plan::{Answer, Doubt, ObjectFacts, Settings, Step, later};
 use faults::Late;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, time::Duration};
@@ -93,6 +93,8 @@ pub struct World {
     keys_made: usize,
     late: Vec<(Duration, Late)>,
     versions: u64,
+    /// The steps that were answered and their answers, if somebody wants to know.
+    pub told: Option<Vec<(&'static str, &'static str)>>,
 }
 
 impl World {
@@ -120,6 +122,7 @@ impl World {
             keys_made: 0,
             late: Vec::new(),
             versions: 0,
+            told: None,
         };
         world.create(UID, spec);
         world
@@ -141,6 +144,12 @@ impl World {
         process.run_until_idle(&mut world);
         assert_eq!(world.record().key_id, "key-2");
         (world, process)
+    }
+
+    pub(crate) fn tell(&mut self, step: &Step, answer: &Answer) {
+        if let Some(told) = &mut self.told {
+            told.push((step.into(), answer.into()));
+        }
     }
 
     pub(crate) fn next_version(&mut self) -> u64 {

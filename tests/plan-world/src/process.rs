@@ -1,10 +1,10 @@
 //! One process of the operator: what it sees, what it decides, and when it wakes up.
 
-use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, api_server::own_secret};
+use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, kubernetes::own_secret};
 use boltz_operator::{
     plan::{
-        AccountFacts, Answer, Block, Doubt, Facts, ListedKey, Monotonic, Now, Pass, Plan, ProcessMemory,
-        RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
+        AccountFacts, Answer, Block, Doubt, Facts, Found, ListedKey, Monotonic, Now, Pass, Plan,
+        ProcessMemory, RevokeReason, Slot, Step, Trouble, later, plan,
     },
     protocol::marker::{AttemptId, ObjectMark},
 };
@@ -46,10 +46,14 @@ pub struct Process {
     /// Makes its attempts' ids differ from another's.
     pub(crate) seed: u64,
     pub(crate) attempts: u64,
+    /// Of the object with this UID.
     pub memory: ProcessMemory,
+    uid: Option<String>,
     pub account: AccountFacts,
     listings: VecDeque<Listing>,
     pub(crate) values: BTreeMap<AttemptId, String>,
+    /// From 0 to 1: how much shorter it waits after a failure.
+    pub jitter: f64,
     /// What its caches show, when they lag behind.
     pub stale: Option<Box<World>>,
 }
@@ -65,9 +69,11 @@ impl Process {
             seed,
             attempts: 0,
             memory: ProcessMemory::default(),
+            uid: None,
             account: AccountFacts::default(),
             listings: VecDeque::new(),
             values: BTreeMap::new(),
+            jitter: 0.0,
             stale: None,
         }
     }
@@ -101,30 +107,16 @@ impl Process {
     pub fn facts(&mut self, world: &World, live: bool) -> Option<Facts> {
         let seen = if live { world } else { self.stale.as_deref().unwrap_or(world) };
         let object = seen.object.clone()?;
-        let mut secret = SecretFacts::Absent;
-        let mut other_secrets = Vec::new();
-        for (name, stored) in &seen.secrets {
+        let found = |(name, stored): (&String, &crate::Secret)| {
             let is_ours = stored.owner.as_deref() == Some(&object.uid);
-            let own = own_secret(name, stored, &object.uid);
-            match (name == object.secret_name(), is_ours) {
-                (true, true) => secret = SecretFacts::Ours(Box::new(own)),
-                (true, false) => {
-                    secret = SecretFacts::Foreign("The Secret belongs to somebody else.".to_owned())
-                }
-                (false, true) if own.record.is_some() => other_secrets.push(own),
-                (false, _) => {}
-            }
-        }
-        let mut facts = Facts {
-            object,
-            secret,
-            other_secrets,
-            live,
-            preflight_passed: false,
-            passes: Vec::new(),
-            memory: ProcessMemory::default(),
-            account: AccountFacts::default(),
+            let found = match is_ours {
+                true => Found::Ours(Box::new(own_secret(name, stored, &object.uid))),
+                false => Found::Foreign("The Secret belongs to somebody else.".to_owned()),
+            };
+            (name.clone(), found)
         };
+        let secrets = seen.secrets.iter().map(found).collect();
+        let mut facts = Facts::assemble(object, secrets, live);
         self.refresh(world, &mut facts);
         Some(facts)
     }
@@ -136,9 +128,20 @@ impl Process {
 
     /// What tells two moments of it apart, its caches and lists aside. Seed and count only make new names.
     pub fn told(&self) -> String {
-        let Self { started, seed: _, attempts: _, memory, account, listings: _, values, stale: _ } = self;
+        let Self {
+            started,
+            seed: _,
+            attempts: _,
+            memory,
+            account,
+            listings: _,
+            values,
+            jitter: _,
+            stale: _,
+            uid,
+        } = self;
         let paused_until = account.calls_blocked.as_ref().and_then(|block| block.until);
-        format!("{started:?} {memory:?} {:?} {paused_until:?} ", values.keys())
+        format!("{started:?} {memory:?} {uid:?} {:?} {paused_until:?} ", values.keys())
     }
 
     /// Its lists of keys, and when it began to read them.
@@ -214,8 +217,13 @@ impl Process {
         fault: &mut dyn FnMut(&Step) -> Option<Fault>,
     ) -> Result<Option<Plan>, Crashed> {
         let Some(mut facts) = self.facts(world, false) else { return Ok(self.on_object_missing(world)) };
+        self.remember_only(world, &facts.object.uid);
+        let mut steps = Vec::new();
         for _ in 0..MOST_STEPS {
-            let next = self.step(world, &mut facts, fault)?;
+            let next = self.step(world, &mut facts, &mut |step| {
+                steps.push(<&str>::from(step));
+                fault(step)
+            })?;
             if let Next::Idle(decision) = next {
                 return Ok(Some(*decision));
             }
@@ -225,7 +233,17 @@ impl Process {
                 return Ok(self.on_object_gone(world, &facts));
             }
         }
-        panic!("a chain of decisions without end");
+        panic!("a chain of decisions without end: {steps:?}");
+    }
+
+    /// The operator has a memory for each UID.
+    fn remember_only(&mut self, world: &mut World, uid: &str) {
+        if self.uid.as_ref().is_some_and(|known| known != uid) {
+            self.on_object_missing(world);
+            self.memory = ProcessMemory::default();
+            self.values.clear();
+        }
+        self.uid = Some(uid.to_owned());
     }
 
     /// Decides, and carries out one step.
@@ -241,11 +259,11 @@ impl Process {
             return Ok(Next::Idle(Box::new(decision)));
         }
         let fault = fault(&decision.step);
-        let before = facts.clone();
-        let answer = self.execute(world, facts, &decision.step, fault)?;
+        let (answer, shown) = self.execute(world, facts, &decision.step, fault)?;
+        world.tell(&decision.step, &answer);
         let now = self.now(world);
-        let effects = self.memory.apply(&decision.step, answer, &before, now, &world.settings, 0.0);
-        facts.live &= !self.memory.must_read || decision.step == Step::ReadLive;
+        let effects = self.memory.apply(&decision.step, answer, facts, now, &world.settings, self.jitter);
+        facts.absorb(&decision.step, self.memory.must_read, shown);
         let in_hand: Vec<&AttemptId> = self.memory.in_hand().map(|(attempt, _)| attempt).collect();
         self.values.retain(|attempt, _| in_hand.contains(&attempt));
         Ok(if effects.is_gone { Next::Gone } else { Next::Decide })
@@ -277,8 +295,9 @@ impl Process {
         for key_id in self.memory.unreported_keys(!facts.object.owns_its_secret()) {
             world.revoke_unnamed(&key_id);
             let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
+            world.tell(&step, &Answer::Done);
             let now = self.now(world);
-            self.memory.apply(&step, Answer::Done, facts, now, &world.settings, 0.0);
+            self.memory.apply(&step, Answer::Done, facts, now, &world.settings, self.jitter);
         }
         None
     }
@@ -288,6 +307,7 @@ impl Process {
         for key_id in self.memory.unreported_keys(false) {
             world.revoke_unnamed(&key_id);
             self.memory.mark_revoked(&key_id);
+            world.tell(&Step::Revoke { key_id, reason: RevokeReason::NotStored }, &Answer::Done);
         }
         None
     }

@@ -139,20 +139,23 @@ const DIMENSIONS: [(&str, &[User]); 10] = [
     ("the clock steps back", &[User::Rotates, User::StepsTheClockBack]),
 ];
 /// The same, of what lasts for a while.
-const LASTING: [(&str, &[User]); 5] = [
-    ("a webhook comes", &[User::InstallsAWebhook, User::Rotates]),
+const LASTING: [(&str, &[User]); 4] = [
     ("the list is empty", &[User::EmptiesTheList, User::MendsTheList]),
     ("the list is old", &[User::FreezesTheList, User::Rotates]),
     ("the account is paused", &[User::PausesTheAccount, User::Rotates]),
     ("the list is empty, and deleted", &[User::EmptiesTheList, User::Deletes, User::MendsTheList]),
 ];
+/// Without a fault: a key whose record a webhook takes away is known to its process alone, a known limit of the protocol.
+const WEBHOOKS: [(&str, &[User]); 2] = [
+    ("a webhook comes", &[User::InstallsAWebhook, User::Rotates]),
+    ("a webhook comes and goes", &[User::InstallsAWebhook, User::Rotates, User::RemovesTheWebhook]),
+];
 /// The same with a cure, which makes them larger.
-const CURED: [(&str, &[User]); 6] = [
+const CURED: [(&str, &[User]); 5] = [
     ("suspended and resumed", &[User::Suspends, User::Rotates, User::Resumes]),
     ("suspended and resumed, without a Secret", &[User::Suspends, User::DeletesTheSecret, User::Resumes]),
     ("paused for a while", &[User::Rotates, User::PausesTheObject, User::EndsThePause]),
     ("paused, and deleted", &[User::Rotates, User::PausesTheObject, User::Deletes]),
-    ("a webhook comes and goes", &[User::InstallsAWebhook, User::Rotates, User::RemovesTheWebhook]),
     ("the list is old for a while", &[User::FreezesTheList, User::Rotates, User::MendsTheList]),
 ];
 
@@ -178,7 +181,13 @@ fn one_operator_and_one_more_dimension() {
 }
 
 #[test]
-#[ignore = "not measured yet: make test-all runs it"]
+fn one_operator_and_a_webhook() {
+    for (name, users) in WEBHOOKS {
+        explore(name, Protocol { is_ready: true, users: users.to_vec(), ..Protocol::default() });
+    }
+}
+
+#[test]
 fn one_operator_and_what_lasts_for_a_while() {
     for (name, users) in LASTING {
         let protocol = Protocol { is_ready: true, faults: 1, users: users.to_vec(), ..Protocol::default() };
@@ -187,7 +196,6 @@ fn one_operator_and_what_lasts_for_a_while() {
 }
 
 #[test]
-#[ignore = "not measured yet: make test-all runs it"]
 fn one_operator_and_an_expiry() {
     // Each key lives for a day, and is replaced after 16 hours.
     let spec = json!({"expiresInDays": 1, "rotation": {"overlap": "10m"}});

@@ -97,10 +97,23 @@ fn a_deletion_does_not_give_up_a_key_that_only_the_list_calls_gone() {
     };
     assert_eq!(deleted(false, None), (true, 2), "asked, then revoked");
     assert_eq!(deleted(true, None), (true, 1), "asked, and revoked already");
-    // Its value cannot be read: the list is believed.
-    assert!(!deleted(false, Some(Fault::Refused)).0);
+    // Its value cannot be read, or the answer is unclear for an hour: it is revoked all the same.
+    assert_eq!(deleted(false, Some(Fault::Refused)), (true, 2));
     let (is_revoked, calls) = deleted(false, Some(Fault::Boltz(BoltzErrorKind::Unauthorized)));
-    assert!(!is_revoked && (2..=40).contains(&calls), "an hour of unclear answers: {calls} calls");
+    assert!(is_revoked && (2..=40).contains(&calls), "an hour of unclear answers: {calls} calls");
+}
+
+/// Its value is gone, so that it cannot be asked.
+#[test]
+fn a_previous_key_that_the_list_calls_inactive_is_revoked_at_the_end_of_its_overlap() {
+    let (mut world, _) = World::rotated(plain());
+    let mut process = Process::start_other(&world, 7);
+    lie(&mut world);
+    live_for(&mut process, &mut world, HOUR);
+    assert!(!world.key("key-1").revoked, "its overlap is not over");
+    assert_eq!(world.object().status.previous_keys.len(), 1, "status still shows it");
+    live_for(&mut process, &mut world, 2 * DAY);
+    assert!(world.key("key-1").revoked);
 }
 
 #[test]
@@ -207,7 +220,7 @@ fn a_deletion_does_not_believe_a_doubtful_list() {
     world.delete();
     live_for(&mut other, &mut world, 3 * HOUR);
     let ready = world.object().status.conditions[0].message.clone();
-    assert!(ready.contains("not believed"), "{ready}");
+    assert!(ready.contains("does not trust the list"), "{ready}");
     world.keys = hidden;
     world.doubt = Doubt::None;
     live_for(&mut other, &mut world, HOUR);
@@ -252,6 +265,16 @@ fn keys_of_another_organization_are_replaced_and_kept() {
     let left_behind = std::mem::take(&mut world.keys);
     let mut next = Process::start_other(&world, 9);
     next.account.organization = organization("b");
+    // Nobody accepted it: the account ConfigMap was deleted. Whatever wants a key waits.
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    live_for(&mut next, &mut world, HOUR);
+    let stalled = conditions(&world)[2].clone();
+    assert_eq!((world.keys.len(), stalled.2.as_str()), (0, "BoltzUnauthorized"));
+    let secrets = std::mem::take(&mut world.secrets);
+    live_for(&mut next, &mut world, HOUR);
+    assert_eq!(world.keys.len(), 0, "the ledger also names the organization");
+    world.secrets = secrets;
+    next.account.accepts_organization = true;
     live_for(&mut next, &mut world, 5 * HOUR);
     let record = world.record();
     assert_eq!(

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod doubtful_lists;
+mod duties;
 mod forgeries;
 mod issuance;
 mod particulars;

@@ -337,7 +337,7 @@ fn one_failure_has_one_description_unless_nothing_will_end_it() {
     let decision = process.decide(&world);
     assert_eq!(decision.findings.blocked, Some(until(10 * SECOND, Reason::BoltzUnavailable, "own")));
     world.elapsed += 10 * SECOND;
-    let decision = process.decide(&world);
+    let decision = process.reconcile(&mut world).unwrap();
     assert_eq!(decision.findings.blocked, Some(until(30 * SECOND, Reason::BoltzUnavailable, "own")));
     process.account.calls_blocked =
         Some(Block { reason: Reason::BoltzUnauthorized, message: "refused".to_owned(), until: None });

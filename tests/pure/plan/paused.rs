@@ -62,11 +62,10 @@ fn the_status_says_so_and_an_expired_key_is_no_secret() {
 
 #[test]
 fn the_secret_stays_as_it_is() {
-    let specs: [Json; 4] = [
+    let specs: [Json; 3] = [
         json!({"secret": {"name": "moved"}}),
         json!({"secret": {"key": "OTHER"}}),
         json!({"secret": {"template": {"labels": {"team": "a"}}}}),
-        json!({"deletionPolicy": "Retain"}),
     ];
     for spec in specs {
         let (mut world, mut process) = World::ready(plain());

@@ -60,10 +60,6 @@ fn what_keeps_an_old_key_alive() {
     type Change = fn(&mut World, &mut Process);
     let rows: &[(&str, Change)] = &[
         ("the new key is not in the Secret any more", |world, _| world.secret().value = Some("x".into())),
-        ("the object is suspended, and the Secret gone", |world, _| {
-            world.edit_spec(json!({"suspend": true}));
-            world.secrets.clear();
-        }),
         ("Boltz must not be called", |_, process| {
             let reason = Reason::BoltzUnavailable;
             let block = Block { reason, message: String::new(), until: None };
@@ -71,6 +67,8 @@ fn what_keeps_an_old_key_alive() {
         }),
         ("the list shows it under another object's name", |world, process| {
             world.key("key-1").object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+            // This process did not create it.
+            *process = Process::start_other(world, 7);
             process.take_pass(world);
         }),
     ];
@@ -327,4 +325,24 @@ fn a_revocation_that_fails_is_told_at_once_and_as_long_as_the_key_lives() {
         let ended = told.map(|_| ("False".to_owned(), "NoKeyOverdue".to_owned(), String::new()));
         assert_eq!(revocation_failing(&world), ended, "{kind:?}");
     }
+}
+
+/// Status named it as replaced as soon as it could not say more, and the process that knew better has ended.
+#[test]
+fn a_key_whose_record_was_taken_away_keeps_its_overlap_after_a_crash() {
+    let (mut world, mut process) = World::ready(json!({"rotation": {"overlap": "10m"}}));
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    let webhook = &mut |step: &Step| matches!(step, Step::Store { .. }).then_some(Fault::Undone);
+    process.reconcile_with(&mut world, webhook).unwrap();
+    let held = world.secrets["key"].value.clone();
+    assert_eq!(held.as_deref(), Some("value of key-2"));
+    let later = world.elapsed + HOUR;
+    world.advance_to(later);
+    let mut restarted = Process::start_other(&world, 2);
+    restarted.live_until(&mut world, later + 9 * MINUTE);
+    assert_eq!(world.record().key_id, "key-3");
+    assert!(world.active().contains(&"key-2"), "workloads had it until now: {:?}", world.active());
+    restarted.live_until(&mut world, later + HOUR);
+    world.assert_good();
+    assert_eq!(world.active(), ["key-3"]);
 }

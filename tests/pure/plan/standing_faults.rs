@@ -2,7 +2,7 @@
 //! stands in the way, does its other duties, and is well again when the fault goes.
 
 use boltz_operator::{
-    plan::{BoltzErrorKind, Step},
+    plan::{BoltzErrorKind, Step, later},
     protocol::ledger::Ledger,
 };
 use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain};
@@ -63,6 +63,12 @@ const SCENARIOS: &[Scenario] = &[
     ("revoked by somebody else", || {
         let (mut world, process) = World::ready(plain());
         world.key("key-1").revoked = true;
+        (world, process)
+    }),
+    ("expiry", || {
+        let (mut world, process) = World::ready(json!({"expiresInDays": 2}));
+        world.advance_to(2 * DAY - 30 * MINUTE);
+        world.edit_spec(json!({"expiresInDays": 2, "suspend": true, "secret": {"key": "OTHER"}}));
         (world, process)
     }),
     ("deletion", || {
@@ -132,6 +138,49 @@ const STEPS: [&str; 17] = [
     "RemoveFinalizer",
 ];
 
+/// Whether a message has the words of the server, and what follows.
+fn tells(message: &str) -> bool {
+    let cause = [
+        "the API server says",
+        "Boltz: ",
+        "Boltz responded with 404",
+        "it is as before",
+        "undoes the change",
+        "is missing",
+        "is not as it was written",
+        "was not removed",
+    ];
+    let next = [
+        "The operator will retry",
+        "The next retry is at",
+        "before one hour",
+        "An admission webhook or policy may have changed it",
+    ];
+    let contains = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    contains(&cause) && contains(&next)
+}
+
+/// Duties that are late, whatever fails.
+fn late(world: &World, step: &str) -> Vec<String> {
+    let Some(object) = world.object.as_ref().filter(|object| !object.deleting) else { return Vec::new() };
+    let record = world.secrets.get(object.secret_name()).and_then(|secret| secret.record.as_ref());
+    let Some(record) = record.filter(|_| step != "ReadLive") else { return Vec::new() };
+    let mut late = Vec::new();
+    let now = world.true_time();
+    let has_ended = |end| later(end, 5 * MINUTE) < now;
+    for previous in record.previous.iter().filter(|_| step != "Revoke") {
+        if has_ended(previous.revoke_after) && world.active().contains(&previous.key_id.as_str()) {
+            late.push(format!("{} lives after its overlap", previous.key_id));
+        }
+    }
+    let is_ready =
+        object.status.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
+    if step != "WriteStatus" && is_ready && record.expires_at.is_some_and(has_ended) {
+        late.push("Ready with an expired key".to_owned());
+    }
+    late
+}
+
 /// One cell of the matrix. Answers how often the fault struck, and what is wrong.
 fn cell(scenario: &Scenario, step: &'static str, fault: Fault) -> (usize, Vec<String>) {
     let (mut world, mut process) = scenario.1();
@@ -154,8 +203,8 @@ fn cell(scenario: &Scenario, step: &'static str, fault: Fault) -> (usize, Vec<St
     let next = world.elapsed + 30 * SECOND;
     process.live_with(&mut world, next, &mut { strike }).unwrap();
     let told = world.object.as_ref().is_none_or(|object| {
-        let conditions = &object.status.conditions;
-        conditions.iter().any(|condition| condition.type_ != "Ready" && condition.status == "True")
+        let conditions = object.status.conditions.iter().filter(|condition| condition.type_ != "Ready");
+        conditions.filter(|condition| condition.status == "True").any(|condition| tells(&condition.message))
     });
     for hour in 1..=3 {
         process.live_with(&mut world, begin + hour * HOUR, &mut { strike }).unwrap();
@@ -165,12 +214,19 @@ fn cell(scenario: &Scenario, step: &'static str, fault: Fault) -> (usize, Vec<St
             wrong.push(format!("{api_calls} API and {boltz_calls} Boltz calls in {hour} h"));
         }
     }
+    wrong.extend(late(&world, step));
+    if scenario.0 == "expiry" {
+        world.edit_spec(json!({"expiresInDays": 2}));
+    }
     let struck = struck.get();
     if struck == 0 {
         return (0, wrong);
     }
     // A status that cannot be written, or read, tells nobody; and what a first try of another kind cures is not told.
-    if !told && struck > 3 && !matches!(step, "WriteStatus" | "ReadLive") {
+    // A deletion that is answered and undone is told when it is needed again.
+    let is_silent =
+        matches!(step, "WriteStatus" | "ReadLive") || (step, fault) == ("DeleteSecret", Fault::Undone);
+    if !told && struck > 3 && !is_silent {
         wrong.push("status says nothing within 30 s".to_owned());
     }
     // The leaked key dies whatever else fails after its successor is stored.
@@ -224,6 +280,8 @@ fn every_step_may_fail_in_every_way_for_hours() {
                 let is_no_fault = match step {
                     "ReadLive" => matches!(fault, Fault::Conflict | Fault::Undone),
                     "RemoveFinalizer" => *fault == Fault::NotFound,
+                    // It is gone, or another Secret has the name: that is as good.
+                    "DeleteSecret" => matches!(fault, Fault::NotFound | Fault::Conflict),
                     _ => false,
                 };
                 if is_no_fault {

@@ -175,7 +175,7 @@ fn a_window_that_never_opens_is_said() {
     world.edit(|object| object.rotate = Some("1".to_owned()));
     live(&mut process, &mut world, HOUR);
     assert_eq!(world.counts.posts, 1);
-    assert!(told(&world).contains("spec.rotation.window does not open"), "{}", told(&world));
+    assert!(told(&world).contains("spec.rotation.window never opens"), "{}", told(&world));
     world.edit(|object| object.rotate_now = Some("1".to_owned()));
     live(&mut process, &mut world, HOUR);
     assert_eq!(world.counts.posts, 2, "a leak does not wait");

@@ -99,7 +99,10 @@ pub async fn lease(session: &Session) -> Finding {
             CHECK,
             Grade::Bad,
             format!("{} renewed its Lease {} ago", plain(&holder), duration(age)),
-            format!("kubectl --namespace {namespace} logs --selector {OPERATOR_LABELS} --tail 50"),
+            format!(
+                "kubectl --namespace {namespace} logs --selector {OPERATOR_LABELS} --tail 50; if its pod runs, see what it \
+                 does: kubectl --namespace {namespace} port-forward POD 8080, and /debug on that port"
+            ),
         );
     }
     Finding::good(CHECK, format!("{}, renewed {} ago", plain(&holder), duration(age)))

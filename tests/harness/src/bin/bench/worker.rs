@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The manifest whose flags the operator gets.
-const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/boltz-operator.yaml");
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base/boltz-operator.yaml");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {

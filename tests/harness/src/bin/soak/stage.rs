@@ -9,14 +9,12 @@ use kube::{
     api::{ApiResource, DynamicObject, ObjectMeta, PostParams},
     core::GroupVersionKind,
 };
+use parking_lot::{Mutex, MutexGuard};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use std::{
     collections::HashSet,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -176,7 +174,7 @@ impl Stage {
     /// The UIDs of objects whose annotations, status or Secret somebody has forged: what the operator wrote there is
     /// lost to it, and a key may become an orphan.
     pub fn forged(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.forged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.forged.lock()
     }
 
     /// One line.

@@ -15,10 +15,8 @@ use calls::{Calls, Held, Seen};
 use clap::ValueEnum;
 use futures::StreamExt;
 use kube::core::WatchEvent;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::Semaphore;
 
 /// What it does.
@@ -76,7 +74,7 @@ async fn watch_objects(calls: &Arc<Calls>, concurrency: usize) -> Result<(), Ben
 /// Begins what the object needs, if nothing is under way for it.
 fn react(calls: &Arc<Calls>, known: &Known, room: &Arc<Semaphore>, object: Seen) {
     let held = {
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = known.lock();
         let held = known.entry(object.metadata.uid.clone()).or_default();
         if held.is_busy || !held.needs_work(&object) {
             return;
@@ -89,7 +87,7 @@ fn react(calls: &Arc<Calls>, known: &Known, room: &Arc<Semaphore>, object: Seen)
         let _place = room.acquire().await;
         let uid = object.metadata.uid.clone();
         match calls.work(&object, held).await {
-            Ok(held) => drop(known.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, held)),
+            Ok(held) => drop(known.lock().insert(uid, held)),
             Err(error) => eprintln!("{}: {error}", object.metadata.name),
         }
     });

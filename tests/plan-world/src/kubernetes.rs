@@ -1,6 +1,6 @@
 //! The API server: one object and Secrets, with versions, UIDs, finalizers and garbage collection.
 
-use crate::{World, deliveries::By};
+use crate::{World, overlaps::By};
 use boltz_operator::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, annotations::FINALIZER},
     plan::{ObjectFacts, OwnSecret},
@@ -87,10 +87,14 @@ impl World {
         self.follow_deliveries(By::Users);
     }
 
-    /// Somebody edits the object's spec.
+    /// Somebody edits the object's spec. What changes nothing is no new generation, nor a new version.
     pub fn edit_spec(&mut self, spec: serde_json::Value) {
+        let spec = Ok(spec_of(spec));
+        if self.object().spec == spec {
+            return;
+        }
         self.edit(|object| {
-            object.spec = Ok(spec_of(spec));
+            object.spec = spec;
             object.generation = object.generation.map(|generation| generation + 1);
         });
     }

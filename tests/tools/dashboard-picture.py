@@ -1,0 +1,158 @@
+"""Draws a Grafana dashboard from the answers of a Prometheus: what each panel's queries return, in the panel's place.
+
+usage: dashboard-picture.py DASHBOARD.json PROMETHEUS_URL FILE.png
+"""
+
+import json
+import math
+import os
+import re
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+MINUTES = float(os.environ.get("MINUTES", "5"))
+# A panel's place is given in columns of 24 and rows of 30 pixels.
+COLUMNS, COLUMN_INCHES, ROW_INCHES = 24, 0.62, 0.34
+INK, PANEL, PAGE, GRID = "#ccccdc", "#181b1f", "#111217", "#2c3235"
+COLORS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "blue": "#5794f2"}
+SERIES = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0", "#37872d", "#fade2a"]
+VARIABLES = {
+    "$__rate_interval": "30s",
+    "$__range": f"{round(MINUTES)}m",
+    "$cluster": ".*",
+    "$installation": ".*",
+    "$namespace": ".*",
+}
+
+
+def ask(url, path, **parameters):
+    query = urllib.parse.urlencode(parameters)
+    with urllib.request.urlopen(f"{url}/api/v1/{path}?{query}", timeout=30) as answer:
+        return json.load(answer)["data"]["result"]
+
+
+def evaluated(expression):
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    return expression
+
+
+def legend(target, labels):
+    text = target.get("legendFormat") or ""
+    return re.sub(r"{{\s*(\w+)\s*}}", lambda found: labels.get(found.group(1), ""), text).strip()
+
+
+def shown(value, unit):
+    if math.isnan(value):
+        return "–"
+    if unit == "s":
+        sign, seconds = ("-" if value < 0 else ""), abs(value)
+        for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+            if seconds >= size:
+                return f"{sign}{seconds / size:.1f} {name}"
+        return f"{sign}{seconds:.3g} s"
+    if value >= 1e6:
+        return f"{value / 1e6:.1f} M"
+    return f"{value:.3g}"
+
+
+def color_of(value, defaults):
+    steps = defaults.get("thresholds", {}).get("steps", [])
+    reached = [step["color"] for step in steps if step.get("value") is None or value >= step["value"]]
+    return COLORS.get(reached[-1], INK) if reached else INK
+
+
+def number(axes, panel, url):
+    defaults = panel.get("fieldConfig", {}).get("defaults", {})
+    target = panel["targets"][0]
+    results = ask(url, "query", query=evaluated(target["expr"]))
+    if results:
+        value = float(results[0]["value"][1])
+        text = legend(target, results[0]["metric"]) or shown(value, defaults.get("unit"))
+    else:
+        value, text = 0, defaults.get("noValue", "no data")
+    axes.text(0.5, 0.42, text, ha="center", va="center", fontsize=20, color=color_of(value, defaults))
+    axes.axis("off")
+
+
+def table(axes, panel, url):
+    axes.axis("off")
+    defaults = panel.get("fieldConfig", {}).get("defaults", {})
+    rows = []
+    for target in panel["targets"]:
+        for result in ask(url, "query", query=evaluated(target["expr"])):
+            labels = {k: v for k, v in result["metric"].items() if k not in ("__name__", "cluster", "job", "instance", "pod")}
+            rows.append((float(result["value"][1]), labels))
+    rows.sort(key=lambda row: row[0], reverse=defaults.get("unit") == "s" and "xpiry" not in panel["title"])
+    for index, (value, labels) in enumerate(rows[:9]):
+        y = 0.86 - index * 0.1
+        axes.text(0.01, y, "   ".join(labels.values()), fontsize=8, color=INK, va="center")
+        axes.text(0.99, y, shown(value, defaults.get("unit")), fontsize=8, color=color_of(value, defaults), va="center", ha="right")
+        axes.axhline(y - 0.05, color=GRID, linewidth=0.5)
+    if not rows:
+        axes.text(0.5, 0.5, "no data: nothing is wrong", fontsize=9, color=INK, ha="center")
+
+
+def lines(axes, panel, url):
+    end = time.time()
+    colors = iter(SERIES * 10)
+    drawn = 0
+    for target in panel["targets"]:
+        for result in ask(url, "query_range", query=evaluated(target["expr"]), start=end - MINUTES * 60, end=end, step=1):
+            points = [(float(at) - end, float(value)) for at, value in result["values"]]
+            points = [(at / 60, value) for at, value in points if not math.isnan(value)]
+            if not points:
+                continue
+            label = legend(target, result["metric"]) or ", ".join(result["metric"].values())
+            # Series that are always 0 are in Grafana's legend too; here they would hide the others.
+            if drawn >= 8 and all(value == 0 for _, value in points):
+                continue
+            axes.plot(*zip(*points), color=next(colors), linewidth=1, label=label)
+            drawn += 1
+    axes.set_facecolor(PANEL)
+    axes.grid(color=GRID, linewidth=0.5)
+    axes.tick_params(colors=INK, labelsize=7)
+    axes.set_xlim(-MINUTES, 0)
+    if drawn:
+        axes.legend(fontsize=6, labelcolor=INK, frameon=False, loc="upper left", ncols=2)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def main(dashboard, url, file):
+    with open(dashboard) as source:
+        panels = json.load(source)["panels"]
+    rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
+    width, height = COLUMNS * COLUMN_INCHES, rows * ROW_INCHES
+    figure = plt.figure(figsize=(width, height), facecolor=PAGE)
+    draw = {"stat": number, "table": table, "timeseries": lines}
+    for panel in panels:
+        place = panel["gridPos"]
+        x, y = place["x"] / COLUMNS, 1 - (place["y"] + place["h"]) / rows
+        w, h = place["w"] / COLUMNS, place["h"] / rows
+        gap = 0.004
+        frame = plt.Rectangle((x + gap / 2, y + gap / 6), w - gap, h - gap / 3, transform=figure.transFigure, color=PANEL, zorder=-1)
+        figure.add_artist(frame)
+        is_plot = panel["type"] == "timeseries"
+        title, left = 0.34 / height, 0.02 if is_plot else 0.006
+        axes = figure.add_axes([x + left, y + (0.3 / height if is_plot else 0.05 / height), w - left - 0.008, h - title - (0.35 / height if is_plot else 0.1 / height)])
+        axes.set_facecolor(PANEL)
+        if not is_plot:
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1)
+        draw[panel["type"]](axes, panel, url)
+        figure.text(x + 0.007, y + h - 0.24 / height, panel["title"], fontsize=9, color=INK, weight="bold")
+    figure.savefig(file, dpi=80, facecolor=PAGE)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
