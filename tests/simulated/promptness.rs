@@ -1,7 +1,7 @@
 //! In real time: whatever reconciliations compute, the lease is renewed, and probes and metrics answer.
 
 use crate::{
-    fault_injection::ProcessRun,
+    fault_injection::{Met, ProcessRun},
     process::context,
     world::{SECOND, World},
 };
@@ -82,12 +82,12 @@ fn lease_probes_and_metrics_are_prompt_while_reconciliations_compute() {
     threads.work.block_on(async {
         let world = World::new(Settings::default());
         let computing = Arc::clone(&barrier);
-        world.faults(move |met| {
+        let computes = move |met: &Met| {
             if met.what.ends_with("secrets dry") {
                 computing.block();
             }
-            None
-        });
+        };
+        assert!(world.computes.set(Box::new(computes)).is_ok());
         world.create(&json!({}));
         let run = ProcessRun { world, process: 0, crash: Arc::default(), line: Arc::default() };
         let prompt = threads.prompt.handle();

@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -49,6 +49,7 @@ impl Default for Flags {
 const PATIENCE: Duration = Duration::from_secs((30 + 30 + 10 + 5) * 60);
 
 type Decide = Box<dyn FnMut(&Met) -> Option<Fault> + Send>;
+type Computes = Box<dyn Fn(&Met) + Send + Sync>;
 
 pub struct World {
     pub flags: Flags,
@@ -59,6 +60,8 @@ pub struct World {
     /// The lines of the watches have changed.
     pub shifted: Notify,
     decide: Mutex<Decide>,
+    /// Runs on the thread that sends a call. No lock is held: other calls would wait for it.
+    pub computes: OnceLock<Computes>,
     started: Instant,
     told: Mutex<Vec<String>>,
     violation: Mutex<Option<String>>,
@@ -85,6 +88,7 @@ impl World {
             late: AtomicUsize::new(0),
             shifted: Notify::new(),
             decide: Mutex::new(Box::new(|_| None)),
+            computes: OnceLock::new(),
             started: Instant::now(),
             told: Mutex::default(),
             violation: Mutex::default(),
@@ -112,6 +116,9 @@ impl World {
         }
         if calls >= MOST_CALLS {
             return Some(Fault::Silent);
+        }
+        if let Some(computes) = self.computes.get() {
+            computes(&met);
         }
         let fault = (lock(&self.decide))(&met);
         if fault.is_some() {
