@@ -5,7 +5,7 @@ use boltz_harness::{ApiProxy, ControlPlane, ControlPlaneOptions, OperatorProcess
 use boltz_operator::{api::BoltzApiKey, protocol::record::Record};
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::{
-    api::core::v1::{Namespace, Secret},
+    api::core::v1::{ConfigMap, Namespace, Secret},
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
@@ -95,7 +95,7 @@ impl TestEnv {
 
     /// With a short settle time, for tests that look at how soon a key is revoked.
     pub async fn settling_fast() -> Self {
-        let arguments = owned(&["--settle-time", "2s", "--request-timeout", "1s"]);
+        let arguments = owned(&["--settle-time", "4s", "--request-timeout", "2s"]);
         Self::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await
     }
 
@@ -341,6 +341,15 @@ impl TestEnv {
     /// How many POSTs the operator had no answer to: a machine that is busy answers late. Each costs one more.
     pub fn unanswered(&self) -> usize {
         self.operator.log().matches("failed to create a key").count()
+    }
+
+    /// What the operator remembers under this name for the next process.
+    pub async fn remembered(&self, what: &str) -> Result<String, String> {
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "boltz-system");
+        let found = config_maps.get_opt("boltz-operator-account").await.map_err(|error| error.to_string())?;
+        // Other tests' operators have keys of their own in it.
+        let key = format!("{}.{what}", self.namespace);
+        found.and_then(|found| found.data?.remove(&key)).ok_or_else(|| format!("{what} is not remembered"))
     }
 
     /// The id of the key that the Secret of an object at rest holds.

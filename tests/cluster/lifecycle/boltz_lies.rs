@@ -172,16 +172,23 @@ async fn a_new_key_that_was_not_requested_is_not_used() {
 #[tokio::test]
 async fn a_boltz_that_alters_names_gets_no_more_requests_for_keys() {
     let settings = Settings { names_cut_to: Some(40), ..Settings::default() };
-    let arguments = owned(&["--settle-time", "2s", "--request-timeout", "1s"]);
+    let arguments = owned(&["--settle-time", "4s", "--request-timeout", "2s"]);
     let mut env = TestEnv::with_options(EnvOptions { settings, arguments, ..EnvOptions::default() }).await;
     env.create("first", json!({})).await;
     let object = env.not_ready("first", "NamesAltered").await;
     assert!(is(&object, "Stalled"));
     env.until_active(0).await;
+    eventually(PATIENCE, "it is remembered", async || match env.remembered("namesAltered").await {
+        Ok(message) if message.is_empty() => Err("not yet".to_owned()),
+        remembered => remembered.map(drop),
+    })
+    .await
+    .unwrap();
+    let unanswered = env.unanswered();
     restart(&mut env, &[]).await;
     env.create("second", json!({})).await;
     env.not_ready("second", "NamesAltered").await;
-    assert_eq!(env.emulator.count(Operation::Create), 1, "also after a restart");
+    assert_eq!(env.emulator.count(Operation::Create), 1 + unanswered, "also after a restart");
     env.emulator.change(|settings| settings.names_cut_to = None);
     // A flag without a value; flags go in pairs here.
     restart(&mut env, &["--retry-altered-names", "--allow-insecure-http"]).await;
@@ -269,12 +276,8 @@ async fn what_is_remembered_is_written_again() {
     ready(&env, &["key"]).await;
     let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), "boltz-system");
     let name = "boltz-operator-account";
-    // Other tests' operators have keys of their own in it.
     let key = format!("{}.organization", env.namespace);
-    let remembered = async || {
-        let found = config_maps.get_opt(name).await.map_err(|error| error.to_string())?;
-        found.and_then(|found| found.data?.remove(&key)).ok_or("nothing".to_owned())
-    };
+    let remembered = || env.remembered("organization");
     let organization = eventually(PATIENCE, "it is remembered", &remembered).await.unwrap();
     for edit in [json!(null), json!("org_of_somebody")] {
         let patch = json!({"data": {&key: edit}});

@@ -12,7 +12,7 @@ fn steps(env: &TestEnv) -> Vec<Json> {
 
 #[tokio::test]
 async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run_time() {
-    let arguments = owned(&["--log-format", "json", "--settle-time", "2s", "--request-timeout", "1s"]);
+    let arguments = owned(&["--log-format", "json", "--settle-time", "4s", "--request-timeout", "2s"]);
     let env = TestEnv::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await;
     env.create("main", json!({"rotation": {"overlap": "1s"}})).await;
     let object = env.ready("main").await;
