@@ -1,5 +1,6 @@
 //! What can go wrong. Each message names the next command.
 
+use http::StatusCode;
 use std::time::Duration;
 
 /// The exit code of a verb that was carried out and found something that is not ready.
@@ -66,7 +67,7 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Refused { code, .. } => *code == 429 || *code >= 500,
+            Self::Refused { code, .. } => *code == StatusCode::TOO_MANY_REQUESTS || *code >= 500,
             _ => false,
         }
     }
@@ -88,11 +89,11 @@ impl Failure {
         namespace: Option<&str>,
     ) -> Self {
         match error {
-            kube::Error::Api(status) if status.code == 403 && is_rbac(&status.message) => {
+            kube::Error::Api(status) if status.is_forbidden() && is_rbac(&status.message) => {
                 Self::Forbidden { verb, resource, namespace: namespace.map(str::to_owned) }
             }
-            kube::Error::Api(status) if status.code == 404 && resource == "boltzapikeys" => Self::NoCrd,
-            kube::Error::Api(status) if status.code == 401 => Self::Refused {
+            kube::Error::Api(status) if status.is_not_found() && resource == "boltzapikeys" => Self::NoCrd,
+            kube::Error::Api(status) if status.code == StatusCode::UNAUTHORIZED => Self::Refused {
                 verb,
                 resource,
                 code: status.code,

@@ -354,7 +354,7 @@ impl Pages<'_> {
             match error.kind() {
                 // After a 401, no call is made until the admin key has been checked.
                 BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized
-                    if page_size.is_some() && error.status() != Some(401) =>
+                    if page_size.is_some() && !error.is_invalid_key() =>
                 {
                     *self.page_size.lock() = None;
                 }

@@ -4,6 +4,7 @@ use crate::{
     plan::{ApiFailure, Verdict},
     scrub::scrub,
 };
+use http::StatusCode;
 use kube::core::Status;
 use std::time::Duration;
 
@@ -50,17 +51,19 @@ impl KubernetesError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Timeout | Self::Transport(_) | Self::NoMetadata => Verdict::Unknown,
-            Self::ApiStatus { code, reason, .. } => match code {
-                404 => Verdict::NotFound,
-                409 => Verdict::Conflict,
+            Self::ApiStatus { code, reason, .. } => match StatusCode::from_u16(*code) {
+                Ok(StatusCode::NOT_FOUND) => Verdict::NotFound,
+                Ok(StatusCode::CONFLICT) => Verdict::Conflict,
                 // Another UID in a patch, or a new finalizer on an object that is being deleted.
-                422 if reason == "Invalid"
-                    && (self.message().contains("Precondition failed")
-                        || self.message().contains("no new finalizers can be added")) =>
+                Ok(StatusCode::UNPROCESSABLE_ENTITY)
+                    if reason == "Invalid"
+                        && (self.message().contains("Precondition failed")
+                            || self.message().contains("no new finalizers can be added")) =>
                 {
                     Verdict::Conflict
                 }
-                400..=407 | 410..=428 | 430..=499 => Verdict::Refused,
+                Ok(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => Verdict::Unknown,
+                Ok(status) if status.is_client_error() => Verdict::Refused,
                 _ => Verdict::Unknown,
             },
         }
@@ -85,12 +88,13 @@ impl KubernetesError {
 
     /// The operator lacks the permission for the call.
     pub(crate) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::ApiStatus { code: 403, .. }) && !self.is_policy()
+        matches!(self, Self::ApiStatus { code, .. } if *code == StatusCode::FORBIDDEN) && !self.is_policy()
     }
 
     /// A webhook does not support dry runs.
     pub(crate) fn is_lack_of_dry_run(&self) -> bool {
-        matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")
+        matches!(self, Self::ApiStatus { code, .. } if *code == StatusCode::BAD_REQUEST)
+            && self.message().contains("dry run")
     }
 
     /// The API server's message, if there is one.

@@ -1,6 +1,7 @@
 //! The state of each watch: for `/readyz`, the log and a metric.
 
 use crate::observability::metrics::Metrics;
+use http::StatusCode;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -188,13 +189,15 @@ fn place(namespace: &str) -> String {
 
 /// What failed, and what to do about it. Without a code there was no response.
 fn describe(resource: Resource, code: Option<u16>, message: &str) -> String {
-    match code {
-        Some(404) if resource == Resource::ApiKeys => {
+    match code.map(StatusCode::from_u16) {
+        Some(Ok(StatusCode::NOT_FOUND)) if resource == Resource::ApiKeys => {
             "the CustomResourceDefinition boltzapikeys.boltz.bio is not installed. Install the chart with \
              crds.install=true, or run kubectl apply --server-side -f crds/boltzapikeys.yaml"
                 .to_owned()
         }
-        Some(403) => format!("{message}. Grant the operator the permissions that docs/install.md lists"),
+        Some(Ok(StatusCode::FORBIDDEN)) => {
+            format!("{message}. Grant the operator the permissions that docs/install.md lists")
+        }
         _ => message.to_owned(),
     }
 }

@@ -357,7 +357,7 @@ pub const ALL: &[Control] = &[
         defence: "a webhook without dry runs does not block",
         rule: "Faults that stay 1",
         file: "src/kubernetes/error.rs",
-        with: "matches!(self, Self::ApiStatus { code: 400, .. }) && self",
+        with: "matches!(self, Self::ApiStatus { code, .. } if *code == StatusCode::BAD_REQUEST)\n            && self",
         without: "false && self",
         red: &[Unit("a_webhook_without_dry_run_support_is_told_from_one_that_refuses")],
     },

@@ -117,7 +117,7 @@ impl Account {
             BoltzErrorKind::Unauthorized => {
                 // A 403 may concern one workspace only. The check of the admin key decides.
                 state.breaker.succeeded(&call.scope, call.began, now);
-                if error.status() == Some(401) {
+                if error.is_invalid_key() {
                     drop(state);
                     let message = format!("Boltz rejected the operator's admin key: {error}.");
                     self.set_admin_key(AdminKey::Refused(message));

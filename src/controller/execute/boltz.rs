@@ -125,7 +125,7 @@ impl Execution<'_> {
             Ok(Some(me)) if me.api_key_id.as_deref() == Some(key_id) => KeyCheck::Valid,
             Ok(Some(_)) => KeyCheck::Unclear("Boltz responded with another key's id".to_owned()),
             Ok(None) => KeyCheck::Unclear("Boltz responded with 404".to_owned()),
-            Err(error) if error.status() == Some(401) => KeyCheck::Invalid,
+            Err(error) if error.is_invalid_key() => KeyCheck::Invalid,
             Err(error) => KeyCheck::Unclear(error.to_string()),
         };
         (Answer::Checked(check), Shown::Nothing)
