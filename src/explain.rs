@@ -9,9 +9,9 @@ use strum::VariantArray;
 pub struct Explanation {
     /// The reason, as conditions have it.
     pub reason: &'static str,
-    /// What it means.
+    /// Markdown, complete sentences: what has happened, without advice.
     pub meaning: &'static str,
-    /// What to do.
+    /// Markdown, complete sentences: what a person can do about it, or that nothing has to be done.
     pub action: &'static str,
 }
 
@@ -20,7 +20,7 @@ pub fn explain(reason: &str) -> Option<Explanation> {
     explanations().find(|known| known.reason.eq_ignore_ascii_case(reason))
 }
 
-/// All of them.
+/// One entry for each reason that a condition can have, in the order of `docs/reference/api.md`.
 pub fn explanations() -> impl Iterator<Item = Explanation> {
     Reason::VARIANTS.iter().map(|reason| {
         let (meaning, action) = texts(*reason);
@@ -28,7 +28,6 @@ pub fn explanations() -> impl Iterator<Item = Explanation> {
     })
 }
 
-/// Meaning, and what to do.
 fn texts(reason: Reason) -> (&'static str, &'static str) {
     match reason {
         Reason::Issued => ("The Secret contains a valid key.", "Nothing."),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 type Refused = (StatusCode, String);
 
-/// The routes.
+/// Under `/_emulator`: for tests, not a part of Boltz's API.
 pub fn routes() -> Router<SharedState> {
     Router::new()
         .route("/_emulator/state", get(state))

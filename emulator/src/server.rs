@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 pub struct Options {
     /// Port 0: a free one.
     pub listen: SocketAddr,
-    /// The admin key.
+    /// The only key that may call the admin API at first.
     pub admin_key: String,
     /// Everything else.
     pub settings: Settings,
@@ -46,9 +46,9 @@ pub enum EmulatorError {
     /// The address is taken or not ours.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address.
+        /// Where it should have listened.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the socket.
         source: std::io::Error,
     },
 }
@@ -100,7 +100,7 @@ impl Emulator {
         &self.admin_key
     }
 
-    /// Replaces the admin keys.
+    /// The admin keys before are no longer accepted.
     pub fn set_admin_keys(&self, keys: Vec<AdminKey>) {
         lock(&self.state).admin_keys = keys;
     }
@@ -110,7 +110,7 @@ impl Emulator {
         lock(&self.state).keys.clone()
     }
 
-    /// Those that authenticate now.
+    /// Neither revoked nor expired, by the emulator's clock.
     pub fn active_keys(&self) -> Vec<Key> {
         let state = lock(&self.state);
         let now = state.clock.now();
@@ -136,7 +136,7 @@ impl Emulator {
         lock(&self.state).faults.push_back(fault);
     }
 
-    /// No more faults.
+    /// From now on every request is answered truthfully.
     pub fn clear_faults(&self) {
         lock(&self.state).faults.clear();
     }
@@ -172,7 +172,7 @@ impl Emulator {
         lock(&self.state).release.send_replace(());
     }
 
-    /// Changes settings.
+    /// Changes how it answers from now on.
     pub fn change(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut lock(&self.state).settings);
     }
@@ -182,7 +182,7 @@ impl Emulator {
         lock(&self.state).count(operation)
     }
 
-    /// Every request.
+    /// All requests since the start, in the order of their arrival.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         lock(&self.state).requests.clone()
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 /// The exit code of a verb that was carried out and found something that is not ready.
 pub const NOT_READY: u8 = 2;
 
-/// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// No kubeconfig, or an unusable one.
@@ -35,14 +34,7 @@ pub enum Failure {
     NoCrd,
     /// The API server refused for another reason.
     #[error("the API server refused to {verb} {resource}: {message}\nnext: {next}")]
-    Refused {
-        verb: &'static str,
-        resource: &'static str,
-        /// The HTTP status.
-        code: u16,
-        message: String,
-        next: &'static str,
-    },
+    Refused { verb: &'static str, resource: &'static str, code: u16, message: String, next: &'static str },
     /// It did not come about in time.
     #[error("{what} did not happen within {}\n{state}\nnext: {next}", crate::words::duration(jiff::SignedDuration::try_from(*.after).unwrap_or_default()))]
     Timeout { what: String, after: Duration, state: String, next: String },

@@ -55,7 +55,6 @@ impl Pause {
     }
 }
 
-/// The pauses of an account.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     pauses: BTreeMap<Scope, Pause>,

@@ -27,14 +27,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a response, in bytes. A full page of the list has about 50 KiB.
 const MAX_BODY_SIZE: usize = 4 << 20;
 
-/// The configuration of a client.
+/// Where Boltz is, whom to trust, and how long to wait.
 #[derive(Clone, Debug)]
 pub struct BoltzClientOptions {
     /// For example `https://api.boltz.bio`.
     pub base_url: String,
-    /// Additional root certificates, PEM.
+    /// PEM certificates of authorities that are trusted in addition to the public ones.
     pub extra_roots_pem: Option<Vec<u8>>,
-    /// Timeout of one call.
+    /// The limit of one call, from sending it to the last byte of the response.
     pub request_timeout: Duration,
 }
 

@@ -16,10 +16,10 @@ pub enum SendError {
     /// No connection: nothing was sent.
     #[error("connection failed")]
     Connect(#[source] BoxError),
-    /// No response in time.
+    /// The whole response did not come within the limit. The request may have been executed.
     #[error("timed out")]
     Timeout,
-    /// The connection was closed.
+    /// The connection was closed after the request was sent. The request may have been executed.
     #[error("connection closed")]
     Broken(#[source] BoxError),
 }
@@ -44,7 +44,7 @@ pub enum BoltzError {
     /// No connection: nothing was sent.
     #[error("cannot connect to Boltz")]
     Connect(#[source] BoxError),
-    /// No response in time.
+    /// The whole response did not come within the limit. The request may have been executed.
     #[error("no response from Boltz in time")]
     Timeout,
     /// The connection was closed before the response was complete.
@@ -53,7 +53,7 @@ pub enum BoltzError {
     /// A response that is not 2xx.
     #[error("Boltz responded with {}{}", .status.as_u16(), describe(.code, .message))]
     Status {
-        /// The HTTP status.
+        /// Not 2xx. Redirects are not followed, so a 3xx is an error too.
         status: StatusCode,
         /// Boltz's machine-readable code, if there was one.
         code: String,

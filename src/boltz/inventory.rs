@@ -55,12 +55,12 @@ pub struct Inventory {
     completed: watch::Sender<u64>,
 }
 
-/// What the inventory does now.
+/// For `/debug`.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// `None`: this process has not led yet.
     pub activity: Option<Activity>,
-    /// When that began.
+    /// When the activity began.
     pub since: Monotonic,
     /// How many passes failed since the last complete one.
     pub failures: u32,
@@ -68,13 +68,12 @@ pub struct Progress {
     pub error: Option<String>,
 }
 
-/// What the inventory does.
 #[derive(Clone, Copy, Debug, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Activity {
+pub(crate) enum Activity {
     /// It may not call Boltz now.
     WaitingForPermission,
-    /// It reads the list.
+    /// A pass is in progress: it reads the list page by page.
     Reading,
     /// It waits for the next interval, or for a request.
     Idle,
@@ -125,8 +124,7 @@ impl Inventory {
         self.snapshots.lock().front().is_some_and(|pass| pass.doubt != Doubt::None)
     }
 
-    /// What it does now.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.progress.lock().clone()
     }
 

@@ -99,7 +99,7 @@ pub(super) enum Said {
     Nothing,
     /// Its answer names no organization, or Boltz has no `auth/me`.
     NoOrganization,
-    /// This one.
+    /// Boltz named it.
     Organization(String),
 }
 

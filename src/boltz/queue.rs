@@ -68,7 +68,6 @@ impl MintQueue {
             .map(|class| (class.into(), length(&class)))
     }
 
-    /// Those that wait.
     pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.values().map(|(_, waiter)| waiter)
     }
@@ -130,7 +129,7 @@ impl MintQueue {
         }
     }
 
-    /// The key is requested.
+    /// The POST is about to be sent: the turn is used up.
     pub fn begin(&mut self, uid: &str) -> Option<&Turn> {
         self.turns.begin(uid)
     }

@@ -38,7 +38,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Which objects are watched, and how many are reconciled at the same time.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// The namespaces; empty: all.
+    /// `--watch-namespaces`. Empty: all of them.
     pub namespaces: Vec<String>,
     /// Only objects with these labels.
     pub label_selector: Option<String>,

@@ -8,7 +8,7 @@ use http::StatusCode;
 use kube::core::Status;
 use std::time::Duration;
 
-/// Timeout of one call.
+/// For each call to the API server but those about the Lease.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a call to the API server failed; the caller says which call.
@@ -17,14 +17,14 @@ pub enum KubernetesError {
     /// The API server rejected the call.
     #[error("{message} ({code} {reason})")]
     ApiStatus {
-        /// The HTTP status.
+        /// The `code` of the API server's `Status`, which is also the HTTP status.
         code: u16,
-        /// The machine-readable reason.
+        /// In CamelCase, for example `AlreadyExists`. May be empty.
         reason: String,
-        /// The API server's message.
+        /// For people. It may quote an admission webhook, so anything like a key is removed.
         message: String,
     },
-    /// No response in time.
+    /// The call took longer than [`TIMEOUT`]. It may take effect later.
     #[error("no response from the API server in time")]
     Timeout,
     /// A success whose body lacks what every object has.

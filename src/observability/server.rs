@@ -39,9 +39,9 @@ const CHUNK: usize = 64 * 1024;
 
 type Debug = Arc<dyn Fn(&[String]) -> Json + Send + Sync>;
 
-/// What the responses show.
+/// What the endpoints read. They change nothing.
 pub struct State {
-    /// What `/metrics` shows.
+    /// For `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Whether this process serves, or stands by.
     pub ready: watch::Receiver<bool>,
@@ -74,7 +74,6 @@ fn healthz(stuck: &[String]) -> (StatusCode, String) {
     }
 }
 
-/// Says what is missing.
 fn readyz(is_ready: bool, watches: &Watches) -> (StatusCode, String) {
     let failures = watches.failures();
     if is_ready {

@@ -17,12 +17,11 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// and the timeout of its request.
 const FAILURE_LASTS: Duration = Duration::from_secs(100);
 
-/// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Resource {
-    /// `BoltzApiKey` objects.
+pub(crate) enum Resource {
+    /// `boltzapikeys.boltz.bio`.
     ApiKeys,
-    /// The operator's Secrets.
+    /// `secrets` with the operator's label.
     Secrets,
 }
 
@@ -56,7 +55,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// No watches yet.
+    /// Empty: there is nothing to watch until this process leads.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { states: watch::Sender::default(), metrics }
     }
@@ -69,7 +68,7 @@ impl Watches {
         self.states.send_replace(watches.map(|watch| (watch, State::default())).collect());
     }
 
-    /// The watches ended.
+    /// This process does not lead any more. Reports that come late change nothing.
     pub fn end(&self) {
         self.states.send_replace(States::new());
         self.metrics.forget_watches();
@@ -128,7 +127,7 @@ impl Watches {
     }
 
     /// Whether the first list that covers this namespace is complete.
-    pub fn has_synced(&self, namespace: &str, resource: Resource) -> bool {
+    pub(crate) fn has_synced(&self, namespace: &str, resource: Resource) -> bool {
         let states = self.states.borrow();
         [namespace, ALL_NAMESPACES].into_iter().any(|namespace| {
             states.get(&(namespace.to_owned(), resource)).is_some_and(|state| state.has_synced)

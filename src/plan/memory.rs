@@ -75,9 +75,9 @@ pub struct ProcessMemory {
 pub struct CheckedKey {
     /// Boltz's id of the key.
     pub key_id: String,
-    /// What Boltz said.
+    /// The last answer. The one before it may have been another.
     pub check: KeyCheck,
-    /// When it was asked last.
+    /// The last time that it was asked.
     pub at: Monotonic,
     /// Since when Boltz has said the same.
     pub since: Monotonic,
@@ -150,9 +150,7 @@ impl Trouble {
 /// A call that took effect.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LastDone {
-    /// [`super::Step::fingerprint`].
     pub fingerprint: u64,
-    /// When it was made.
     pub at: Monotonic,
     /// How many times in a row the call was the same, each within an hour of the one before.
     pub repeats: u32,

@@ -100,10 +100,10 @@ use crate::api::BoltzApiKeyStatus;
 use memory::TOLD_AFTER;
 use retry::{Failure, retry_backoff};
 
-/// A decision.
+/// The decision for one object: one step, and until when it holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What to do now.
+    /// At most one call that changes something.
     pub step: Step,
     /// When to reconcile again if no event arrives.
     pub wake_at: Option<Monotonic>,

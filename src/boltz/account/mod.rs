@@ -28,14 +28,13 @@ use secrecy::SecretString;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
-/// One Boltz organization.
+/// One Boltz organization: the client, and what all objects share when they call Boltz.
 #[derive(Debug)]
 pub struct Account {
     client: BoltzClient,
     limits: MintLimits,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// Whose keys these are.
     organization: Mutex<Organization>,
     /// Changes when something is to be remembered.
     remembered: watch::Sender<u64>,
@@ -43,7 +42,6 @@ pub struct Account {
     prepared: watch::Sender<(bool, bool)>,
     /// Changes with the admin key. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
-    /// Changes with the queue.
     queued: watch::Sender<u64>,
     revocations: Arc<Semaphore>,
     /// Requests a check of the admin key.
@@ -57,7 +55,6 @@ struct State {
     admin_key: AdminKey,
     /// The admin key has changed, and it is not known yet whose it is.
     is_unchecked: bool,
-    /// The server has no `auth/me`.
     lacks_auth_me: bool,
     limiter: Limiter,
     breaker: Breaker,
@@ -182,7 +179,7 @@ impl Account {
         }
     }
 
-    /// The client.
+    /// Each call needs a permission first (`calls.rs`), and its result is reported afterwards.
     pub fn client(&self) -> &BoltzClient {
         &self.client
     }
@@ -293,7 +290,6 @@ impl Account {
         (news, times.into_iter().flatten().min().filter(|_| state.queue.len() > 0))
     }
 
-    /// Changes with the queue.
     pub(crate) fn queue_changes(&self) -> watch::Receiver<u64> {
         self.queued.subscribe()
     }

@@ -118,7 +118,7 @@ fn build_info() -> Family<[Label; 1], Gauge> {
 }
 
 impl Metrics {
-    /// All counters at zero.
+    /// Counters with known labels begin at zero, so that `increase()` sees their first change.
     pub fn new() -> Self {
         let (objects, organization, responses) = (Arc::default(), Arc::default(), Arc::default());
         let mut process = Catalog::new("process");
@@ -297,12 +297,12 @@ impl Metrics {
         self.watch_healthy.clear();
     }
 
-    /// A key was issued and stored.
+    /// Call when the key is in its Secret. `reason` is an [`IssueReason`](crate::protocol::record::IssueReason).
     pub fn count_issued(&self, reason: &'static str) {
         self.issued.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A key was revoked.
+    /// Call when Boltz has accepted the revocation, or says that the key was revoked before.
     pub fn count_revoked(&self, reason: &'static str) {
         self.revoked.get_or_create(&[("reason", reason)]).inc();
     }
@@ -350,7 +350,7 @@ impl Metrics {
         self.organization.lock().admin_key = Some(state);
     }
 
-    /// Whether this process leads.
+    /// Call when this process gets the Lease and when it loses it.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }

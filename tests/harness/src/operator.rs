@@ -59,7 +59,7 @@ impl OperatorProcess {
         }
     }
 
-    /// The process.
+    /// For its pid, and for signals that have no method here.
     pub fn process(&self) -> &OwnedProcess {
         &self.process
     }
@@ -79,7 +79,7 @@ impl OperatorProcess {
         self.process.log()
     }
 
-    /// SIGKILL.
+    /// SIGKILL: it has no chance to end in order.
     pub fn kill(&mut self) {
         self.process.kill();
     }

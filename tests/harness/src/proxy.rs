@@ -25,11 +25,11 @@ const LARGEST_BODY: usize = 16 << 20;
 /// A kind of call to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiCall {
-    /// For example PATCH.
+    /// As in HTTP: `PATCH` and `PUT` change, `POST` creates.
     pub method: Method,
     /// With a star for the name: `secrets` for all of them, `secrets/*`, `boltzapikeys/*/status`.
     pub resource: &'static str,
-    /// It is a dry run.
+    /// Whether the query asks for a dry run. Other calls to the same resource are other calls.
     pub dry_run: bool,
 }
 

@@ -402,7 +402,6 @@ impl World {
         api_fault(fault).and(fits).map(|()| self.shown_secret(facts, &own.name))
     }
 
-    /// Creates the wanted Secret.
     fn create_secret(
         &mut self,
         facts: &Facts,
@@ -435,7 +434,6 @@ impl World {
         own_secret(name, &self.secrets[name], &facts.object.uid)
     }
 
-    /// Remembers what was reached.
     fn note(&mut self, step: &Step, answer: &Answer, fault: Option<Fault>) {
         match fault {
             Some(Fault::CrashAfter) => self.reached.insert(Milestone::Crashed),

@@ -84,7 +84,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Its control plane.
+    /// To apply manifests and to ask for objects. Its API server listens on the node's network.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
     }
