@@ -339,12 +339,12 @@ impl Pages<'_> {
             let error = match self.account.client().list_keys(after, page_size).await {
                 Ok(page) => {
                     self.failures = 0;
-                    self.account.succeeded(&call, self.clock.now().monotonic);
+                    self.account.record_success(&call, self.clock.now().monotonic);
                     return Ok(page);
                 }
                 Err(error) => error,
             };
-            self.account.failed(&call, &error, self.clock.now().monotonic);
+            self.account.record_failure(&call, &error, self.clock.now().monotonic);
             // A large page may be refused, too long, too slow, or too much for Boltz or a gateway.
             if error.kind() != BoltzErrorKind::RateLimited && !matches!(error, BoltzError::Connect(_)) {
                 *self.page_size.lock() = None;

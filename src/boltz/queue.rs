@@ -165,7 +165,7 @@ impl MintQueue {
         let uid = leak.or_else(|| self.all.first(serves, is_open))?.2.clone();
         let (joined, waiter) = self.remove(&uid)?;
         let taken_from = if is_leak { &mut self.leaks } else { &mut self.all };
-        taken_from.served(&waiter.namespace);
+        taken_from.mark_served(&waiter.namespace);
         self.granted += 1;
         self.tokens.take(now);
         if let Some(mut bucket) = self.bucket(&waiter.namespace) {

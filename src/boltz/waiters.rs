@@ -85,7 +85,7 @@ impl Namespaces {
     }
 
     /// A namespace that had its turn goes to the back.
-    pub fn served(&mut self, namespace: &str) {
+    pub fn mark_served(&mut self, namespace: &str) {
         if self.waiting.contains_key(namespace) {
             self.move_to_back(namespace);
         }

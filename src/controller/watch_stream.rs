@@ -24,7 +24,7 @@ pub(super) fn report(context: &Context, namespace: &str, resource: Resource, err
                 kube::Error::Api(status) => (Some(status.code), status.message.clone()),
                 error => (None, error.to_string()),
             };
-            context.watches.failed(namespace, resource, code, &message);
+            context.watches.record_failure(namespace, resource, code, &message);
         }
         error => tracing::info!(
             namespace,

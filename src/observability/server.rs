@@ -214,7 +214,7 @@ mod tests {
         let (status, body) = readyz(false, &watches);
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("ConfigMap"), "{body}");
         watches.begin(["a"]);
-        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.record_failure("a", Resource::Secrets, Some(403), "secrets is forbidden");
         let (_, body) = readyz(false, &watches);
         let lines = ["not ready", "namespace a: the list of boltzapikeys is not complete yet", ""];
         assert!(body.starts_with(&lines.join("\n")), "{body}");

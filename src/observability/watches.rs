@@ -75,7 +75,7 @@ impl Watches {
     }
 
     /// The list is complete, and the watch works.
-    pub(crate) fn synced(&self, namespace: &str, resource: Resource) {
+    pub(crate) fn mark_synced(&self, namespace: &str, resource: Resource) {
         self.change(namespace, resource, |state| {
             state.has_synced = true;
             if state.failure.take().is_some() {
@@ -85,7 +85,13 @@ impl Watches {
     }
 
     /// The list or the watch could not begin.
-    pub(crate) fn failed(&self, namespace: &str, resource: Resource, code: Option<u16>, message: &str) {
+    pub(crate) fn record_failure(
+        &self,
+        namespace: &str,
+        resource: Resource,
+        code: Option<u16>,
+        message: &str,
+    ) {
         let failure = describe(resource, code, message);
         self.change(namespace, resource, |state| {
             if state.warned_at.is_none_or(|warned_at| warned_at.elapsed() >= WARN_INTERVAL) {
@@ -220,29 +226,29 @@ mod tests {
         metrics.set_leader(true);
         let watches = Watches::new(Arc::clone(&metrics));
         watches.begin(["a", "b"]);
-        watches.synced("b", Resource::ApiKeys);
-        watches.synced("b", Resource::Secrets);
+        watches.mark_synced("b", Resource::ApiKeys);
+        watches.mark_synced("b", Resource::Secrets);
         assert!(!is_served(&watches), "a may still be served");
-        watches.synced("a", Resource::ApiKeys);
-        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.mark_synced("a", Resource::ApiKeys);
+        watches.record_failure("a", Resource::Secrets, Some(403), "secrets is forbidden");
         assert!(is_served(&watches));
         assert!(!watches.has_synced("a", Resource::Secrets) && watches.has_synced("b", Resource::Secrets));
         assert!(!have_all_synced(&watches));
         assert!(watches.failures().starts_with("namespace a: cannot watch secrets: secrets is forbidden"));
         let line = r#"boltz_watch_healthy{namespace="a",resource="secrets"} "#;
         assert!(metrics.to_text().contains(&format!("{line}0")));
-        watches.synced("a", Resource::Secrets);
+        watches.mark_synced("a", Resource::Secrets);
         assert!(have_all_synced(&watches) && watches.failures().is_empty());
         assert!(metrics.to_text().contains(&format!("{line}1")));
         // One that is resumed says nothing.
-        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.record_failure("a", Resource::Secrets, Some(403), "secrets is forbidden");
         watches.forget_old_failures(Instant::now());
         assert!(!watches.failures().is_empty());
         watches.forget_old_failures(Instant::now() + FAILURE_LASTS);
         assert!(watches.failures().is_empty());
         watches.end();
         // A late report of an aborted task changes nothing.
-        watches.synced("a", Resource::Secrets);
+        watches.mark_synced("a", Resource::Secrets);
         assert!(!metrics.to_text().contains("boltz_watch_healthy{"));
     }
 
@@ -252,8 +258,8 @@ mod tests {
             let watches = Watches::new(Arc::new(Metrics::new()));
             watches.begin(namespaces.iter().copied());
             for namespace in namespaces {
-                watches.failed(namespace, Resource::ApiKeys, Some(404), "not found");
-                watches.synced(namespace, Resource::Secrets);
+                watches.record_failure(namespace, Resource::ApiKeys, Some(404), "not found");
+                watches.mark_synced(namespace, Resource::Secrets);
             }
             assert!(!is_served(&watches));
             assert!(watches.failures().contains("kubectl apply"), "{}", watches.failures());

@@ -73,7 +73,7 @@ impl Decision<'_> {
             return None;
         }
         if let Some(block) = self.in_effect(&facts.account.calls_blocked) {
-            self.waits.blocked(&block);
+            self.waits.wait_for(&block);
             if checked.is_none_or(|checked| checked.check != KeyCheck::Valid) {
                 self.findings.blocked = Some(block);
             }
@@ -123,7 +123,7 @@ impl Decision<'_> {
 
 impl Failing<'_> {
     /// Applies the answer to a check.
-    pub(super) fn checked(&mut self, key_id: &str, check: KeyCheck) {
+    pub(super) fn record_check(&mut self, key_id: &str, check: KeyCheck) {
         let at = self.now.monotonic;
         let before = self.memory.key_check.take();
         let is_same = |before: &CheckedKey| {
@@ -137,7 +137,7 @@ impl Failing<'_> {
                 self.memory.troubles.remove(&self.slot);
             }
             KeyCheck::Valid => {
-                self.failed(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
+                self.record_failure(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
                 // The decision reports it, as long as the list is wrong.
                 if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
                     trouble.is_reported = false;
@@ -150,7 +150,7 @@ impl Failing<'_> {
                      has passed. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
                      revoke a key that may still work."
                 );
-                self.failed(Failure::Passing, Reason::KeyDoubtful, message, None, true);
+                self.record_failure(Failure::Passing, Reason::KeyDoubtful, message, None, true);
             }
         }
     }

@@ -119,7 +119,7 @@ impl Decision<'_> {
                 .flatten()
                 .filter(|time| *time > self.now.wall)
             {
-                self.waits.wake_at(self.now.monotonic_at(time));
+                self.waits.request_wake_up(self.now.monotonic_at(time));
             }
         }
         if self.facts.has_unread_value() {
@@ -145,7 +145,7 @@ impl Decision<'_> {
             return self.attempt(Step::ReadLive);
         }
         if let Some(block) = self.why_not_now() {
-            self.waits.blocked(&block);
+            self.waits.wait_for(&block);
             self.findings.blocked = Some(block);
             return None;
         }
@@ -162,7 +162,7 @@ impl Decision<'_> {
             self.ledger_is_full = true;
             for entry in &keep {
                 let settled_at = self.facts.seen_to_settle_at(self.settings, self.now, &entry.attempt);
-                self.waits.pass_since(self.facts, settled_at);
+                self.waits.request_pass(self.facts, settled_at);
             }
             self.findings.blocked = Some(Block {
                 reason: Reason::Pending,
@@ -176,7 +176,7 @@ impl Decision<'_> {
         }
         self.findings.wants_turn = Some(reason);
         if let Some(block) = self.no_turn() {
-            self.waits.blocked(&block);
+            self.waits.wait_for(&block);
             self.findings.blocked = Some(block);
             return None;
         }
@@ -314,7 +314,7 @@ impl Decision<'_> {
     pub(super) fn lost_attempts(&mut self) -> Option<Block> {
         let forgery = self.facts.object.ledger.forgery?;
         let settles_at = self.facts.forgery_settles_at(self.settings, self.now)?;
-        self.waits.pass_since(self.facts, settles_at);
+        self.waits.request_pass(self.facts, settles_at);
         if self.facts.pass_after_forgery(self.settings, self.now).is_some() {
             return None;
         }
@@ -396,7 +396,7 @@ impl Decision<'_> {
         let dead = active.iter().find(is_dead);
         if dead.is_none() && reason.is_optional() {
             if let Some(revoke_after) = oldest.revoke_after {
-                self.waits.wake_at(self.now.monotonic_at(revoke_after));
+                self.waits.request_wake_up(self.now.monotonic_at(revoke_after));
                 self.findings.postponed = Some((reason, revoke_after));
             }
             self.findings.issue = None;

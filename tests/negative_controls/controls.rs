@@ -943,7 +943,7 @@ pub const ALL: &[Control] = &[
         defence: "a change that came too soon is not forgotten",
         rule: "11",
         file: "src/plan/mod.rs",
-        with: "waits.wake_at(at);\n    }\n    let findings",
+        with: "waits.request_wake_up(at);\n    }\n    let findings",
         without: "let _ = at;\n    }\n    let findings",
         red: &[Pure("whoever_changes_an_object_all_the_time_gets_a_retry_in_ten_seconds")],
     },

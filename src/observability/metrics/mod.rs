@@ -246,12 +246,12 @@ impl Metrics {
     }
 
     /// Something may have changed for this object: it will be reconciled.
-    pub(crate) fn queued(&self, namespace: &str, name: &str) {
+    pub(crate) fn add_to_queue(&self, namespace: &str, name: &str) {
         self.objects.lock().queued.insert((namespace.to_owned(), name.to_owned()));
     }
 
     /// The reconciliation of this object has begun.
-    pub(crate) fn dequeued(&self, namespace: &str, name: &str) {
+    pub(crate) fn remove_from_queue(&self, namespace: &str, name: &str) {
         self.objects.lock().queued.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
@@ -360,12 +360,12 @@ impl Metrics {
     }
 
     /// Counts a running reconciliation until the returned guard is dropped.
-    pub(crate) fn reconciling(&self) -> InProgress<'_> {
+    pub(crate) fn begin_reconcile(&self) -> InProgress<'_> {
         self.reconciles_in_progress.inc();
         InProgress(&self.reconciles_in_progress)
     }
 
-    pub(crate) fn reconciled(&self, took: Duration) {
+    pub(crate) fn observe_reconcile(&self, took: Duration) {
         self.reconcile_duration.observe(took.as_secs_f64());
     }
 

@@ -168,7 +168,7 @@ impl ApiProxy {
     }
 
     /// Waits until a call has come that does not arrive because of [`ApiProxy::freeze`].
-    pub async fn has_frozen(&self) {
+    pub async fn wait_frozen(&self) {
         // The sender lives as long as this borrow of it.
         let _ = self.proxy.has_frozen.subscribe().wait_for(|frozen| *frozen).await;
     }
@@ -213,7 +213,7 @@ impl ApiProxy {
     }
 
     /// Waits until the fault has been met, its effect included unless that is late.
-    pub async fn fired(&self) {
+    pub async fn wait_fired(&self) {
         // The sender lives as long as this borrow of it.
         let _ = self.proxy.fired.subscribe().wait_for(|fired| *fired).await;
     }

@@ -162,7 +162,7 @@ impl World {
     }
 
     /// Something happened that has no version of its own.
-    pub fn changed(&mut self) {
+    pub fn mark_changed(&mut self) {
         self.versions += 1;
     }
 
