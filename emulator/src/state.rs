@@ -8,11 +8,12 @@ use crate::{
     settings::Settings,
 };
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
@@ -22,11 +23,6 @@ const DEFAULT_WORKSPACE: &str = "ws_default";
 
 /// The state, shared by all requests.
 pub type SharedState = Arc<Mutex<State>>;
-
-/// The lock; a panic elsewhere must not hide what happened.
-pub fn lock(state: &SharedState) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// One request, as it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -118,7 +118,7 @@ impl Watches {
         let states = self.states.borrow().clone();
         for (namespace, resource) in states.iter().filter(|(_, state)| is_old(state)).map(|(watch, _)| watch)
         {
-            self.synced(namespace, *resource);
+            self.mark_synced(namespace, *resource);
         }
     }
 

@@ -41,7 +41,7 @@ impl Account {
     pub(crate) async fn short_call(&self, clock: Clock) -> Result<Call, Block> {
         // Those that hang must leave room for other work.
         let permit = Arc::clone(&self.revocations).try_acquire_owned();
-        let permit = permit.map_err(|_| limited(clock.now().monotonic.plus(LONGEST_WAIT)))?;
+        let permit = permit.map_err(|_| rate_limit_block(clock.now().monotonic.plus(LONGEST_WAIT)))?;
         let call = self.call(Scope::Revocations, clock, LONGEST_WAIT).await?;
         Ok(Call { _revocation: Some(permit), ..call })
     }
@@ -79,7 +79,7 @@ impl Account {
             }
             let next_at = state.limiter.next_at();
             if next_at.since(now) > longest {
-                return Err(limited(next_at));
+                return Err(rate_limit_block(next_at));
             }
             let at = state.limiter.take(now);
             state.breaker.enter(&scope, at);

@@ -3,9 +3,9 @@
 use crate::{
     audit::{self, AuditEvent, AuditLog},
     certificates::{Authority, write_signing_key},
+    child_process::{OwnedFolder, OwnedProcess, output_with_input},
     kubeconfig,
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess, output_with_input},
     wait::eventually,
 };
 use k8s_openapi::api::core::v1::Namespace;

@@ -1,8 +1,8 @@
 //! The operator as a process.
 
 use crate::{
+    child_process::{OwnedFolder, OwnedProcess},
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess},
     wait::eventually,
 };
 use std::{

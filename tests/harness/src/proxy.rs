@@ -5,7 +5,7 @@
 
 use crate::{
     control_plane::{ControlPlane, HarnessError},
-    watches::{WatchFault, Watches, faulty_body, gone},
+    watch_faults::{WatchFault, Watches, faulty_body, gone},
 };
 use axum::{
     Extension, Router,

@@ -14,9 +14,9 @@ pub use image::PAUSE_IMAGE;
 pub use network::{NODE_ADDRESS, PrivateNetwork};
 
 use crate::{
+    child_process::{OwnedFolder, OwnedProcess},
     control_plane::{ControlPlane, ControlPlaneOptions, HarnessError, io_error},
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess},
     wait::eventually,
 };
 use cgroup::OwnedCgroup;
