@@ -146,8 +146,8 @@ impl Failing<'_> {
             KeyCheck::Unclear(answer) => {
                 let message = format!(
                     "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does not \
-                     show whether it is valid: {answer}. No new key is issued before this is clear, or before one hour \
-                     has passed. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
+                     show whether it is valid: {answer}. No new key is issued until this is clear, for at \
+                     most one hour. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
                      revoke a key that may still work."
                 );
                 self.record_failure(Failure::Passing, Reason::KeyDoubtful, message, None, true);
