@@ -3,11 +3,11 @@
 //! One paginated pass serves all objects that request a pass not older than a given time.
 
 use super::{
+    account_data::Remembered,
     fuse::{Fuse, Judgment},
-    organization::Remembered,
+    pages::{PAGE_SIZE, Pages},
     pass::{AfterPage, InconsistentList, PassInProgress},
     snapshot::{ClusterNames, Snapshot},
-    types::KeyPage,
 };
 use crate::{
     boltz::{
@@ -16,7 +16,7 @@ use crate::{
     },
     clock::Clock,
     observability::metrics::{Metrics, PassGauges},
-    plan::{BoltzErrorKind, Doubt, Monotonic},
+    plan::{Doubt, Monotonic},
     protocol::marker::ObjectMark,
     retry_delay,
 };
@@ -34,8 +34,6 @@ const MIN_SPACING: Duration = Duration::from_millis(500);
 const MAX_PASS_DURATION: Duration = Duration::from_secs(15 * 60);
 /// While a pass is doubtful, the next one follows at least this soon: three have to agree over an hour.
 const INTERVAL_IN_DOUBT: Duration = Duration::from_secs(15 * 60);
-/// The rows of a page to ask for: Boltz's default is 100. If such a page fails, the default is used until a pass is complete.
-const PAGE_SIZE: u32 = 1000;
 /// A list without end must not be read at full speed.
 const UNSPACED_PAGES: u32 = 20;
 const PAGE_SPACING: Duration = Duration::from_millis(50);
@@ -280,8 +278,7 @@ impl Inventory {
         let now = clock.now();
         let mut pass = PassInProgress::begin(now, &self.names, named);
         let pages = async {
-            let mut pages =
-                Pages { account, clock, page_size: &self.page_size, failures: 0, first: Some(first) };
+            let mut pages = Pages::new(account, clock, &self.page_size, first);
             let mut after = None;
             for number in 0_u32.. {
                 if number > UNSPACED_PAGES {
@@ -315,61 +312,6 @@ impl Inventory {
             snapshots.truncate(2);
         }
         self.completed.send_modify(|count| *count += 1);
-    }
-}
-
-/// Reads pages. A page that fails is asked for again at the same cursor, so that a pass also completes under a rate limit.
-struct Pages<'a> {
-    account: &'a Account,
-    clock: Clock,
-    page_size: &'a Mutex<Option<u32>>,
-    failures: u32,
-    /// The call that began the pass.
-    first: Option<Call>,
-}
-
-impl Pages<'_> {
-    async fn page(&mut self, after: Option<&str>) -> Result<KeyPage, BoltzError> {
-        loop {
-            let call = match self.first.take() {
-                Some(call) => call,
-                None => self.account.list_call(self.clock).await,
-            };
-            let page_size = *self.page_size.lock();
-            let error = match self.account.client().list_keys(after, page_size).await {
-                Ok(page) => {
-                    self.failures = 0;
-                    self.account.record_success(&call, self.clock.now().monotonic);
-                    return Ok(page);
-                }
-                Err(error) => error,
-            };
-            self.account.record_failure(&call, &error, self.clock.now().monotonic);
-            // A large page may be refused, too long, too slow, or too much for Boltz or a gateway.
-            if error.kind() != BoltzErrorKind::RateLimited && !matches!(error, BoltzError::Connect(_)) {
-                *self.page_size.lock() = None;
-            }
-            match error.kind() {
-                // After a 401, no call is made until the admin key has been checked.
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized
-                    if page_size.is_some() && !error.is_invalid_key() =>
-                {
-                    *self.page_size.lock() = None;
-                }
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
-                    return Err(error);
-                }
-                BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable => {
-                    self.failures += 1;
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        failures = self.failures,
-                        "failed to read a page of the list of keys; it will be retried"
-                    );
-                    tokio::time::sleep(retry_delay::delay(self.failures, error.retry_after())).await;
-                }
-            }
-        }
     }
 }
 

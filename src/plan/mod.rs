@@ -64,6 +64,7 @@ mod failing;
 mod issue;
 mod keys;
 mod learn;
+mod ledger_entries;
 mod memory;
 mod quiet;
 mod received;

@@ -2,7 +2,10 @@
 
 use super::{Account, AdminKey};
 use crate::{
-    boltz::organization::{Organization, Remembered, Said},
+    boltz::{
+        account_data::Remembered,
+        organization::{Organization, Said},
+    },
     protocol::marker::MAX_NAME_LENGTH,
 };
 use parking_lot::Mutex;
