@@ -12,8 +12,8 @@ const LEFT: f64 = 0.7;
 /// The seconds after which the rate is what it was.
 const RECOVERY: f64 = 8.0;
 
-/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
-/// things.
+/// A call waits at most this long for the rate limit: its object can do nothing else meanwhile. If the wait would be
+/// longer, the object does other things first.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the status of an object says that waits for it.

@@ -72,7 +72,7 @@ impl Organization {
     }
 
     /// Call with each answer to `auth/me`, and when a new admin key could not be checked.
-    pub(super) fn said(&mut self, said: Said) {
+    pub(super) fn record_answer(&mut self, said: Said) {
         self.said = said;
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let mut organization = Organization::unread(accepted.map(str::to_owned), false);
         organization
             .remember(Remembered { organization: remembered.map(str::to_owned), ..Remembered::default() });
-        organization.said(said.map(str::to_owned).into());
+        organization.record_answer(said.map(str::to_owned).into());
         organization
     }
 
@@ -217,7 +217,7 @@ mod tests {
                     ..Remembered::default()
                 });
             }
-            organization.said(says.clone());
+            organization.record_answer(says.clone());
             assert_eq!(organization.mints_blocked().is_some(), is_blocked, "{remembered:?}, {says:?}");
         }
     }
@@ -238,14 +238,14 @@ mod tests {
             let mut organization = Organization::unread(flag.map(str::to_owned), false);
             let (name, accepted) = remembered.clone();
             organization.remember(Remembered { organization: name, accepted, ..Remembered::default() });
-            organization.said(Said::Organization(said.to_owned()));
+            organization.record_answer(Said::Organization(said.to_owned()));
             organization.compare().unwrap();
             assert_eq!(organization.is_accepted(), is_accepted, "{remembered:?}, {flag:?}, {said}");
             // The same after a restart without the flag.
             let data = organization.remembered().unwrap().to_data(&names());
             let mut next = Organization::unread(None, false);
             next.remember(Remembered::from_data(&data, &names()));
-            next.said(Said::Organization(said.to_owned()));
+            next.record_answer(Said::Organization(said.to_owned()));
             assert_eq!(next.compare(), Ok(false));
             assert_eq!(next.is_accepted(), is_accepted, "{remembered:?}, {flag:?}, {said}, after a restart");
         }

@@ -153,7 +153,7 @@ async fn send(mut chunks: mpsc::Receiver<Chunk>, client: mpsc::Sender<Chunk>) {
     let _ = timeout(SLOW, client.closed()).await;
 }
 
-/// Hands on text in chunks. Fails if nobody takes them any more.
+/// Sends text in chunks. Fails if the receiver is gone.
 struct ChunkWriter {
     chunk: String,
     written: mpsc::Sender<Chunk>,

@@ -57,7 +57,7 @@ impl ProcessMemory {
                     &format!("the annotation {RECORD_ANNOTATION} is missing on the Secret"),
                     &mut effects,
                 );
-                // Workloads use it. It is replaced like a key whose Secret was altered, and lives through its overlap.
+                // Workloads use it. It is replaced like a key whose Secret was altered, and keeps its overlap.
                 if let Step::Store { attempt, .. } = step {
                     self.mark_stored(attempt);
                     self.must_read = true;

@@ -1,4 +1,4 @@
-//! The key is its own witness: before Boltz's list is believed that the current key is gone, the key itself is asked.
+//! Checks the current key itself, with `auth/me`, before a list is believed that does not show it as active.
 
 use super::{
     Decision,
@@ -32,7 +32,7 @@ impl Decision<'_> {
                 self.now.monotonic.since(*since) >= UNCLEAR_FOR && by_list(Doubt::None)
             }
             Some(CheckedKey { check: KeyCheck::Valid, .. }) => false,
-            // Without `auth/me` there is no other witness. A revocation by this process needs none.
+            // Without `auth/me`, only the list says something. A revocation by this process needs no second source.
             None => {
                 (facts.account.lacks_auth_me || facts.memory.revoked_ids.contains(&record.key_id))
                     && by_list(Doubt::None)
@@ -86,8 +86,8 @@ impl Decision<'_> {
         step
     }
 
-    /// Before a deletion gives up the current key because the list does not show it. If its value cannot be read, the list
-    /// is the only witness.
+    /// Before a deletion gives up the current key because the list does not show it. If its value cannot be read, only the list
+    /// says something.
     pub(super) fn ask_current_key(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let facts = self.facts;
         let record = facts.record().filter(|record| self.state_by_list(record, Doubt::None).is_gone())?;

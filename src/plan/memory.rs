@@ -23,8 +23,8 @@ pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
-/// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
-/// vectors: a B-tree has room for eleven from the first one.
+/// restored from the ledger, the record and Boltz's list. Maps that have entries for every object are sorted
+/// vectors: a B-tree reserves room for eleven entries with the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessMemory {
     /// [`Request::hash`] of what users requested when the failures below began. A change clears them.

@@ -132,7 +132,7 @@ impl Account {
                         state.limiter.record_rate_limit(call.began, now.plus(wait));
                         (Reason::RateLimited, LIMITED.to_owned(), &Scope::Account)
                     }
-                    // Nothing was sent, so it is nobody's fault.
+                    // Nothing was sent, so no workspace is the cause.
                     (_, BoltzError::Connect(_)) => (Reason::BoltzUnavailable, fails(error), &Scope::Account),
                     _ => (Reason::BoltzUnavailable, fails(error), &call.scope),
                 };

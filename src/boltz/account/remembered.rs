@@ -52,8 +52,8 @@ impl Account {
     }
 
     /// What `auth/me` says about the current admin key.
-    pub(super) fn said(&self, said: Said) {
-        self.learn(|organization| organization.said(said));
+    pub(super) fn record_answer(&self, said: Said) {
+        self.learn(|organization| organization.record_answer(said));
     }
 
     /// Wakes the objects that waited until it was known whose keys these are.
