@@ -24,7 +24,7 @@ pub enum KubernetesError {
         /// For people. It may quote an admission webhook, so anything like a key is removed.
         message: String,
     },
-    /// The call took longer than [`TIMEOUT`]. It may take effect later.
+    /// The call took longer than `TIMEOUT`. It may take effect later.
     #[error("no response from the API server in time")]
     Timeout,
     /// A success whose body lacks what every object has.

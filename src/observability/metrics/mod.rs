@@ -297,7 +297,7 @@ impl Metrics {
         self.watch_healthy.clear();
     }
 
-    /// Call when the key is in its Secret. `reason` is an [`IssueReason`](crate::protocol::record::IssueReason).
+    /// Call when the key is in its Secret. `reason` is an [`IssueReason`].
     pub fn count_issued(&self, reason: &'static str) {
         self.issued.get_or_create(&[("reason", reason)]).inc();
     }
