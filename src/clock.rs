@@ -23,7 +23,7 @@ impl Clock {
         Self { start: Instant::now(), wall: Some(wall) }
     }
 
-    /// The current time.
+    /// Wall and monotonic time of one moment.
     pub fn now(&self) -> Now {
         let elapsed = self.start.elapsed();
         let wall = self.wall.map_or_else(Timestamp::now, |start| crate::plan::later(start, elapsed));

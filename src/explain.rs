@@ -9,9 +9,9 @@ use strum::VariantArray;
 pub struct Explanation {
     /// The reason, as conditions have it.
     pub reason: &'static str,
-    /// What it means.
+    /// Markdown, complete sentences: what has happened, without advice.
     pub meaning: &'static str,
-    /// What to do.
+    /// Markdown, complete sentences: what a person can do about it, or that nothing has to be done.
     pub action: &'static str,
 }
 
@@ -20,7 +20,7 @@ pub fn explain(reason: &str) -> Option<Explanation> {
     explanations().find(|known| known.reason.eq_ignore_ascii_case(reason))
 }
 
-/// All of them.
+/// One entry for each reason that a condition can have, in the order of `docs/reference/api.md`.
 pub fn explanations() -> impl Iterator<Item = Explanation> {
     Reason::VARIANTS.iter().map(|reason| {
         let (meaning, action) = texts(*reason);
@@ -28,7 +28,6 @@ pub fn explanations() -> impl Iterator<Item = Explanation> {
     })
 }
 
-/// Meaning, and what to do.
 fn texts(reason: Reason) -> (&'static str, &'static str) {
     match reason {
         Reason::Issued => ("The Secret contains a valid key.", "Nothing."),
@@ -38,7 +37,7 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::Rotating => ("The key is no longer valid and is being replaced.", "Wait."),
         Reason::SecretConflict => (
-            "The Secret's name is taken by another Secret, which is not changed.",
+            "Another Secret has the name. The operator does not change it.",
             "Choose another `secret.name`, or delete the Secret. If the Secret has the operator's label, the operator continues immediately; otherwise it checks again after 60 s, then less often, at least every 5 min.",
         ),
         Reason::SecretWriteFailed => (
@@ -54,20 +53,20 @@ fn texts(reason: Reason) -> (&'static str, &'static str) {
             "Fix what the message names, or remove the target.",
         ),
         Reason::InvalidSpec => (
-            "The spec is invalid: a schedule or time zone that does not exist, or with an older CRD any other field.",
+            "The spec is invalid: it names a schedule or time zone that does not exist. If the CRD is older than the operator, it can be any other field.",
             "Fix the field that the message names. If the CRD is older, apply `crds/`.",
         ),
         Reason::BoltzRejected => (
             "Boltz rejects the request. The message has Boltz's words and the time of the next try.",
-            "Fix what the message names: the spec, the workspace, the bill. The operator retries ever less often, at least every 10 min (400 and 422: every hour), and immediately when the spec or the annotation `boltz.bio/retry` changes.",
+            "Fix what the message names: the spec, the workspace, the bill. The operator retries at growing intervals of at most 10 min (400 and 422: an hour). It retries immediately when the spec or the annotation `boltz.bio/retry` changes.",
         ),
         Reason::BoltzUnavailable => ("Calls to Boltz fail.", "Wait. Check the network if it lasts."),
         Reason::BoltzUnauthorized => (
-            "Boltz rejects the operator's admin key, or it is a test-mode key and the object asks for a live key, or it is not known whether the admin key belongs to the organization of the object's keys.",
-            "Do what the message says. Fix the admin key. The operator uses it seconds after its file changes.",
+            "The operator's admin key cannot be used for this object. Boltz rejects it; or it is a test-mode key and the object asks for a live key; or it is not known to belong to the organization of the object's keys.",
+            "Do what the message says. The operator uses a new admin key seconds after its file changes.",
         ),
         Reason::KeyDoubtful => (
-            "Only in `Reconciling` and `Stalled`, or in `Ready` if the key itself gave no clear answer: Boltz's list does not show the key as active, and it is not certain that this is true.",
+            "Boltz's list does not show the key as active, and it is not certain that this is true. Only in `Reconciling` and `Stalled`; also in `Ready` if the check of the key itself gave no clear answer.",
             "Look at Boltz's console. If somebody revoked many keys on purpose, confirm it: see the runbook BoltzOperatorListSuspect. To get a new key now, set `boltz.bio/rotate`. `boltz.bio/rotate-now` would revoke a key that may still work.",
         ),
         Reason::NamesAltered => (

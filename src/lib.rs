@@ -20,7 +20,7 @@ pub mod controller;
 pub mod duration;
 pub mod explain;
 pub mod kubernetes;
-pub mod listen;
+mod listen;
 pub mod observability;
 pub mod plan;
 pub mod protocol;

@@ -198,15 +198,15 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
 
 /// What there is before the work begins.
 pub struct Operator {
-    /// Shared by all reconciliations.
+    /// The clients, caches and settings that all reconciliations share.
     pub context: Arc<Context>,
     /// The flags with which the process was started.
     pub config: Config,
-    /// Unique for this process.
+    /// The holder that the Lease names: unique for this process, not for its host.
     pub identity: String,
     /// Serves probes and metrics; created on the runtime for them.
     pub listener: TcpListener,
-    /// Also created there.
+    /// Renews the Lease. Created on the runtime for probes, too: busy reconciliations must not delay it.
     pub lease_client: Client,
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     connection::Connection,
     fault::{Effect, Fault, Operation, Outcome},
-    state::{LoggedRequest, Refusal, SharedState, State, lock},
+    state::{LoggedRequest, Refusal, SharedState, State},
 };
 use axum::{
     body::{Body, Bytes},
@@ -32,7 +32,7 @@ where
     H: FnOnce(&mut State, Timestamp) -> Answer + Send + 'static,
 {
     let (entry, taken) = {
-        let mut state = lock(&state);
+        let mut state = state.lock();
         let at = state.clock.now();
         let taken = state.limit(at).map(|()| {
             let fault = state.take_fault(operation, &subject, workspace.as_deref());
@@ -49,7 +49,7 @@ where
         Ok(fault) => met(&state, &connection, fault, handler).await,
         Err(seconds) => too_many(seconds),
     };
-    let mut state = lock(&state);
+    let mut state = state.lock();
     if state.epoch == entry.0
         && let Some(logged) = state.requests.get_mut(entry.1)
     {
@@ -63,19 +63,19 @@ where
     H: FnOnce(&mut State, Timestamp) -> Answer + Send + 'static,
 {
     let (epoch, mut release) = {
-        let state = lock(state);
+        let state = state.lock();
         (state.epoch, (fault.outcome == Outcome::Hold).then(|| state.release.subscribe()))
     };
     let task = match fault.effect {
         Effect::None => None,
         Effect::Before => {
-            let mut state = lock(state);
+            let mut state = state.lock();
             let now = state.clock.now();
             Some(Take::Now(handler(&mut state, now)))
         }
         Effect::After(milliseconds) => {
             let wait = tokio::time::sleep(Duration::from_millis(milliseconds));
-            lock(state).late += 1;
+            state.lock().late += 1;
             let handler = move |state: &mut State, now: Timestamp| {
                 state.late -= 1;
                 handler(state, now)
@@ -84,7 +84,7 @@ where
         }
         Effect::OnRelease => {
             // One receiver for one held request: their number is what `held` tells.
-            let mut release = release.take().unwrap_or_else(|| lock(state).release.subscribe());
+            let mut release = release.take().unwrap_or_else(|| state.lock().release.subscribe());
             let wait = async move {
                 let _ = release.changed().await;
             };
@@ -115,7 +115,7 @@ where
         Outcome::Foreign(body) => respond(200, body),
         Outcome::Lie(lie) => match serde_json::from_str(&real.1) {
             Ok(answer) if real.0 == 200 => {
-                let number = lock(state).requests.len();
+                let number = state.lock().requests.len();
                 respond(200, lie.told(answer, number).to_string())
             }
             _ => respond(real.0, real.1),
@@ -141,7 +141,7 @@ where
 {
     tokio::spawn(async move {
         wait.await;
-        let mut state = lock(&state);
+        let mut state = state.lock();
         let now = state.clock.now();
         (state.epoch == epoch).then(|| handler(&mut state, now))
     })

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-/// The routes.
+/// Boltz's API, as far as the emulator knows it.
 pub fn routes() -> Router<SharedState> {
     Router::new()
         .route("/compute/v1/admin/api-keys", post(create).get(list))

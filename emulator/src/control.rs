@@ -4,7 +4,7 @@ use crate::{
     fault::{Fault, StandingFault},
     key::{AdminKey, Key},
     settings::Settings,
-    state::{CreateRequest, LoggedRequest, SharedState, lock},
+    state::{CreateRequest, LoggedRequest, SharedState},
 };
 use axum::{
     Json, Router,
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 type Refused = (StatusCode, String);
 
-/// The routes.
+/// Under `/_emulator`: for tests, not a part of Boltz's API.
 pub fn routes() -> Router<SharedState> {
     Router::new()
         .route("/_emulator/state", get(state))
@@ -37,7 +37,7 @@ pub fn routes() -> Router<SharedState> {
 
 /// Every key with all its fields, and how many requests of each kind got each status.
 async fn state(Shared(state): Shared<SharedState>) -> Json<Value> {
-    let state = lock(&state);
+    let state = state.lock();
     let now = state.clock.now();
     let keys: Vec<Value> = state
         .keys
@@ -53,11 +53,11 @@ async fn state(Shared(state): Shared<SharedState>) -> Json<Value> {
 }
 
 async fn requests(Shared(state): Shared<SharedState>) -> Json<Vec<LoggedRequest>> {
-    Json(lock(&state).requests.clone())
+    Json(state.lock().requests.clone())
 }
 
 async fn settings(Shared(state): Shared<SharedState>) -> Json<Settings> {
-    Json(lock(&state).settings.clone())
+    Json(state.lock().settings.clone())
 }
 
 /// Changes the settings that the body names.
@@ -65,7 +65,7 @@ async fn change_settings(
     Shared(state): Shared<SharedState>,
     Json(change): Json<serde_json::Map<String, Value>>,
 ) -> Result<Json<Settings>, Refused> {
-    let mut state = lock(&state);
+    let mut state = state.lock();
     let mut merged = json!(state.settings);
     if let Some(merged) = merged.as_object_mut() {
         merged.extend(change);
@@ -77,23 +77,23 @@ async fn change_settings(
 
 /// The faults that wait for their requests, and how many requests are held.
 async fn faults(Shared(state): Shared<SharedState>) -> Json<Value> {
-    let state = lock(&state);
+    let state = state.lock();
     Json(json!({"faults": state.faults, "held": state.release.receiver_count()}))
 }
 
 async fn add_fault(Shared(state): Shared<SharedState>, Json(fault): Json<Fault>) -> StatusCode {
-    lock(&state).faults.push_back(fault);
+    state.lock().faults.push_back(fault);
     StatusCode::NO_CONTENT
 }
 
 async fn clear_faults(Shared(state): Shared<SharedState>) -> StatusCode {
-    lock(&state).faults.clear();
+    state.lock().faults.clear();
     StatusCode::NO_CONTENT
 }
 
 /// The faults that stay, by their names.
 async fn standing(Shared(state): Shared<SharedState>) -> Json<Value> {
-    Json(json!(lock(&state).standing))
+    Json(json!(state.lock().standing))
 }
 
 /// A fault that stays until it is lifted by its name.
@@ -102,28 +102,28 @@ async fn stand(
     Path(name): Path<String>,
     Json(fault): Json<StandingFault>,
 ) -> StatusCode {
-    lock(&state).standing.insert(name, fault);
+    state.lock().standing.insert(name, fault);
     StatusCode::NO_CONTENT
 }
 
 async fn lift(Shared(state): Shared<SharedState>, Path(name): Path<String>) -> StatusCode {
-    match lock(&state).standing.remove(&name) {
+    match state.lock().standing.remove(&name) {
         Some(_) => StatusCode::NO_CONTENT,
         None => StatusCode::NOT_FOUND,
     }
 }
 
 async fn release(Shared(state): Shared<SharedState>) -> StatusCode {
-    lock(&state).release.send_replace(());
+    state.lock().release.send_replace(());
     StatusCode::NO_CONTENT
 }
 
 async fn admin_keys(Shared(state): Shared<SharedState>) -> Json<Vec<AdminKey>> {
-    Json(lock(&state).admin_keys.clone())
+    Json(state.lock().admin_keys.clone())
 }
 
 async fn set_admin_keys(Shared(state): Shared<SharedState>, Json(keys): Json<Vec<AdminKey>>) -> StatusCode {
-    lock(&state).admin_keys = keys;
+    state.lock().admin_keys = keys;
     StatusCode::NO_CONTENT
 }
 
@@ -132,7 +132,7 @@ async fn create_foreign(
     Shared(state): Shared<SharedState>,
     Json(request): Json<CreateRequest>,
 ) -> Result<Json<Key>, Refused> {
-    let mut state = lock(&state);
+    let mut state = state.lock();
     let now = state.clock.now();
     let key = state.create(&request, now);
     key.map(Json).map_err(|refusal| (StatusCode::UNPROCESSABLE_ENTITY, refusal.message))
@@ -157,7 +157,7 @@ fn change_key(
     Path(id): Path<String>,
     change: impl FnOnce(&mut Key, Timestamp),
 ) -> StatusCode {
-    let mut state = lock(&state);
+    let mut state = state.lock();
     let now = state.clock.now();
     match state.key_mut(&id) {
         Some(key) => {
@@ -169,6 +169,6 @@ fn change_key(
 }
 
 async fn reset(Shared(state): Shared<SharedState>) -> StatusCode {
-    lock(&state).reset();
+    state.lock().reset();
     StatusCode::NO_CONTENT
 }

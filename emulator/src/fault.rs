@@ -85,13 +85,13 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Which requests; absent: all.
+    /// Only requests of this operation. Absent: all.
     #[serde(default)]
     pub operation: Option<Operation>,
     /// Whether they take effect.
     #[serde(default)]
     pub effect: Effect,
-    /// What is answered.
+    /// The answer that the client gets, if any.
     pub outcome: Outcome,
     /// How long the answer is held back, in milliseconds.
     #[serde(default)]
@@ -154,7 +154,7 @@ impl StandingFault {
         Self::of(Fault::once(operation, Effect::Before, Outcome::Lie(lie)))
     }
 
-    /// That fault, forever.
+    /// For all requests that the fault names, until the faults are cleared.
     pub fn of(fault: Fault) -> Self {
         Self { fault, subject: None, workspace: None }
     }

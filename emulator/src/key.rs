@@ -5,28 +5,28 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// A workspace key.
+/// A workspace key, also after its revocation or expiry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Key {
-    /// Its id.
+    /// What a revocation names.
     pub id: String,
     /// The full key: this emulator tells tests what Boltz tells nobody.
     pub plaintext: String,
     /// The addresses that may use it; empty: all.
     pub allowed_ips: Vec<String>,
-    /// When it was created.
+    /// By the emulator's clock.
     pub created_at: Timestamp,
     /// When it expires; absent: never.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// By the emulator's clock. Absent: not revoked.
     pub revoked_at: Option<Timestamp>,
-    /// False in test mode.
+    /// False for test-mode keys.
     pub livemode: bool,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
-    /// The free text.
+    /// As the client wrote it.
     pub name: String,
-    /// The workspace.
+    /// The default workspace, if the client named none.
     pub workspace_id: String,
 }
 
@@ -47,15 +47,15 @@ impl Key {
     }
 }
 
-/// An admin key.
+/// A key that may call the admin API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminKey {
-    /// The full key.
+    /// What clients send in `x-api-key`.
     pub plaintext: String,
     /// `admin`; or `workspace`, to try what a client makes of the wrong kind.
     #[serde(default = "admin")]
     pub key_type: String,
-    /// `live` or `test`.
+    /// `live`; or `test`, which creates test-mode keys only.
     #[serde(default = "live")]
     pub mode: String,
 }
@@ -69,7 +69,7 @@ fn live() -> String {
 }
 
 impl AdminKey {
-    /// A live admin key.
+    /// Of type `admin`, in mode `live`.
     pub fn new(plaintext: impl Into<String>) -> Self {
         Self { plaintext: plaintext.into(), key_type: admin(), mode: live() }
     }

@@ -9,14 +9,12 @@ use crate::{
     key::{AdminKey, Key},
     listen,
     settings::Settings,
-    state::{CreateRequest, LoggedRequest, Principal, SharedState, State, lock},
+    state::{CreateRequest, LoggedRequest, Principal, SharedState, State},
 };
 use axum::{Router, extract::Extension};
 use jiff::Timestamp;
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use parking_lot::Mutex;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::task::JoinHandle;
 
 /// How an emulator starts.
@@ -24,7 +22,7 @@ use tokio::task::JoinHandle;
 pub struct Options {
     /// Port 0: a free one.
     pub listen: SocketAddr,
-    /// The admin key.
+    /// The only key that may call the admin API at first.
     pub admin_key: String,
     /// Everything else.
     pub settings: Settings,
@@ -46,9 +44,9 @@ pub enum EmulatorError {
     /// The address is taken or not ours.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address.
+        /// Where it should have listened.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the socket.
         source: std::io::Error,
     },
 }
@@ -100,31 +98,31 @@ impl Emulator {
         &self.admin_key
     }
 
-    /// Replaces the admin keys.
+    /// The admin keys before are no longer accepted.
     pub fn set_admin_keys(&self, keys: Vec<AdminKey>) {
-        lock(&self.state).admin_keys = keys;
+        self.state.lock().admin_keys = keys;
     }
 
     /// Every key that was ever created, oldest first.
     pub fn keys(&self) -> Vec<Key> {
-        lock(&self.state).keys.clone()
+        self.state.lock().keys.clone()
     }
 
-    /// Those that authenticate now.
+    /// Neither revoked nor expired, by the emulator's clock.
     pub fn active_keys(&self) -> Vec<Key> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let now = state.clock.now();
         state.keys.iter().filter(|key| key.authenticates(now)).cloned().collect()
     }
 
     /// The key with the id.
     pub fn key(&self, id: &str) -> Option<Key> {
-        lock(&self.state).key(id).cloned()
+        self.state.lock().key(id).cloned()
     }
 
     /// The id of the workspace key that authenticates with the plaintext now. Does not count as use.
     pub fn authenticate(&self, plaintext: &str) -> Option<String> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         match state.authenticate(plaintext, state.clock.now())? {
             Principal::Workspace(id) => Some(id),
             Principal::Admin(..) => None,
@@ -133,58 +131,58 @@ impl Emulator {
 
     /// A fault for requests to come.
     pub fn inject(&self, fault: Fault) {
-        lock(&self.state).faults.push_back(fault);
+        self.state.lock().faults.push_back(fault);
     }
 
-    /// No more faults.
+    /// From now on every request is answered truthfully.
     pub fn clear_faults(&self) {
-        lock(&self.state).faults.clear();
+        self.state.lock().faults.clear();
     }
 
     /// A fault that stays until it is lifted. Another one of that name is replaced.
     pub fn stand(&self, name: &str, fault: StandingFault) {
-        lock(&self.state).standing.insert(name.to_owned(), fault);
+        self.state.lock().standing.insert(name.to_owned(), fault);
     }
 
     /// The fault of that name stands no longer.
     pub fn lift(&self, name: &str) {
-        lock(&self.state).standing.remove(name);
+        self.state.lock().standing.remove(name);
     }
 
     /// How many requests the faults that wait are for.
     pub fn faults_waiting(&self) -> usize {
-        lock(&self.state).faults.iter().map(|fault| fault.times as usize).sum()
+        self.state.lock().faults.iter().map(|fault| fault.times as usize).sum()
     }
 
     /// How many requests are held, by [`Outcome::Hold`](crate::Outcome::Hold) or
     /// [`Effect::OnRelease`](crate::Effect::OnRelease).
     pub fn held(&self) -> usize {
-        lock(&self.state).release.receiver_count()
+        self.state.lock().release.receiver_count()
     }
 
     /// How many effects are still to come, by [`Effect::After`](crate::Effect::After).
     pub fn late(&self) -> usize {
-        lock(&self.state).late
+        self.state.lock().late
     }
 
     /// Lets the held requests go on.
     pub fn release(&self) {
-        lock(&self.state).release.send_replace(());
+        self.state.lock().release.send_replace(());
     }
 
-    /// Changes settings.
+    /// Changes how it answers from now on.
     pub fn change(&self, change: impl FnOnce(&mut Settings)) {
-        change(&mut lock(&self.state).settings);
+        change(&mut self.state.lock().settings);
     }
 
     /// How many requests of the kind came.
     pub fn count(&self, operation: Operation) -> usize {
-        lock(&self.state).count(operation)
+        self.state.lock().count(operation)
     }
 
-    /// Every request.
+    /// All requests since the start, in the order of their arrival.
     pub fn requests(&self) -> Vec<LoggedRequest> {
-        lock(&self.state).requests.clone()
+        self.state.lock().requests.clone()
     }
 
     /// As if a person revoked the key in Boltz's console.
@@ -205,7 +203,7 @@ impl Emulator {
     }
 
     fn change_key(&self, id: &str, change: impl FnOnce(&mut Key, Timestamp)) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let now = state.clock.now();
         if let Some(key) = state.key_mut(id) {
             change(key, now);
@@ -215,14 +213,14 @@ impl Emulator {
     /// A key that somebody else made. Answers its id; none if the name is refused.
     pub fn create_foreign(&self, name: &str) -> Option<String> {
         let request = CreateRequest { name: Some(name.to_owned()), ..CreateRequest::default() };
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let now = state.clock.now();
         state.create(&request, now).ok().map(|key| key.id)
     }
 
     /// Forgets keys, faults and requests, and releases what is held. Settings and admin keys stay.
     pub fn reset(&self) {
-        lock(&self.state).reset();
+        self.state.lock().reset();
     }
 }
 

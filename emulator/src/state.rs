@@ -8,11 +8,12 @@ use crate::{
     settings::Settings,
 };
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
@@ -23,17 +24,12 @@ const DEFAULT_WORKSPACE: &str = "ws_default";
 /// The state, shared by all requests.
 pub type SharedState = Arc<Mutex<State>>;
 
-/// The lock; a panic elsewhere must not hide what happened.
-pub fn lock(state: &SharedState) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One request, as it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoggedRequest {
-    /// What it asked for.
+    /// Which call of the API it was.
     pub operation: Operation,
-    /// When.
+    /// When it arrived, by the emulator's clock.
     pub at: Timestamp,
     /// The key's id, for a revocation; its name, for a create.
     pub subject: String,
@@ -101,11 +97,11 @@ pub enum Principal {
 /// A refusal, as the API words it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// The machine-readable code.
+    /// The field `code` of the answer's body.
     pub code: &'static str,
-    /// For people.
+    /// The field `message` of the answer's body.
     pub message: String,
     /// What is wrong in particular.
     pub details: Option<Json>,
@@ -131,11 +127,11 @@ impl Refusal {
 /// The whole state.
 #[derive(Debug, Default)]
 pub struct State {
-    /// The settings.
+    /// How this emulator differs from the default.
     pub settings: Settings,
     /// The admin keys that are taken.
     pub admin_keys: Vec<AdminKey>,
-    /// What time it is.
+    /// Decides what is expired.
     pub clock: Clock,
     /// Every key that was ever created, oldest first.
     pub keys: Vec<Key>,
@@ -143,7 +139,7 @@ pub struct State {
     pub faults: VecDeque<Fault>,
     /// Faults that stay until they are lifted, by their names.
     pub standing: BTreeMap<String, StandingFault>,
-    /// Every request.
+    /// In the order of their arrival.
     pub requests: Vec<LoggedRequest>,
     /// Wakes the held requests.
     pub release: watch::Sender<()>,
@@ -212,7 +208,7 @@ impl State {
         }
     }
 
-    /// Who presents the key.
+    /// `None`: the text is no key that is active now.
     pub fn authenticate(&self, plaintext: &str, now: Timestamp) -> Option<Principal> {
         if let Some(place) = self.admin_keys.iter().position(|admin| admin.plaintext == plaintext) {
             return Some(Principal::Admin(place, self.admin_keys[place].clone()));
@@ -232,7 +228,7 @@ impl State {
         self.keys.get_mut(index)
     }
 
-    /// Creates a key.
+    /// Checks the request as Boltz does, and adds a key.
     pub fn create(&mut self, request: &CreateRequest, now: Timestamp) -> Result<Key, Refusal> {
         let name = request.name.clone().unwrap_or_default();
         if name.is_empty() {
@@ -286,7 +282,7 @@ impl State {
         now.checked_add(lifetime).map_err(|_| invalid("is too far away"))
     }
 
-    /// Revokes a key.
+    /// The key stays in the list, inactive.
     pub fn revoke(&mut self, id: &str, now: Timestamp) -> Result<Key, Refusal> {
         let twice_fails = self.settings.revoking_twice_fails;
         let key = self.key_mut(id).ok_or_else(|| Refusal::new(404, "NOT_FOUND", "no such API key"))?;

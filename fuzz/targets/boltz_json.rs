@@ -2,6 +2,7 @@
 #![no_main]
 
 use boltz_operator::boltz::{AuthMe, BoltzError, CreatedKey, KeyDetails, KeyPage, read_answer, read_refusal};
+use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use std::{error::Error, fmt::Debug};
@@ -37,7 +38,7 @@ fn read_every_way(body: &[u8]) -> Vec<String> {
         format!("{key:?} {details:?}")
     }));
     for status in [200, 302, 400, 401, 429, 503] {
-        tell(Err(read_refusal(status, None, body)));
+        tell(Err(read_refusal(StatusCode::from_u16(status).unwrap(), None, body)));
     }
     told
 }

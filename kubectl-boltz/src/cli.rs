@@ -6,10 +6,10 @@ use clap_complete::ArgValueCompleter;
 use jiff::SignedDuration;
 use std::path::PathBuf;
 
-/// Sees and acts on the API keys of Boltz that boltz-operator manages.
+/// Shows and changes the API keys of Boltz that boltz-operator manages.
 ///
-/// It works with your own rights in the cluster, needs no admin key, and never prints the value of a key. Exit codes: 0:
-/// ready or done. 1: error. 2: not ready. 3: it took too long.
+/// It works with your own permissions in the cluster, needs no admin key, and never prints the value of a key. Exit codes:
+/// 0: ready or done. 1: error. 2: not ready. 3: timeout.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kubectl-boltz", bin_name = "kubectl boltz", version, max_term_width = 100)]
 pub struct Cli {
@@ -29,7 +29,7 @@ pub struct Global {
     /// All namespaces.
     #[arg(short = 'A', long, global = true)]
     pub all_namespaces: bool,
-    /// Form of the output.
+    /// Output format.
     #[arg(short, long, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub output: Format,
     /// Namespace of boltz-operator itself.
@@ -99,10 +99,10 @@ pub enum Verb {
         /// Waits until the old key is revoked: until the end of the overlap, by default 24 h, and then for --timeout.
         #[arg(long)]
         wait_until_revoked: bool,
-        /// How many are rotated at the same time. Waits for each.
+        /// How many objects are rotated at the same time. The next ones wait until these are done.
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
         batch: Option<u16>,
-        /// Says what would be done. The API server checks it.
+        /// Changes nothing: the API server only checks the change.
         #[arg(long)]
         dry_run: bool,
         /// How long to wait for each object.
@@ -121,9 +121,9 @@ pub enum Verb {
         #[arg(long, default_value = "10m", value_name = "TIME", value_parser = time)]
         timeout: SignedDuration,
     },
-    /// Says whose a key is: from its id, its name in Boltz's console, or (-) its value on standard input.
+    /// Finds the object of a key: by its id, its name in Boltz's console, or (-) its value on standard input.
     ///
-    /// The value is hashed here and not sent. No right to read Secrets is needed.
+    /// The value is hashed here and not sent. No permission to read Secrets is needed.
     Whose {
         /// The id of a key, its name in the console, or - for a value on standard input.
         key: String,
@@ -133,12 +133,12 @@ pub enum Verb {
         #[arg(add = ArgValueCompleter::new(complete::object_names))]
         name: String,
     },
-    /// Issues and rotates no keys for the object, until it is resumed.
+    /// Stops issuing and rotating keys for the object until it is resumed.
     Suspend {
         #[arg(required = true, add = ArgValueCompleter::new(complete::object_names))]
         names: Vec<String>,
     },
-    /// Ends `suspend`.
+    /// Issues and rotates keys for the object again.
     Resume {
         #[arg(required = true, add = ArgValueCompleter::new(complete::object_names))]
         names: Vec<String>,
@@ -161,9 +161,9 @@ pub enum Verb {
         #[arg(add = ArgValueCompleter::new(complete::object_names))]
         what: String,
     },
-    /// Checks the cluster, the operator and your rights, and says how to mend what is wrong.
+    /// Checks the cluster, the operator and your permissions, and says how to fix what is wrong.
     Doctor {
-        /// Checks again until all is well.
+        /// Repeats the checks until nothing is wrong.
         #[arg(long)]
         wait: bool,
         /// How long to wait.
@@ -183,7 +183,7 @@ pub enum Verb {
         /// Only keys that have been orphans for longer than this.
         #[arg(long, default_value = "24h", value_name = "TIME", value_parser = time)]
         older_than: SignedDuration,
-        /// Name of the cluster, as --cluster-name of the operator. Needed if several publish in one place.
+        /// The operator's --cluster-name. Needed if several operators publish orphans in one namespace.
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
         #[command(flatten)]
@@ -197,17 +197,17 @@ pub enum Verb {
         #[arg(add = ArgValueCompleter::new(complete::object_names))]
         name: Option<String>,
     },
-    /// Shows what the operator logged of an object.
+    /// Shows the operator's log lines about an object.
     Logs {
         #[arg(add = ArgValueCompleter::new(complete::object_names))]
         name: String,
-        /// How far back.
+        /// How far back to look.
         #[arg(long, default_value = "1h", value_name = "TIME", value_parser = time)]
         since: SignedDuration,
     },
     /// Shows the versions of this program, of the operator and of the API server.
     Version,
-    /// Prints what makes a shell complete verbs, flags and object names.
+    /// Prints the script with which a shell completes verbs, flags and object names.
     Completion {
         /// For `kubectl-boltz` in a shell, or `kubectl` for `kubectl boltz` in any shell.
         #[arg(value_parser = ["bash", "zsh", "fish", "elvish", "powershell", "kubectl"])]
@@ -215,10 +215,10 @@ pub enum Verb {
     },
 }
 
-/// The question before something that cannot be undone.
+/// The confirmation of what cannot be undone.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Confirm {
-    /// Does not ask.
+    /// Does not ask for confirmation.
     #[arg(short, long)]
     pub yes: bool,
 }

@@ -124,7 +124,7 @@ impl Cluster {
         match listed {
             Ok(list) if list.resources.iter().any(|resource| resource.name == OBJECTS) => Ok(()),
             Ok(_) => Err(Failure::NoCrd),
-            Err(kube::Error::Api(status)) if status.code == 404 => Err(Failure::NoCrd),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Err(Failure::NoCrd),
             Err(error) => Err(Failure::from_kube(error, "discover", OBJECTS, None)),
         }
     }
@@ -140,7 +140,7 @@ impl Cluster {
         let objects = self.objects(namespace);
         let patch = Patch::Merge(patch);
         match objects.patch(name, &parameters, &patch).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
                 self.has_crd().await?;
                 Err(Failure::NotFound { namespace: self.namespace.clone(), name: name.to_owned() })
             }

@@ -76,7 +76,6 @@ pub fn for_kubectl(words: Vec<OsString>) -> String {
     text + ":4\n"
 }
 
-/// What `completion` prints.
 pub fn script(shell: &str) -> String {
     match shell {
         "kubectl" => "#!/bin/sh\n# Save as kubectl_complete-boltz in a folder of PATH, and make it executable. kubectl calls it.\n\

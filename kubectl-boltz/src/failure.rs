@@ -1,11 +1,11 @@
 //! What can go wrong. Each message names the next command.
 
+use http::StatusCode;
 use std::time::Duration;
 
 /// The exit code of a verb that was carried out and found something that is not ready.
 pub const NOT_READY: u8 = 2;
 
-/// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// No kubeconfig, or an unusable one.
@@ -34,14 +34,7 @@ pub enum Failure {
     NoCrd,
     /// The API server refused for another reason.
     #[error("the API server refused to {verb} {resource}: {message}\nnext: {next}")]
-    Refused {
-        verb: &'static str,
-        resource: &'static str,
-        /// The HTTP status.
-        code: u16,
-        message: String,
-        next: &'static str,
-    },
+    Refused { verb: &'static str, resource: &'static str, code: u16, message: String, next: &'static str },
     /// It did not come about in time.
     #[error("{what} did not happen within {}\n{state}\nnext: {next}", crate::words::duration(jiff::SignedDuration::try_from(*.after).unwrap_or_default()))]
     Timeout { what: String, after: Duration, state: String, next: String },
@@ -66,7 +59,7 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Refused { code, .. } => *code == 429 || *code >= 500,
+            Self::Refused { code, .. } => *code == StatusCode::TOO_MANY_REQUESTS || *code >= 500,
             _ => false,
         }
     }
@@ -88,11 +81,11 @@ impl Failure {
         namespace: Option<&str>,
     ) -> Self {
         match error {
-            kube::Error::Api(status) if status.code == 403 && is_rbac(&status.message) => {
+            kube::Error::Api(status) if status.is_forbidden() && is_rbac(&status.message) => {
                 Self::Forbidden { verb, resource, namespace: namespace.map(str::to_owned) }
             }
-            kube::Error::Api(status) if status.code == 404 && resource == "boltzapikeys" => Self::NoCrd,
-            kube::Error::Api(status) if status.code == 401 => Self::Refused {
+            kube::Error::Api(status) if status.is_not_found() && resource == "boltzapikeys" => Self::NoCrd,
+            kube::Error::Api(status) if status.code == StatusCode::UNAUTHORIZED => Self::Refused {
                 verb,
                 resource,
                 code: status.code,

@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 use std::io::{BufRead, Write};
 
-/// Forms of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.

@@ -34,7 +34,7 @@ struct Rest {
 }
 
 impl CachedApiKey {
-    /// The whole object.
+    /// Decompresses it: as costly as reading it from JSON.
     pub(crate) fn open(&self) -> WatchedApiKey {
         let Rest { mut metadata, spec, status } = self.rest.open(&DICTIONARY).unwrap_or_else(|| Rest {
             metadata: ObjectMeta::default(),

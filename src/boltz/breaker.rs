@@ -55,7 +55,6 @@ impl Pause {
     }
 }
 
-/// The pauses of an account.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     pauses: BTreeMap<Scope, Pause>,
@@ -69,7 +68,7 @@ impl Breaker {
     }
 
     /// Why a call must not be made now, and until when.
-    pub fn closed(&self, scope: &Scope, now: Monotonic) -> Option<Block> {
+    pub fn block_of(&self, scope: &Scope, now: Monotonic) -> Option<Block> {
         let mut pauses = self.pauses_of(scope);
         pauses.find_map(|pause| Some(Block { until: Some(pause.again_at(now)?), ..pause.block.clone() }))
     }
@@ -80,8 +79,8 @@ impl Breaker {
         self.pauses_of(scope).find(is_long).map(|pause| &pause.block)
     }
 
-    /// The same as `closed` for a call that was allowed at `since`, and may be the one that tries.
-    pub fn closed_since(&self, scope: &Scope, since: Monotonic, now: Monotonic) -> bool {
+    /// The same as `block_of` for a call that was allowed at `since`, and may be the one that tries.
+    pub fn is_paused_since(&self, scope: &Scope, since: Monotonic, now: Monotonic) -> bool {
         self.pauses_of(scope).any(|pause| pause.ends_at(now).is_some() && pause.trial != Some(since))
     }
 
@@ -104,7 +103,7 @@ impl Breaker {
     }
 
     /// A call that began then was answered. It ends the pauses that were over when it began.
-    pub fn succeeded(&mut self, scope: &Scope, began: Monotonic, now: Monotonic) {
+    pub fn record_success(&mut self, scope: &Scope, began: Monotonic, now: Monotonic) {
         self.succeeded_at = now;
         self.end(scope, began);
         self.end(&Scope::Account, began);
@@ -117,7 +116,7 @@ impl Breaker {
     }
 
     /// A call that began then failed. `wait` says how long the pause is after so many failures.
-    pub fn failed(
+    pub fn record_failure(
         &mut self,
         scope: &Scope,
         began: Monotonic,
@@ -187,11 +186,13 @@ mod tests {
     /// A second for each failure.
     fn fail(breaker: &mut Breaker, scope: &Scope, began: u64, now: u64) {
         let block = Block { reason: Reason::BoltzUnavailable, message: "down".to_owned(), until: None };
-        breaker.failed(scope, at(began), at(now), &block, |failures| Duration::from_secs(failures.into()));
+        breaker.record_failure(scope, at(began), at(now), &block, |failures| {
+            Duration::from_secs(failures.into())
+        });
     }
 
     fn is_open(breaker: &Breaker, scope: &Scope, now: u64) -> bool {
-        breaker.closed(scope, at(now)).is_none()
+        breaker.block_of(scope, at(now)).is_none()
     }
 
     #[test]
@@ -231,7 +232,7 @@ mod tests {
         let mut breaker = Breaker::default();
         fail(&mut breaker, &workspace("a"), 1, 1);
         fail(&mut breaker, &workspace("b"), 1, 1);
-        breaker.succeeded(&workspace("d"), at(1), at(2));
+        breaker.record_success(&workspace("d"), at(1), at(2));
         fail(&mut breaker, &workspace("c"), 3, 3);
         assert!(is_open(&breaker, &workspace("new"), 3), "a success between them says that Boltz works");
     }
@@ -241,14 +242,14 @@ mod tests {
         for scope in [Scope::Account, workspace("a")] {
             let mut breaker = Breaker::default();
             fail(&mut breaker, &scope, 1, 10);
-            breaker.succeeded(&scope, at(9), at(10));
+            breaker.record_success(&scope, at(9), at(10));
             assert!(!is_open(&breaker, &scope, 10), "a success that began before says nothing");
             assert_eq!(breaker.next_at(at(10)), Some(at(11)));
             assert!(is_open(&breaker, &scope, 11));
             breaker.enter(&scope, at(11));
             assert!(!is_open(&breaker, &scope, 11), "one");
-            assert!(!breaker.closed_since(&scope, at(11), at(12)), "the one");
-            assert!(breaker.closed_since(&scope, at(5), at(12)), "another");
+            assert!(!breaker.is_paused_since(&scope, at(11), at(12)), "the one");
+            assert!(breaker.is_paused_since(&scope, at(5), at(12)), "another");
             assert!(is_open(&breaker, &scope, 71), "it is not waited for without end");
             breaker.withdraw(&scope, at(5));
             assert!(!is_open(&breaker, &scope, 12));
@@ -258,7 +259,7 @@ mod tests {
             fail(&mut breaker, &scope, 12, 13);
             assert!(!is_open(&breaker, &scope, 14) && is_open(&breaker, &scope, 15), "two seconds now");
             breaker.enter(&scope, at(15));
-            breaker.succeeded(&scope, at(15), at(16));
+            breaker.record_success(&scope, at(15), at(16));
             assert!(is_open(&breaker, &scope, 16));
             breaker.enter(&scope, at(16));
             assert!(is_open(&breaker, &scope, 16), "everybody");
@@ -277,7 +278,7 @@ mod tests {
         }
         breaker.enter(&scope, at(now));
         assert!(breaker.reported_block(&scope).is_some());
-        breaker.succeeded(&scope, at(now), at(now));
+        breaker.record_success(&scope, at(now), at(now));
         assert!(breaker.reported_block(&scope).is_none());
     }
 
@@ -295,7 +296,7 @@ mod tests {
         let mut breaker = Breaker::default();
         for number in 0..100 {
             fail(&mut breaker, &workspace(&number.to_string()), number * 100, number * 100);
-            breaker.succeeded(&Scope::List, at(number * 100), at(number * 100 + 1));
+            breaker.record_success(&Scope::List, at(number * 100), at(number * 100 + 1));
         }
         assert!(breaker.pauses.len() < 10, "{}", breaker.pauses.len());
     }

@@ -6,7 +6,7 @@ use super::{
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
 use crate::observability::metrics::Metrics;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Certificate, Request, RequestBuilder, Response};
@@ -27,14 +27,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a response, in bytes. A full page of the list has about 50 KiB.
 const MAX_BODY_SIZE: usize = 4 << 20;
 
-/// The configuration of a client.
+/// Where Boltz is, whom to trust, and how long to wait.
 #[derive(Clone, Debug)]
 pub struct BoltzClientOptions {
     /// For example `https://api.boltz.bio`.
     pub base_url: String,
-    /// Additional root certificates, PEM.
+    /// PEM certificates of authorities that are trusted in addition to the public ones.
     pub extra_roots_pem: Option<Vec<u8>>,
-    /// Timeout of one call.
+    /// The limit of one call, from sending it to the last byte of the response.
     pub request_timeout: Duration,
 }
 
@@ -159,12 +159,13 @@ impl BoltzClient {
             // A 2xx response with `is_active: true` is no revocation.
             Ok(details) if details.is_active => Err(BoltzError::Unreadable),
             Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
-            Err(BoltzError::Status { status: 404, .. }) => Ok(Revocation::NotFound),
-            Err(BoltzError::Status { status: 400 | 409 | 422, code, message, .. })
-                if says_already(&code) || says_already(&message) =>
-            {
-                Ok(Revocation::AlreadyRevoked)
-            }
+            Err(BoltzError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(Revocation::NotFound),
+            Err(BoltzError::Status {
+                status: StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY,
+                code,
+                message,
+                ..
+            }) if says_already(&code) || says_already(&message) => Ok(Revocation::AlreadyRevoked),
             Err(error) => Err(error),
         }
     }
@@ -188,7 +189,10 @@ impl BoltzClient {
     async fn who_is(&self, request: RequestBuilder) -> Result<Option<AuthMe>, BoltzError> {
         match self.send("auth_me", request).await {
             Ok(me) => Ok(Some(me)),
-            Err(BoltzError::Status { status: 404 | 405, .. }) => Ok(None),
+            Err(BoltzError::Status {
+                status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED,
+                ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -231,7 +235,9 @@ impl BoltzClient {
     ) -> Result<T, BoltzError> {
         let started = Instant::now();
         let result = exchange(self.transport.clone(), request, timeout, &self.metrics).await;
-        let code = result.as_ref().map_or_else(|error| error.metric_code(), |(status, _)| status.to_string());
+        let code = result
+            .as_ref()
+            .map_or_else(|error| error.metric_code(), |(status, _)| status.as_str().to_owned());
         self.metrics.boltz_call(metric, &code, started.elapsed());
         let (_, body) = result.map_err(|error| {
             let admin_key = self.admin_key.borrow();
@@ -248,7 +254,7 @@ async fn exchange(
     request: RequestBuilder,
     timeout: Duration,
     metrics: &Metrics,
-) -> Result<(u16, Vec<u8>), BoltzError> {
+) -> Result<(StatusCode, Vec<u8>), BoltzError> {
     let failed = |error: SendError| match error {
         SendError::Connect(source) => BoltzError::Connect(source),
         SendError::Timeout => BoltzError::Timeout,
@@ -290,7 +296,7 @@ async fn exchange(
         }
     }
     if status.is_success() {
-        return Ok((status.as_u16(), body));
+        return Ok((status, body));
     }
-    Err(read_refusal(status.as_u16(), retry_after, &body))
+    Err(read_refusal(status, retry_after, &body))
 }

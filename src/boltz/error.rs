@@ -4,6 +4,7 @@ use crate::{
     plan::{BoltzErrorKind, BoltzFailure, Effect},
     scrub::scrub,
 };
+use http::StatusCode;
 use std::time::Duration;
 
 /// Cause of a transport error.
@@ -15,10 +16,10 @@ pub enum SendError {
     /// No connection: nothing was sent.
     #[error("connection failed")]
     Connect(#[source] BoxError),
-    /// No response in time.
+    /// The whole response did not come within the limit. The request may have been executed.
     #[error("timed out")]
     Timeout,
-    /// The connection was closed.
+    /// The connection was closed after the request was sent. The request may have been executed.
     #[error("connection closed")]
     Broken(#[source] BoxError),
 }
@@ -43,17 +44,17 @@ pub enum BoltzError {
     /// No connection: nothing was sent.
     #[error("cannot connect to Boltz")]
     Connect(#[source] BoxError),
-    /// No response in time.
+    /// The whole response did not come within the limit. The request may have been executed.
     #[error("no response from Boltz in time")]
     Timeout,
     /// The connection was closed before the response was complete.
     #[error("the connection to Boltz was closed before the response was complete")]
     Transport(#[source] BoxError),
     /// A response that is not 2xx.
-    #[error("Boltz responded with {status}{}", describe(.code, .message))]
+    #[error("Boltz responded with {}{}", .status.as_u16(), describe(.code, .message))]
     Status {
-        /// The HTTP status.
-        status: u16,
+        /// Not 2xx. Redirects are not followed, so a 3xx is an error too.
+        status: StatusCode,
         /// Boltz's machine-readable code, if there was one.
         code: String,
         /// Boltz's message, if there was one.
@@ -77,15 +78,22 @@ fn describe(code: &str, message: &str) -> String {
     }
 }
 
+/// A 4xx after which the same call may succeed.
+fn may_pass(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY)
+}
+
 impl BoltzError {
     /// Whether a create that failed with this error may have created a key. Certainly not if it was not sent, or if the
     /// response is a 4xx that rejects it. A call answered with 429 may have been executed.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Connect(_) | Self::InvalidId | Self::Status { status: 400..=407 | 410..=422, .. } => {
-                Effect::None
-            }
-            Self::Timeout | Self::Transport(_) | Self::Status { .. } | Self::Unreadable => Effect::Unknown,
+            Self::Connect(_) | Self::InvalidId => Effect::None,
+            Self::Status { status, .. } => match status.as_u16() {
+                400..=407 | 410..=422 => Effect::None,
+                _ => Effect::Unknown,
+            },
+            Self::Timeout | Self::Transport(_) | Self::Unreadable => Effect::Unknown,
         }
     }
 
@@ -96,23 +104,27 @@ impl BoltzError {
                 BoltzErrorKind::Unavailable
             }
             Self::InvalidId => BoltzErrorKind::Invalid,
-            Self::Status { status, .. } => match status {
-                401 | 403 => BoltzErrorKind::Unauthorized,
-                429 => BoltzErrorKind::RateLimited,
-                408 | 409 | 425 => BoltzErrorKind::Unavailable,
-                400 | 422 => BoltzErrorKind::Invalid,
-                402..=499 => BoltzErrorKind::Refused,
+            Self::Status { status, .. } => match *status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BoltzErrorKind::Unauthorized,
+                StatusCode::TOO_MANY_REQUESTS => BoltzErrorKind::RateLimited,
+                StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => BoltzErrorKind::Invalid,
+                status if status.is_client_error() && !may_pass(status) => BoltzErrorKind::Refused,
                 _ => BoltzErrorKind::Unavailable,
             },
         }
     }
 
+    /// Boltz does not accept the key with which the call was made. A 403 does not say so: it may concern one workspace.
+    pub fn is_invalid_key(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::UNAUTHORIZED, .. })
+    }
+
     /// Converts to the input of the plan.
     pub fn failure(&self) -> BoltzFailure {
         BoltzFailure {
-            kind: match self.status() {
+            kind: match self {
                 // For one object, it may be a refusal that stays.
-                Some(408 | 409 | 425) => BoltzErrorKind::Refused,
+                Self::Status { status, .. } if may_pass(*status) => BoltzErrorKind::Refused,
                 _ => self.kind(),
             },
             effect: self.effect(),
@@ -135,7 +147,7 @@ impl BoltzError {
     /// The HTTP status, if there was one.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { status, .. } => Some(*status),
+            Self::Status { status, .. } => Some(status.as_u16()),
             Self::Connect(_) | Self::Timeout | Self::Transport(_) | Self::InvalidId | Self::Unreadable => {
                 None
             }
@@ -158,7 +170,7 @@ impl BoltzError {
             Self::Connect(_) => "connect".to_owned(),
             Self::Timeout => "timeout".to_owned(),
             Self::Transport(_) | Self::InvalidId | Self::Unreadable => "error".to_owned(),
-            Self::Status { status, .. } => status.to_string(),
+            Self::Status { status, .. } => status.as_str().to_owned(),
         }
     }
 }
@@ -188,7 +200,12 @@ mod tests {
             (302, Effect::Unknown, Unavailable),
         ] {
             let (code, message) = (String::new(), String::new());
-            let error = BoltzError::Status { status, code, message, retry_after: None };
+            let error = BoltzError::Status {
+                status: StatusCode::from_u16(status).unwrap(),
+                code,
+                message,
+                retry_after: None,
+            };
             assert_eq!((error.effect(), error.kind()), (effect, kind), "{status}");
         }
         for error in [BoltzError::Timeout, BoltzError::Unreadable] {

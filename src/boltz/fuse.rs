@@ -46,9 +46,9 @@ struct Suspicion {
 pub struct Judgment {
     /// What the pass does not prove.
     pub doubt: Doubt,
-    /// The number of keys that should be active and are not.
+    /// Keys that earlier passes showed as active and this one does not, without our own revocations and expired keys.
     pub missing: usize,
-    /// Out of how many.
+    /// Keys that should be active: what `missing` is a part of.
     pub expected: usize,
 }
 

@@ -3,11 +3,11 @@
 //! One paginated pass serves all objects that request a pass not older than a given time.
 
 use super::{
+    account_data::Remembered,
     fuse::{Fuse, Judgment},
-    organization::Remembered,
+    pages::{PAGE_SIZE, Pages},
     pass::{AfterPage, InconsistentList, PassInProgress},
     snapshot::{ClusterNames, Snapshot},
-    types::KeyPage,
 };
 use crate::{
     boltz::{
@@ -16,7 +16,7 @@ use crate::{
     },
     clock::Clock,
     observability::metrics::{Metrics, PassGauges},
-    plan::{BoltzErrorKind, Doubt, Monotonic},
+    plan::{Doubt, Monotonic},
     protocol::marker::ObjectMark,
     retry_delay,
 };
@@ -34,8 +34,6 @@ const MIN_SPACING: Duration = Duration::from_millis(500);
 const MAX_PASS_DURATION: Duration = Duration::from_secs(15 * 60);
 /// While a pass is doubtful, the next one follows at least this soon: three have to agree over an hour.
 const INTERVAL_IN_DOUBT: Duration = Duration::from_secs(15 * 60);
-/// The rows of a page to ask for: Boltz's default is 100. If such a page fails, the default is used until a pass is complete.
-const PAGE_SIZE: u32 = 1000;
 /// A list without end must not be read at full speed.
 const UNSPACED_PAGES: u32 = 20;
 const PAGE_SPACING: Duration = Duration::from_millis(50);
@@ -55,12 +53,12 @@ pub struct Inventory {
     completed: watch::Sender<u64>,
 }
 
-/// What the inventory does now.
+/// For `/debug`.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// `None`: this process has not led yet.
     pub activity: Option<Activity>,
-    /// When that began.
+    /// When the activity began.
     pub since: Monotonic,
     /// How many passes failed since the last complete one.
     pub failures: u32,
@@ -68,13 +66,12 @@ pub struct Progress {
     pub error: Option<String>,
 }
 
-/// What the inventory does.
 #[derive(Clone, Copy, Debug, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Activity {
+pub(crate) enum Activity {
     /// It may not call Boltz now.
     WaitingForPermission,
-    /// It reads the list.
+    /// A pass is in progress: it reads the list page by page.
     Reading,
     /// It waits for the next interval, or for a request.
     Idle,
@@ -125,8 +122,7 @@ impl Inventory {
         self.snapshots.lock().front().is_some_and(|pass| pass.doubt != Doubt::None)
     }
 
-    /// What it does now.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.progress.lock().clone()
     }
 
@@ -282,8 +278,7 @@ impl Inventory {
         let now = clock.now();
         let mut pass = PassInProgress::begin(now, &self.names, named);
         let pages = async {
-            let mut pages =
-                Pages { account, clock, page_size: &self.page_size, failures: 0, first: Some(first) };
+            let mut pages = Pages::new(account, clock, &self.page_size, first);
             let mut after = None;
             for number in 0_u32.. {
                 if number > UNSPACED_PAGES {
@@ -317,61 +312,6 @@ impl Inventory {
             snapshots.truncate(2);
         }
         self.completed.send_modify(|count| *count += 1);
-    }
-}
-
-/// Reads pages. A page that fails is asked for again at the same cursor, so that a pass also completes under a rate limit.
-struct Pages<'a> {
-    account: &'a Account,
-    clock: Clock,
-    page_size: &'a Mutex<Option<u32>>,
-    failures: u32,
-    /// The call that began the pass.
-    first: Option<Call>,
-}
-
-impl Pages<'_> {
-    async fn page(&mut self, after: Option<&str>) -> Result<KeyPage, BoltzError> {
-        loop {
-            let call = match self.first.take() {
-                Some(call) => call,
-                None => self.account.list_call(self.clock).await,
-            };
-            let page_size = *self.page_size.lock();
-            let error = match self.account.client().list_keys(after, page_size).await {
-                Ok(page) => {
-                    self.failures = 0;
-                    self.account.succeeded(&call, self.clock.now().monotonic);
-                    return Ok(page);
-                }
-                Err(error) => error,
-            };
-            self.account.failed(&call, &error, self.clock.now().monotonic);
-            // A large page may be refused, too long, too slow, or too much for Boltz or a gateway.
-            if error.kind() != BoltzErrorKind::RateLimited && !matches!(error, BoltzError::Connect(_)) {
-                *self.page_size.lock() = None;
-            }
-            match error.kind() {
-                // After a 401, no call is made until the admin key has been checked.
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized
-                    if page_size.is_some() && error.status() != Some(401) =>
-                {
-                    *self.page_size.lock() = None;
-                }
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
-                    return Err(error);
-                }
-                BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable => {
-                    self.failures += 1;
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        failures = self.failures,
-                        "failed to read a page of the list of keys; it will be retried"
-                    );
-                    tokio::time::sleep(retry_delay::delay(self.failures, error.retry_after())).await;
-                }
-            }
-        }
     }
 }
 

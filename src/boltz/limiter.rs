@@ -12,14 +12,14 @@ const LEFT: f64 = 0.7;
 /// The seconds after which the rate is what it was.
 const RECOVERY: f64 = 8.0;
 
-/// A call may wait this long for the limit of calls, and hold up its object. Before a longer wait, the object does other
-/// things.
+/// A call waits at most this long for the rate limit: its object can do nothing else meanwhile. If the wait would be
+/// longer, the object does other things first.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the status of an object says that waits for it.
 pub(super) const LIMITED: &str = "Boltz limits the request rate. The operator will retry.";
 
-pub(super) fn limited(until: Monotonic) -> Block {
+pub(super) fn rate_limit_block(until: Monotonic) -> Block {
     Block { reason: Reason::RateLimited, message: LIMITED.to_owned(), until: Some(until) }
 }
 
@@ -59,7 +59,7 @@ impl Limiter {
 
     /// A call that began then was answered with 429: no other is made until `again_at`. Calls that were in flight
     /// together count once.
-    pub fn limited(&mut self, began: Monotonic, again_at: Monotonic) {
+    pub fn record_rate_limit(&mut self, began: Monotonic, again_at: Monotonic) {
         if self.limited.is_some_and(|(at, _)| began < at) {
             return;
         }
@@ -110,18 +110,18 @@ mod tests {
             limiter.take(at(1000 + call * 25));
         }
         for answered in 2000..2040 {
-            limiter.limited(at(1990), at(answered));
+            limiter.record_rate_limit(at(1990), at(answered));
         }
         assert_eq!(limiter.rate(at(2000)), Some(28.0));
         assert_eq!(limiter.rate(at(10_000)), Some(40.0), "it grows");
         assert_eq!(limiter.rate(at(18_000)), Some(52.0), "and looks for more");
         assert_eq!(limiter.take(at(1990)), at(2000));
         assert_eq!(limiter.take(at(1990)).since(at(2000)).as_millis(), 35, "evenly spaced");
-        limiter.limited(at(2050), at(3000));
+        limiter.record_rate_limit(at(2050), at(3000));
         assert!(limiter.rate(at(3000)).unwrap() < 10.2, "another 429 at once: the guess was wrong");
         assert_eq!(limiter.next_at(), at(3000));
         while limiter.take(limiter.next_at()) < at(9000) {}
-        limiter.limited(at(9000), at(10_000));
+        limiter.record_rate_limit(at(9000), at(10_000));
         assert!((11.0..13.0).contains(&limiter.limited.unwrap().1), "less is allowed than before");
     }
 
@@ -129,12 +129,12 @@ mod tests {
     fn a_rate_that_was_not_tried_is_not_believed() {
         let mut limiter = Limiter::default();
         limiter.take(at(1000));
-        limiter.limited(at(1000), at(2000));
+        limiter.record_rate_limit(at(1000), at(2000));
         // An hour of silence, and then a burst.
         for call in 0..40 {
             limiter.take(at(3_600_000 + call * 10));
         }
-        limiter.limited(at(3_600_400), at(3_601_000));
+        limiter.record_rate_limit(at(3_600_400), at(3_601_000));
         assert_eq!(limiter.limited.unwrap().1, 40.0);
     }
 
@@ -152,13 +152,13 @@ mod tests {
                 tokens -= 1.0;
             } else {
                 refused += 1;
-                limiter.limited(now, now.plus(SECOND));
+                limiter.record_rate_limit(now, now.plus(SECOND));
             }
         }
         assert!(refused * 25 < made && made - refused > 2800, "{refused} of {made}");
         for _ in 0..100 {
             now = limiter.take(now);
-            limiter.limited(now, now.plus(SECOND));
+            limiter.record_rate_limit(now, now.plus(SECOND));
         }
         assert!(limiter.next_at().since(now) <= SECOND * 10);
     }

@@ -45,6 +45,7 @@
 //! ```
 
 pub mod account;
+pub(crate) mod account_data;
 pub(crate) mod admin_key;
 mod breaker;
 mod bucket;
@@ -54,6 +55,7 @@ mod fuse;
 pub mod inventory;
 pub(crate) mod limiter;
 pub(crate) mod organization;
+mod pages;
 mod pass;
 mod queue;
 mod response;

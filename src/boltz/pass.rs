@@ -57,7 +57,6 @@ impl<'a> PassInProgress<'a> {
         }
     }
 
-    /// Takes the next page.
     pub fn add(&mut self, page: KeyPage) -> Result<AfterPage, InconsistentList> {
         let ids: HashSet<String> = page.data.iter().map(|row| row.id.clone()).collect();
         let shows_something_new =

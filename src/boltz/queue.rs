@@ -68,7 +68,6 @@ impl MintQueue {
             .map(|class| (class.into(), length(&class)))
     }
 
-    /// Those that wait.
     pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.values().map(|(_, waiter)| waiter)
     }
@@ -130,7 +129,7 @@ impl MintQueue {
         }
     }
 
-    /// The key is requested.
+    /// The POST is about to be sent: the turn is used up.
     pub fn begin(&mut self, uid: &str) -> Option<&Turn> {
         self.turns.begin(uid)
     }
@@ -166,7 +165,7 @@ impl MintQueue {
         let uid = leak.or_else(|| self.all.first(serves, is_open))?.2.clone();
         let (joined, waiter) = self.remove(&uid)?;
         let taken_from = if is_leak { &mut self.leaks } else { &mut self.all };
-        taken_from.served(&waiter.namespace);
+        taken_from.mark_served(&waiter.namespace);
         self.granted += 1;
         self.tokens.take(now);
         if let Some(mut bucket) = self.bucket(&waiter.namespace) {

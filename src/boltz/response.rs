@@ -2,7 +2,7 @@
 
 use super::error::BoltzError;
 use crate::scrub::scrub;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn says_already(text: &str) -> bool {
 }
 
 /// Converts a response that is not 2xx. The body may come from a proxy.
-pub fn read_refusal(status: u16, retry_after: Option<Duration>, body: &[u8]) -> BoltzError {
+pub fn read_refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> BoltzError {
     let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default();
     let (code, message) = (printable(&error.code), printable(&error.message));
     BoltzError::Status { status, code, message, retry_after }
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn a_refusal_repeats_words_and_no_fields() {
-        let told = |body: &str| read_refusal(500, None, body.as_bytes()).to_string();
+        let told =
+            |body: &str| read_refusal(StatusCode::INTERNAL_SERVER_ERROR, None, body.as_bytes()).to_string();
         let answered = "Boltz responded with 500";
         for (body, words) in [
             (r#"{"code":"INTERNAL","message":"Try\nagain"}"#, " (INTERNAL: Tryagain)"),

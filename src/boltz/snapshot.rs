@@ -33,7 +33,7 @@ impl ClusterNames {
 /// One complete pass over the list.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// When the pass began.
+    /// When the first page was requested: what happened later may be missing.
     pub started: Monotonic,
     /// The same by the wall clock.
     pub started_at: Timestamp,
@@ -164,7 +164,7 @@ impl Snapshot {
         }
     }
 
-    /// Our keys.
+    /// The keys with this cluster's marker, under its present and former names.
     pub fn keys(&self) -> impl Iterator<Item = &ListedKey> {
         self.keys.iter().map(|own| &own.key)
     }

@@ -10,7 +10,7 @@ const MAX_WORD_LENGTH: usize = 128;
 /// The length of `key_prefix`, in characters.
 const KEY_PREFIX_LENGTH: usize = 12;
 
-/// The body of a create.
+/// The body of `POST /compute/v1/admin/api-keys`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CreateKeyRequest {
     /// Display name and marker.
@@ -21,20 +21,20 @@ pub struct CreateKeyRequest {
     /// Absent: never expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in_days: Option<u32>,
-    /// Live or test.
+    /// What computations with the key cost.
     pub mode: KeyMode,
     /// Absent: the default workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
 }
 
-/// Mode of a key.
+/// `live` and `test` in Boltz's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyMode {
-    /// Billed computations.
+    /// Boltz computes, and bills the organization.
     Live,
-    /// Synthetic data, free of charge.
+    /// Boltz returns synthetic data, free of charge.
     Test,
 }
 
@@ -43,7 +43,7 @@ pub enum KeyMode {
 pub struct CreatedKey {
     /// The value of the key. Boltz returns it only once.
     pub key: SecretString,
-    /// Everything else about it.
+    /// The same fields as in the list, the name with the marker among them.
     #[serde(rename = "key_details")]
     pub details: KeyDetails,
 }
@@ -54,10 +54,10 @@ pub struct KeyDetails {
     /// What a revocation names. Empty: absent, or not one that can be repeated.
     #[serde(default, deserialize_with = "id")]
     pub id: String,
-    /// When it was created.
+    /// By Boltz's clock. Absent: Boltz did not say, or not in RFC 3339.
     #[serde(default, deserialize_with = "lenient")]
     pub created_at: Option<Timestamp>,
-    /// Absent: never.
+    /// By Boltz's clock. Absent: the key never expires.
     #[serde(default, deserialize_with = "lenient")]
     pub expires_at: Option<Timestamp>,
     /// Whether Boltz accepts it. Whether this turns false on expiry is not known (`docs/boltz-api.md`). An invalid value
@@ -70,7 +70,7 @@ pub struct KeyDetails {
     /// False for test-mode keys.
     #[serde(default = "yes", deserialize_with = "lenient_yes")]
     pub livemode: bool,
-    /// When it was last used.
+    /// By Boltz's clock. Absent: the key was not used yet, or Boltz did not say.
     #[serde(default, deserialize_with = "lenient")]
     pub last_used_at: Option<Timestamp>,
     /// Display name and marker: the only field that the operator can write.
@@ -134,12 +134,12 @@ pub struct KeyPage {
     pub data: Vec<KeyDetails>,
     /// Whether there is a page after this one.
     pub has_more: bool,
-    /// The cursor for it.
+    /// The `after_id` of the request for the next page.
     #[serde(default, deserialize_with = "id_or_none")]
     pub last_id: Option<String>,
 }
 
-/// Result of a revocation.
+/// What a revocation that did not fail says of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revocation {
     /// Boltz returned the key as inactive.
@@ -150,7 +150,7 @@ pub enum Revocation {
     NotFound,
 }
 
-/// Type and mode of a key.
+/// What Boltz says of the key with which `auth/me` was called.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AuthMe {
     /// `admin` or `workspace`.
@@ -159,7 +159,7 @@ pub struct AuthMe {
     /// `live` or `test`.
     #[serde(default, deserialize_with = "word")]
     pub mode: Option<String>,
-    /// The id of the key.
+    /// Compared with the id in the record, before a stored value counts as that key.
     #[serde(default, deserialize_with = "id_or_none")]
     pub api_key_id: Option<String>,
     /// The organization that the key belongs to.

@@ -24,7 +24,6 @@ impl From<IssueReason> for Class {
     }
 }
 
-/// An object that waits.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Waiter {
     pub uid: String,
@@ -41,7 +40,7 @@ pub(super) type Place = (Class, u64, String);
 /// Those of one namespace, by workspace.
 type Lines = BTreeMap<Option<String>, BTreeSet<Place>>;
 
-/// Namespaces that take turns.
+/// Their order: who was served waits until all others were.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     next: u64,
@@ -86,7 +85,7 @@ impl Namespaces {
     }
 
     /// A namespace that had its turn goes to the back.
-    pub fn served(&mut self, namespace: &str) {
+    pub fn mark_served(&mut self, namespace: &str) {
         if self.waiting.contains_key(namespace) {
             self.move_to_back(namespace);
         }

@@ -4,7 +4,6 @@ use crate::{plan::Monotonic, protocol::marker::ObjectMark};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 
-/// What objects wait for.
 #[derive(Debug, Default)]
 pub(super) struct Awaited(Mutex<Waits>);
 

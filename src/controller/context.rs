@@ -33,28 +33,28 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// Shared by all reconciliations.
+/// The clients, caches and settings that all reconciliations share.
 pub struct Context {
-    /// The API server.
+    /// All reads and writes of objects, Secrets and workloads.
     pub kubernetes: Kubernetes,
-    /// The Boltz organization.
+    /// All calls to Boltz, and what limits them.
     pub account: Account,
     /// The newest passes over Boltz's list.
     pub inventory: Inventory,
-    /// The operator's Secrets.
+    /// The metadata of all Secrets with our label, by the watch.
     pub(crate) secrets: SecretIndex,
-    /// The settings of the plan.
+    /// The flags that decisions depend on.
     pub settings: Settings,
     pub(super) request_timeout: Duration,
     /// The wall clock and the monotonic one.
     pub clock: Clock,
-    /// What `/metrics` shows.
+    /// For `/metrics`.
     pub metrics: Arc<Metrics>,
     /// The states of the watches.
     pub watches: Arc<Watches>,
-    /// The steps in progress.
+    /// Which reconciliations are in progress: for the watchdog.
     pub activity: Arc<Activity>,
-    /// Publishes events of objects.
+    /// Publishes events of objects; repeated ones become a series.
     pub events: Events,
     /// The UIDs of objects whose Secret's name may be free now.
     freed: Mutex<HashSet<String>>,
@@ -197,6 +197,7 @@ impl ObjectState {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The settings of the plan.
+    /// The flags that decisions depend on.
     pub settings: Settings,
     /// Timeout of one call to Boltz.
     pub request_timeout: Duration,

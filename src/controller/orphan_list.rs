@@ -41,7 +41,7 @@ pub fn response_key(cluster: &ClusterName) -> String {
 pub struct OrphanList {
     /// How many there are. More than are listed if there are more than [`MAX_ORPHANS`].
     pub count: usize,
-    /// The oldest first.
+    /// The oldest first, at most [`MAX_ORPHANS`].
     pub orphans: Vec<PublishedOrphan>,
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn watch_orphans(
 /// What to do with orphans.
 #[derive(Clone, Debug)]
 pub struct OrphanHandling {
-    /// Report or revoke.
+    /// `--orphan-policy`.
     pub policy: OrphanPolicy,
     /// How long a key must be orphaned before it is revoked.
     pub grace: Duration,

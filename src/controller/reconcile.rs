@@ -31,7 +31,7 @@ pub(super) async fn reconcile(
 ) -> Result<Action, Infallible> {
     let started = context.clock.now().monotonic;
     let action = reconcile_object(&cached, &context).await;
-    context.metrics.reconciled(context.clock.now().monotonic.since(started));
+    context.metrics.observe_reconcile(context.clock.now().monotonic.since(started));
     Ok(action)
 }
 
@@ -39,8 +39,8 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
     let Ok(_permit) = context.permits.acquire().await else { return Action::await_change() };
     let namespace = cached.namespace().unwrap_or_default();
     let name = cached.name_any();
-    context.metrics.dequeued(&namespace, &name);
-    let _in_progress = context.metrics.reconciling();
+    context.metrics.remove_from_queue(&namespace, &name);
+    let _in_progress = context.metrics.begin_reconcile();
     let shared = context.state_of(cached);
     let mut state = shared.lock().await;
     if state.is_gone(cached, context.relists(&namespace), context.clock.now().monotonic) {

@@ -19,7 +19,6 @@ impl Triggered {
         }
     }
 
-    /// Reconciles that object.
     pub(super) fn reconcile(&self, object: ObjectRef<CachedApiKey>) {
         // Fails only if the controller has stopped.
         let _ = self.trigger.send(object);

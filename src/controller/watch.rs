@@ -38,7 +38,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Which objects are watched, and how many are reconciled at the same time.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// The namespaces; empty: all.
+    /// `--watch-namespaces`. Empty: all of them.
     pub namespaces: Vec<String>,
     /// Only objects with these labels.
     pub label_selector: Option<String>,
@@ -146,7 +146,7 @@ async fn reconcile_all(
             Ok(watcher::Event::Init) => watches.relist_begins(&namespace),
             Ok(watcher::Event::InitDone) => {
                 watches.relist_is_done(&namespace);
-                watches.watches.synced(&namespace, Resource::ApiKeys);
+                watches.watches.mark_synced(&namespace, Resource::ApiKeys);
                 relisted.send_modify(|count| *count += 1);
             }
             Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => queue(&watches, object),
@@ -182,11 +182,11 @@ async fn reconcile_all(
 
 /// Counts the object among those that will be reconciled.
 fn queue(context: &Context, object: &CachedApiKey) {
-    context.metrics.queued(&object.namespace().unwrap_or_default(), &object.name_any());
+    context.metrics.add_to_queue(&object.namespace().unwrap_or_default(), &object.name_any());
 }
 
 fn dequeue(context: &Context, object: &CachedApiKey) {
-    context.metrics.dequeued(&object.namespace().unwrap_or_default(), &object.name_any());
+    context.metrics.remove_from_queue(&object.namespace().unwrap_or_default(), &object.name_any());
 }
 
 /// A stream of the receiver's changes.

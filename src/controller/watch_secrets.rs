@@ -52,7 +52,7 @@ impl Secrets {
                 KubernetesError::ApiStatus { code, message, .. } => (Some(*code), message.clone()),
                 error => (None, error.to_string()),
             };
-            self.context.watches.failed(&self.namespace, Resource::Secrets, code, &message);
+            self.context.watches.record_failure(&self.namespace, Resource::Secrets, code, &message);
             if matches!(error.verdict(), Verdict::Refused | Verdict::NotFound)
                 && let Some(begin) = begin.take()
             {
@@ -61,7 +61,7 @@ impl Secrets {
             }
             tokio::time::sleep(retry_delay::delay(failures, None).min(LONGEST_WAIT)).await;
         }
-        self.context.watches.synced(&self.namespace, Resource::Secrets);
+        self.context.watches.mark_synced(&self.namespace, Resource::Secrets);
         match begin {
             Some(begin) => drop(begin.send(())),
             None => self.objects.reconcile_where(|_| true),
@@ -114,7 +114,7 @@ impl Secrets {
                     }
                 }
                 Ok(Event::InitDone) => {
-                    self.context.watches.synced(&self.namespace, Resource::Secrets);
+                    self.context.watches.mark_synced(&self.namespace, Resource::Secrets);
                     for metadata in index.end_relist(relist, namespace) {
                         self.reconcile_owner(&metadata);
                         self.free_name(&metadata);

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::observability::watches::{ALL_NAMESPACES, Resource};
 use futures::{StreamExt, stream};
+use http::StatusCode;
 use kube::{Api, runtime::watcher};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -23,7 +24,7 @@ pub(super) fn report(context: &Context, namespace: &str, resource: Resource, err
                 kube::Error::Api(status) => (Some(status.code), status.message.clone()),
                 error => (None, error.to_string()),
             };
-            context.watches.failed(namespace, resource, code, &message);
+            context.watches.record_failure(namespace, resource, code, &message);
         }
         error => tracing::info!(
             namespace,
@@ -66,9 +67,10 @@ where
         let event = events.next().await?;
         let is_lost = match &event {
             // The version is not the reason.
-            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) => {
-                !matches!(status.code, 401 | 403 | 429)
-            }
+            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) => !matches!(
+                StatusCode::from_u16(status.code),
+                Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
+            ),
             Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchError(_)) => true,
             _ => false,
         };

@@ -4,10 +4,11 @@ use crate::{
     plan::{ApiFailure, Verdict},
     scrub::scrub,
 };
+use http::StatusCode;
 use kube::core::Status;
 use std::time::Duration;
 
-/// Timeout of one call.
+/// For each call to the API server but those about the Lease.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a call to the API server failed; the caller says which call.
@@ -16,14 +17,14 @@ pub enum KubernetesError {
     /// The API server rejected the call.
     #[error("{message} ({code} {reason})")]
     ApiStatus {
-        /// The HTTP status.
+        /// The `code` of the API server's `Status`, which is also the HTTP status.
         code: u16,
-        /// The machine-readable reason.
+        /// In CamelCase, for example `AlreadyExists`. May be empty.
         reason: String,
-        /// The API server's message.
+        /// For people. It may quote an admission webhook, so anything like a key is removed.
         message: String,
     },
-    /// No response in time.
+    /// The call took longer than `TIMEOUT`. It may take effect later.
     #[error("no response from the API server in time")]
     Timeout,
     /// A success whose body lacks what every object has.
@@ -50,17 +51,19 @@ impl KubernetesError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Timeout | Self::Transport(_) | Self::NoMetadata => Verdict::Unknown,
-            Self::ApiStatus { code, reason, .. } => match code {
-                404 => Verdict::NotFound,
-                409 => Verdict::Conflict,
+            Self::ApiStatus { code, reason, .. } => match StatusCode::from_u16(*code) {
+                Ok(StatusCode::NOT_FOUND) => Verdict::NotFound,
+                Ok(StatusCode::CONFLICT) => Verdict::Conflict,
                 // Another UID in a patch, or a new finalizer on an object that is being deleted.
-                422 if reason == "Invalid"
-                    && (self.message().contains("Precondition failed")
-                        || self.message().contains("no new finalizers can be added")) =>
+                Ok(StatusCode::UNPROCESSABLE_ENTITY)
+                    if reason == "Invalid"
+                        && (self.message().contains("Precondition failed")
+                            || self.message().contains("no new finalizers can be added")) =>
                 {
                     Verdict::Conflict
                 }
-                400..=407 | 410..=428 | 430..=499 => Verdict::Refused,
+                Ok(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => Verdict::Unknown,
+                Ok(status) if status.is_client_error() => Verdict::Refused,
                 _ => Verdict::Unknown,
             },
         }
@@ -85,12 +88,13 @@ impl KubernetesError {
 
     /// The operator lacks the permission for the call.
     pub(crate) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::ApiStatus { code: 403, .. }) && !self.is_policy()
+        matches!(self, Self::ApiStatus { code, .. } if *code == StatusCode::FORBIDDEN) && !self.is_policy()
     }
 
     /// A webhook does not support dry runs.
     pub(crate) fn is_lack_of_dry_run(&self) -> bool {
-        matches!(self, Self::ApiStatus { code: 400, .. }) && self.message().contains("dry run")
+        matches!(self, Self::ApiStatus { code, .. } if *code == StatusCode::BAD_REQUEST)
+            && self.message().contains("dry run")
     }
 
     /// The API server's message, if there is one.

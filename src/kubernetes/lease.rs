@@ -26,7 +26,6 @@ const INTERVAL: Duration = Duration::from_secs(4);
 /// A leader that cannot renew stops this long before the lease expires, so that two never lead at once, even if a call
 /// hangs.
 const MARGIN: Duration = Duration::from_secs(3);
-/// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The Lease and the identity of this process.
@@ -34,7 +33,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct LeaseOptions {
     /// The name of the Lease.
     pub name: String,
-    /// Its namespace.
+    /// The operator's own.
     pub namespace: String,
     /// Unique for this process, not for its host.
     pub identity: String,
@@ -50,9 +49,7 @@ struct Observed {
 /// What to do about a lease.
 #[derive(Clone, Debug, PartialEq)]
 enum Move {
-    /// Write this spec.
     Write(LeaseSpec),
-    /// Another process leads.
     StandBy,
 }
 

@@ -2,7 +2,7 @@
 
 use super::config_map::ConfigMapStore;
 use crate::{
-    boltz::{account::Account, inventory::Inventory, organization::Remembered},
+    boltz::{account::Account, account_data::Remembered, inventory::Inventory},
     clock::Clock,
     retry_delay,
 };

@@ -101,7 +101,6 @@ struct Inner {
     relisting: u64,
 }
 
-/// The operator's Secrets.
 #[derive(Debug, Default)]
 pub(crate) struct SecretIndex {
     inner: Mutex<Inner>,

@@ -18,11 +18,11 @@ const KIND: &str = "BoltzApiKey";
 /// A Secret's metadata, as far as the operator needs it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecretMetadata {
-    /// Its namespace.
+    /// By which the object is found whose spec asks for it.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID.
+    /// Tells it from an earlier Secret of the same name.
     pub uid: String,
     /// Its resourceVersion, by which the newest wins.
     pub resource_version: String,
@@ -32,7 +32,7 @@ pub struct SecretMetadata {
     pub record: Option<Record>,
     /// One of them is the object, unless others removed it or `Retain` is set.
     pub owner_references: Vec<OwnerReference>,
-    /// It is being deleted.
+    /// It has a deletionTimestamp: a finalizer of others keeps it.
     pub deleting: bool,
 }
 

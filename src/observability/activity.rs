@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 /// How often the runtime of the reconciliations says that it runs tasks.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// The reconciliations in progress.
+/// Which reconciliations are in progress, for the watchdog and for `/debug`.
 #[derive(Debug, Default)]
 pub struct Activity {
     /// How often the runtime said that it runs tasks.

@@ -39,9 +39,9 @@ const CHUNK: usize = 64 * 1024;
 
 type Debug = Arc<dyn Fn(&[String]) -> Json + Send + Sync>;
 
-/// What the responses show.
+/// What the endpoints read. They change nothing.
 pub struct State {
-    /// What `/metrics` shows.
+    /// For `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Whether this process serves, or stands by.
     pub ready: watch::Receiver<bool>,
@@ -74,7 +74,6 @@ fn healthz(stuck: &[String]) -> (StatusCode, String) {
     }
 }
 
-/// Says what is missing.
 fn readyz(is_ready: bool, watches: &Watches) -> (StatusCode, String) {
     let failures = watches.failures();
     if is_ready {
@@ -154,7 +153,7 @@ async fn send(mut chunks: mpsc::Receiver<Chunk>, client: mpsc::Sender<Chunk>) {
     let _ = timeout(SLOW, client.closed()).await;
 }
 
-/// Hands on text in chunks. Fails if nobody takes them any more.
+/// Sends text in chunks. Fails if the receiver is gone.
 struct ChunkWriter {
     chunk: String,
     written: mpsc::Sender<Chunk>,
@@ -215,7 +214,7 @@ mod tests {
         let (status, body) = readyz(false, &watches);
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("ConfigMap"), "{body}");
         watches.begin(["a"]);
-        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.record_failure("a", Resource::Secrets, Some(403), "secrets is forbidden");
         let (_, body) = readyz(false, &watches);
         let lines = ["not ready", "namespace a: the list of boltzapikeys is not complete yet", ""];
         assert!(body.starts_with(&lines.join("\n")), "{body}");

@@ -1,6 +1,7 @@
 //! The state of each watch: for `/readyz`, the log and a metric.
 
 use crate::observability::metrics::Metrics;
+use http::StatusCode;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -16,12 +17,11 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// and the timeout of its request.
 const FAILURE_LASTS: Duration = Duration::from_secs(100);
 
-/// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Resource {
-    /// `BoltzApiKey` objects.
+pub(crate) enum Resource {
+    /// `boltzapikeys.boltz.bio`.
     ApiKeys,
-    /// The operator's Secrets.
+    /// `secrets` with the operator's label.
     Secrets,
 }
 
@@ -55,7 +55,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// No watches yet.
+    /// Empty: there is nothing to watch until this process leads.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { states: watch::Sender::default(), metrics }
     }
@@ -68,14 +68,14 @@ impl Watches {
         self.states.send_replace(watches.map(|watch| (watch, State::default())).collect());
     }
 
-    /// The watches ended.
+    /// This process does not lead any more. Reports that come late change nothing.
     pub fn end(&self) {
         self.states.send_replace(States::new());
         self.metrics.forget_watches();
     }
 
     /// The list is complete, and the watch works.
-    pub(crate) fn synced(&self, namespace: &str, resource: Resource) {
+    pub(crate) fn mark_synced(&self, namespace: &str, resource: Resource) {
         self.change(namespace, resource, |state| {
             state.has_synced = true;
             if state.failure.take().is_some() {
@@ -85,7 +85,13 @@ impl Watches {
     }
 
     /// The list or the watch could not begin.
-    pub(crate) fn failed(&self, namespace: &str, resource: Resource, code: Option<u16>, message: &str) {
+    pub(crate) fn record_failure(
+        &self,
+        namespace: &str,
+        resource: Resource,
+        code: Option<u16>,
+        message: &str,
+    ) {
         let failure = describe(resource, code, message);
         self.change(namespace, resource, |state| {
             if state.warned_at.is_none_or(|warned_at| warned_at.elapsed() >= WARN_INTERVAL) {
@@ -112,7 +118,7 @@ impl Watches {
         let states = self.states.borrow().clone();
         for (namespace, resource) in states.iter().filter(|(_, state)| is_old(state)).map(|(watch, _)| watch)
         {
-            self.synced(namespace, *resource);
+            self.mark_synced(namespace, *resource);
         }
     }
 
@@ -127,7 +133,7 @@ impl Watches {
     }
 
     /// Whether the first list that covers this namespace is complete.
-    pub fn has_synced(&self, namespace: &str, resource: Resource) -> bool {
+    pub(crate) fn has_synced(&self, namespace: &str, resource: Resource) -> bool {
         let states = self.states.borrow();
         [namespace, ALL_NAMESPACES].into_iter().any(|namespace| {
             states.get(&(namespace.to_owned(), resource)).is_some_and(|state| state.has_synced)
@@ -188,13 +194,15 @@ fn place(namespace: &str) -> String {
 
 /// What failed, and what to do about it. Without a code there was no response.
 fn describe(resource: Resource, code: Option<u16>, message: &str) -> String {
-    match code {
-        Some(404) if resource == Resource::ApiKeys => {
+    match code.map(StatusCode::from_u16) {
+        Some(Ok(StatusCode::NOT_FOUND)) if resource == Resource::ApiKeys => {
             "the CustomResourceDefinition boltzapikeys.boltz.bio is not installed. Install the chart with \
              crds.install=true, or run kubectl apply --server-side -f crds/boltzapikeys.yaml"
                 .to_owned()
         }
-        Some(403) => format!("{message}. Grant the operator the permissions that docs/install.md lists"),
+        Some(Ok(StatusCode::FORBIDDEN)) => {
+            format!("{message}. Grant the operator the permissions that docs/install.md lists")
+        }
         _ => message.to_owned(),
     }
 }
@@ -218,29 +226,29 @@ mod tests {
         metrics.set_leader(true);
         let watches = Watches::new(Arc::clone(&metrics));
         watches.begin(["a", "b"]);
-        watches.synced("b", Resource::ApiKeys);
-        watches.synced("b", Resource::Secrets);
+        watches.mark_synced("b", Resource::ApiKeys);
+        watches.mark_synced("b", Resource::Secrets);
         assert!(!is_served(&watches), "a may still be served");
-        watches.synced("a", Resource::ApiKeys);
-        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.mark_synced("a", Resource::ApiKeys);
+        watches.record_failure("a", Resource::Secrets, Some(403), "secrets is forbidden");
         assert!(is_served(&watches));
         assert!(!watches.has_synced("a", Resource::Secrets) && watches.has_synced("b", Resource::Secrets));
         assert!(!have_all_synced(&watches));
         assert!(watches.failures().starts_with("namespace a: cannot watch secrets: secrets is forbidden"));
         let line = r#"boltz_watch_healthy{namespace="a",resource="secrets"} "#;
         assert!(metrics.to_text().contains(&format!("{line}0")));
-        watches.synced("a", Resource::Secrets);
+        watches.mark_synced("a", Resource::Secrets);
         assert!(have_all_synced(&watches) && watches.failures().is_empty());
         assert!(metrics.to_text().contains(&format!("{line}1")));
         // One that is resumed says nothing.
-        watches.failed("a", Resource::Secrets, Some(403), "secrets is forbidden");
+        watches.record_failure("a", Resource::Secrets, Some(403), "secrets is forbidden");
         watches.forget_old_failures(Instant::now());
         assert!(!watches.failures().is_empty());
         watches.forget_old_failures(Instant::now() + FAILURE_LASTS);
         assert!(watches.failures().is_empty());
         watches.end();
         // A late report of an aborted task changes nothing.
-        watches.synced("a", Resource::Secrets);
+        watches.mark_synced("a", Resource::Secrets);
         assert!(!metrics.to_text().contains("boltz_watch_healthy{"));
     }
 
@@ -250,8 +258,8 @@ mod tests {
             let watches = Watches::new(Arc::new(Metrics::new()));
             watches.begin(namespaces.iter().copied());
             for namespace in namespaces {
-                watches.failed(namespace, Resource::ApiKeys, Some(404), "not found");
-                watches.synced(namespace, Resource::Secrets);
+                watches.record_failure(namespace, Resource::ApiKeys, Some(404), "not found");
+                watches.mark_synced(namespace, Resource::Secrets);
             }
             assert!(!is_served(&watches));
             assert!(watches.failures().contains("kubectl apply"), "{}", watches.failures());

@@ -39,25 +39,25 @@ impl ProcessMemory {
             matches!(step, Step::Revoke { key_id, .. } if self.revoked_without_effect.contains(key_id));
         let mut failing = Failing { memory: self, slot, now, settings, jitter };
         match answer {
-            Answer::KeyNotFound => failing.unconfirmed(step, "Boltz responded with 404", &mut effects),
+            Answer::KeyNotFound => failing.record_unconfirmed(step, "Boltz responded with 404", &mut effects),
             Answer::Done | Answer::AlreadyRevoked if had_no_effect => {
-                failing.unconfirmed(
+                failing.record_unconfirmed(
                     step,
                     "Boltz accepts the revocation, but still lists the key as active",
                     &mut effects,
                 );
             }
             Answer::Done | Answer::Minted(_) | Answer::AlreadyRevoked => {
-                failing.succeeded(step, facts);
+                failing.record_success(step, facts);
                 self.done(step, answer, facts, now, &mut effects);
             }
-            Answer::Undone(missing) => failing.undone(&missing, &mut effects),
+            Answer::Undone(missing) => failing.record_undone(&missing, &mut effects),
             Answer::Unrecorded => {
-                failing.undone(
+                failing.record_undone(
                     &format!("the annotation {RECORD_ANNOTATION} is missing on the Secret"),
                     &mut effects,
                 );
-                // Workloads use it. It is replaced like a key whose Secret was altered, and lives through its overlap.
+                // Workloads use it. It is replaced like a key whose Secret was altered, and keeps its overlap.
                 if let Step::Store { attempt, .. } = step {
                     self.mark_stored(attempt);
                     self.must_read = true;
@@ -73,11 +73,11 @@ impl ProcessMemory {
             }
             Answer::Checked(check) => {
                 if let Step::CheckKey { key_id, .. } = step {
-                    failing.checked(key_id, check);
+                    failing.record_check(key_id, check);
                 }
             }
             Answer::Stale => self.must_read = true,
-            Answer::Postponed(block) => failing.postponed(block),
+            Answer::Postponed(block) => failing.postpone(block),
             Answer::Gone => effects.is_gone = true,
             Answer::ApiFailed(failure) => failing.api_failed(step, &failure, facts, &mut effects),
             Answer::BoltzFailed(failure) => failing.boltz_failed(step, &failure, &mut effects),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 /// An attempt that this process wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// When C1 was sent.
+    /// When C1 was sent, so the ledger cannot be older. The window and the settle time are counted from it.
     pub written: Monotonic,
     /// What was requested when it was written, until its key is stored.
     pub intent: Option<Box<Intent>>,
@@ -20,7 +20,7 @@ pub struct Attempt {
 /// When the overlap of a key ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replaced {
-    /// When it ends.
+    /// By the wall clock, as in the record.
     pub revoke_after: Timestamp,
     /// Revoke it at that time even if it is still in use.
     pub even_if_used: bool,
@@ -55,9 +55,9 @@ pub enum Progress {
         /// A write of the Secret was certainly rejected.
         is_refused: bool,
     },
-    /// The key is stored.
+    /// C3 took effect: the Secret holds the value.
     Stored {
-        /// The key that Boltz returned.
+        /// As Boltz returned it. The Secret's record names it.
         key: MintedKey,
         /// The status has named the key.
         is_reported: bool,
@@ -71,20 +71,20 @@ pub enum Progress {
 pub struct MintedKey {
     /// Boltz's id of the key.
     pub id: String,
-    /// Its first characters.
+    /// The first 12 characters, as Boltz returned them.
     pub prefix: String,
-    /// The SHA-256 of its value, hexadecimal.
+    /// Hexadecimal. The value itself never enters the plan.
     pub value_sha256: String,
-    /// When it was received.
+    /// By the operator's wall clock.
     pub received_at: Timestamp,
-    /// When Boltz created it.
+    /// By Boltz's clock.
     pub created_at: Timestamp,
-    /// When it expires.
+    /// By Boltz's clock. `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// False in test mode.
+    /// As Boltz returned it; false for test-mode keys.
     pub livemode: bool,
     /// The workspace that Boltz returned.
     pub workspace_id: Option<String>,
-    /// Its organization, if known.
+    /// Of the admin key with which it was created; `None`: Boltz did not say.
     pub organization: Option<String>,
 }

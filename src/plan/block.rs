@@ -7,7 +7,7 @@ use super::time::Monotonic;
 pub enum Reason {
     /// The Secret contains a valid key.
     Issued,
-    /// No key yet.
+    /// The first key has not been stored yet.
     Pending,
     /// The key is no longer valid and is being replaced.
     Rotating,
@@ -19,11 +19,11 @@ pub enum Reason {
     ObjectWriteFailed,
     /// The API server rejects the restart of a workload, or does not respond.
     RestartFailed,
-    /// The spec is invalid.
+    /// The operator cannot use the spec, although the CRD allows it.
     InvalidSpec,
-    /// Boltz rejected the request.
+    /// Boltz rejected a request, and will reject it again until something changes.
     BoltzRejected,
-    /// Calls to Boltz fail.
+    /// No connection, no response in time, or a 5xx.
     BoltzUnavailable,
     /// Boltz rejected the admin key.
     BoltzUnauthorized,
@@ -37,7 +37,7 @@ pub enum Reason {
     RateLimited,
     /// The operator's limit of new keys is reached.
     MintBudgetExceeded,
-    /// The key has expired.
+    /// The key expired before another one was stored.
     Expired,
     /// `spec.suspend` is true.
     Suspended,
@@ -68,7 +68,7 @@ impl Reason {
         Self::PolicyDenied,
     ];
 
-    /// The condition's `reason`.
+    /// The `reason` of the condition, and the label of `boltz_apikey_status`.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
@@ -95,7 +95,7 @@ impl Reason {
 /// Why a step has to wait.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
-    /// The condition's reason.
+    /// What the condition shows while the step waits.
     pub reason: Reason,
     /// Message for the condition. It must not change between retries.
     pub message: String,

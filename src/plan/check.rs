@@ -1,4 +1,4 @@
-//! The key is its own witness: before Boltz's list is believed that the current key is gone, the key itself is asked.
+//! Checks the current key itself, with `auth/me`, before a list is believed that does not show it as active.
 
 use super::{
     Decision,
@@ -32,7 +32,7 @@ impl Decision<'_> {
                 self.now.monotonic.since(*since) >= UNCLEAR_FOR && by_list(Doubt::None)
             }
             Some(CheckedKey { check: KeyCheck::Valid, .. }) => false,
-            // Without `auth/me` there is no other witness. A revocation by this process needs none.
+            // Without `auth/me`, only the list says something. A revocation by this process needs no second source.
             None => {
                 (facts.account.lacks_auth_me || facts.memory.revoked_ids.contains(&record.key_id))
                     && by_list(Doubt::None)
@@ -73,7 +73,7 @@ impl Decision<'_> {
             return None;
         }
         if let Some(block) = self.in_effect(&facts.account.calls_blocked) {
-            self.waits.blocked(&block);
+            self.waits.wait_for(&block);
             if checked.is_none_or(|checked| checked.check != KeyCheck::Valid) {
                 self.findings.blocked = Some(block);
             }
@@ -86,8 +86,8 @@ impl Decision<'_> {
         step
     }
 
-    /// Before a deletion gives up the current key because the list does not show it. If its value cannot be read, the list
-    /// is the only witness.
+    /// Before a deletion gives up the current key because the list does not show it. If its value cannot be read, only the list
+    /// says something.
     pub(super) fn ask_current_key(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let facts = self.facts;
         let record = facts.record().filter(|record| self.state_by_list(record, Doubt::None).is_gone())?;
@@ -123,7 +123,7 @@ impl Decision<'_> {
 
 impl Failing<'_> {
     /// Applies the answer to a check.
-    pub(super) fn checked(&mut self, key_id: &str, check: KeyCheck) {
+    pub(super) fn record_check(&mut self, key_id: &str, check: KeyCheck) {
         let at = self.now.monotonic;
         let before = self.memory.key_check.take();
         let is_same = |before: &CheckedKey| {
@@ -137,7 +137,7 @@ impl Failing<'_> {
                 self.memory.troubles.remove(&self.slot);
             }
             KeyCheck::Valid => {
-                self.failed(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
+                self.record_failure(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
                 // The decision reports it, as long as the list is wrong.
                 if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
                     trouble.is_reported = false;
@@ -146,11 +146,11 @@ impl Failing<'_> {
             KeyCheck::Unclear(answer) => {
                 let message = format!(
                     "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does not \
-                     show whether it is valid: {answer}. No new key is issued before this is clear, or before one hour \
-                     has passed. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
+                     show whether it is valid: {answer}. No new key is issued until this is clear, for at \
+                     most one hour. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
                      revoke a key that may still work."
                 );
-                self.failed(Failure::Passing, Reason::KeyDoubtful, message, None, true);
+                self.record_failure(Failure::Passing, Reason::KeyDoubtful, message, None, true);
             }
         }
     }

@@ -149,7 +149,7 @@ impl Decision<'_> {
             } else if !self.is_finished(attempt, &named) {
                 waiting_for.insert(format!("the key of attempt {attempt}"));
                 let settled_at = facts.seen_to_settle_at(self.settings, self.now, attempt);
-                self.waits.pass_since(facts, settled_at);
+                self.waits.request_pass(facts, settled_at);
             }
         }
         None

@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 /// What follows from a result, apart from the change of process memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
-    /// Counters to raise.
+    /// Each raises one counter by one.
     pub counts: Vec<Count>,
-    /// Events to publish.
+    /// Published on the object.
     pub events: Vec<EventNote>,
-    /// Lines to log.
+    /// Written with the object's namespace and name.
     pub log: Vec<LogLine>,
     /// The object does not exist any more: no further decision.
     pub is_gone: bool,
@@ -37,29 +37,29 @@ pub enum Count {
 /// The type of an event, and the level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum EventKind {
-    /// Expected.
+    /// Type `Normal` of an event, level INFO of a line.
     Normal,
-    /// Needs attention.
+    /// Type `Warning` of an event, level WARN of a line: a person may have to act.
     Warning,
 }
 
 /// An event about the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventNote {
-    /// Normal or warning.
+    /// Its `type`.
     pub kind: EventKind,
-    /// The event's reason.
+    /// In CamelCase, as `kubectl get events` shows it.
     pub reason: &'static str,
-    /// A sentence.
+    /// Complete sentences, for people. May quote Boltz or the API server, never a key.
     pub note: String,
 }
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// Normal or warning.
+    /// Its level.
     pub kind: EventKind,
-    /// What happened.
+    /// The same for all objects, so that lines can be searched for.
     pub message: &'static str,
     /// The key that the line is about.
     pub key_id: Option<String>,

@@ -32,11 +32,11 @@ pub struct Facts {
 /// The object, as read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectFacts {
-    /// Its namespace.
+    /// The default for the Secret's name and the key's display name.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID.
+    /// Tells it from an earlier object of the same name. Markers contain the first 64 bits.
     pub uid: String,
     /// Its resourceVersion: each write of the object requires that it is unchanged.
     pub resource_version: String,
@@ -44,9 +44,9 @@ pub struct ObjectFacts {
     pub generation: Option<i64>,
     /// It has a deletionTimestamp.
     pub deleting: bool,
-    /// It has our finalizer.
+    /// Among its finalizers is `boltz.bio/revoke-keys`.
     pub has_finalizer: bool,
-    /// All its finalizers.
+    /// All, those of others too: the patch that removes ours writes the whole list.
     pub finalizers: Vec<String>,
     /// Its spec, or why it cannot be read.
     pub spec: Result<BoltzApiKeySpec, String>,
@@ -108,9 +108,9 @@ pub enum SecretFacts {
 /// A Secret that belongs to the object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnSecret {
-    /// Its name.
+    /// Another one than the spec's while it is being moved.
     pub name: String,
-    /// Its UID.
+    /// Tells it from an earlier Secret of the same name.
     pub uid: String,
     /// Its resourceVersion: each write of the Secret requires that it is unchanged.
     pub resource_version: String,
@@ -121,18 +121,18 @@ pub struct OwnSecret {
     pub value_sha256: Option<String>,
     /// Its value was not read since the last change: `value_sha256` is unknown.
     pub is_unread: bool,
-    /// It has our label.
+    /// It has our label, so the watch sees it.
     pub labelled: bool,
-    /// It has an ownerReference to the object.
+    /// It has an ownerReference to the object, so the garbage collector deletes it with the object.
     pub owned: bool,
 }
 
 /// One complete pass over Boltz's list, reduced to one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
-    /// When it began.
+    /// When its first page was requested: it need not show what happened later.
     pub started: Monotonic,
-    /// The same by the wall clock.
+    /// The same by the wall clock, to compare with Boltz's times.
     pub started_at: Timestamp,
     /// The keys with the object's marker.
     pub keys: Vec<ListedKey>,
@@ -145,7 +145,7 @@ pub struct Pass {
 /// What a pass does not prove. Keys that it shows as active are always believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Doubt {
-    /// It proves everything.
+    /// What it does not show as active is not.
     #[default]
     None,
     /// It lacks all keys that earlier passes showed as active, and they are few: an absence counts if the key itself
@@ -162,13 +162,13 @@ pub struct ListedKey {
     pub id: String,
     /// The attempt in its name.
     pub attempt: AttemptId,
-    /// Its first characters.
+    /// The first 12 characters.
     pub prefix: String,
-    /// Boltz's `is_active`.
+    /// As Boltz says. May still be true after the expiry.
     pub is_active: bool,
-    /// When it expires.
+    /// `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used.
+    /// `None`: never. Decides when an overlap `UntilIdle` ends.
     pub last_used_at: Option<Timestamp>,
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Failing<'a> {
 }
 
 impl Failing<'_> {
-    pub(super) fn succeeded(&mut self, step: &Step, facts: &Facts) {
+    pub(super) fn record_success(&mut self, step: &Step, facts: &Facts) {
         self.memory.troubles.remove(&self.slot);
         if self.is_of_secret() {
             self.memory.refused_version = None;
@@ -77,7 +77,7 @@ impl Failing<'_> {
     }
 
     /// No call was made. What failed before still counts, and is still reported.
-    pub(super) fn postponed(&mut self, mut block: Block) {
+    pub(super) fn postpone(&mut self, mut block: Block) {
         // A reason without an end may be gone at any moment.
         block.until.get_or_insert(self.now.monotonic.plus(self.settings.recheck));
         match self.memory.troubles.get_mut(&self.slot) {
@@ -93,7 +93,7 @@ impl Failing<'_> {
     }
 
     /// Counts one more failure and extends the wait of the slot.
-    pub(super) fn failed(
+    pub(super) fn record_failure(
         &mut self,
         failure: Failure,
         reason: Reason,
@@ -154,7 +154,7 @@ impl Failing<'_> {
                     let at_once = Block { reason, message, until: Some(self.now.monotonic) };
                     self.set(Some(Failure::Conflict), 1, at_once, false);
                 } else {
-                    self.failed(Failure::Conflict, reason, message, None, false);
+                    self.record_failure(Failure::Conflict, reason, message, None, false);
                 }
             }
             Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {
@@ -176,39 +176,39 @@ impl Failing<'_> {
                     self.memory.refused_version = Some(version.unwrap_or_default());
                 }
                 self.count_failure(reason, effects);
-                self.failed(Failure::Refused, reason, message, None, true);
+                self.record_failure(Failure::Refused, reason, message, None, true);
             }
             Verdict::Unknown => {
                 // The call may have taken effect: read.
                 self.memory.must_read |= step.may_leave_facts_stale();
                 self.count_failure(reason, effects);
-                self.failed(Failure::Passing, reason, message, None, false);
+                self.record_failure(Failure::Passing, reason, message, None, false);
             }
         }
     }
 
     /// The API server accepted a write, and its response shows that it had no effect.
-    pub(super) fn undone(&mut self, missing: &str, effects: &mut Effects) {
+    pub(super) fn record_undone(&mut self, missing: &str, effects: &mut Effects) {
         let reason = self.slot.failure_reason();
         let message = format!(
             "The API server accepted a write of the operator, but {missing}. An admission webhook or policy may have \
              changed it."
         );
-        self.failed(Failure::Refused, reason, message, None, true);
+        self.record_failure(Failure::Refused, reason, message, None, true);
         // Each try changes the version.
         self.memory.refused_version = None;
         self.count_failure(reason, effects);
     }
 
     /// A revocation whose answer does not prove that the key is revoked.
-    pub(super) fn unconfirmed(&mut self, step: &Step, answer: &str, effects: &mut Effects) {
+    pub(super) fn record_unconfirmed(&mut self, step: &Step, answer: &str, effects: &mut Effects) {
         let Step::Revoke { key_id, .. } = step else { return };
         let failed = format!(
             "Failed to revoke key {key_id}: {answer}. The key counts as revoked when Boltz's list does not show it as \
              active."
         );
         let is_reported = self.memory.revoked_without_effect.contains(key_id);
-        self.failed(Failure::Refused, Reason::BoltzRejected, String::new(), None, is_reported);
+        self.record_failure(Failure::Refused, Reason::BoltzRejected, String::new(), None, is_reported);
         self.tell_time(failed);
         self.count_failure(Reason::BoltzRejected, effects);
         self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
@@ -253,7 +253,7 @@ impl Failing<'_> {
         };
         effects.log(EventKind::Warning, "a new key is not usable", Some(&key.id), message.as_str());
         self.count_failure(reason, effects);
-        self.failed(Failure::Invalid, reason, message, None, true);
+        self.record_failure(Failure::Invalid, reason, message, None, true);
     }
 
     pub(super) fn boltz_failed(&mut self, step: &Step, failure: &BoltzFailure, effects: &mut Effects) {
@@ -283,7 +283,7 @@ impl Failing<'_> {
             || matches!(step, Step::Mint(_))
             || (matches!(step, Step::Revoke { .. }) && !is_pause);
         let message = format!("{failed} The operator will retry.");
-        self.failed(kind, reason, message, failure.retry_after, is_reported);
+        self.record_failure(kind, reason, message, failure.retry_after, is_reported);
         if kind != Failure::Passing || reason == Reason::BoltzRejected {
             self.tell_time(failed);
         }

@@ -56,7 +56,7 @@ pub struct NamedKey {
     pub id: String,
     /// Its first characters, if known.
     pub prefix: Option<String>,
-    /// Its attempt, if known.
+    /// Leads from the key to its entry in the ledger. `None`: only the status names the key.
     pub attempt: Option<AttemptId>,
     /// When it expires, if known.
     pub expires_at: Option<Timestamp>,
@@ -64,7 +64,7 @@ pub struct NamedKey {
     pub revoke_after: Option<Timestamp>,
     /// Revoke it at that time even if it is still in use.
     pub even_if_used: bool,
-    /// Its organization, if known.
+    /// A key of another one than the admin key's cannot be revoked. `None`: not known, treated as ours.
     pub organization: Option<String>,
     /// Fields of later releases, if the record lists it as previous.
     pub other: OtherFields,

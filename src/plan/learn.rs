@@ -260,7 +260,7 @@ impl ProcessMemory {
         });
     }
 
-    /// The key is revoked.
+    /// Call when Boltz accepted the revocation, said that the key was revoked before, or a pass confirmed it.
     pub fn mark_revoked(&mut self, key_id: &str) {
         self.revoked_ids.insert(key_id.to_owned());
         self.key_check.take_if(|checked| checked.key_id == key_id);

@@ -23,8 +23,8 @@ pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// What this process knows about its own calls for one object. It is lost at a restart. Everything that matters can be
-/// restored from the ledger, the record and Boltz's list. Maps that have entries for each object for ever are sorted
-/// vectors: a B-tree has room for eleven from the first one.
+/// restored from the ledger, the record and Boltz's list. Maps that have entries for every object are sorted
+/// vectors: a B-tree reserves room for eleven entries with the first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessMemory {
     /// [`Request::hash`] of what users requested when the failures below began. A change clears them.
@@ -75,9 +75,9 @@ pub struct ProcessMemory {
 pub struct CheckedKey {
     /// Boltz's id of the key.
     pub key_id: String,
-    /// What Boltz said.
+    /// The last answer. The one before it may have been another.
     pub check: KeyCheck,
-    /// When it was asked last.
+    /// The last time that it was asked.
     pub at: Monotonic,
     /// Since when Boltz has said the same.
     pub since: Monotonic,
@@ -150,9 +150,7 @@ impl Trouble {
 /// A call that took effect.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LastDone {
-    /// [`super::Step::fingerprint`].
     pub fingerprint: u64,
-    /// When it was made.
     pub at: Monotonic,
     /// How many times in a row the call was the same, each within an hour of the one before.
     pub repeats: u32,

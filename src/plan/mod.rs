@@ -64,6 +64,7 @@ mod failing;
 mod issue;
 mod keys;
 mod learn;
+mod ledger_entries;
 mod memory;
 mod quiet;
 mod received;
@@ -100,10 +101,10 @@ use crate::api::BoltzApiKeyStatus;
 use memory::TOLD_AFTER;
 use retry::{Failure, retry_backoff};
 
-/// A decision.
+/// The decision for one object: one step, and until when it holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What to do now.
+    /// At most one call that changes something.
     pub step: Step,
     /// When to reconcile again if no event arrives.
     pub wake_at: Option<Monotonic>,
@@ -123,7 +124,7 @@ struct Waits {
 
 impl Waits {
     /// Ignores times in the past; otherwise the object would be requeued immediately, without end.
-    fn wake_at(&mut self, at: Monotonic) {
+    fn request_wake_up(&mut self, at: Monotonic) {
         if at <= self.now {
             return;
         }
@@ -131,17 +132,17 @@ impl Waits {
     }
 
     /// Requests a pass that begins at `since` or later. Before that time, only a wake-up.
-    fn pass_since(&mut self, facts: &Facts, since: Monotonic) {
+    fn request_pass(&mut self, facts: &Facts, since: Monotonic) {
         if since > self.now {
-            self.wake_at(since);
+            self.request_wake_up(since);
         } else if facts.passes.first().is_none_or(|pass| pass.started < since) {
             self.pass_since = Some(self.pass_since.map_or(since, |known| known.max(since)));
         }
     }
 
-    fn blocked(&mut self, block: &Block) {
+    fn wait_for(&mut self, block: &Block) {
         if let Some(until) = block.until {
-            self.wake_at(until);
+            self.request_wake_up(until);
         }
     }
 }
@@ -177,7 +178,7 @@ pub fn plan(facts: &Facts, settings: &Settings, now: Now) -> Plan {
 fn decide(facts: &Facts, settings: &Settings, now: Now, held_back: &[Slot]) -> Plan {
     let mut waits = Waits { now: now.monotonic, wake_at: None, pass_since: None };
     if let Some(at) = facts.memory.retries_at() {
-        waits.wake_at(at);
+        waits.request_wake_up(at);
     }
     let findings = Findings::default();
     let mut decision = Decision {
@@ -266,9 +267,9 @@ impl Decision<'_> {
         let Some(slot) = step.slot() else { return Some(step) };
         if let Some(trouble) = self.trouble(&slot) {
             let trouble = trouble.clone();
-            self.waits.blocked(&trouble.block);
+            self.waits.wait_for(&trouble.block);
             if !trouble.is_told(self.now.monotonic) {
-                self.waits.wake_at(trouble.since.plus(TOLD_AFTER));
+                self.waits.request_wake_up(trouble.since.plus(TOLD_AFTER));
             } else if !self.findings.also.contains(&trouble.block) {
                 self.findings.also.push(trouble.block);
             }
@@ -278,7 +279,7 @@ impl Decision<'_> {
             return None;
         }
         if let Some(again_at) = self.undone_until(&step, &slot) {
-            self.waits.wake_at(again_at);
+            self.waits.request_wake_up(again_at);
             // Once may be a user. A status that is undone cannot report anything.
             let repeats = self.facts.memory.done.get(&slot).map_or(0, |last| last.repeats);
             if repeats > 0 && slot != Slot::Status {

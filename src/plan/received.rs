@@ -39,7 +39,7 @@ impl Decision<'_> {
             let step = self.attempt(self.store(attempt, intent, key));
             if step.is_none() {
                 // Retried within the window or not at all. Meanwhile no other key is issued.
-                self.waits.wake_at(window_end);
+                self.waits.request_wake_up(window_end);
                 self.key_in_hand_waits = true;
                 self.findings.blocked = self.block_of(&[Slot::Store, Slot::Read]);
             }
@@ -47,7 +47,7 @@ impl Decision<'_> {
         }
         if *calls_in_doubt > 0 && !self.facts.is_settled(self.settings, self.now, attempt) {
             // The write of the Secret may still take effect. A new attempt need not wait for it (rule 5).
-            self.waits.wake_at(self.facts.settled_at(self.settings, self.now, attempt));
+            self.waits.request_wake_up(self.facts.settled_at(self.settings, self.now, attempt));
             return None;
         }
         self.revoke(key.id.clone(), RevokeReason::NotStored)

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 /// What a call showed of the cluster. It becomes a fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shown {
-    /// Nothing new.
+    /// The answer has no content.
     Nothing,
     /// The object and its Secrets, read from the API server.
     Everything(Box<Facts>),
@@ -136,7 +136,7 @@ impl Answer {
         }
     }
 
-    /// The finalizer was added.
+    /// Whether the object that the API server returned has the finalizer: a webhook may have removed it.
     pub fn finalizer_added(shown: &ObjectFacts) -> Self {
         if shown.has_finalizer { Self::Done } else { finalizer_is_missing() }
     }
@@ -170,7 +170,7 @@ impl Answer {
         }
     }
 
-    /// The Secret was reshaped.
+    /// Whether the Secret that the API server returned has the record and the label.
     pub fn reshaped(shown: Option<&Record>, record: &Record, is_labelled: bool) -> Self {
         match Self::record_written(shown, record) {
             Self::Done if !is_labelled => {

@@ -52,7 +52,7 @@ impl Decision<'_> {
             return None;
         }
         if self.now.wall < revoke_after {
-            self.waits.wake_at(self.now.monotonic_at(revoke_after));
+            self.waits.request_wake_up(self.now.monotonic_at(revoke_after));
             return None;
         }
         let is_shown_inactive = self.facts.listed(&key.id).is_some_and(|listed| !self.is_active(listed));
@@ -92,7 +92,7 @@ impl Decision<'_> {
         if self.facts.passes.first().is_some_and(|pass| idle_from <= pass.started_at) {
             return false;
         }
-        self.waits.pass_since(self.facts, self.now.monotonic_at(idle_from));
+        self.waits.request_pass(self.facts, self.now.monotonic_at(idle_from));
         true
     }
 
@@ -126,7 +126,7 @@ impl Decision<'_> {
                 continue;
             }
             if !facts.knows_result(self.settings, self.now, attempt) {
-                self.waits.pass_since(self.facts, settled_at);
+                self.waits.request_pass(self.facts, settled_at);
             }
         }
         None
@@ -173,7 +173,7 @@ impl Decision<'_> {
         };
         if self.now.monotonic < settled_at {
             self.overdue(&key.id, None);
-            self.waits.wake_at(settled_at);
+            self.waits.request_wake_up(settled_at);
             return None;
         }
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
@@ -212,19 +212,19 @@ impl Decision<'_> {
         let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
         let from = seen.plus(self.settings.settle_time);
         let after_the_last = self.facts.passes.first().map(|pass| pass.started.plus(Duration::from_nanos(1)));
-        self.waits.pass_since(self.facts, Monotonic::default());
-        self.waits.pass_since(self.facts, after_the_last.map_or(from, |after| after.max(from)));
+        self.waits.request_pass(self.facts, Monotonic::default());
+        self.waits.request_pass(self.facts, after_the_last.map_or(from, |after| after.max(from)));
     }
 
     /// The revocation, unless Boltz must not be called now. After a 404 the next pass may show that the key is revoked.
     pub(super) fn revoke(&mut self, key_id: String, reason: RevokeReason) -> Option<Step> {
         if let Some(at) = self.facts.memory.not_found.get(&key_id) {
-            self.waits.pass_since(self.facts, at.plus(Duration::from_nanos(1)));
+            self.waits.request_pass(self.facts, at.plus(Duration::from_nanos(1)));
         }
         if let Some(block) =
             self.facts.account.calls_blocked.clone().filter(|block| block.is_in_effect(self.now.monotonic))
         {
-            self.waits.blocked(&block);
+            self.waits.wait_for(&block);
             self.overdue(&key_id, Some(block.clone()).filter(|block| block.until.is_none()));
             if self.facts.object.deleting {
                 self.findings.blocked.get_or_insert(block);

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-/// A spec's `rotation`, read.
+/// `spec.rotation` with its durations, window and defaults, checked.
 #[derive(Clone, Debug)]
 pub struct RotationSchedule {
     renewal: Renewal,
@@ -31,7 +31,7 @@ pub struct RotationSchedule {
 /// When a rotation may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// The earliest time.
+    /// The step is taken no earlier, by the wall clock.
     pub at: Timestamp,
     /// The rotation window that contains it. `None`: there is no window, or it cannot wait for the next one.
     pub opening: Option<Opening>,
@@ -91,7 +91,6 @@ impl RotationSchedule {
         Some(earlier(expires_at, before))
     }
 
-    /// When `rotation.interval` has passed.
     pub(crate) fn interval_due(&self, record: &Record) -> Option<Timestamp> {
         let interval = self.interval?;
         Some(later(record.issued_at, interval.saturating_sub(jitter(record, interval / 10))))

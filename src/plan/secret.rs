@@ -45,7 +45,7 @@ impl Decision<'_> {
                     return self.attempt(Step::ReadLive);
                 }
                 if let Some(block) = &block {
-                    self.waits.blocked(block);
+                    self.waits.wait_for(block);
                 }
                 self.findings.blocked = block;
                 return None;

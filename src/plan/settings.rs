@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Settings from the configuration.
+/// The flags that decisions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How long Boltz may still execute a POST that got no response. Includes the delay of Boltz's list.

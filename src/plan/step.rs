@@ -10,7 +10,7 @@ use crate::{
 /// `docs/protocol.md` defines C0 to C4, R0 to R6, D1 and D2.
 #[derive(Clone, Debug, PartialEq, strum::IntoStaticStr, strum::VariantNames)]
 pub enum Step {
-    /// Nothing now.
+    /// There is nothing to do until an event, or until the time in [`Plan`](super::Plan).
     Wait,
     /// Reads the object and its Secrets from the API server.
     ReadLive,
@@ -18,9 +18,9 @@ pub enum Step {
     Preflight,
     /// C1, R1: writes the ledger with these entries and a new attempt, and the finalizer, in one write.
     WriteAttempt {
-        /// Entries to keep.
+        /// Entries of the present ledger that are not finished, and those that the backoff still counts.
         keep: Vec<LedgerEntry>,
-        /// What is requested now.
+        /// Goes into process memory with the new attempt. The POST uses it, even if the spec has changed since.
         intent: Box<Intent>,
     },
     /// Writes these entries in place of a forged ledger.
@@ -47,7 +47,7 @@ pub enum Step {
     Revoke {
         /// Boltz's id of the key.
         key_id: String,
-        /// Why.
+        /// For the event and the metric only.
         reason: RevokeReason,
     },
     /// Adds a missing finalizer to an object that has keys.
@@ -61,23 +61,23 @@ pub enum Step {
     },
     /// Deletes a Secret that was replaced by another.
     DeleteSecret {
-        /// Its name.
+        /// The name that it had before the move.
         name: String,
-        /// Its UID, as precondition.
+        /// Precondition: another Secret of this name stays.
         uid: String,
     },
     /// Updates data key, template, label and ownerReference of the Secret without changing the value.
     Reshape,
     /// Restarts a workload that reads the key from an environment variable.
     RestartWorkload {
-        /// A workload of `rolloutRestartTargets`.
+        /// One of `spec.rolloutRestartTargets`.
         target: RolloutRestartTarget,
         /// The key that it has to load.
         key_id: String,
     },
     /// `Retain`: removes the ownerReference, so that the Secret is not deleted with the object.
     ReleaseSecret {
-        /// Its name.
+        /// The name in the spec, or one from before a move.
         name: String,
     },
     /// D2: removes the finalizer.
@@ -90,7 +90,7 @@ pub enum Step {
 /// Why a key is revoked. Used in events and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
 pub enum RevokeReason {
-    /// The overlap ended.
+    /// The overlap of a previous key has ended.
     OverlapOver,
     /// The annotation `boltz.bio/rotate-now` was set: the key may have leaked.
     RotateNow,
@@ -107,7 +107,7 @@ pub enum RevokeReason {
 }
 
 impl RevokeReason {
-    /// The reason as text.
+    /// The label `reason` of `boltz_apikey_revoked_total`, and a part of the event.
     pub fn as_str(self) -> &'static str {
         self.into()
     }

@@ -28,7 +28,7 @@ impl Monotonic {
 /// The current time, by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Wall clock.
+    /// What users and Boltz mean by a time. It can step.
     pub wall: Timestamp,
     /// Monotonic clock of the process.
     pub monotonic: Monotonic,

@@ -27,9 +27,9 @@ pub struct Window {
 /// The window from when it opens until it closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// When it opens.
+    /// The window is open from then on.
     pub start: Timestamp,
-    /// When it closes.
+    /// The window is closed from then on.
     pub end: Timestamp,
 }
 
@@ -82,7 +82,7 @@ impl Window {
         (next.timestamp() > after).then(|| next.datetime())
     }
 
-    /// Whether it is open.
+    /// From the start on, and no longer at the end.
     pub fn is_open(&self, time: Timestamp) -> bool {
         self.first_ending_after(time).is_some_and(|opening| opening.start <= time)
     }

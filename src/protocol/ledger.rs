@@ -19,14 +19,14 @@ const MAX_OTHER_LENGTH: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerEntry {
-    /// The attempt's id.
+    /// Also in the name of the attempt's key, as the last part of its marker.
     pub attempt: AttemptId,
     /// When it was written, by the wall clock of the process that wrote it.
     pub written_at: Timestamp,
     /// The organization whose list shows the key, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
-    /// Fields of later releases.
+    /// What later releases wrote into this entry: it survives a rewrite.
     #[serde(flatten)]
     pub other: OtherFields,
 }
@@ -41,7 +41,7 @@ impl LedgerEntry {
 /// Why an annotation is no ledger that an operator wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgery {
-    /// It cannot be read.
+    /// It is no JSON list of attempts.
     Unreadable,
     /// It is longer than an operator writes.
     TooLong,
@@ -50,7 +50,7 @@ pub enum Forgery {
 /// The attempts that may still have an active key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Oldest first.
+    /// Oldest first: new attempts are added at the end.
     pub entries: Vec<LedgerEntry>,
     /// The annotation was forged, so what it listed is lost: any attempt may have been in it. The plan then takes the
     /// attempts from process memory and Boltz's list, and writes the ledger anew.
@@ -84,7 +84,7 @@ impl Ledger {
         Self::new(entries)
     }
 
-    /// The annotation's text.
+    /// JSON, as release 0.1.0 reads it.
     pub fn to_annotation(&self) -> String {
         serde_json::to_string(&self.entries).unwrap_or_default()
     }

@@ -120,7 +120,7 @@ impl AttemptId {
         Self(std::array::from_fn(|index| ATTEMPT_ALPHABET[(bits >> (5 * index)) as usize & 31]))
     }
 
-    /// The id as text.
+    /// 12 characters of Crockford's base 32, in lower case.
     pub fn as_str(&self) -> &str {
         // Never the default: it is ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()

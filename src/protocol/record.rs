@@ -54,7 +54,7 @@ pub enum IssueReason {
     Renewal,
     /// The annotation `boltz.bio/rotate` has a new value.
     RotateRequested,
-    /// `rotation.interval` has passed.
+    /// `spec.rotation.interval` has passed since the key was issued.
     Interval,
 }
 
@@ -65,13 +65,14 @@ impl IssueReason {
         matches!(self, Self::RotateRequested | Self::Interval)
     }
 
-    /// The reason as text.
+    /// As in the record and in the label `reason` of metrics.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// The record.
+/// The annotation `boltz.bio/record`: which key the Secret holds, and which keys it held before. Written with the
+/// value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -81,7 +82,7 @@ pub struct Record {
     /// The current key's id at Boltz.
     #[serde(rename = "keyID")]
     pub key_id: String,
-    /// Its first characters.
+    /// The first 12 characters, as Boltz returned them. They may be the same for every key.
     pub key_prefix: String,
     /// The attempt that made it.
     pub attempt: AttemptId,
@@ -132,7 +133,7 @@ pub struct Record {
     /// limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<PreviousKey>,
-    /// Fields of later releases.
+    /// What later releases wrote into the record: it survives a rewrite.
     #[serde(flatten)]
     pub other: OtherFields,
     /// The annotation has more than is read. It is to be written anew.
@@ -144,16 +145,16 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousKey {
-    /// Its id at Boltz.
+    /// What its revocation names.
     #[serde(rename = "keyID")]
     pub key_id: String,
-    /// Its first characters.
+    /// The first 12 characters. Absent if only the status named the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
     /// Its attempt. Absent if only the status named the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptId>,
-    /// When its overlap ends.
+    /// The end of its overlap, by the wall clock.
     pub revoke_after: Timestamp,
     /// When it expires. Absent: never, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,7 +165,7 @@ pub struct PreviousKey {
     /// The organization that it belongs to, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
-    /// Fields of later releases.
+    /// What later releases wrote into this entry: it survives a rewrite.
     #[serde(flatten)]
     pub other: OtherFields,
 }
@@ -239,7 +240,7 @@ impl Record {
         self
     }
 
-    /// The annotation's text.
+    /// JSON, as release 0.1.0 reads it.
     pub fn to_annotation(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }

@@ -25,7 +25,7 @@ pub struct RecordedData {
     pub template_hash: String,
     /// The version of the hash, and the SHA-256 of all fields that the operator wrote, with the key.
     pub hash: String,
-    /// Fields of later releases.
+    /// What later releases wrote into this field: it survives a rewrite.
     #[serde(flatten)]
     pub other: OtherFields,
 }

@@ -1,9 +1,10 @@
 //! The control plane itself: identities, audit log, restarts, clean-up.
 
 use boltz_harness::{
-    Component, ControlPlane, ControlPlaneOptions, OPERATOR_USER, eventually,
+    Component, ControlPlane, ControlPlaneOptions, OPERATOR_USER,
+    child_process::OwnedProcess,
+    eventually,
     owner::{self, Owner},
-    process::OwnedProcess,
 };
 use k8s_openapi::api::{
     authentication::v1::SelfSubjectReview,

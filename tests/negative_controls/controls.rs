@@ -95,7 +95,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "an attempt stays in the ledger until it is over",
         rule: "3",
-        file: "src/plan/issue.rs",
+        file: "src/plan/ledger_entries.rs",
         with: ".filter(|(index, (_, is_open))| *is_open || *index >= first_counted)",
         without: ".filter(|(index, (_, is_open))| *is_open && *index >= first_counted && false)",
         red: &[
@@ -308,7 +308,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a full ledger drains: what is over leaves it",
         rule: "3",
-        file: "src/plan/issue.rs",
+        file: "src/plan/ledger_entries.rs",
         with: ".map(|entry| !self.facts.is_over(self.settings, self.now, &entry.attempt))",
         without: ".map(|_| true)",
         red: &[Pure("a_full_ledger_drains")],
@@ -357,7 +357,7 @@ pub const ALL: &[Control] = &[
         defence: "a webhook without dry runs does not block",
         rule: "Faults that stay 1",
         file: "src/kubernetes/error.rs",
-        with: "matches!(self, Self::ApiStatus { code: 400, .. }) && self",
+        with: "matches!(self, Self::ApiStatus { code, .. } if *code == StatusCode::BAD_REQUEST)\n            && self",
         without: "false && self",
         red: &[Unit("a_webhook_without_dry_run_support_is_told_from_one_that_refuses")],
     },
@@ -715,7 +715,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a key that is revoked again and again counts as a failure",
         rule: "11",
-        file: "src/plan/issue.rs",
+        file: "src/plan/ledger_entries.rs",
         with: "facts.value_is_intact() && !self.is_dead(record)",
         without: "facts.value_is_intact()",
         red: &[Pure("keys_that_are_revoked_again_and_again_are_issued_ever_more_seldom")],
@@ -886,7 +886,7 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a request by a user ends the wait between attempts",
         rule: "11",
-        file: "src/plan/issue.rs",
+        file: "src/plan/ledger_entries.rs",
         with: "if requested_at.is_some_and(|at| at <= self.now.monotonic) {",
         without: "if requested_at.is_some_and(|at| at <= self.now.monotonic) && false {",
         red: &[Pure("a_request_by_a_user_ends_the_backoff_and_a_fight_between_users_does_not")],
@@ -943,7 +943,7 @@ pub const ALL: &[Control] = &[
         defence: "a change that came too soon is not forgotten",
         rule: "11",
         file: "src/plan/mod.rs",
-        with: "waits.wake_at(at);\n    }\n    let findings",
+        with: "waits.request_wake_up(at);\n    }\n    let findings",
         without: "let _ = at;\n    }\n    let findings",
         red: &[Pure("whoever_changes_an_object_all_the_time_gets_a_retry_in_ten_seconds")],
     },

@@ -221,7 +221,7 @@ impl Schedule {
                 User::RotatesNow => world.edit(|object| object.rotate_now = Some(text)),
                 User::DeletesTheSecret => {
                     world.secrets.remove("key");
-                    world.changed();
+                    world.mark_changed();
                 }
                 User::EditsTheValue => {
                     if world.secrets.contains_key("key") {

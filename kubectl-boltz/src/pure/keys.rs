@@ -110,7 +110,6 @@ pub fn render(keys: &[KnownKey], now: Timestamp) -> String {
     table(&["KEY ID", "STATE", "OBJECT", "PREFIX", "END", "LAST USED"], &rows)
 }
 
-/// Orphans as a table.
 pub fn render_orphans(orphans: &[PublishedOrphan], now: Timestamp) -> String {
     let row = |orphan: &PublishedOrphan| {
         vec![

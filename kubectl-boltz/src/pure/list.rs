@@ -34,14 +34,11 @@ pub fn by_urgency(objects: &[WatchedApiKey], filter: &Filter, now: Timestamp) ->
     shown
 }
 
-/// What a table shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
-    /// With the namespace.
     pub all_namespaces: bool,
-    /// With more columns.
     pub wide: bool,
-    /// With lifetimes as bars.
+    /// Draws the lifetime of each key as a bar.
     pub bars: bool,
 }
 

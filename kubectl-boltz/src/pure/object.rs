@@ -107,7 +107,6 @@ impl<'a> View<'a> {
             || previous.iter().any(|previous| is_late(previous.revoke_after.0))
     }
 
-    /// Expires within that time.
     pub fn expires_within(&self, within: SignedDuration) -> bool {
         self.expires_at().is_some_and(|expiry| expiry.duration_since(self.now) <= within)
     }

@@ -24,7 +24,7 @@ pub enum Urgency {
     ExpiresSoon,
     /// Nothing to see.
     Fine,
-    /// No key is wanted.
+    /// Nothing to do: the user wants no key.
     Suspended,
 }
 

@@ -17,27 +17,15 @@ const FILES_ARE_UPDATED_WITHIN: SignedDuration = SignedDuration::from_secs(120);
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Source {
     /// A variable from one key of the Secret.
-    Env {
-        /// Its name.
-        variable: String,
-    },
+    Env { variable: String },
     /// All keys of the Secret as variables.
     EnvFrom,
     /// A volume with the Secret.
-    Volume {
-        /// Where it is mounted.
-        path: String,
-    },
+    Volume { path: String },
     /// A projected volume with the Secret among others.
-    ProjectedVolume {
-        /// Where it is mounted.
-        path: String,
-    },
+    ProjectedVolume { path: String },
     /// A single file of such a volume, which is never updated.
-    SubPath {
-        /// Where it is mounted.
-        path: String,
-    },
+    SubPath { path: String },
 }
 
 impl Source {
@@ -61,7 +49,6 @@ impl Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Copy {
-    /// The current key.
     Current,
     /// A mounted file with the current key, in a container that started before it was issued.
     Updated,

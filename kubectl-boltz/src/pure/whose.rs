@@ -20,7 +20,6 @@ const VALUE_PREFIX: &str = "sk_";
 /// What is known of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Its id.
     Id(String),
     /// Its name at Boltz, with a marker.
     Name(Box<Marker>),

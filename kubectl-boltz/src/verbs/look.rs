@@ -19,7 +19,6 @@ use kube::ResourceExt;
 use serde_json::json;
 use std::time::Duration;
 
-/// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// 0 if all are ready, or not ready on purpose.
 pub(super) fn code_of(objects: &[&WatchedApiKey], now: Timestamp) -> u8 {

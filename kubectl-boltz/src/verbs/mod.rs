@@ -21,7 +21,6 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// What each verb has.
 pub struct Session {
     pub cluster: Cluster,
     pub format: Format,

@@ -49,7 +49,7 @@ impl Account {
                         self.metrics.set_admin_key(AdminKeyState::Unreachable);
                     }
                     if is_new {
-                        self.said(Said::Nothing);
+                        self.record_answer(Said::Nothing);
                     }
                     self.set_unchecked(false);
                     Some(retry_delay::delay(5, error.retry_after()))
@@ -103,7 +103,7 @@ impl Account {
             // A server without auth/me: only an admin key may list the keys.
             Ok(None) => {
                 self.lock().lacks_auth_me = true;
-                self.said(Said::NoOrganization);
+                self.record_answer(Said::NoOrganization);
                 self.client.list_keys(None, None).await.map(|_| AdminKey::Usable)
             }
             Err(error) => Err(error),
@@ -120,7 +120,7 @@ impl Account {
     fn hear(&self, me: AuthMe) -> AdminKey {
         self.lock().lacks_auth_me = false;
         let verdict = judge(&me);
-        self.said(me.organization_id.into());
+        self.record_answer(me.organization_id.into());
         match self.compare_organization() {
             Err(message) => AdminKey::WrongOrganization(message),
             Ok(()) => verdict,

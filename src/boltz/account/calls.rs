@@ -5,7 +5,7 @@ use crate::{
     boltz::{
         BoltzError,
         breaker::Scope,
-        limiter::{LIMITED, LONGEST_WAIT, limited},
+        limiter::{LIMITED, LONGEST_WAIT, rate_limit_block},
     },
     clock::Clock,
     plan::{Block, BoltzErrorKind, Effect, Monotonic, Reason, backoff::MAX_RETRY_AFTER},
@@ -41,7 +41,7 @@ impl Account {
     pub(crate) async fn short_call(&self, clock: Clock) -> Result<Call, Block> {
         // Those that hang must leave room for other work.
         let permit = Arc::clone(&self.revocations).try_acquire_owned();
-        let permit = permit.map_err(|_| limited(clock.now().monotonic.plus(LONGEST_WAIT)))?;
+        let permit = permit.map_err(|_| rate_limit_block(clock.now().monotonic.plus(LONGEST_WAIT)))?;
         let call = self.call(Scope::Revocations, clock, LONGEST_WAIT).await?;
         Ok(Call { _revocation: Some(permit), ..call })
     }
@@ -79,7 +79,7 @@ impl Account {
             }
             let next_at = state.limiter.next_at();
             if next_at.since(now) > longest {
-                return Err(limited(next_at));
+                return Err(rate_limit_block(next_at));
             }
             let at = state.limiter.take(now);
             state.breaker.enter(&scope, at);
@@ -87,16 +87,16 @@ impl Account {
         };
         tokio::time::sleep_until(clock.instant(at)).await;
         let state = self.lock();
-        if state.breaker.closed_since(&scope, at, at) {
-            return Err(state.calls_blocked(at).unwrap_or_else(|| limited(at)));
+        if state.breaker.is_paused_since(&scope, at, at) {
+            return Err(state.calls_blocked(at).unwrap_or_else(|| rate_limit_block(at)));
         }
         Ok(Call { scope, began: at, uid: None, _revocation: None })
     }
 
     /// Call after a successful call.
-    pub(crate) fn succeeded(&self, call: &Call, now: Monotonic) {
+    pub(crate) fn record_success(&self, call: &Call, now: Monotonic) {
         let mut state = self.lock();
-        state.breaker.succeeded(&call.scope, call.began, now);
+        state.breaker.record_success(&call.scope, call.began, now);
         if let Some(uid) = &call.uid {
             state.queue.end(uid, true);
         }
@@ -104,7 +104,7 @@ impl Account {
     }
 
     /// Call after a failed call. What it pauses depends on the failure; otherwise every object would repeat it.
-    pub fn failed(&self, call: &Call, error: &BoltzError, now: Monotonic) {
+    pub fn record_failure(&self, call: &Call, error: &BoltzError, now: Monotonic) {
         let mut state = self.lock();
         if let Some(uid) = &call.uid {
             state.queue.end(uid, error.effect() != Effect::None);
@@ -112,12 +112,12 @@ impl Account {
         match error.kind() {
             // Boltz answers.
             BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {
-                state.breaker.succeeded(&call.scope, call.began, now);
+                state.breaker.record_success(&call.scope, call.began, now);
             }
             BoltzErrorKind::Unauthorized => {
                 // A 403 may concern one workspace only. The check of the admin key decides.
-                state.breaker.succeeded(&call.scope, call.began, now);
-                if error.status() == Some(401) {
+                state.breaker.record_success(&call.scope, call.began, now);
+                if error.is_invalid_key() {
                     drop(state);
                     let message = format!("Boltz rejected the operator's admin key: {error}.");
                     self.set_admin_key(AdminKey::Refused(message));
@@ -129,17 +129,17 @@ impl Account {
                 let (reason, message, scope) = match (kind, error) {
                     (BoltzErrorKind::RateLimited, _) => {
                         let wait = error.retry_after().unwrap_or(LONGEST_WAIT).min(MAX_RETRY_AFTER);
-                        state.limiter.limited(call.began, now.plus(wait));
+                        state.limiter.record_rate_limit(call.began, now.plus(wait));
                         (Reason::RateLimited, LIMITED.to_owned(), &Scope::Account)
                     }
-                    // Nothing was sent, so it is nobody's fault.
+                    // Nothing was sent, so no workspace is the cause.
                     (_, BoltzError::Connect(_)) => (Reason::BoltzUnavailable, fails(error), &Scope::Account),
                     _ => (Reason::BoltzUnavailable, fails(error), &call.scope),
                 };
                 let block = Block { reason, message, until: None };
                 let wait = |failures| retry_delay::delay(failures, error.retry_after());
                 let was_reported = state.breaker.reported_block(scope).is_some();
-                state.breaker.failed(scope, call.began, now, &block, wait);
+                state.breaker.record_failure(scope, call.began, now, &block, wait);
                 if !was_reported && state.breaker.reported_block(scope).is_some() {
                     state.queue.remind();
                 }

@@ -11,7 +11,7 @@ pub(crate) use remembered::UnknownOrganization;
 
 use super::{
     breaker::{Breaker, Scope},
-    limiter::{LONGEST_WAIT, Limiter, limited},
+    limiter::{LONGEST_WAIT, Limiter, rate_limit_block},
     organization::Organization,
     queue::{MintLimits, MintQueue},
     waiters::Waiter,
@@ -28,14 +28,13 @@ use secrecy::SecretString;
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
-/// One Boltz organization.
+/// One Boltz organization: the client, and what all objects share when they call Boltz.
 #[derive(Debug)]
 pub struct Account {
     client: BoltzClient,
     limits: MintLimits,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// Whose keys these are.
     organization: Mutex<Organization>,
     /// Changes when something is to be remembered.
     remembered: watch::Sender<u64>,
@@ -43,7 +42,6 @@ pub struct Account {
     prepared: watch::Sender<(bool, bool)>,
     /// Changes with the admin key. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
-    /// Changes with the queue.
     queued: watch::Sender<u64>,
     revocations: Arc<Semaphore>,
     /// Requests a check of the admin key.
@@ -57,7 +55,6 @@ struct State {
     admin_key: AdminKey,
     /// The admin key has changed, and it is not known yet whose it is.
     is_unchecked: bool,
-    /// The server has no `auth/me`.
     lacks_auth_me: bool,
     limiter: Limiter,
     breaker: Breaker,
@@ -107,7 +104,7 @@ impl State {
             Some(message) => {
                 Some(Block { reason: Reason::BoltzUnauthorized, message: message.clone(), until: None })
             }
-            None => self.breaker.closed(&Scope::Account, now),
+            None => self.breaker.block_of(&Scope::Account, now),
         }
     }
 
@@ -119,7 +116,7 @@ impl State {
         while self.calls_blocked(now).is_none() && self.limiter.next_at() <= now {
             let Self { breaker, queue, .. } = self;
             let is_open = |workspace: Option<&str>| {
-                breaker.closed(&Scope::Workspace(workspace.map(str::to_owned)), now).is_none()
+                breaker.block_of(&Scope::Workspace(workspace.map(str::to_owned)), now).is_none()
             };
             let Some(waiter) = queue.grant(now, is_open) else { return };
             breaker.enter(&workspace(waiter), now);
@@ -132,7 +129,7 @@ impl State {
         let is_refused = self.is_unchecked || self.admin_key.refusal().is_some();
         let Some(turn) = self.queue.turn(uid, now) else { return false };
         let (scope, began) = (workspace(&turn.waiter), turn.began);
-        let is_closed = is_refused || self.breaker.closed_since(&scope, began, now);
+        let is_closed = is_refused || self.breaker.is_paused_since(&scope, began, now);
         if is_closed {
             self.queue.postpone(uid);
             // Another call may try.
@@ -182,7 +179,7 @@ impl Account {
         }
     }
 
-    /// The client.
+    /// Each call needs a permission first (`calls.rs`), and its result is reported afterwards.
     pub fn client(&self) -> &BoltzClient {
         &self.client
     }
@@ -228,13 +225,13 @@ impl Account {
         let turn_blocked = (!has_turn).then(|| {
             let refused = calls_blocked.clone().filter(|block| block.until.is_none());
             let paused = state.breaker.reported_block(&Scope::Workspace(workspace_of(object))).cloned();
-            let is_paused = state.breaker.closed(&Scope::Workspace(workspace_of(object)), now).is_some();
+            let is_paused = state.breaker.block_of(&Scope::Workspace(workspace_of(object)), now).is_some();
             let is_short =
                 !is_paused && state.limiter.next_at() <= now && state.queue.is_short(&object.namespace, now);
             refused.or(paused).unwrap_or_else(|| if is_short { being_issued() } else { wait_for_turn() })
         });
         // A turn includes the permission to call.
-        let calls_blocked = calls_blocked.or_else(|| busy_until.map(limited)).filter(|_| !has_turn);
+        let calls_blocked = calls_blocked.or_else(|| busy_until.map(rate_limit_block)).filter(|_| !has_turn);
         AccountFacts {
             calls_blocked,
             mints_blocked: unknown.or(mints_blocked).or(names_altered),
@@ -293,7 +290,6 @@ impl Account {
         (news, times.into_iter().flatten().min().filter(|_| state.queue.len() > 0))
     }
 
-    /// Changes with the queue.
     pub(crate) fn queue_changes(&self) -> watch::Receiver<u64> {
         self.queued.subscribe()
     }

@@ -2,7 +2,10 @@
 
 use super::{Account, AdminKey};
 use crate::{
-    boltz::organization::{Organization, Remembered, Said},
+    boltz::{
+        account_data::Remembered,
+        organization::{Organization, Said},
+    },
     protocol::marker::MAX_NAME_LENGTH,
 };
 use parking_lot::Mutex;
@@ -49,8 +52,8 @@ impl Account {
     }
 
     /// What `auth/me` says about the current admin key.
-    pub(super) fn said(&self, said: Said) {
-        self.learn(|organization| organization.said(said));
+    pub(super) fn record_answer(&self, said: Said) {
+        self.learn(|organization| organization.record_answer(said));
     }
 
     /// Wakes the objects that waited until it was known whose keys these are.

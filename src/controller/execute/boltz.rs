@@ -23,7 +23,7 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
     };
     match context.account.client().revoke_key(key_id).await {
         Ok(revocation) => {
-            context.account.succeeded(&call, context.clock.now().monotonic);
+            context.account.record_success(&call, context.clock.now().monotonic);
             if !matches!(revocation, Revocation::NotFound) {
                 context.account.set_active_keys(context.inventory.mark_revoked(key_id));
             }
@@ -34,7 +34,7 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
             }
         }
         Err(error) => {
-            context.account.failed(&call, &error, context.clock.now().monotonic);
+            context.account.record_failure(&call, &error, context.clock.now().monotonic);
             Answer::BoltzFailed(error.failure())
         }
     }
@@ -60,7 +60,7 @@ impl Execution<'_> {
         let passes = self.context.inventory.snapshots();
         match self.context.account.client().create_key(&request, timeout).await {
             Ok(created) => {
-                self.context.account.succeeded(&call, self.context.clock.now().monotonic);
+                self.context.account.record_success(&call, self.context.clock.now().monotonic);
                 let details = created.details;
                 let received_at = self.context.clock.now().wall;
                 let key = MintedKey {
@@ -89,7 +89,7 @@ impl Execution<'_> {
                 answer
             }
             Err(error) => {
-                self.context.account.failed(&call, &error, self.context.clock.now().monotonic);
+                self.context.account.record_failure(&call, &error, self.context.clock.now().monotonic);
                 Answer::BoltzFailed(error.failure())
             }
         }
@@ -118,14 +118,16 @@ impl Execution<'_> {
         let now = self.context.clock.now().monotonic;
         match &answer {
             // A 401 or 403 is about this key, not about the admin key.
-            Err(error) if error.kind() != BoltzErrorKind::Unauthorized => account.failed(&call, error, now),
-            _ => account.succeeded(&call, now),
+            Err(error) if error.kind() != BoltzErrorKind::Unauthorized => {
+                account.record_failure(&call, error, now)
+            }
+            _ => account.record_success(&call, now),
         }
         let check = match answer {
             Ok(Some(me)) if me.api_key_id.as_deref() == Some(key_id) => KeyCheck::Valid,
             Ok(Some(_)) => KeyCheck::Unclear("Boltz responded with another key's id".to_owned()),
             Ok(None) => KeyCheck::Unclear("Boltz responded with 404".to_owned()),
-            Err(error) if error.status() == Some(401) => KeyCheck::Invalid,
+            Err(error) if error.is_invalid_key() => KeyCheck::Invalid,
             Err(error) => KeyCheck::Unclear(error.to_string()),
         };
         (Answer::Checked(check), Shown::Nothing)

@@ -26,7 +26,6 @@ use crate::{
 use rand::RngExt;
 use serde_json::{Value as Json, json};
 
-/// Executes one step.
 pub async fn execute(
     context: &Context,
     state: &mut ObjectState,
@@ -132,7 +131,6 @@ impl Execution<'_> {
         }
     }
 
-    /// D2: removes the finalizer.
     async fn remove_finalizer(&mut self) -> Answer {
         let left: Vec<&String> =
             self.facts.object.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect();

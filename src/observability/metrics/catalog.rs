@@ -38,7 +38,6 @@ impl Catalog {
         Self { registry: Registry::with_prefix(prefix), names: Vec::new() }
     }
 
-    /// Adds a metric.
     pub fn add<M: Metric + TypedMetric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.registry.register(name, help, metric.clone());
         self.list(name, M::TYPE);
@@ -61,7 +60,6 @@ impl Catalog {
         self.names.iter().map(String::as_str)
     }
 
-    /// The metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }

@@ -118,7 +118,7 @@ fn build_info() -> Family<[Label; 1], Gauge> {
 }
 
 impl Metrics {
-    /// All counters at zero.
+    /// Counters with known labels begin at zero, so that `increase()` sees their first change.
     pub fn new() -> Self {
         let (objects, organization, responses) = (Arc::default(), Arc::default(), Arc::default());
         let mut process = Catalog::new("process");
@@ -246,12 +246,12 @@ impl Metrics {
     }
 
     /// Something may have changed for this object: it will be reconciled.
-    pub(crate) fn queued(&self, namespace: &str, name: &str) {
+    pub(crate) fn add_to_queue(&self, namespace: &str, name: &str) {
         self.objects.lock().queued.insert((namespace.to_owned(), name.to_owned()));
     }
 
     /// The reconciliation of this object has begun.
-    pub(crate) fn dequeued(&self, namespace: &str, name: &str) {
+    pub(crate) fn remove_from_queue(&self, namespace: &str, name: &str) {
         self.objects.lock().queued.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
@@ -297,12 +297,12 @@ impl Metrics {
         self.watch_healthy.clear();
     }
 
-    /// A key was issued and stored.
+    /// Call when the key is in its Secret. `reason` is an [`IssueReason`].
     pub fn count_issued(&self, reason: &'static str) {
         self.issued.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A key was revoked.
+    /// Call when Boltz has accepted the revocation, or says that the key was revoked before.
     pub fn count_revoked(&self, reason: &'static str) {
         self.revoked.get_or_create(&[("reason", reason)]).inc();
     }
@@ -350,7 +350,7 @@ impl Metrics {
         self.organization.lock().admin_key = Some(state);
     }
 
-    /// Whether this process leads.
+    /// Call when this process gets the Lease and when it loses it.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }
@@ -360,12 +360,12 @@ impl Metrics {
     }
 
     /// Counts a running reconciliation until the returned guard is dropped.
-    pub(crate) fn reconciling(&self) -> InProgress<'_> {
+    pub(crate) fn begin_reconcile(&self) -> InProgress<'_> {
         self.reconciles_in_progress.inc();
         InProgress(&self.reconciles_in_progress)
     }
 
-    pub(crate) fn reconciled(&self, took: Duration) {
+    pub(crate) fn observe_reconcile(&self, took: Duration) {
         self.reconcile_duration.observe(took.as_secs_f64());
     }
 

@@ -12,15 +12,11 @@ pub(crate) struct ObjectGauges {
     pub ready: Option<bool>,
     /// The reason of the condition Ready.
     pub reason: String,
-    /// Boltz accepts the key.
     pub active: bool,
-    /// When it was created.
     pub created_at: Option<Timestamp>,
-    /// When it expires.
     pub expires_at: Option<Timestamp>,
     /// When it is replaced or, while the object is suspended or paused, when it would be.
     pub renewal_at: Option<Timestamp>,
-    /// When it was last used.
     pub last_used_at: Option<Timestamp>,
     /// The number of previous keys that are still valid.
     pub previous_keys: usize,

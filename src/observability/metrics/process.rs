@@ -9,7 +9,6 @@ use rustix::{
 };
 use std::fs;
 
-/// When the process began.
 #[derive(Debug)]
 pub(super) struct Process {
     pub started_at: Timestamp,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-/// A text format.
+/// The two formats that Prometheus asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Version 0.0.4, which every tool reads.
@@ -12,7 +12,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Its content type.
+    /// With the version, as Prometheus expects it.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Classic => "text/plain; version=0.0.4; charset=utf-8",

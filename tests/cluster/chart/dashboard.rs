@@ -4,8 +4,8 @@ use super::helm::chart;
 use crate::test_env::{PATIENCE, TestEnv, is};
 use boltz_emulator::{Operation, StandingFault};
 use boltz_harness::{
+    child_process::{OwnedFolder, OwnedProcess},
     eventually, free_port,
-    process::{OwnedFolder, OwnedProcess},
 };
 use serde_json::{Value as Json, json};
 use std::{fs, path::Path, time::Duration};

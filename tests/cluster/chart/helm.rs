@@ -1,6 +1,6 @@
 //! Runs helm, in both versions, as the project builds them.
 
-use boltz_harness::process::output_with_input;
+use boltz_harness::child_process::output_with_input;
 use serde_json::Value as Json;
 use std::{
     collections::BTreeMap,

@@ -138,7 +138,7 @@ impl Armed {
         let proxy = env.proxy.as_ref().unwrap();
         match self.target {
             Target::Api(..) => {
-                if tokio::time::timeout(PATIENCE, proxy.fired()).await.is_err() {
+                if tokio::time::timeout(PATIENCE, proxy.wait_fired()).await.is_err() {
                     return Err("the operator never makes the call".to_owned());
                 }
             }
@@ -165,7 +165,7 @@ impl Armed {
                     .await?;
                     // Its next call to the API server tells that the operator has read the answer. Not every answer has
                     // one: then the cell may be one of a lost answer, which is no weaker a test.
-                    let _ = tokio::time::timeout(Duration::from_millis(500), proxy.has_frozen()).await;
+                    let _ = tokio::time::timeout(Duration::from_millis(500), proxy.wait_frozen()).await;
                 }
             }
         }

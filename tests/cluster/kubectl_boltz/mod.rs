@@ -6,7 +6,7 @@ mod orphans;
 mod screens;
 
 use crate::test_env::{PATIENCE, TestEnv};
-use boltz_harness::{ControlPlane, eventually, process::output_with_input};
+use boltz_harness::{ControlPlane, child_process::output_with_input, eventually};
 use serde_json::{Value as Json, json};
 use std::{
     path::{Path, PathBuf},

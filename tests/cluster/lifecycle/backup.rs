@@ -215,7 +215,7 @@ async fn an_etcd_from_between_any_two_steps_ends_with_working_keys_and_revokes_n
         match hold {
             Hold::Rest => at_rest(&env, name, rotates).await,
             Hold::Answer(..) => {
-                tokio::time::timeout(crate::test_env::PATIENCE, env.proxy.as_ref().unwrap().fired())
+                tokio::time::timeout(crate::test_env::PATIENCE, env.proxy.as_ref().unwrap().wait_fired())
                     .await
                     .unwrap();
             }

@@ -129,7 +129,7 @@ async fn a_leader_that_sleeps_past_its_lease_does_no_harm_when_it_wakes_in_its_w
     let begun = Instant::now();
     proxy.arm(ApiCall::new(Method::PATCH, "boltzapikeys/*"), ApiFault::HoldAnswer);
     env.create("before", spec()).await;
-    tokio::time::timeout(PATIENCE, proxy.fired()).await.unwrap();
+    tokio::time::timeout(PATIENCE, proxy.wait_fired()).await.unwrap();
     env.operator.process().signal("STOP");
     proxy.release();
     let mut second = env.another(&[]).await;

@@ -13,28 +13,27 @@ use std::{
 pub struct AuditEvent {
     /// `create`, `update`, `patch`, `delete`, `get`, `list`, `watch`.
     pub verb: String,
-    /// Path and query.
+    /// With the query: `dryRun`, `watch` and `resourceVersion` are in it.
     #[serde(rename = "requestURI")]
     pub request_uri: String,
-    /// Who asked.
+    /// The certificate's or token's, unless the request did not authenticate.
     #[serde(default)]
     pub user: AuditUser,
     /// For what, if it was for a resource.
     #[serde(default)]
     pub object_ref: AuditObject,
-    /// What was answered.
+    /// Missing for a request that was not answered.
     #[serde(default)]
     pub response_status: AuditStatus,
-    /// When it came.
+    /// By the clock of the API server.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received: jiff::Timestamp,
-    /// When it was answered.
+    /// By the clock of the API server. A watch is answered when it ends.
     #[serde(rename = "stageTimestamp")]
     pub answered: jiff::Timestamp,
     stage: String,
 }
 
-/// Who asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AuditUser {
     /// The name; empty if the request did not authenticate.
@@ -46,9 +45,8 @@ pub struct AuditUser {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuditObject {
-    /// Plural.
+    /// In the plural, as RBAC rules name it.
     pub resource: String,
-    /// Its namespace.
     pub namespace: String,
     /// Its name; empty on creation.
     pub name: String,
@@ -56,10 +54,8 @@ pub struct AuditObject {
     pub subresource: String,
 }
 
-/// What was answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AuditStatus {
-    /// The HTTP status.
     #[serde(default)]
     pub code: u16,
 }

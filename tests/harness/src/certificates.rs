@@ -33,7 +33,6 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new one.
     pub fn create() -> io::Result<Self> {
         let create = || {
             let mut params = CertificateParams::new(Vec::new())?;
@@ -47,7 +46,6 @@ impl Authority {
         create().map_err(|error: rcgen::Error| io::Error::other(error))
     }
 
-    /// Its certificate.
     pub fn pem(&self) -> &str {
         &self.pem
     }

@@ -3,9 +3,9 @@
 use crate::{
     audit::{self, AuditEvent, AuditLog},
     certificates::{Authority, write_signing_key},
+    child_process::{OwnedFolder, OwnedProcess, output_with_input},
     kubeconfig,
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess, output_with_input},
     wait::eventually,
 };
 use k8s_openapi::api::core::v1::Namespace;
@@ -46,9 +46,9 @@ pub enum HarnessError {
     /// A file or a process.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// What the harness was doing, for the message.
         what: String,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
     /// Programs could not be built or installed.
@@ -57,19 +57,19 @@ pub enum HarnessError {
     /// A component did not become ready.
     #[error("{component} did not start: {seen}\n{log}")]
     Start {
-        /// Which.
+        /// As its program is called.
         component: &'static str,
-        /// What it answered.
+        /// The last answer to the question whether it is ready, or how it ended.
         seen: String,
-        /// The end of its log.
+        /// The last lines, for the message.
         log: String,
     },
-    /// kubectl failed.
+    /// kubectl ended with an error.
     #[error("kubectl {arguments}: {output}")]
     Kubectl {
-        /// Its arguments.
+        /// As they were given, for the message.
         arguments: String,
-        /// What it said.
+        /// Both of its streams.
         output: String,
     },
     /// The API server cannot be spoken to.
@@ -80,7 +80,7 @@ pub enum HarnessError {
     Api {
         /// What was asked of it.
         what: String,
-        /// Its answer.
+        /// What the API server answered, or why it did not.
         source: Box<kube::Error>,
     },
 }
@@ -92,13 +92,13 @@ pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Har
 /// What a control plane consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// The store.
+    /// All data. Backups and clones copy its folder.
     Etcd,
-    /// The API server.
+    /// The only one that the operator talks to.
     ApiServer,
     /// Namespace deletion and garbage collection; for a node, all its controllers.
     ControllerManager,
-    /// Gives pods to the node.
+    /// Assigns pods to the node. Only with a node.
     Scheduler,
 }
 
@@ -131,7 +131,6 @@ impl ControlPlaneOptions {
         Self { controller_manager: true, ..Self::default() }
     }
 
-    /// Everything that a node needs.
     pub(crate) fn for_node() -> Self {
         Self { node: true, ..Self::whole() }
     }
@@ -335,7 +334,7 @@ impl ControlPlane {
         self.wait_ready().await
     }
 
-    /// SIGKILL.
+    /// SIGKILL, as when its machine fails. Its data stays.
     pub fn kill(&self, component: Component) {
         self.processes().remove(&component);
     }
@@ -401,7 +400,7 @@ impl ControlPlane {
         self.folder.path()
     }
 
-    /// The folder of the programs.
+    /// For kubectl, and other programs that `tests/control-plane/build` makes.
     pub fn binaries(&self) -> &Path {
         &self.binaries
     }
@@ -427,7 +426,7 @@ impl ControlPlane {
         self.restart(Component::ApiServer).await
     }
 
-    /// The address of etcd.
+    /// For etcdctl, to look at what is stored. Without TLS, on loopback.
     pub fn etcd_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.etcd)
     }
@@ -463,12 +462,10 @@ impl ControlPlane {
         self.authority.pem()
     }
 
-    /// The authority itself.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Where the API server is.
     pub(crate) fn api_server_url(&self) -> String {
         format!("https://127.0.0.1:{}", self.ports.api_server)
     }

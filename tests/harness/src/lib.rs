@@ -1,19 +1,19 @@
 //! Starts a real Kubernetes control plane, a node for it, and the operator against it, for tests and for the demo.
 //!
-//! Everything runs on loopback, or in a network of its own, and ends with its owner, even when that is killed: see [`process`].
+//! Everything runs on loopback, or in a network of its own, and ends with its owner, even when that is killed: see [`child_process`].
 
 mod audit;
 mod certificates;
+pub mod child_process;
 mod control_plane;
 mod kubeconfig;
 mod node;
 mod operator;
 pub mod owner;
 mod ports;
-pub mod process;
 mod proxy;
 mod wait;
-mod watches;
+mod watch_faults;
 
 use std::io::Write;
 
@@ -26,7 +26,7 @@ pub use operator::OperatorProcess;
 pub use ports::free_port;
 pub use proxy::{ApiCall, ApiFault, ApiProxy};
 pub use wait::eventually;
-pub use watches::WatchFault;
+pub use watch_faults::WatchFault;
 
 /// Says that the test which calls this shows nothing here, and why. `tests/run` counts it: it names a file in
 /// `SKIPPED_TESTS`, because the output of a test that passes is not shown.

@@ -1,8 +1,8 @@
 //! The operator as a process.
 
 use crate::{
+    child_process::{OwnedFolder, OwnedProcess},
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess},
     wait::eventually,
 };
 use std::{
@@ -59,7 +59,7 @@ impl OperatorProcess {
         }
     }
 
-    /// The process.
+    /// For its pid, and for signals that have no method here.
     pub fn process(&self) -> &OwnedProcess {
         &self.process
     }
@@ -79,7 +79,7 @@ impl OperatorProcess {
         self.process.log()
     }
 
-    /// SIGKILL.
+    /// SIGKILL: it has no chance to end in order.
     pub fn kill(&mut self) {
         self.process.kill();
     }

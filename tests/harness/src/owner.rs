@@ -20,7 +20,7 @@ pub async fn owns(words: &[String]) {
     std::future::pending().await
 }
 
-/// It dies with this.
+/// A test program that is started again to own something. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Owner {
     process: Child,

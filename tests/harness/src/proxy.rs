@@ -5,7 +5,7 @@
 
 use crate::{
     control_plane::{ControlPlane, HarnessError},
-    watches::{WatchFault, Watches, faulty_body, gone},
+    watch_faults::{WatchFault, Watches, faulty_body, gone},
 };
 use axum::{
     Extension, Router,
@@ -25,11 +25,11 @@ const LARGEST_BODY: usize = 16 << 20;
 /// A kind of call to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiCall {
-    /// For example PATCH.
+    /// As in HTTP: `PATCH` and `PUT` change, `POST` creates.
     pub method: Method,
     /// With a star for the name: `secrets` for all of them, `secrets/*`, `boltzapikeys/*/status`.
     pub resource: &'static str,
-    /// It is a dry run.
+    /// Whether the query asks for a dry run. Other calls to the same resource are other calls.
     pub dry_run: bool,
 }
 
@@ -168,7 +168,7 @@ impl ApiProxy {
     }
 
     /// Waits until a call has come that does not arrive because of [`ApiProxy::freeze`].
-    pub async fn has_frozen(&self) {
+    pub async fn wait_frozen(&self) {
         // The sender lives as long as this borrow of it.
         let _ = self.proxy.has_frozen.subscribe().wait_for(|frozen| *frozen).await;
     }
@@ -213,7 +213,7 @@ impl ApiProxy {
     }
 
     /// Waits until the fault has been met, its effect included unless that is late.
-    pub async fn fired(&self) {
+    pub async fn wait_fired(&self) {
         // The sender lives as long as this borrow of it.
         let _ = self.proxy.fired.subscribe().wait_for(|fired| *fired).await;
     }

@@ -1,7 +1,7 @@
 //! Boltz, as a pod of the emulator, which is also the judge: it has seen every request and knows every key.
 
 use super::cluster::{Cluster, PATIENCE};
-use boltz_harness::{eventually, process::OwnedProcess};
+use boltz_harness::{child_process::OwnedProcess, eventually};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 

@@ -2,8 +2,9 @@
 
 use super::{boltz, release, team};
 use boltz_harness::{
-    AuditEvent, NODE_ADDRESS, Node, PrivateNetwork, eventually,
-    process::{OwnedFolder, OwnedProcess, output_with_input},
+    AuditEvent, NODE_ADDRESS, Node, PrivateNetwork,
+    child_process::{OwnedFolder, OwnedProcess, output_with_input},
+    eventually,
 };
 use std::{
     path::{Path, PathBuf},

@@ -43,13 +43,13 @@ impl World {
             reason: None,
         };
         self.keys.push(key.clone());
-        self.changed();
+        self.mark_changed();
         key
     }
 
     /// We revoke a key for the object with that UID.
     pub(crate) fn revoke(&mut self, uid: &str, id: &str, reason: RevokeReason) {
-        self.changed();
+        self.mark_changed();
         self.follow_deliveries(By::Users);
         let wrong = self.why_it_must_live(id, reason);
         let Some(key) = self.keys.iter_mut().find(|key| key.id == id) else { return };
@@ -80,7 +80,7 @@ impl World {
         match uid {
             Some(uid) => self.revoke(&uid, id, RevokeReason::NotStored),
             None => {
-                self.changed();
+                self.mark_changed();
                 self.key(id).revoked = true;
             }
         }

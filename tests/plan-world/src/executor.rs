@@ -64,7 +64,7 @@ fn secret_written(
 }
 
 /// What a call means that shows nothing.
-fn answered(response: Result<(), ApiFailure>) -> Answer {
+fn answer_to(response: Result<(), ApiFailure>) -> Answer {
     response.map_or_else(Answer::ApiFailed, |()| Answer::Done)
 }
 
@@ -241,7 +241,7 @@ impl Process {
                     |shown: &OwnSecret| Answer::reshaped(shown.record.as_ref(), &record, shown.labelled);
                 secret_written(response, means, Answer::ApiFailed)
             }
-            Step::RestartWorkload { .. } => alone(answered(api_fault(fault))),
+            Step::RestartWorkload { .. } => alone(answer_to(api_fault(fault))),
             Step::ReleaseSecret { name } => {
                 let version = world.next_version();
                 let Some(secret) = world.secrets.get_mut(name) else { return alone(Answer::Stale) };
@@ -249,7 +249,7 @@ impl Process {
                     (secret.owned, secret.version) = (facts.object.owns_its_secret(), version);
                     world.counts.secret_writes += 1;
                 }
-                alone(answered(api_fault(fault)))
+                alone(answer_to(api_fault(fault)))
             }
             Step::RemoveFinalizer { .. } => {
                 let response = world.write_object(facts, fault, |object| {
@@ -402,7 +402,6 @@ impl World {
         api_fault(fault).and(fits).map(|()| self.shown_secret(facts, &own.name))
     }
 
-    /// Creates the wanted Secret.
     fn create_secret(
         &mut self,
         facts: &Facts,
@@ -435,7 +434,6 @@ impl World {
         own_secret(name, &self.secrets[name], &facts.object.uid)
     }
 
-    /// Remembers what was reached.
     fn note(&mut self, step: &Step, answer: &Answer, fault: Option<Fault>) {
         match fault {
             Some(Fault::CrashAfter) => self.reached.insert(Milestone::Crashed),

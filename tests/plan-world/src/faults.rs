@@ -45,7 +45,6 @@ impl Fault {
     }
 }
 
-/// The process has ended.
 #[derive(Debug, PartialEq)]
 pub struct Crashed;
 

@@ -157,22 +157,21 @@ impl World {
         self.versions
     }
 
-    /// Grows with everything that happens.
     pub fn changes(&self) -> u64 {
         self.versions
     }
 
     /// Something happened that has no version of its own.
-    pub fn changed(&mut self) {
+    pub fn mark_changed(&mut self) {
         self.versions += 1;
     }
 
-    /// The true time.
+    /// The time that no clock error changes.
     pub fn true_time(&self) -> Timestamp {
         later(START, self.elapsed)
     }
 
-    /// The operator's calendar.
+    /// What the operator's clock says.
     pub(crate) fn wall(&self) -> Timestamp {
         self.true_time().checked_add(jiff::SignedDuration::from_secs(self.clock_error)).unwrap()
     }

@@ -29,7 +29,6 @@ pub struct Left {
     is_excused: bool,
 }
 
-/// Who changed the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// The operator; its write was sent then, by `World::aged`.

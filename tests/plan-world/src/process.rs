@@ -39,7 +39,7 @@ struct Listing {
     organization: Option<String>,
 }
 
-/// One process of the operator.
+/// What an operator loses when it ends: its memory, and how late its caches are.
 #[derive(Clone, Debug)]
 pub struct Process {
     pub started: Duration,

@@ -8,7 +8,6 @@ use strum::VariantArray;
 pub enum Milestone {
     /// A first key is stored.
     Delivered,
-    /// A key is replaced.
     Rotated,
     /// The same, because it was about to expire.
     Renewed,
@@ -48,7 +47,7 @@ pub enum Milestone {
     Rested,
 }
 
-/// A set of milestones.
+/// As bits, so that the model can compare states.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reached(pub u32);
 

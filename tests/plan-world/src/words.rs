@@ -3,12 +3,12 @@
 use boltz_operator::plan::{Plan, Step};
 use serde_json::json;
 
-/// C2.
+/// Steps C2 and R2: the POST.
 pub fn is_mint(step: &Step) -> bool {
     matches!(step, Step::Mint(_))
 }
 
-/// C3.
+/// Steps C3 and R3: the Secret gets the value.
 pub fn is_store(step: &Step) -> bool {
     matches!(step, Step::Store { .. })
 }

@@ -474,7 +474,7 @@ impl Model for Protocol {
                 if state.is_to_be_cured() && state.world.elapsed >= STANDING {
                     state.has_webhook = false;
                     state.world.list_lies = Lie::None;
-                    state.world.changed();
+                    state.world.mark_changed();
                 }
                 for actor in &mut state.actors {
                     actor.slept(&state.world);

@@ -132,7 +132,7 @@ impl User {
             Self::RotatesNow => world.edit(|object| object.rotate_now = next(object.rotate_now.as_ref())),
             Self::DeletesTheSecret => {
                 world.secrets.remove("key");
-                world.changed();
+                world.mark_changed();
             }
             Self::EditsTheValue => world.secret().value = Some("edited".to_owned()),
             Self::StripsTheFinalizer => world.edit(|object| object.finalizers.clear()),
@@ -197,7 +197,7 @@ impl User {
                     let block = Block { reason: Reason::RateLimited, message, until: Some(until) };
                     actor.process.account.calls_blocked = Some(block);
                 }
-                world.changed();
+                world.mark_changed();
             }
             Self::RuinsTheLedger => world.edit(|object| object.ledger = Ledger::parse(Some("no ledger"))),
             // Nor is it believed how old an attempt is.
@@ -235,13 +235,13 @@ fn edit_spec(world: &mut World, change: impl FnOnce(&mut BoltzApiKeySpec)) {
 
 fn step_clock(world: &mut World, by: i64) {
     world.clock_error += by;
-    world.changed();
+    world.mark_changed();
 }
 
 /// Nobody is told; the next pass shows it.
 fn tell_lies(world: &mut World, lie: Lie) {
     world.list_lies = lie;
-    world.changed();
+    world.mark_changed();
 }
 
 fn next(value: Option<&String>) -> Option<String> {

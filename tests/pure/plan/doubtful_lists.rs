@@ -1,4 +1,4 @@
-//! A list that shows the current key as gone: the key itself is asked, and nothing is concluded from a list that lies.
+//! Lists that do not show the current key as active: the key itself is checked, and nothing follows from a wrong list.
 
 use boltz_operator::plan::{Block, BoltzErrorKind, Doubt, Reason, Step};
 use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};

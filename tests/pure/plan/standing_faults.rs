@@ -153,7 +153,7 @@ fn tells(message: &str) -> bool {
     let next = [
         "The operator will retry",
         "The next retry is at",
-        "before one hour",
+        "for at most one hour",
         "An admission webhook or policy may have changed it",
     ];
     let contains = |words: &[&str]| words.iter().any(|words| message.contains(words));

@@ -1,6 +1,6 @@
 //! A control group that goes with its owner.
 
-use crate::process::at_the_end;
+use crate::child_process::at_the_end;
 use std::{
     io,
     path::{Path, PathBuf},

@@ -14,9 +14,9 @@ pub use image::PAUSE_IMAGE;
 pub use network::{NODE_ADDRESS, PrivateNetwork};
 
 use crate::{
+    child_process::{OwnedFolder, OwnedProcess},
     control_plane::{ControlPlane, ControlPlaneOptions, HarnessError, io_error},
     ports::free_port,
-    process::{OwnedFolder, OwnedProcess},
     wait::eventually,
 };
 use cgroup::OwnedCgroup;
@@ -84,7 +84,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Its control plane.
+    /// To apply manifests and to ask for objects. Its API server listens on the node's network.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
     }

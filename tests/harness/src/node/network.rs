@@ -8,7 +8,6 @@ use std::{io, process::Command};
 pub const PODS: &str = "10.88.0.0/16";
 /// The bridge's own address: the node's, as pods see it.
 pub const NODE_ADDRESS: &str = "10.88.0.1";
-/// The bridge's name.
 pub const BRIDGE: &str = "pods";
 
 /// The network namespace of the thread that entered it, and of all threads and processes that it starts afterwards.

@@ -4,7 +4,7 @@ use crate::{Bench, BenchError, cluster::Cluster, usage};
 use boltz_emulator::Emulator;
 use boltz_harness::{
     OperatorProcess,
-    process::{OwnedFolder, OwnedProcess},
+    child_process::{OwnedFolder, OwnedProcess},
 };
 use std::{
     path::{Path, PathBuf},

@@ -64,7 +64,7 @@ pub async fn trouble_api_server(stage: &Stage, mut random: StdRng, until: Instan
         let (call, fault) = (api_call(&mut random), api_fault(&mut random));
         stage.proxy.arm(call, fault);
         // Rare calls may not come at all.
-        let _ = tokio::time::timeout(Duration::from_secs(2), stage.proxy.fired()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), stage.proxy.wait_fired()).await;
         Tally::add(&stage.tally.api_faults, usize::from(stage.proxy.has_fired()));
     }
     Ok(())

@@ -195,7 +195,6 @@ struct Pump<'a> {
     count: usize,
 }
 
-/// The stream has ended.
 struct End;
 
 impl Pump<'_> {
@@ -239,7 +238,6 @@ impl Pump<'_> {
         }
     }
 
-    /// One event.
     async fn pass(
         &mut self,
         fault: &mut Option<WatchFault>,

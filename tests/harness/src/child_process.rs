@@ -213,7 +213,7 @@ impl OwnedFolder {
         Ok(Self { path, cleaner })
     }
 
-    /// Where it is.
+    /// It exists as long as this value.
     pub fn path(&self) -> &Path {
         &self.path
     }

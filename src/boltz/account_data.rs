@@ -1,0 +1,104 @@
+//! What the operator remembers about its Boltz organization, also after a restart: the data of the ConfigMap `<lease
+//! name>-account`.
+
+use super::snapshot::ClusterNames;
+use crate::protocol::marker::ClusterName;
+use std::collections::BTreeMap;
+
+/// Keys of the ConfigMap, after the name of the cluster: several installations may share it.
+const ORGANIZATION: &str = "organization";
+const ACCEPTED_ORGANIZATION: &str = "acceptedOrganization";
+const ACTIVE_KEYS: &str = "activeKeys";
+const NAMES_ALTERED: &str = "namesAltered";
+const CONFIRM_MISSING_KEYS: &str = "confirmMissingKeys";
+
+/// What is remembered. Never derived from objects, which users can edit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The id of the organization.
+    pub organization: Option<String>,
+    /// The organization that somebody accepted with `--accept-organization` in place of another one.
+    pub accepted: Option<String>,
+    /// How many active keys Boltz's list showed last.
+    pub active_keys: usize,
+    /// Boltz gave a new key another name than requested. Contains the message for the condition.
+    pub names_altered: Option<String>,
+    /// A person confirmed that so many keys are gone. Counts until a pass is believed.
+    pub confirmed_missing_keys: usize,
+}
+
+impl Remembered {
+    /// Reads the data of the ConfigMap: what was remembered under the current name of the cluster or, without that, under
+    /// a former one. Values that cannot be read count as absent.
+    pub fn from_data(data: &BTreeMap<String, String>, names: &ClusterNames) -> Self {
+        let found = |key: &str| {
+            let of = |name: &ClusterName| data.get(&format!("{name}.{key}"));
+            std::iter::once(&names.current).chain(&names.former).find_map(of)
+        };
+        let text = |key: &str| found(key).filter(|text| !text.is_empty()).cloned();
+        let count = |key: &str| text(key).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let organization = text(ORGANIZATION);
+        // A release that did not write this key trusted the organization that it remembered.
+        Self {
+            accepted: match found(ACCEPTED_ORGANIZATION) {
+                Some(_) => text(ACCEPTED_ORGANIZATION),
+                None => organization.clone(),
+            },
+            organization,
+            active_keys: count(ACTIVE_KEYS),
+            names_altered: text(NAMES_ALTERED),
+            confirmed_missing_keys: count(CONFIRM_MISSING_KEYS),
+        }
+    }
+
+    /// The data of the ConfigMap for this cluster. Empty values replace older ones.
+    pub fn to_data(&self, names: &ClusterNames) -> BTreeMap<String, String> {
+        let entry = |key: &str, value: String| (format!("{}.{key}", names.current), value);
+        BTreeMap::from([
+            entry(ORGANIZATION, self.organization.clone().unwrap_or_default()),
+            entry(ACCEPTED_ORGANIZATION, self.accepted.clone().unwrap_or_default()),
+            entry(ACTIVE_KEYS, self.active_keys.to_string()),
+            entry(NAMES_ALTERED, self.names_altered.clone().unwrap_or_default()),
+            entry(
+                CONFIRM_MISSING_KEYS,
+                match self.confirmed_missing_keys {
+                    0 => String::new(),
+                    count => count.to_string(),
+                },
+            ),
+        ])
+    }
+
+    /// The key of the data with which a person confirms that so many keys are gone.
+    pub(crate) fn confirmation_key(names: &ClusterNames) -> String {
+        format!("{}.{CONFIRM_MISSING_KEYS}", names.current)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_round_trip() {
+        let remembered = Remembered {
+            organization: Some("org".to_owned()),
+            accepted: Some("org".to_owned()),
+            active_keys: 12,
+            names_altered: Some("why".to_owned()),
+            confirmed_missing_keys: 3,
+        };
+        let names = |current: &str, former: &[&str]| ClusterNames {
+            current: current.parse().unwrap(),
+            former: former.iter().map(|name| name.parse().unwrap()).collect(),
+        };
+        let data = remembered.to_data(&names("a", &[]));
+        assert_eq!(Remembered::from_data(&data, &names("a", &[])), remembered);
+        assert_eq!(Remembered::from_data(&data, &names("b", &["a"])), remembered, "a former name");
+        assert_eq!(Remembered::from_data(&data, &names("b", &[])), Remembered::default(), "another cluster");
+        let none = Remembered::default();
+        assert_eq!(Remembered::from_data(&none.to_data(&names("a", &[])), &names("a", &[])), none);
+        let odd = BTreeMap::from([("a.activeKeys".to_owned(), "many".to_owned())]);
+        assert_eq!(Remembered::from_data(&odd, &names("a", &[])), none);
+    }
+}
