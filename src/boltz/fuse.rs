@@ -58,7 +58,7 @@ impl Fuse {
         self.remembered.get_or_insert(active_keys);
     }
 
-    /// Call after a successful revocation by this process.
+    /// Call after a revocation by this process that succeeded or may have succeeded.
     pub fn record_revocation(&mut self, id: &str) {
         self.revoked += usize::from(self.active.remove(id).is_some());
         self.just_revoked.insert(id.to_owned());

@@ -150,7 +150,7 @@ impl Inventory {
         self.named.lock().remove(object);
     }
 
-    /// Call after a successful revocation: later passes do not lack this key.
+    /// Call after a revocation that succeeded or may have succeeded: later passes do not lack this key.
     /// Returns the number of keys that should be active.
     pub(crate) fn mark_revoked(&self, id: &str) -> usize {
         let mut fuse = self.fuse.lock();

@@ -211,7 +211,7 @@ impl Failing<'_> {
         self.record_failure(Failure::Refused, Reason::BoltzRejected, String::new(), None, is_reported);
         self.tell_time(failed);
         self.count_failure(Reason::BoltzRejected, effects);
-        self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
+        self.memory.perhaps_revoked.insert(key_id.clone(), self.now.monotonic);
         effects.log(EventKind::Warning, "failed to revoke a key", Some(key_id), answer);
     }
 
@@ -271,10 +271,11 @@ impl Failing<'_> {
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
         // The key may be gone already. The next pass shows whether it is.
-        if let (Step::Revoke { key_id, .. }, Effect::None) = (step, failure.effect)
-            && matches!(failure.kind, BoltzErrorKind::Invalid | BoltzErrorKind::Refused)
+        let is_refused = matches!(failure.kind, BoltzErrorKind::Invalid | BoltzErrorKind::Refused);
+        if let Step::Revoke { key_id, .. } = step
+            && (failure.effect == Effect::Unknown || is_refused)
         {
-            self.memory.not_found.insert(key_id.clone(), self.now.monotonic);
+            self.memory.perhaps_revoked.insert(key_id.clone(), self.now.monotonic);
         }
         let failed = format!("{}: {}.", self.slot.failure(), failure.message);
         // A key that lives longer than it should is reported at once, unless Boltz only asks to wait or was not reached.

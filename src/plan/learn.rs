@@ -108,7 +108,7 @@ impl ProcessMemory {
             revoked_ids,
             revoked_at,
             revoked_without_effect,
-            not_found,
+            perhaps_revoked,
             first_seen,
             troubles,
             key_check,
@@ -137,7 +137,7 @@ impl ProcessMemory {
         };
         let is_open =
             |id: &String| !revoked_ids.contains(id) && (named.contains(id) || is_shown(id) || is_in_hand(id));
-        not_found.retain(|id, _| is_open(id));
+        perhaps_revoked.retain(|id, _| is_open(id));
         troubles.retain(|slot, _| match slot {
             Slot::Revoke(id) => is_open(id),
             _ => true,
@@ -221,8 +221,8 @@ impl ProcessMemory {
         }
     }
 
-    /// A 404 alone does not prove that a key is revoked: it may come from a gateway. The key counts as revoked when a
-    /// later pass, which must show the key, does not show it as active.
+    /// A 404 alone does not prove that a key is revoked: it may come from a gateway. Nor does a lost response. The key counts
+    /// as revoked when a later pass shows it as inactive, or does not show it although it must.
     fn learn_what_is_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
         let Some(pass) = facts.passes.first() else { return };
         let is_gone = |id: &String, at: &Monotonic| {
@@ -230,15 +230,18 @@ impl ProcessMemory {
                 self.minted(id).and_then(|(attempt, _)| self.attempts.get(attempt)).map(|known| known.written)
             });
             let expected_from = seen.unwrap_or(*at).plus(settings.settle_time);
-            let is_active = pass.keys.iter().any(|key| key.id == *id && key.is_active_at(now.wall));
+            let shown = pass.keys.iter().find(|key| key.id == *id);
+            let is_gone = shown.map_or(pass.started >= expected_from, |key| !key.is_active_at(now.wall));
             // The key itself knows better than the list.
             let is_valid = self.check_of(id).is_some_and(|checked| checked.check == KeyCheck::Valid);
-            let is_believed =
-                pass.doubt == Doubt::None && pass.started > *at && pass.started >= expected_from;
-            is_believed && !is_active && !is_valid
+            pass.doubt == Doubt::None && pass.started > *at && is_gone && !is_valid
         };
-        let gone: Vec<String> =
-            self.not_found.iter().filter(|(id, at)| is_gone(id, at)).map(|(id, _)| id.clone()).collect();
+        let gone: Vec<String> = self
+            .perhaps_revoked
+            .iter()
+            .filter(|(id, at)| is_gone(id, at))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in gone {
             self.mark_revoked(&id);
         }
@@ -264,7 +267,7 @@ impl ProcessMemory {
     pub fn mark_revoked(&mut self, key_id: &str) {
         self.revoked_ids.insert(key_id.to_owned());
         self.key_check.take_if(|checked| checked.key_id == key_id);
-        self.not_found.remove(key_id);
+        self.perhaps_revoked.remove(key_id);
         self.troubles.remove(&Slot::Revoke(key_id.to_owned()));
         for (_, known) in self.attempts.iter_mut() {
             if matches!(&known.progress, Progress::InHand { key, .. } if key.id == key_id) {

@@ -43,9 +43,9 @@ pub struct ProcessMemory {
     pub(super) revoked_at: BTreeMap<String, Monotonic>,
     /// Keys that Boltz's list showed as active although Boltz had accepted their revocation.
     pub(super) revoked_without_effect: BTreeSet<String>,
-    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz rejected it, or an
-    /// earlier revocation had no effect.
-    pub not_found: BTreeMap<String, Monotonic>,
+    /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz rejected it, its response
+    /// was lost, or an earlier one had no effect.
+    pub perhaps_revoked: BTreeMap<String, Monotonic>,
     /// What Boltz said to the stored key itself, the last time that it was asked.
     pub key_check: Option<Box<CheckedKey>>,
     /// The last failure of each slot, and the number of consecutive failures.

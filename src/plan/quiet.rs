@@ -32,7 +32,7 @@ impl Facts {
             && record.previous.is_empty()
             && self.other_secrets.is_empty()
             && memory.revoked_ids.is_empty()
-            && memory.not_found.is_empty()
+            && memory.perhaps_revoked.is_empty()
             && memory.check_of(&record.key_id).is_none()
             && memory.attempts.values().all(|known| is_settled(&known.progress))
             && self.passes.iter().all(has_only_the_current_key)

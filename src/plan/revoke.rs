@@ -218,7 +218,7 @@ impl Decision<'_> {
 
     /// The revocation, unless Boltz must not be called now. After a 404 the next pass may show that the key is revoked.
     pub(super) fn revoke(&mut self, key_id: String, reason: RevokeReason) -> Option<Step> {
-        if let Some(at) = self.facts.memory.not_found.get(&key_id) {
+        if let Some(at) = self.facts.memory.perhaps_revoked.get(&key_id) {
             self.waits.request_pass(self.facts, at.plus(Duration::from_nanos(1)));
         }
         if let Some(block) =

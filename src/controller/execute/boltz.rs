@@ -6,7 +6,7 @@ use crate::{
     boltz::{CreateKeyRequest, KeyMode, Revocation},
     controller::{Context, observe::Shown},
     kubernetes::client::SecretWithData,
-    plan::{Answer, BoltzErrorKind, KeyCheck, MintedKey, ObjectFacts, RevokeReason, Unusable},
+    plan::{Answer, BoltzErrorKind, Effect, KeyCheck, MintedKey, ObjectFacts, RevokeReason, Unusable},
     protocol::{
         marker::{AttemptId, Marker, ObjectMark},
         record::value_sha256,
@@ -25,7 +25,7 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
         Ok(revocation) => {
             context.account.record_success(&call, context.clock.now().monotonic);
             if !matches!(revocation, Revocation::NotFound) {
-                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
+                mark_revoked(context, key_id);
             }
             match revocation {
                 Revocation::Revoked(_) => Answer::Done,
@@ -35,9 +35,18 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
         }
         Err(error) => {
             context.account.record_failure(&call, &error, context.clock.now().monotonic);
-            Answer::BoltzFailed(error.failure())
+            let failure = error.failure();
+            if failure.effect == Effect::Unknown {
+                mark_revoked(context, key_id);
+            }
+            Answer::BoltzFailed(failure)
         }
     }
+}
+
+/// Passes that lack the key from now on lack it because of this operator.
+fn mark_revoked(context: &Context, key_id: &str) {
+    context.account.set_active_keys(context.inventory.mark_revoked(key_id));
 }
 
 impl Execution<'_> {

@@ -53,7 +53,7 @@ fn an_object_to_which_a_pass_may_matter_is_not_quiet() {
             facts.memory.first_seen.insert("key-1".to_owned(), seen);
         }),
         ("a revocation has to be confirmed", |facts| {
-            facts.memory.not_found.insert("key-0".to_owned(), Monotonic::default());
+            facts.memory.perhaps_revoked.insert("key-0".to_owned(), Monotonic::default());
         }),
         ("a key of its own was revoked", |facts| {
             facts.memory.revoked_ids.insert("key-0".to_owned());

@@ -369,6 +369,22 @@ fn a_revocation_answered_with_404_is_believed_only_when_the_list_agrees() {
     assert!(world.object.is_none() && world.active().is_empty());
 }
 
+/// Boltz revokes, but no response ever arrives: the list confirms it, and nothing is revoked again for ever.
+#[test]
+fn a_revocation_whose_response_is_lost_is_believed_when_the_list_agrees() {
+    let lost = &mut |step: &Step| matches!(step, Step::Revoke { .. }).then_some(Fault::Lost);
+    let (mut world, mut process) = World::ready(plain());
+    world.delete();
+    let until = world.elapsed + 10 * MINUTE;
+    process.live_with(&mut world, until, lost).unwrap();
+    assert!(world.object.is_none() && world.active().is_empty());
+    let (mut world, mut process) = World::rotated(json!({"rotation": {"overlap": "1h"}}));
+    let until = world.elapsed + 80 * MINUTE;
+    process.live_with(&mut world, until, lost).unwrap();
+    assert_eq!(world.object().status.previous_keys.len(), 0);
+    world.assert_good();
+}
+
 /// The status says so in time, even if nothing can be written anywhere else.
 #[test]
 fn an_object_whose_secret_cannot_be_written_turns_not_ready_when_its_key_expires() {
