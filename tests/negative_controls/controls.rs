@@ -496,6 +496,14 @@ pub const ALL: &[Control] = &[
         red: &[Pure("a_revocation_whose_response_is_lost_is_believed_when_the_list_agrees")],
     },
     Control {
+        defence: "no pass is doubted because it lacks a key whose revocation had no response",
+        rule: "7",
+        file: "src/controller/execute/boltz.rs",
+        with: "if failure.effect == Effect::Unknown {",
+        without: "if false && failure.effect == Effect::Unknown {",
+        red: &[Simulated("a_key_whose_revocation_had_no_response_is_not_missed")],
+    },
+    Control {
         defence: "what is owed to a workload stands in the status",
         rule: "2",
         file: "src/plan/status.rs",

@@ -60,6 +60,15 @@ async fn an_attempt_is_on_the_object_before_its_post() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_whose_revocation_had_no_response_is_not_missed() {
+    let (world, _process) = ready("10m").await;
+    world.faults(|met| met.what.ends_with("/revoke").then_some(Fault::Lost));
+    world.delete();
+    sleep(10 * MINUTE).await;
+    assert!(world.object().is_none() && world.emulator.active_keys().is_empty(), "{}", world.transcript());
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_doubtful_answer_of_boltz_another_attempt_follows() {
     for status in [429, 503] {
         let (world, _process) = empty();
