@@ -41,6 +41,7 @@ const RUNBOOKS: &[(&str, &str)] = runbooks![
     "BoltzOperatorInventoryStale",
     "BoltzOperatorIssueFailures",
     "BoltzOperatorListSuspect",
+    "BoltzOperatorNoLeader",
     "BoltzOperatorOrphanedKeys",
     "BoltzOperatorQueueSaturated",
     "BoltzOperatorRateLimited",
