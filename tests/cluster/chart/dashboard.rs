@@ -1,7 +1,7 @@
 //! A real Prometheus reads a running operator: nothing is wrong, then something is; every query of the dashboard has data.
 
 use super::helm::chart;
-use crate::test_env::{PATIENCE, TestEnv, is};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, control_plane, is, owned};
 use boltz_emulator::{Operation, StandingFault};
 use boltz_harness::{
     eventually, free_port,
@@ -215,6 +215,40 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     eventually(PATIENCE, "no leader is red", async || {
         let red = red(&prometheus).await;
         if red.contains(&"Leaders".to_owned()) { Ok(()) } else { Err(format!("{red:?}")) }
+    })
+    .await
+    .unwrap();
+}
+
+/// A standby is ready, so that only this alert tells.
+#[tokio::test]
+async fn that_every_replica_waits_is_seen() {
+    const LEASE: &str = "held-by-somebody-who-is-gone";
+    let control_plane = control_plane().await;
+    let now = jiff::Timestamp::now().strftime("%FT%T.000000Z").to_string();
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": "boltz-system"},
+        "spec": {"holderIdentity": "gone", "leaseDurationSeconds": 3600, "acquireTime": now, "renewTime": now},
+    });
+    control_plane.apply(&lease.to_string()).unwrap();
+    let arguments = owned(&["--leader-elect", "true", "--lease-name", LEASE]);
+    let kubeconfig = control_plane.kubeconfig("admin");
+    let options =
+        EnvOptions { arguments, kubeconfig: Some(Box::new(move |_| kubeconfig)), ..EnvOptions::default() };
+    let env = TestEnv::with_options(options).await;
+    env.operator.wait_ready().await.unwrap();
+    let prometheus = Prometheus::start(env.operator.base_url().strip_prefix("http://").unwrap());
+    prometheus
+        .until(r#"ALERTS{alertname="BoltzOperatorNoLeader",alertstate="pending",cluster="test"}"#)
+        .await;
+    assert_eq!(red(&prometheus).await, ["Leaders"]);
+    let delete = ["delete", "lease", LEASE, "--namespace", "boltz-system"];
+    control_plane.kubectl(&delete).unwrap();
+    prometheus.until("boltz_leader == 1").await;
+    eventually(PATIENCE, "no alert", async || {
+        let alerts = prometheus.query("ALERTS").await?;
+        if alerts.is_empty() { Ok(()) } else { Err(format!("{alerts:?}")) }
     })
     .await
     .unwrap();

@@ -2,7 +2,8 @@
 //! Deployments is written by the test.
 
 use super::{Plugin, Said};
-use crate::test_env::{PATIENCE, create_namespace};
+use crate::test_env::{PATIENCE, TestEnv, condition, create_namespace};
+use boltz_emulator::{Lie, Operation, StandingFault};
 use boltz_harness::{ControlPlane, ControlPlaneOptions, eventually};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value as Json, json};
@@ -396,4 +397,30 @@ async fn the_doctor_names_the_rights_that_somebody_lacks_on_the_operator() {
     })
     .await
     .unwrap();
+}
+
+/// What an operator writes while Boltz's list lacks its keys.
+#[tokio::test]
+async fn the_doctor_sees_that_the_list_is_doubtful() {
+    let env = TestEnv::settling_fast().await;
+    let names: Vec<String> = (0..12).map(|index| format!("key-{index}")).collect();
+    for name in &names {
+        env.create(name, json!({})).await;
+    }
+    for name in &names {
+        env.ready(name).await;
+    }
+    env.passes(2).await;
+    let viewer = Plugin::in_env(&env, "view").await;
+    let said = viewer.expect(0, &["doctor"]);
+    assert!(said.out.contains("✓ Boltz's list: no BoltzApiKey reports a problem"), "{said:?}");
+    env.emulator.stand("lie", StandingFault::lie(Operation::List, Lie::NoKeys));
+    env.until_metric("boltz_inventory_doubtful 1").await;
+    env.annotate(&names[0], "boltz.bio/retry", "1").await;
+    let doubts =
+        |object: &_| condition(object, "Stalled").is_some_and(|stalled| stalled.reason == "KeyDoubtful");
+    env.until(&names[0], "KeyDoubtful", doubts).await;
+    let said = viewer.expect(2, &["doctor"]);
+    assert!(said.out.contains("✗ Boltz's list: "), "{said:?}");
+    assert!(said.out.contains("fix: look at Boltz's console"), "{said:?}");
 }
