@@ -81,8 +81,8 @@ fn color(panel: &Json, name: &str, value: f64) -> String {
     let thresholds = own.map_or(&config["defaults"]["thresholds"], |property| &property["value"]);
     let steps =
         thresholds["steps"].as_array().unwrap_or_else(|| panic!("{} has no thresholds", panel["title"]));
-    let reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|least| value >= least));
-    reached.last().unwrap()["color"].as_str().unwrap().to_owned()
+    let mut reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|least| value >= least));
+    reached.next_back().unwrap()["color"].as_str().unwrap().to_owned()
 }
 
 fn dashboard() -> Json {

@@ -7,7 +7,6 @@ use kube::{
     Api, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
-use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 const SCRAPES: &str = "monitoring";
@@ -139,9 +138,9 @@ fn selects(monitor: &DynamicObject, namespace: &str, labels: &[BTreeMap<String, 
     // Of expressions nothing is read: they count as fulfilled.
     let wanted = spec["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
     let fits = |labels: &BTreeMap<String, String>| {
-        wanted
-            .iter()
-            .all(|(name, value)| labels.get(name).is_some_and(|known| Json::from(known.as_str()) == *value))
+        wanted.iter().all(|(name, value)| {
+            value.as_str().is_some_and(|value| labels.get(name).is_some_and(|known| known == value))
+        })
     };
     is_in_reach && labels.iter().any(fits)
 }
