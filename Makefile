@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs dashboard-picture crd chart clean
+.PHONY: help demo soak bench image e2e check test test-all compat fmt lint docs dashboard-picture crd chart reasons clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 10
@@ -69,6 +69,9 @@ chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tes
 		$$helm template $$chart --show-only templates/tests.yaml > tests/cluster/chart/golden/hooks.yaml.new && \
 		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/cluster/chart/golden/NOTES.txt.new && \
 		for file in deploy/base/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
+
+reasons: ## Writes docs/runbooks/reasons.md, a section for each reason, from src/explain.rs.
+	REASONS=write cargo test --quiet --lib explain
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.
 	cargo clean

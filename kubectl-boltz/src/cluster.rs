@@ -13,8 +13,9 @@ use serde_json::Value as Json;
 use std::time::Duration;
 
 const OBJECTS: &str = "boltzapikeys";
-/// The operator's pods and its Deployment have it.
-pub const OPERATOR_LABELS: &str = "app.kubernetes.io/name=boltz-operator";
+/// Selects the operator's pods and its Deployment, and not those of the emulator, which the chart installs beside them.
+pub const OPERATOR_LABELS: &str =
+    "app.kubernetes.io/name=boltz-operator,app.kubernetes.io/component!=emulator";
 
 /// A call that takes longer is given up.
 const TIMEOUT: Duration = Duration::from_secs(30);

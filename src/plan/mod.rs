@@ -92,7 +92,7 @@ pub use memory::{CheckedKey, ProcessMemory, Trouble};
 pub use response::{Found, Shown};
 pub use schedule::RotationSchedule;
 pub use settings::Settings;
-pub use status::{Findings, OverdueKey, desired_status};
+pub use status::{Findings, NO_KEY_OVERDUE, OverdueKey, desired_status};
 pub use step::{RevokeReason, Slot, Step};
 pub use time::{Monotonic, Now, elapsed, later};
 pub use window::{Opening, Window};

@@ -44,6 +44,9 @@ pub struct Findings {
     pub postponed: Option<(IssueReason, Timestamp)>,
 }
 
+/// The reason of the condition `RevocationFailing` when it is False.
+pub const NO_KEY_OVERDUE: &str = "NoKeyOverdue";
+
 /// A key that should be revoked by now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverdueKey {
@@ -305,7 +308,7 @@ fn revocation_failing(facts: &Facts, findings: &Findings) -> Option<(bool, Strin
     let lasts = before.status == "True" && goes_on;
     Some(match lasts {
         true => (true, before.reason.clone(), before.message.clone()),
-        false => (false, "NoKeyOverdue".to_owned(), String::new()),
+        false => (false, NO_KEY_OVERDUE.to_owned(), String::new()),
     })
 }
 

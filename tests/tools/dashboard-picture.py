@@ -69,13 +69,21 @@ def color_of(value, defaults):
     return COLORS.get(reached[-1], INK) if reached else INK
 
 
+def overridden(config, name):
+    """The defaults of a panel, with what it sets for the value of that name."""
+    properties = [one["properties"] for one in config.get("overrides", []) if one["matcher"] == {"id": "byName", "options": name}]
+    return config.get("defaults", {}) | {one["id"]: one["value"] for some in properties for one in some}
+
+
 def number(axes, panel, url):
-    defaults = panel.get("fieldConfig", {}).get("defaults", {})
+    config = panel.get("fieldConfig", {})
+    defaults = config.get("defaults", {})
     target = panel["targets"][0]
     results = ask(url, "query", query=evaluated(target["expr"]))
     if results:
         value = float(results[0]["value"][1])
-        text = legend(target, results[0]["metric"]) or shown(value, defaults.get("unit"))
+        name = legend(target, results[0]["metric"])
+        defaults, text = overridden(config, name), name or shown(value, defaults.get("unit"))
     else:
         value, text = 0, defaults.get("noValue", "no data")
     axes.text(0.5, 0.42, text, ha="center", va="center", fontsize=20, color=color_of(value, defaults))

@@ -33,6 +33,7 @@ pub fn render(view: &View, events: Result<&[Event], &str>) -> String {
         if let Some(known) = explain(&condition.reason).filter(|known| !explained.contains(&known.reason)) {
             lines.push(format!("  meaning: {}", known.meaning));
             lines.push(format!("  what to do: {}", known.action));
+            lines.push(format!("  what not to do: {}", known.avoid));
             explained.push(known.reason);
         }
     }

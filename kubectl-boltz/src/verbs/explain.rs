@@ -41,6 +41,7 @@ const RUNBOOKS: &[(&str, &str)] = runbooks![
     "BoltzOperatorInventoryStale",
     "BoltzOperatorIssueFailures",
     "BoltzOperatorListSuspect",
+    "BoltzOperatorNoLeader",
     "BoltzOperatorOrphanedKeys",
     "BoltzOperatorQueueSaturated",
     "BoltzOperatorRateLimited",
@@ -105,10 +106,15 @@ impl Topic {
 /// The reason, condition or alert with such a name.
 fn topic(is: impl Fn(&str) -> bool) -> Option<Topic> {
     if let Some(known) = reasons::explanations().find(|known| is(known.reason)) {
-        let reasons::Explanation { reason, meaning, action } = known;
+        let reasons::Explanation { reason, meaning, look, action, avoid } = known;
+        let commands: String = look.iter().map(|command| format!("    {command}\n")).collect();
         return Some(Topic {
-            value: json!({"reason": reason, "meaning": meaning, "action": action}),
-            text: format!("{reason}\n  meaning: {meaning}\n  what to do: {action}\n"),
+            value: json!({
+                "reason": reason, "meaning": meaning, "look": look, "action": action, "avoid": avoid,
+            }),
+            text: format!(
+                "{reason}\n  meaning: {meaning}\n  how to look:\n{commands}  what to do: {action}\n  what not to do: {avoid}\n"
+            ),
         });
     }
     if let Some((condition, meaning)) = CONDITIONS.into_iter().find(|(condition, _)| is(condition)) {
@@ -199,13 +205,22 @@ mod tests {
         }
         for (name, begin) in [
             ("RevocationFailing", Some("RevocationFailing\n  True means: A key that")),
-            ("Pending", Some("Pending\n  meaning: A key is")),
+            ("Pending", Some("Pending\n  meaning: A key is being issued. If")),
+            // Of `Reconciling` and of events.
+            ("SecretAltered", Some("SecretAltered\n  meaning: The key in")),
+            ("NoKeyOverdue", Some("NoKeyOverdue\n  meaning: Only in")),
             // It may be the name of an object.
             ("pending", None),
         ] {
             let text = topic(|known| known == name).map(|topic| topic.text);
             assert_eq!(text.is_some(), begin.is_some(), "{name}");
             assert!(text.unwrap_or_default().starts_with(begin.unwrap_or_default()), "{name}");
+        }
+        for known in reasons::explanations() {
+            let Topic { text, .. } = topic(|name| name == known.reason).unwrap();
+            for part in [known.meaning, known.look[0], known.action, known.avoid] {
+                assert!(text.contains(part), "{text}");
+            }
         }
     }
 }

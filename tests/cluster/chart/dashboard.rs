@@ -1,7 +1,7 @@
 //! A real Prometheus reads a running operator: nothing is wrong, then something is; every query of the dashboard has data.
 
 use super::helm::chart;
-use crate::test_env::{PATIENCE, TestEnv, is};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, control_plane, is, owned};
 use boltz_emulator::{Operation, StandingFault};
 use boltz_harness::{
     child_process::{OwnedFolder, OwnedProcess},
@@ -70,6 +70,82 @@ impl Prometheus {
     }
 }
 
+/// The colour that Grafana gives to a value with that name: an override by name counts more than the panel's thresholds.
+fn color(panel: &Json, name: &str, value: f64) -> String {
+    let config = &panel["fieldConfig"];
+    let overrides = config["overrides"].as_array().into_iter().flatten();
+    let own = overrides
+        .filter(|one| one["matcher"] == json!({"id": "byName", "options": name}))
+        .flat_map(|one| one["properties"].as_array().into_iter().flatten())
+        .find(|property| property["id"] == "thresholds");
+    let thresholds = own.map_or(&config["defaults"]["thresholds"], |property| &property["value"]);
+    let steps =
+        thresholds["steps"].as_array().unwrap_or_else(|| panic!("{} has no thresholds", panel["title"]));
+    let mut reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|least| value >= least));
+    reached.next_back().unwrap()["color"].as_str().unwrap().to_owned()
+}
+
+fn dashboard() -> Json {
+    let file = fs::read_to_string(chart().join("files/dashboards/boltz-operator.json")).unwrap();
+    serde_json::from_str(&file).unwrap()
+}
+
+fn stats(dashboard: &Json) -> impl Iterator<Item = &Json> {
+    dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "stat")
+}
+
+/// The titles of the numbers that are red now.
+async fn red(prometheus: &Prometheus) -> Vec<String> {
+    let dashboard = dashboard();
+    let mut red = Vec::new();
+    for panel in stats(&dashboard) {
+        let target = &panel["targets"][0];
+        let results = prometheus.query(&evaluated(target["expr"].as_str().unwrap())).await.unwrap();
+        let is_red = |result: &Json| {
+            let name = target["legendFormat"]
+                .as_str()
+                .unwrap()
+                .replace("{{state}}", result["metric"]["state"].as_str().unwrap_or_default());
+            color(panel, &name, result["value"][1].as_str().unwrap().parse().unwrap()) == "red"
+        };
+        if results.iter().any(is_red) {
+            red.push(panel["title"].as_str().unwrap().to_owned());
+        }
+    }
+    red
+}
+
+#[test]
+fn each_number_has_a_colour_for_what_is_wrong_and_one_for_what_is_right() {
+    let dashboard = dashboard();
+    // What each shows when nothing is wrong, and when something is.
+    for (title, name, right, wrong) in [
+        ("Ready", "", 5.0, 0.0),
+        ("Not ready", "", 0.0, 1.0),
+        ("Next expiry", "", 2e6, 3600.0),
+        ("Rotations overdue", "", 0.0, 1.0),
+        ("Longest overdue revocation", "", 0.0, 4000.0),
+        ("Orphaned keys", "", 0.0, 1.0),
+        ("Leaders", "", 1.0, 0.0),
+        ("Leaders", "", 1.0, 2.0),
+    ] {
+        let panel = stats(&dashboard).find(|panel| panel["title"] == title).unwrap();
+        assert_eq!(color(panel, name, right), "green", "{title}: {right}");
+        assert_eq!(color(panel, name, wrong), "red", "{title}: {wrong}");
+    }
+    let admin_key = stats(&dashboard).find(|panel| panel["title"] == "Admin key").unwrap();
+    for (state, expected) in [
+        ("valid", "green"),
+        ("test_mode", "blue"),
+        ("refused", "red"),
+        ("unreachable", "red"),
+        ("wrong_organization", "red"),
+    ] {
+        assert_eq!(color(admin_key, state, 1.0), expected, "{state}");
+    }
+    assert_eq!(stats(&dashboard).count(), 8, "a new number needs a line here");
+}
+
 /// What Grafana puts in the place of its variables.
 fn evaluated(query: &str) -> String {
     let variables = [
@@ -84,7 +160,7 @@ fn evaluated(query: &str) -> String {
 
 #[tokio::test]
 async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert() {
-    let env = TestEnv::new().await;
+    let mut env = TestEnv::new().await;
     let operator = env.operator.base_url();
     let prometheus = Prometheus::start(operator.strip_prefix("http://").unwrap());
     prometheus.until("boltz_leader == 1").await;
@@ -97,6 +173,7 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     prometheus.until(r#"boltz_admin_key_state{state="valid"} == 1"#).await;
     let pending = prometheus.query("ALERTS").await.unwrap();
     assert!(pending.is_empty(), "{pending:?}");
+    assert_eq!(red(&prometheus).await, [""; 0]);
 
     // A key that cannot be revoked, and one that cannot be issued.
     env.create("leaked", json!({})).await;
@@ -110,8 +187,7 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     let told = |object: &_| is(object, "RevocationFailing");
     env.until("leaked", "RevocationFailing", told).await;
 
-    let file = fs::read_to_string(chart().join("files/dashboards/boltz-operator.json")).unwrap();
-    let dashboard: Json = serde_json::from_str(&file).unwrap();
+    let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     let queries: Vec<String> = queries.map(|target| evaluated(target["expr"].as_str().unwrap())).collect();
@@ -131,6 +207,51 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     }
     prometheus.until(r#"ALERTS{alertname="BoltzApiKeyNotReady",alertstate="pending",name="rejected"}"#).await;
     prometheus.until(r#"boltz_apikey_revocation_overdue_seconds{name="leaked"} > 0"#).await;
+    env.set_admin_key("sk_bc_admin_live_of_nobody");
+    prometheus.until(r#"boltz_admin_key_state{state="refused"} == 1"#).await;
+    assert_eq!(red(&prometheus).await, ["Not ready", "Admin key"]);
+    // Gone, and not forgotten: the number is 0 and not absent.
+    env.operator.kill();
+    eventually(PATIENCE, "no leader is red", async || {
+        let red = red(&prometheus).await;
+        if red.contains(&"Leaders".to_owned()) { Ok(()) } else { Err(format!("{red:?}")) }
+    })
+    .await
+    .unwrap();
+}
+
+/// A standby is ready, so that only this alert tells.
+#[tokio::test]
+async fn that_every_replica_waits_is_seen() {
+    const LEASE: &str = "held-by-somebody-who-is-gone";
+    let control_plane = control_plane().await;
+    let now = jiff::Timestamp::now().strftime("%FT%T.000000Z").to_string();
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": "boltz-system"},
+        "spec": {"holderIdentity": "gone", "leaseDurationSeconds": 3600, "acquireTime": now, "renewTime": now},
+    });
+    control_plane.apply(&lease.to_string()).unwrap();
+    let arguments = owned(&["--leader-elect", "true", "--lease-name", LEASE]);
+    let kubeconfig = control_plane.kubeconfig("admin");
+    let options =
+        EnvOptions { arguments, kubeconfig: Some(Box::new(move |_| kubeconfig)), ..EnvOptions::default() };
+    let env = TestEnv::with_options(options).await;
+    env.operator.wait_ready().await.unwrap();
+    let prometheus = Prometheus::start(env.operator.base_url().strip_prefix("http://").unwrap());
+    prometheus
+        .until(r#"ALERTS{alertname="BoltzOperatorNoLeader",alertstate="pending",cluster="test"}"#)
+        .await;
+    assert_eq!(red(&prometheus).await, ["Leaders"]);
+    let delete = ["delete", "lease", LEASE, "--namespace", "boltz-system"];
+    control_plane.kubectl(&delete).unwrap();
+    prometheus.until("boltz_leader == 1").await;
+    eventually(PATIENCE, "no alert", async || {
+        let alerts = prometheus.query("ALERTS").await?;
+        if alerts.is_empty() { Ok(()) } else { Err(format!("{alerts:?}")) }
+    })
+    .await
+    .unwrap();
 }
 
 /// Draws the picture of the dashboard for the documentation: some minutes of keys that come, rotate and go, and of trouble.

@@ -1,6 +1,7 @@
 //! `kubectl boltz` on the real API server, by users who have the ClusterRole `view`, `edit`, or nothing.
 
 mod act;
+mod doctor;
 mod look;
 mod orphans;
 mod screens;

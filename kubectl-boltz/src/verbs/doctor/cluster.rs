@@ -1,4 +1,4 @@
-//! The API server, the CRD, your rights, monitoring.
+//! The API server, the CRD, your rights.
 
 use super::{Finding, Grade};
 use crate::{cluster::call, failure::Failure, verbs::Session};
@@ -50,59 +50,131 @@ pub async fn crd(session: &Session) -> Finding {
     }
 }
 
+/// A right, and which verbs of this program need it.
+struct Right {
+    group: &'static str,
+    /// With a subresource: `pods/log`.
+    resource: &'static str,
+    verb: &'static str,
+    needed_by: &'static str,
+}
+
+const fn right(
+    group: &'static str,
+    resource: &'static str,
+    verb: &'static str,
+    needed_by: &'static str,
+) -> Right {
+    Right { group, resource, verb, needed_by }
+}
+
+/// In the namespace that is looked at.
+const ON_OBJECTS: [Right; 6] = [
+    right("boltz.bio", "boltzapikeys", "get", "status"),
+    right("boltz.bio", "boltzapikeys", "list", "list"),
+    right("boltz.bio", "boltzapikeys", "patch", "rotate, suspend"),
+    right("boltz.bio", "boltzapikeys", "delete", "release"),
+    right("", "pods", "list", "users"),
+    right("", "events", "list", "events"),
+];
+
+/// In the operator's namespace.
+const ON_THE_OPERATOR: [Right; 5] = [
+    right("apps", "deployments", "list", "doctor, version"),
+    right("coordination.k8s.io", "leases", "get", "doctor"),
+    right("", "configmaps", "list", "orphans, doctor"),
+    right("", "pods", "list", "logs"),
+    right("", "pods/log", "get", "logs"),
+];
+
 /// What the user may do, and what each verb needs.
 pub async fn rights(session: &Session) -> Finding {
     const CHECK: &str = "your rights";
     let namespace = &session.cluster.namespace;
+    let missing = match missing(session, namespace, &ON_OBJECTS).await {
+        Ok(missing) => missing,
+        Err(failure) => return Finding::unknown(CHECK, &failure),
+    };
+    if missing.is_empty() {
+        return Finding::good(CHECK, format!("everything in the namespace {namespace}"));
+    }
+    let can_look = !missing
+        .keys()
+        .any(|right| right.ends_with("get boltzapikeys") || right.ends_with("list boltzapikeys"));
+    let grade = if can_look { Grade::Care } else { Grade::Bad };
+    let role = role_with(missing.keys().map(String::as_str));
+    Finding::new(CHECK, grade, may_not(namespace, &missing), bind(namespace, role))
+}
+
+/// The same for what the operator itself has and says: for those who run it.
+pub async fn rights_on_the_operator(session: &Session) -> Finding {
+    const CHECK: &str = "your rights on the operator";
+    let namespace = &session.cluster.operator_namespace;
+    let missing = match missing(session, namespace, &ON_THE_OPERATOR).await {
+        Ok(missing) => missing,
+        Err(failure) => return Finding::unknown(CHECK, &failure),
+    };
+    if missing.is_empty() {
+        return Finding::good(CHECK, format!("logs, orphans and Leases in the namespace {namespace}"));
+    }
+    // Kubernetes' own ClusterRoles do not have it.
+    let only_leases = missing.keys().all(|right| right.ends_with(" leases"));
+    let fix = if only_leases {
+        format!(
+            "an administrator: kubectl --namespace {namespace} create role NAME --verb get --resource \
+             leases.coordination.k8s.io, and a rolebinding"
+        )
+    } else {
+        bind(namespace, "view")
+    };
+    Finding::new(CHECK, Grade::Care, may_not(namespace, &missing), fix)
+}
+
+fn may_not(namespace: &str, missing: &BTreeMap<String, Vec<&str>>) -> String {
+    let texts: Vec<String> =
+        missing.iter().map(|(right, verbs)| format!("{right} ({})", verbs.join(", "))).collect();
+    format!("in the namespace {namespace} you may not: {}", texts.join("; "))
+}
+
+fn bind(namespace: &str, role: &str) -> String {
+    format!(
+        "an administrator: kubectl --namespace {namespace} create rolebinding NAME --user YOU --clusterrole {role}"
+    )
+}
+
+/// The rights that the user does not have in that namespace, each with what needs it.
+async fn missing(
+    session: &Session,
+    namespace: &str,
+    rights: &[Right],
+) -> Result<BTreeMap<String, Vec<&'static str>>, Failure> {
     let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for (group, resource, verb, what_for) in [
-        ("boltz.bio", "boltzapikeys", "get", "status"),
-        ("boltz.bio", "boltzapikeys", "list", "list"),
-        ("boltz.bio", "boltzapikeys", "patch", "rotate, suspend"),
-        ("boltz.bio", "boltzapikeys", "delete", "release"),
-        ("", "pods", "list", "users"),
-        ("", "events", "list", "events"),
-    ] {
+    let api: Api<SelfSubjectAccessReview> = Api::all(session.cluster.client.clone());
+    for Right { group, resource, verb, needed_by } in rights {
+        let (name, subresource) =
+            resource.split_once('/').map_or((*resource, None), |(name, sub)| (name, Some(sub)));
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(namespace.clone()),
-                    group: Some(group.to_owned()),
-                    resource: Some(resource.to_owned()),
-                    verb: Some(verb.to_owned()),
+                    namespace: Some(namespace.to_owned()),
+                    group: Some((*group).to_owned()),
+                    resource: Some(name.to_owned()),
+                    subresource: subresource.map(str::to_owned),
+                    verb: Some((*verb).to_owned()),
                     ..ResourceAttributes::default()
                 }),
                 ..SelfSubjectAccessReviewSpec::default()
             },
             ..SelfSubjectAccessReview::default()
         };
-        let api: Api<SelfSubjectAccessReview> = Api::all(session.cluster.client.clone());
         let parameters = PostParams::default();
-        let asked = call(api.create(&parameters, &review), "create", "selfsubjectaccessreviews", None).await;
-        match asked {
-            Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => {}
-            Ok(_) => missing.entry(format!("{verb} {resource}")).or_default().push(what_for),
-            Err(failure) => return Finding::unknown(CHECK, &failure),
+        let asked =
+            call(api.create(&parameters, &review), "create", "selfsubjectaccessreviews", None).await?;
+        if !asked.status.is_some_and(|status| status.allowed) {
+            missing.entry(format!("{verb} {resource}")).or_default().push(needed_by);
         }
     }
-    if missing.is_empty() {
-        return Finding::good(CHECK, format!("everything in the namespace {namespace}"));
-    }
-    let texts: Vec<String> =
-        missing.iter().map(|(right, verbs)| format!("{right} ({})", verbs.join(", "))).collect();
-    let can_look = !missing
-        .keys()
-        .any(|right| right.ends_with("get boltzapikeys") || right.ends_with("list boltzapikeys"));
-    let grade = if can_look { Grade::Care } else { Grade::Bad };
-    Finding::new(
-        CHECK,
-        grade,
-        format!("in the namespace {namespace} you may not: {}", texts.join("; ")),
-        format!(
-            "an administrator: kubectl --namespace {namespace} create rolebinding NAME --user YOU --clusterrole {}",
-            role_with(missing.keys().map(String::as_str))
-        ),
-    )
+    Ok(missing)
 }
 
 /// The smallest ClusterRole of the cluster that has these rights.
@@ -110,25 +182,6 @@ fn role_with<'a>(mut rights: impl Iterator<Item = &'a str>) -> &'static str {
     let is_change = |right: &str| right.starts_with("patch ") || right.starts_with("delete ");
     // Nobody should get the keys by the way.
     if rights.any(is_change) { "edit (edit also reads Secrets)" } else { "view" }
-}
-
-pub async fn monitoring(session: &Session) -> Finding {
-    const CHECK: &str = "monitoring";
-    match session.cluster.client.list_api_group_resources("monitoring.coreos.com/v1").await {
-        Ok(_) => Finding::good(
-            CHECK,
-            "the Prometheus operator is installed; the chart's metrics.serviceMonitor uses it",
-        ),
-        Err(kube::Error::Api(status)) if status.code == 404 => Finding::new(
-            CHECK,
-            Grade::Care,
-            "the Prometheus operator is not installed",
-            "scrape the operator's port 8080 in another way (docs/reference/metrics.md)",
-        ),
-        Err(error) => {
-            Finding::unknown(CHECK, &Failure::from_kube(error, "discover", "servicemonitors", None))
-        }
-    }
 }
 
 #[cfg(test)]

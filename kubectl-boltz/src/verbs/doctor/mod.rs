@@ -1,7 +1,9 @@
 //! `doctor`: what is missing for keys, and how to get it.
 
 mod cluster;
+mod monitoring;
 mod operator;
+mod settings;
 
 use super::Session;
 use crate::{
@@ -67,7 +69,7 @@ pub async fn doctor(session: &Session, wait: Option<Duration>) -> Result<u8, Fai
     loop {
         let findings = examine(session).await;
         let is_well = findings.iter().all(|finding| finding.grade != Grade::Bad);
-        let is_over = wait.is_none_or(|wait| started.elapsed() > wait);
+        let is_over = wait.is_none_or(|wait| started.elapsed() >= wait);
         if is_well || is_over {
             session.format.write(&json!({"findings": findings}), || text_of(session.format, &findings))?;
             return match (is_well, wait) {
@@ -76,7 +78,8 @@ pub async fn doctor(session: &Session, wait: Option<Duration>) -> Result<u8, Fai
                 (false, Some(_)) => Ok(3),
             };
         }
-        tokio::time::sleep(INTERVAL).await;
+        let left = wait.unwrap_or_default().saturating_sub(started.elapsed());
+        tokio::time::sleep(left.min(INTERVAL)).await;
     }
 }
 
@@ -110,11 +113,20 @@ async fn examine(session: &Session) -> Vec<Finding> {
     let has_crd = crd.grade != Grade::Bad;
     findings.push(crd);
     findings.push(cluster::rights(session).await);
-    findings.push(operator::deployment(session).await);
-    findings.push(operator::lease(session).await);
-    if has_crd {
-        findings.extend(operator::objects(session).await);
+    findings.push(cluster::rights_on_the_operator(session).await);
+    let operators = match operator::operators(session).await {
+        Ok(operators) => operators,
+        Err(finding) => {
+            findings.push(finding);
+            Vec::new()
+        }
+    };
+    for operator in &operators {
+        findings.extend(operator::examine(session, operator).await);
     }
-    findings.push(cluster::monitoring(session).await);
+    if has_crd {
+        findings.extend(operator::objects(session, &operators).await);
+    }
+    findings.extend(monitoring::monitoring(session, &operators).await);
     findings
 }

@@ -1,61 +1,162 @@
-//! The Deployment, the Lease, and what the objects say: only the operator knows whether it reaches Boltz.
+//! The Deployment, the Lease, the ConfigMaps, and what the objects say: only the operator knows whether it reaches Boltz.
 
-use super::{Finding, Grade};
+use super::{Finding, Grade, settings::Settings};
 use crate::{
-    cluster::{OPERATOR_LABELS, call},
+    cluster::{OPERATOR_LABELS, Object, call},
     failure::Failure,
     pure::object::View,
     verbs::Session,
     words::{duration, plain},
 };
-use jiff::SignedDuration;
-use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
+use boltz_operator::{api::BoltzApiKeyStatus, controller::orphan_list};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::ConfigMap};
 use kube::{Api, ResourceExt, api::ListParams};
+use std::collections::BTreeMap;
 
-pub async fn deployment(session: &Session) -> Finding {
-    const CHECK: &str = "operator";
+const DEPLOYMENT: &str = "operator";
+const LEADER: &str = "leader";
+const MEMORY: &str = "what the operator remembers";
+const ORPHANS: &str = "orphans";
+
+/// After this time a leader has checked its admin key and read Boltz's list.
+const SETTLED: SignedDuration = SignedDuration::from_mins(5);
+
+/// An installation of the operator.
+pub struct Operator {
+    pub name: String,
+    pub namespace: String,
+    pub settings: Settings,
+    pub pod_labels: BTreeMap<String, String>,
+    /// How its pods are selected, for kubectl.
+    selector: String,
+    account: String,
+    wanted: i32,
+    ready: i32,
+    version: String,
+}
+
+impl Operator {
+    fn read(deployment: &Deployment) -> Option<Self> {
+        let settings = Settings::of(deployment)?;
+        let spec = deployment.spec.as_ref()?;
+        let labels = spec.selector.match_labels.iter().flatten();
+        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+        let pod = spec.template.spec.as_ref();
+        let version = deployment.labels().get("app.kubernetes.io/version");
+        let metadata = spec.template.metadata.as_ref();
+        Some(Self {
+            name: deployment.name_any(),
+            namespace: deployment.namespace().unwrap_or_default(),
+            settings,
+            pod_labels: metadata.and_then(|metadata| metadata.labels.clone()).unwrap_or_default(),
+            selector: labels.join(","),
+            account: pod
+                .and_then(|pod| pod.service_account_name.clone())
+                .unwrap_or_else(|| "default".to_owned()),
+            wanted: spec.replicas.unwrap_or(1),
+            ready: deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default(),
+            version: version.cloned().unwrap_or_default(),
+        })
+    }
+
+    fn lease_namespace(&self) -> String {
+        self.settings.get("lease-namespace").unwrap_or_else(|| self.namespace.clone())
+    }
+
+    /// Asks the API server whether the operator has a right.
+    fn can_i(&self, verb: &str, what: &str) -> String {
+        format!(
+            "kubectl auth can-i {verb} {what} --namespace {} --as system:serviceaccount:{}:{}",
+            self.lease_namespace(),
+            self.namespace,
+            self.account
+        )
+    }
+
+    fn logs(&self) -> String {
+        format!("kubectl --namespace {} logs --selector {} --tail 50", self.namespace, self.selector)
+    }
+}
+
+/// The operators in their namespace; without any, what is wrong.
+pub async fn operators(session: &Session) -> Result<Vec<Operator>, Finding> {
     let namespace = session.cluster.operator_namespace.as_str();
     let api: Api<Deployment> = Api::namespaced(session.cluster.client.clone(), namespace);
-    let parameters = ListParams::default().labels(OPERATOR_LABELS);
-    let found = match call(api.list(&parameters), "list", "deployments", Some(namespace)).await {
-        Ok(found) => found.items,
-        Err(failure) => return Finding::unknown(CHECK, &failure),
-    };
-    let Some(deployment) = found.iter().find(|deployment| {
-        deployment.labels().get("app.kubernetes.io/component").is_none_or(|component| component != "emulator")
-    }) else {
-        return Finding::new(
-            CHECK,
+    // Not by label: the chart's nameOverride changes it.
+    let found = call(api.list(&ListParams::default()), "list", "deployments", Some(namespace)).await;
+    let found = found.map_err(|failure| Finding::unknown(DEPLOYMENT, &failure))?;
+    let operators: Vec<Operator> = found.items.iter().filter_map(Operator::read).collect();
+    if operators.is_empty() {
+        return Err(Finding::new(
+            DEPLOYMENT,
             Grade::Bad,
-            format!("no Deployment with the label {OPERATOR_LABELS} in the namespace {namespace}"),
-            "--operator-namespace NAME, or install it: docs/install.md",
-        );
+            format!("no Deployment of the operator in the namespace {namespace}"),
+            format!(
+                "--operator-namespace NAME (kubectl get deployments -A --selector '{OPERATOR_LABELS}'), or install it: \
+                 docs/install.md"
+            ),
+        ));
+    }
+    Ok(operators)
+}
+
+/// What is to be said of one operator.
+pub async fn examine(session: &Session, operator: &Operator) -> Vec<Finding> {
+    let lease = lease(session, operator).await;
+    let mut findings = vec![deployment(operator)];
+    let leads_for = match lease {
+        Ok((finding, leads_for)) => {
+            findings.push(finding);
+            leads_for
+        }
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
     };
-    let name = deployment.name_any();
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let running =
-        deployment.labels().get("app.kubernetes.io/version").map(String::as_str).unwrap_or_default();
-    if ready == 0 {
+    if let Some(lease_name) = operator.settings.get("lease-name") {
+        findings.push(memory(session, operator, &format!("{lease_name}-account"), leads_for).await);
+        let name = orphan_list::config_map_name(&lease_name);
+        findings.push(orphans(session, operator, &name, leads_for).await);
+    }
+    findings
+}
+
+fn deployment(operator: &Operator) -> Finding {
+    let Operator { name, namespace, wanted, ready, version, selector, .. } = operator;
+    let describe = format!("kubectl --namespace {namespace} describe pods --selector {selector}");
+    if *wanted == 0 {
         return Finding::new(
-            CHECK,
+            DEPLOYMENT,
             Grade::Bad,
-            format!("Deployment {name}: none of {wanted} replicas is ready"),
-            format!("kubectl --namespace {namespace} describe pods --selector {OPERATOR_LABELS}"),
+            format!("Deployment {name} is scaled to 0 replicas"),
+            format!("kubectl --namespace {namespace} scale deployment {name} --replicas 2"),
         );
     }
+    if *ready == 0 {
+        let message = format!("Deployment {name}: none of {wanted} replicas is ready");
+        return Finding::new(DEPLOYMENT, Grade::Bad, message, describe);
+    }
     let own = env!("CARGO_PKG_VERSION");
-    if !running.is_empty() && minor(running) != minor(own) {
+    if !version.is_empty() && minor(version) != minor(own) {
         return Finding::new(
-            CHECK,
+            DEPLOYMENT,
             Grade::Care,
-            format!("Deployment {name} has version {running}, this program {own}"),
+            format!("Deployment {name} has version {version}, this program {own}"),
             "use the kubectl-boltz of the operator's release",
         );
     }
+    if ready < wanted {
+        let message = format!("Deployment {name}: only {ready} of {wanted} replicas are ready");
+        return Finding::new(DEPLOYMENT, Grade::Care, message, describe);
+    }
+    let url = operator.settings.get("boltz-base-url").map(|url| format!(", it calls {}", plain(&url)));
+    let version = if version.is_empty() { String::new() } else { format!(", version {}", plain(version)) };
+    let url = url.unwrap_or_default();
     Finding::good(
-        CHECK,
-        format!("Deployment {name}: {ready} of {wanted} replicas are ready {running}").trim_end(),
+        DEPLOYMENT,
+        format!("Deployment {name}: {ready} of {wanted} replicas are ready{version}{url}"),
     )
 }
 
@@ -64,52 +165,162 @@ fn minor(version: &str) -> Vec<&str> {
     version.trim_start_matches('v').split('.').take(2).collect()
 }
 
-pub async fn lease(session: &Session) -> Finding {
-    const CHECK: &str = "leader";
-    let namespace = session.cluster.operator_namespace.as_str();
-    let api: Api<Lease> = Api::namespaced(session.cluster.client.clone(), namespace);
-    let leases = match call(api.list(&ListParams::default()), "list", "leases", Some(namespace)).await {
-        Ok(leases) => leases.items,
-        Err(failure) => return Finding::unknown(CHECK, &failure),
+/// Also since when somebody leads, if that is known.
+async fn lease(session: &Session, operator: &Operator) -> Result<(Finding, Option<SignedDuration>), Finding> {
+    let bad = |message: String, fix: String| Finding::new(LEADER, Grade::Bad, message, fix);
+    if operator.settings.get("leader-elect").is_some_and(|value| value == "false") {
+        if operator.wanted > 1 {
+            return Err(bad(
+                format!("{} replicas work at the same time, with --leader-elect=false", operator.wanted),
+                format!(
+                    "kubectl --namespace {} scale deployment {} --replicas 1, or config.leaderElect=true",
+                    operator.namespace, operator.name
+                ),
+            ));
+        }
+        return Err(Finding::good(LEADER, "the only replica, without a Lease (--leader-elect=false)"));
+    }
+    let Some(name) = operator.settings.get("lease-name") else {
+        return Err(Finding::new(
+            LEADER,
+            Grade::Unknown,
+            format!("the name of the Lease is not in the Deployment {}", operator.name),
+            "set --lease-name in its arguments",
+        ));
     };
-    let held = leases.iter().filter(|lease| lease.name_any().contains("boltz-operator")).find_map(|lease| {
-        let spec = lease.spec.as_ref()?;
-        let holder = spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())?;
-        Some((holder.to_owned(), spec.renew_time.as_ref()?.0, spec.lease_duration_seconds.unwrap_or(15)))
-    });
-    let Some((holder, renewed, seconds)) = held else {
-        return Finding::new(
-            CHECK,
-            Grade::Care,
-            "no Lease is held (as with --leader-elect=false)",
-            format!("kubectl --namespace {namespace} get leases"),
-        );
+    let namespace = operator.lease_namespace();
+    let api: Api<Lease> = Api::namespaced(session.cluster.client.clone(), &namespace);
+    let found = call(api.get_opt(&name), "get", "leases", Some(&namespace)).await;
+    let Some(lease) = found.map_err(|failure| Finding::unknown(LEADER, &failure))? else {
+        return Err(bad(
+            format!("the Lease {name} does not exist in the namespace {namespace}: no replica has led yet"),
+            format!("{}; may it? {}", operator.logs(), operator.can_i("create", "leases")),
+        ));
     };
-    let age = session.now().duration_since(renewed);
+    let spec = lease.spec.unwrap_or_default();
+    let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
+    let (Some(holder), Some(renewed)) = (holder, spec.renew_time) else {
+        return Err(bad(
+            format!("nobody holds the Lease {name}: no key is issued, rotated or revoked"),
+            format!("{}; may it? {}", operator.logs(), operator.can_i("update", &format!("leases/{name}"))),
+        ));
+    };
+    let age = session.now().duration_since(renewed.0);
     if age < SignedDuration::from_secs(-5) {
-        return Finding::new(
-            CHECK,
+        return Err(Finding::new(
+            LEADER,
             Grade::Care,
-            format!("the Lease was renewed {} in the future: clocks differ", duration(age)),
+            format!("the Lease {name} was renewed {} in the future: clocks differ", duration(age)),
             "set the clock of this machine, or that of the operator's node",
-        );
+        ));
     }
+    let seconds = spec.lease_duration_seconds.unwrap_or(15);
     if age > SignedDuration::from_secs(i64::from(seconds) * 2) {
-        return Finding::new(
-            CHECK,
-            Grade::Bad,
-            format!("{} renewed its Lease {} ago", plain(&holder), duration(age)),
+        return Err(bad(
             format!(
-                "kubectl --namespace {namespace} logs --selector {OPERATOR_LABELS} --tail 50; if its pod runs, see what it \
-                 does: kubectl --namespace {namespace} port-forward POD 8080, and /debug on that port"
+                "{} renewed the Lease {name} {} ago, and nobody took it over",
+                plain(&holder),
+                duration(age)
             ),
-        );
+            format!(
+                "{}; kubectl boltz explain BoltzOperatorNoLeader; may it? {}",
+                operator.logs(),
+                operator.can_i("update", &format!("leases/{name}"))
+            ),
+        ));
     }
-    Finding::good(CHECK, format!("{}, renewed {} ago", plain(&holder), duration(age)))
+    let leads_for = spec.acquire_time.map(|acquired| session.now().duration_since(acquired.0));
+    let message = format!("{} holds the Lease {name}, renewed {} ago", plain(&holder), duration(age));
+    Ok((Finding::good(LEADER, message), leads_for))
 }
 
-/// What the objects say of the admin key, of the way to Boltz and of clocks: only the operator knows these.
-pub async fn objects(session: &Session) -> Vec<Finding> {
+/// A ConfigMap that the operator writes; without it, what that means.
+async fn config_map(
+    session: &Session,
+    operator: &Operator,
+    check: &'static str,
+    name: &str,
+    is_late: bool,
+    written: &str,
+) -> Result<ConfigMap, Finding> {
+    let namespace = operator.lease_namespace();
+    let api: Api<ConfigMap> = Api::namespaced(session.cluster.client.clone(), &namespace);
+    let found = call(api.get_opt(name), "get", "configmaps", Some(&namespace)).await;
+    let found = found.map_err(|failure| Finding::unknown(check, &failure))?;
+    found.ok_or_else(|| {
+        let message = format!(
+            "the ConfigMap {name} does not exist in the namespace {namespace}; it is written {written}"
+        );
+        if is_late {
+            let fix = format!("may it write it? {}", operator.can_i("patch", &format!("configmaps/{name}")));
+            return Finding::new(check, Grade::Care, message, fix);
+        }
+        Finding::new(check, Grade::Unknown, message, "wait")
+    })
+}
+
+async fn memory(
+    session: &Session,
+    operator: &Operator,
+    name: &str,
+    leads_for: Option<SignedDuration>,
+) -> Finding {
+    let is_late = leads_for.is_some_and(|time| time > SETTLED);
+    let written = "when Boltz has accepted the admin key";
+    let config_map = match config_map(session, operator, MEMORY, name, is_late, written).await {
+        Ok(config_map) => config_map,
+        Err(finding) => return finding,
+    };
+    let data = config_map.data.unwrap_or_default();
+    let altered = data.iter().find(|(key, value)| key.ends_with(".namesAltered") && !value.is_empty());
+    if let Some((_, message)) = altered {
+        let fix = "kubectl boltz explain NamesAltered";
+        return Finding::new(MEMORY, Grade::Bad, plain(message), fix);
+    }
+    let organizations: Vec<String> = data
+        .iter()
+        .filter(|(key, value)| key.ends_with(".organization") && !value.is_empty())
+        .map(|(_, value)| plain(value))
+        .collect();
+    let of = if organizations.is_empty() {
+        String::new()
+    } else {
+        format!(", organization {}", organizations.join(", "))
+    };
+    Finding::good(MEMORY, format!("ConfigMap {name}{of}"))
+}
+
+async fn orphans(
+    session: &Session,
+    operator: &Operator,
+    name: &str,
+    leads_for: Option<SignedDuration>,
+) -> Finding {
+    let interval = operator.settings.get("inventory-interval");
+    let interval = interval.and_then(|text| boltz_operator::duration::parse_duration(&text).ok());
+    let interval = interval.and_then(|interval| SignedDuration::try_from(interval).ok()).unwrap_or(SETTLED);
+    let is_late = leads_for.is_some_and(|time| time > interval.saturating_mul(2) + SETTLED);
+    let written = "after two reads of Boltz's list";
+    let config_map = match config_map(session, operator, ORPHANS, name, is_late, written).await {
+        Ok(config_map) => config_map,
+        Err(finding) => return finding,
+    };
+    let lists = config_map.data.iter().flatten().filter(|(key, _)| key.ends_with(".orphans"));
+    let lists = lists.filter_map(|(_, text)| serde_json::from_str::<orphan_list::OrphanList>(text).ok());
+    let count: usize = lists.map(|list| list.count).sum();
+    if count > 0 {
+        return Finding::new(
+            ORPHANS,
+            Grade::Care,
+            format!("{count} active keys of this cluster that no BoltzApiKey and no Secret refers to"),
+            "kubectl boltz orphans, and before you revoke any: kubectl boltz explain BoltzOperatorOrphanedKeys",
+        );
+    }
+    Finding::good(ORPHANS, format!("none, says the ConfigMap {name}"))
+}
+
+/// What the objects say of the admin key, of the way to Boltz, of Boltz's list and of clocks: only the operator knows these.
+pub async fn objects(session: &Session, operators: &[Operator]) -> Vec<Finding> {
     let listed = match session.cluster.list(None, None).await {
         Err(Failure::Forbidden { .. }) => session.cluster.list(Some(&session.cluster.namespace), None).await,
         other => other,
@@ -127,49 +338,77 @@ pub async fn objects(session: &Session) -> Vec<Finding> {
         )];
     }
     let mut findings = Vec::new();
-    for (check, reasons, fix) in [
+    for (check, reason, fix) in [
         (
             "admin key",
-            &["BoltzUnauthorized"][..],
+            "BoltzUnauthorized",
             "put a valid admin key of this organization into the operator's Secret (docs/install.md)",
         ),
         (
             "egress to Boltz",
-            &["BoltzUnavailable"],
+            "BoltzUnavailable",
             "check NetworkPolicies and the proxy; the message has the error",
         ),
-        ("clocks", &["ClockSkew"], "set the clock of the operator's node"),
         (
-            "names at Boltz",
-            &["NamesAltered"],
-            "ask Boltz, then restart the operator with --retry-altered-names",
+            "Boltz's list",
+            "KeyDoubtful",
+            "look at Boltz's console; if somebody revoked these keys on purpose, confirm it: kubectl boltz explain \
+             BoltzOperatorListSuspect",
         ),
+        ("clocks", "ClockSkew", "set the clock of the operator's node"),
+        ("names at Boltz", "NamesAltered", "ask Boltz, then restart the operator with --retry-altered-names"),
     ] {
-        let said = objects.iter().find_map(|object| {
-            let conditions = &object.read.status.as_ref()?.conditions;
-            let said = conditions.iter().find(|condition| {
-                let tells = (condition.type_ == "Ready") == (condition.status == "False");
-                tells && reasons.contains(&condition.reason.as_str())
-            })?;
-            Some((View::new(&object.read, session.now()).full_name(), plain(&said.message)))
-        });
-        match said {
-            Some((name, message)) => {
-                findings.push(Finding::new(check, Grade::Bad, format!("{name} says: {message}"), fix));
+        let said: Vec<(String, String)> = objects
+            .iter()
+            .filter_map(|object| {
+                let conditions = &object.read.status.as_ref()?.conditions;
+                let said = conditions.iter().find(|condition| {
+                    let tells = (condition.type_ == "Ready") == (condition.status == "False");
+                    tells && condition.reason == reason
+                })?;
+                Some((full_name(object, session.now()), plain(&said.message)))
+            })
+            .collect();
+        findings.push(match said.split_first() {
+            Some(((name, message), [])) => {
+                Finding::new(check, Grade::Bad, format!("{name} says: {message}"), fix)
             }
-            None => findings.push(Finding::good(check, "no BoltzApiKey reports a problem")),
-        }
+            Some(((name, message), others)) => {
+                let message = format!("{name} and {} more say: {message}", others.len());
+                Finding::new(check, Grade::Bad, message, fix)
+            }
+            None => Finding::good(check, "no BoltzApiKey reports a problem"),
+        });
     }
-    let is_unseen = |object: &&crate::cluster::Object| {
-        object.read.status.as_ref().is_none_or(boltz_operator::api::BoltzApiKeyStatus::is_untouched)
-    };
-    if let Some(unseen) = objects.iter().find(is_unseen) {
-        findings.push(Finding::new(
-            "objects",
-            Grade::Bad,
-            format!("no operator has looked at {}", View::new(&unseen.read, session.now()).full_name()),
-            "does an operator run, and does it watch this namespace (watchNamespaces, labelSelector)?",
-        ));
-    }
+    findings.extend(unseen(session, operators, &objects));
     findings
+}
+
+fn unseen(session: &Session, operators: &[Operator], objects: &[Object]) -> Option<Finding> {
+    let is_unseen =
+        |object: &&Object| object.read.status.as_ref().is_none_or(BoltzApiKeyStatus::is_untouched);
+    let unseen = objects.iter().find(is_unseen)?;
+    let watched: Vec<Vec<String>> =
+        operators.iter().map(|operator| operator.settings.list("watch-namespaces")).collect();
+    let namespace = unseen.read.namespace().unwrap_or_default();
+    let is_watched =
+        watched.is_empty() || watched.iter().any(|names| names.is_empty() || names.contains(&namespace));
+    let selectors: Vec<String> =
+        operators.iter().filter_map(|operator| operator.settings.get("label-selector")).collect();
+    let fix = if !is_watched {
+        format!(
+            "add {namespace} to watchNamespaces of the chart: the operator watches only {}",
+            watched.concat().join(", ")
+        )
+    } else if selectors.is_empty() {
+        "does an operator run, and does it watch this namespace (watchNamespaces, labelSelector)?".to_owned()
+    } else {
+        format!("does the object have the labels that the operator selects ({})?", selectors.join("; "))
+    };
+    let message = format!("no operator has looked at {}", full_name(unseen, session.now()));
+    Some(Finding::new("objects", Grade::Bad, message, fix))
+}
+
+fn full_name(object: &Object, now: Timestamp) -> String {
+    View::new(&object.read, now).full_name()
 }
