@@ -112,6 +112,40 @@ async fn a_namespace_without_rights_and_an_absent_one_hold_up_no_other() {
     env.until_active(1).await;
 }
 
+/// What the operator remembers of its organization cannot be read: it does not know whose keys these would be.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_its_config_map_no_key_is_issued() {
+    let mut env = TestEnv::new().await;
+    let name = format!("reads-{}", env.namespace);
+    let own = [env.namespace.clone()];
+    grant(&env, &name, &own);
+    operate_as(&mut env, &name, &own);
+    env.operator.wait_ready().await.unwrap();
+    env.create("before", json!({})).await;
+    env.ready("before").await;
+
+    let lease = format!("{name}-other");
+    let flags = ["--lease-name", &lease];
+    let kubeconfig = env.control_plane.kubeconfig_for(&user(&name), Some("system:serviceaccounts")).unwrap();
+    env.replace_operator(&kubeconfig, &flags);
+    env.create("waits", json!({})).await;
+    let told = env.not_ready("waits", "BoltzUnauthorized").await;
+    let message = &condition(&told, "Ready").unwrap().message;
+    assert!(message.contains("-account") && message.contains("permissions"), "{message}");
+    env.passes(3).await;
+    assert_eq!(env.emulator.count(Operation::Create), 1);
+    assert!(is(&env.get("before").await, "Ready"));
+
+    let values = json!({
+        "watchNamespaces": own,
+        "clusterName": env.namespace,
+        "config": {"leaderElect": false, "leaseName": lease},
+    });
+    env.control_plane.apply(&as_list(&roles(&name, &values))).unwrap();
+    env.ready("waits").await;
+    env.judge_all(&["before", "waits"], &[]).await;
+}
+
 /// How a namespace is when it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum When {
