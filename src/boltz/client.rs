@@ -153,11 +153,13 @@ impl BoltzClient {
         if matches!(id, "" | "." | "..") {
             return Err(BoltzError::InvalidId);
         }
-        let id = utf8_percent_encode(id, RESERVED);
-        let call = self.request(Method::POST, &format!("{KEYS}/{id}/revoke"));
+        let encoded = utf8_percent_encode(id, RESERVED);
+        let call = self.request(Method::POST, &format!("{KEYS}/{encoded}/revoke"));
         match self.send::<KeyDetails>("revoke", call).await {
-            // A 2xx response with `is_active: true` is no revocation.
-            Ok(details) if details.is_active => Err(BoltzError::Unreadable),
+            // A 2xx response with `is_active: true`, or about another key, is no revocation.
+            Ok(details) if details.is_active || !(details.id.is_empty() || details.id == id) => {
+                Err(BoltzError::Unreadable)
+            }
             Ok(details) => Ok(Revocation::Revoked(Box::new(details))),
             Err(BoltzError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(Revocation::NotFound),
             Err(BoltzError::Status {

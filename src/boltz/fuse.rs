@@ -25,6 +25,8 @@ pub struct Fuse {
     revoked: usize,
     /// Keys that this process revoked and that a pass may have read before.
     just_revoked: HashSet<String>,
+    /// Keys that this process may have revoked.
+    perhaps_revoked: HashSet<String>,
     /// Number of active keys that an earlier process saw and that this process has not seen yet. `None`: not read yet.
     remembered: Option<usize>,
     suspicion: Option<Suspicion>,
@@ -58,7 +60,13 @@ impl Fuse {
         self.remembered.get_or_insert(active_keys);
     }
 
-    /// Call after a revocation by this process that succeeded or may have succeeded.
+    /// Call after a revocation by this process whose result is not known: a pass that shows the key as inactive proves it. One
+    /// that does not show the key at all may be wrong.
+    pub fn record_possible_revocation(&mut self, id: &str) {
+        self.perhaps_revoked.insert(id.to_owned());
+    }
+
+    /// Call after a successful revocation by this process.
     pub fn record_revocation(&mut self, id: &str) {
         self.revoked += usize::from(self.active.remove(id).is_some());
         self.just_revoked.insert(id.to_owned());
@@ -75,6 +83,11 @@ impl Fuse {
 
     /// Compares a complete pass with what earlier ones showed. A person may have confirmed that so many keys are gone.
     pub fn judge(&mut self, pass: &Snapshot, confirmed: usize, now: Now) -> Judgment {
+        for key in pass.keys().filter(|key| !key.is_active_at(now.wall)) {
+            if self.perhaps_revoked.remove(&key.id) {
+                self.record_revocation(&key.id);
+            }
+        }
         let mut shown: HashMap<String, Option<Timestamp>> =
             pass.active_keys(now.wall).map(|key| (key.id.clone(), key.expires_at)).collect();
         self.just_revoked.retain(|id| shown.contains_key(id));

@@ -150,7 +150,12 @@ impl Inventory {
         self.named.lock().remove(object);
     }
 
-    /// Call after a revocation that succeeded or may have succeeded: later passes do not lack this key.
+    /// Call after a revocation whose result is not known: a pass that shows the key as inactive does not lack it.
+    pub(crate) fn mark_perhaps_revoked(&self, id: &str) {
+        self.fuse.lock().record_possible_revocation(id);
+    }
+
+    /// Call after a successful revocation: later passes do not lack this key.
     /// Returns the number of keys that should be active.
     pub(crate) fn mark_revoked(&self, id: &str) -> usize {
         let mut fuse = self.fuse.lock();

@@ -8,6 +8,9 @@ use http::StatusCode;
 use kube::core::Status;
 use std::time::Duration;
 
+/// So many characters of a message of the API server are repeated.
+const MAX_MESSAGE_LENGTH: usize = 1024;
+
 /// For each call to the API server but those about the Lease.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,8 +43,9 @@ impl KubernetesError {
         match error {
             kube::Error::Api(status) => {
                 let Status { code, reason, message, .. } = *status;
-                // An admission webhook may repeat the value that it denies.
-                Self::ApiStatus { code, reason, message: scrub(&message, &[]) }
+                // An admission webhook may repeat the value that it denies, and may say more than a status can hold.
+                let message = scrub(&message, &[]).chars().take(MAX_MESSAGE_LENGTH).collect();
+                Self::ApiStatus { code, reason, message }
             }
             other => Self::Transport(Box::new(other)),
         }

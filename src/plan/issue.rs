@@ -280,11 +280,13 @@ impl Decision<'_> {
         if active.len() <= MAX_PREVIOUS {
             return None;
         }
-        // Keys whose Secret was deleted have no end of overlap: start with the oldest attempt.
+        // Overlaps may end together, and keys whose Secret was deleted have no end: then the oldest attempt is first.
         let ledger = &self.facts.object.ledger;
         let position = |key: &NamedKey| key.attempt.as_ref().and_then(|attempt| ledger.position(attempt));
-        let oldest =
-            active.iter().filter(|key| key.revoke_after.is_some()).min_by_key(|key| key.revoke_after);
+        let oldest = active
+            .iter()
+            .filter(|key| key.revoke_after.is_some())
+            .min_by_key(|key| (key.revoke_after, position(key)));
         let oldest = oldest.or_else(|| active.iter().min_by_key(|key| position(key)))?;
         // If the list is right, these are dead.
         let is_dead =

@@ -244,6 +244,8 @@ impl ProcessMemory {
             .collect();
         for id in gone {
             self.mark_revoked(&id);
+            // A later pass may show that it is active after all.
+            self.revoked_at.insert(id, now.monotonic);
         }
     }
 

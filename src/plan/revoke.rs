@@ -178,6 +178,8 @@ impl Decision<'_> {
         }
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
             KeyState::Active | KeyState::ShownInactive => self.revoke(key.id.clone(), reason),
+            // Inactive in a list that is not believed: the revocation shows whether this is true.
+            KeyState::Unknown if self.facts.listed(&key.id).is_some() => self.revoke(key.id.clone(), reason),
             KeyState::Unknown => {
                 self.overdue(&key.id, None);
                 self.request_passes_for(key);

@@ -80,7 +80,8 @@ impl RotationSchedule {
     /// immediately.
     pub(crate) fn expiry_due(&self, record: &Record) -> Option<Timestamp> {
         let expires_at = record.expires_at?;
-        let lifetime = elapsed(record.created_at, expires_at);
+        // A time of creation that is long ago, or a clock that is ahead, would make each new key be due at once.
+        let lifetime = elapsed(record.created_at.max(record.issued_at), expires_at);
         let before = match self.renewal {
             Renewal::Before(before) if before < lifetime => before,
             Renewal::Percentage(percentage) => lifetime / 100 * u32::from(percentage),

@@ -137,7 +137,12 @@ impl Account {
             // A new key is checked by itself.
             Ok(Some(me)) if !key.has_changed().unwrap_or_default() => {
                 let verdict = self.hear(me);
+                let is_refused = verdict.refusal().is_some();
                 self.set_admin_key(verdict);
+                if is_refused {
+                    // No other call follows that could show that it is over.
+                    self.check.notify_one();
+                }
             }
             Ok(_) => {}
             Err(error) => {

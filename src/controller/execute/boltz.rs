@@ -25,7 +25,7 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
         Ok(revocation) => {
             context.account.record_success(&call, context.clock.now().monotonic);
             if !matches!(revocation, Revocation::NotFound) {
-                mark_revoked(context, key_id);
+                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
             }
             match revocation {
                 Revocation::Revoked(_) => Answer::Done,
@@ -37,16 +37,11 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
             context.account.record_failure(&call, &error, context.clock.now().monotonic);
             let failure = error.failure();
             if failure.effect == Effect::Unknown {
-                mark_revoked(context, key_id);
+                context.inventory.mark_perhaps_revoked(key_id);
             }
             Answer::BoltzFailed(failure)
         }
     }
-}
-
-/// Passes that lack the key from now on lack it because of this operator.
-fn mark_revoked(context: &Context, key_id: &str) {
-    context.account.set_active_keys(context.inventory.mark_revoked(key_id));
 }
 
 impl Execution<'_> {
