@@ -92,7 +92,7 @@ mod tests {
         }))
         .unwrap();
         let text = anstream::adapter::strip_str(&render(&view, Ok(&[event]))).to_string();
-        assert_eq!(text.matches("meaning: The Secret's name is taken").count(), 1, "{text}");
+        assert_eq!(text.matches("meaning: Another Secret has the name").count(), 1, "{text}");
         assert!(text.contains("Ready=False: SecretConflict (60m ago)\n  The Secret a exists.\n"), "{text}");
         assert!(text.contains("next: somebody has to act\n"), "{text}");
         assert!(text.contains("  30m ago  NotReady  why\n"), "{text}");

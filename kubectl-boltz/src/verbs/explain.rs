@@ -54,8 +54,8 @@ const CONDITIONS: [(&str, &str); 4] = [
     ("Stalled", "Somebody has to change something. Waiting does not help."),
     (
         "RevocationFailing",
-        "A key that should be revoked is still valid, because its revocation fails. The message names the key, since when it \
-         should be revoked, and what Boltz answers. Absent until a revocation fails for the first time; False when no key is \
+        "A key that should be revoked is still valid, because its revocation fails. The message names the key, says since when \
+         it should be revoked, and quotes Boltz's answer. Absent until a revocation fails for the first time; False when no key is \
          overdue any more. An object that is being deleted says the same in `Ready`.",
     ),
 ];

@@ -44,7 +44,11 @@ async fn a_viewer_sees_everything_but_the_key() {
     expect(2, &["status", "taken"], &["SecretConflict: ", "what to do: Choose another `secret.name`"]);
     expect(0, &["status", "design", "--output", "yaml"], &["valueSHA256: "]);
     expect(0, &["keys"], &[&id, "current"]);
-    expect(2, &["explain", "taken"], &["Ready=False: SecretConflict", "meaning: The Secret's name is taken"]);
+    expect(
+        2,
+        &["explain", "taken"],
+        &["Ready=False: SecretConflict", "meaning: Another Secret has the name"],
+    );
     expect(0, &["explain", "boltzrejected"], &["what to do: Fix what the message names"]);
     expect(0, &["explain", "BoltzApiKeyNotReady"], &["meaning: "]);
     expect(0, &["events", "taken"], &["NotReady"]);
