@@ -22,7 +22,6 @@ use crate::{
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PartialObjectMeta};
 use rand::RngExt;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -77,8 +76,16 @@ pub enum StartError {
 }
 
 /// Disables core dumps, and debuggers of the same user.
+///
+/// Only Linux has this switch. The operator runs there; kubectl-boltz, which shares this library, is built for macOS too.
 pub fn disable_core_dumps() -> Result<(), StartError> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| StartError::CoreDumps(error.into()))
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(|error| StartError::CoreDumps(error.into()))?;
+    }
+    Ok(())
 }
 
 /// Runs until SIGTERM or SIGINT, then returns within 10 s. SIGHUP changes the log level.
