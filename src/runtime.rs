@@ -2,7 +2,7 @@
 
 use crate::{
     boltz::{
-        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account,
+        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account, account_data,
         admin_key::AdminKeySource, inventory::Inventory, snapshot::ClusterNames,
     },
     cli::Config,
@@ -296,7 +296,7 @@ async fn work(
     };
     let metrics = Arc::clone(&context.metrics);
     let here = Handle::current();
-    let remembered_name = format!("{}-account", config.lease_name);
+    let remembered_name = account_data::config_map_name(&config.lease_name);
     let lead = || async {
         // Not ready until the caches are synced.
         ready.send_replace(false);

@@ -5,12 +5,20 @@ use super::snapshot::ClusterNames;
 use crate::protocol::marker::ClusterName;
 use std::collections::BTreeMap;
 
-/// Keys of the ConfigMap, after the name of the cluster: several installations may share it.
-const ORGANIZATION: &str = "organization";
+// Keys of the ConfigMap, after the name of the cluster: several installations may share it.
+
+/// Its value is the id of the organization.
+pub const ORGANIZATION: &str = "organization";
 const ACCEPTED_ORGANIZATION: &str = "acceptedOrganization";
 const ACTIVE_KEYS: &str = "activeKeys";
-const NAMES_ALTERED: &str = "namesAltered";
+/// Its value is the message for people; empty: Boltz does not change names.
+pub const NAMES_ALTERED: &str = "namesAltered";
 const CONFIRM_MISSING_KEYS: &str = "confirmMissingKeys";
+
+/// The name of the ConfigMap.
+pub fn config_map_name(lease_name: &str) -> String {
+    format!("{lease_name}-account")
+}
 
 /// What is remembered. Never derived from objects, which users can edit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -70,6 +70,7 @@ impl Fuse {
     pub fn record_revocation(&mut self, id: &str) {
         self.revoked += usize::from(self.active.remove(id).is_some());
         self.just_revoked.insert(id.to_owned());
+        self.perhaps_revoked.remove(id);
     }
 
     /// The number of keys that should be active: worth remembering for the next process.
@@ -84,7 +85,7 @@ impl Fuse {
     /// Compares a complete pass with what earlier ones showed. A person may have confirmed that so many keys are gone.
     pub fn judge(&mut self, pass: &Snapshot, confirmed: usize, now: Now) -> Judgment {
         for key in pass.keys().filter(|key| !key.is_active_at(now.wall)) {
-            if self.perhaps_revoked.remove(&key.id) {
+            if self.perhaps_revoked.contains(&key.id) {
                 self.record_revocation(&key.id);
             }
         }

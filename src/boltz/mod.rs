@@ -45,7 +45,7 @@
 //! ```
 
 pub mod account;
-pub(crate) mod account_data;
+pub mod account_data;
 pub(crate) mod admin_key;
 mod breaker;
 mod bucket;

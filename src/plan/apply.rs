@@ -135,8 +135,7 @@ impl ProcessMemory {
                 }
             }
             Step::Revoke { key_id, reason } => {
-                self.mark_revoked(key_id);
-                self.revoked_at.insert(key_id.clone(), now.monotonic);
+                self.mark_revoked(key_id, now.monotonic);
                 self.report_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
             }
             Step::RestartWorkload { target, key_id } => {

@@ -96,23 +96,8 @@ impl Decision<'_> {
                 continue;
             }
             waiting_for.insert(key.id.clone());
-            match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
-                KeyState::Active | KeyState::ShownInactive => {
-                    if let Some(step) = self.revoke(key.id, RevokeReason::Deleted) {
-                        return Some(step);
-                    }
-                }
-                KeyState::Unknown => {
-                    // Inactive in a list that is not believed: the revocation shows whether this is true.
-                    if self.facts.listed(&key.id).is_some()
-                        && let Some(step) = self.revoke(key.id.clone(), RevokeReason::Deleted)
-                    {
-                        return Some(step);
-                    }
-                    self.request_passes_for(&key);
-                }
-                KeyState::OtherOrganization => self.report_other_organization(&key),
-                KeyState::Inactive | KeyState::Foreign | KeyState::Absent => {}
+            if let Some(step) = self.revoke_unless_gone(&key, RevokeReason::Deleted) {
+                return Some(step);
             }
         }
         None

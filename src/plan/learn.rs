@@ -243,14 +243,12 @@ impl ProcessMemory {
             .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
-            self.mark_revoked(&id);
-            // A later pass may show that it is active after all.
-            self.revoked_at.insert(id, now.monotonic);
+            self.mark_revoked(&id, now.monotonic);
         }
     }
 
-    /// Boltz accepted a revocation, but a pass that must show its effect still shows the key as active. From now on, only
-    /// a pass proves that the key is revoked.
+    /// A key counts as revoked, but a pass that must show the effect shows it as active. From now on, only a pass proves that
+    /// the key is revoked.
     fn learn_what_is_not_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
         let Some(pass) = facts.passes.first() else { return };
         let Self { revoked_ids, revoked_at, revoked_without_effect, .. } = self;
@@ -265,9 +263,11 @@ impl ProcessMemory {
         });
     }
 
-    /// Call when Boltz accepted the revocation, said that the key was revoked before, or a pass confirmed it.
-    pub fn mark_revoked(&mut self, key_id: &str) {
+    /// Call when Boltz accepted the revocation, said that the key was revoked before, or a pass confirmed it. A later pass may
+    /// show that the key is active after all.
+    pub fn mark_revoked(&mut self, key_id: &str, now: Monotonic) {
         self.revoked_ids.insert(key_id.to_owned());
+        self.revoked_at.insert(key_id.to_owned(), now);
         self.key_check.take_if(|checked| checked.key_id == key_id);
         self.perhaps_revoked.remove(key_id);
         self.troubles.remove(&Slot::Revoke(key_id.to_owned()));

@@ -176,6 +176,11 @@ impl Decision<'_> {
             self.waits.request_wake_up(settled_at);
             return None;
         }
+        self.revoke_unless_gone(key, reason)
+    }
+
+    /// What follows from what is known about the key.
+    pub(super) fn revoke_unless_gone(&mut self, key: &NamedKey, reason: RevokeReason) -> Option<Step> {
         match self.facts.key_state(self.settings, self.now, &key.id, key.attempt.as_ref()) {
             KeyState::Active | KeyState::ShownInactive => self.revoke(key.id.clone(), reason),
             // Inactive in a list that is not believed: the revocation shows whether this is true.
@@ -194,7 +199,7 @@ impl Decision<'_> {
     }
 
     /// A key that was left behind in another organization.
-    pub(super) fn report_other_organization(&mut self, key: &NamedKey) {
+    fn report_other_organization(&mut self, key: &NamedKey) {
         let of = |organization: &Option<String>| organization.clone().unwrap_or_default();
         let message = format!(
             "Key {id} belongs to the Boltz organization {its}, and the operator's admin key belongs to {ours}, so the \

@@ -88,6 +88,9 @@ pub async fn control_plane() -> Arc<ControlPlane> {
     control_plane
 }
 
+/// The ConfigMap of the usual Lease.
+const ACCOUNT_DATA: &str = "boltz-operator-account";
+
 impl TestEnv {
     pub async fn new() -> Self {
         Self::with_options(EnvOptions::default()).await
@@ -345,11 +348,24 @@ impl TestEnv {
 
     /// What the operator remembers under this name for the next process.
     pub async fn remembered(&self, what: &str) -> Result<String, String> {
-        let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "boltz-system");
-        let found = config_maps.get_opt("boltz-operator-account").await.map_err(|error| error.to_string())?;
-        // Other tests' operators have keys of their own in it.
-        let key = format!("{}.{what}", self.namespace);
+        let found = self.account_data().get_opt(ACCOUNT_DATA).await.map_err(|error| error.to_string())?;
+        let key = self.account_data_key(what);
         found.and_then(|found| found.data?.remove(&key)).ok_or_else(|| format!("{what} is not remembered"))
+    }
+
+    /// Somebody edits that. `null` removes it.
+    pub async fn edit_remembered(&self, what: &str, value: &Json) {
+        let patch = json!({"data": {self.account_data_key(what): value}});
+        self.account_data().patch(ACCOUNT_DATA, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    fn account_data(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), "boltz-system")
+    }
+
+    /// Other tests' operators have keys of their own in the ConfigMap.
+    fn account_data_key(&self, what: &str) -> String {
+        format!("{}.{what}", self.namespace)
     }
 
     /// The id of the key that the Secret of an object at rest holds.

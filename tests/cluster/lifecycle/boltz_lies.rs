@@ -3,11 +3,6 @@
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, is, owned};
 use boltz_emulator::{AdminKey, Effect, Fault, Lie, Operation, Outcome, Settings, StandingFault};
 use boltz_harness::eventually;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -68,14 +63,11 @@ async fn a_person_confirms_that_keys_are_gone() {
         env.emulator.deactivate(&key.id);
     }
     env.until_metric("boltz_inventory_doubtful 1").await;
-    let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), "boltz-system");
-    let name = "boltz-operator-account";
-    let key = format!("{}.confirmMissingKeys", env.namespace);
     let confirm = async |count: &str| {
-        let patch = json!({"data": {&key: count}});
-        config_maps.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        env.edit_remembered("confirmMissingKeys", &json!(count)).await;
         let said = format!(
-            "so many keys are gone; the next pass that lacks no more of them is believed configmap=\"{name}\" keys={count}"
+            "so many keys are gone; the next pass that lacks no more of them is believed \
+             configmap=\"boltz-operator-account\" keys={count}"
         );
         env.wait("it has read it", || {
             if env.operator.log().contains(&said) { Ok(()) } else { Err("not yet".to_owned()) }
@@ -88,13 +80,9 @@ async fn a_person_confirms_that_keys_are_gone() {
     confirm("12").await;
     env.until_active(NAMES.len()).await;
     env.until_metric("boltz_inventory_doubtful 0").await;
-    eventually(PATIENCE, "it counts once", async || {
-        let data = config_maps.get(name).await.map_err(|error| error.to_string())?.data.unwrap_or_default();
-        if data.get(&key).is_some_and(String::is_empty) {
-            Ok(())
-        } else {
-            Err(format!("{:?}", data.get(&key)))
-        }
+    eventually(PATIENCE, "it counts once", async || match env.remembered("confirmMissingKeys").await {
+        Ok(count) if count.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
     })
     .await
     .unwrap();
@@ -274,14 +262,10 @@ async fn an_admin_key_of_another_organization_is_not_used() {
 async fn what_is_remembered_is_written_again() {
     let env = TestEnv::settling_fast().await;
     ready(&env, &["key"]).await;
-    let config_maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), "boltz-system");
-    let name = "boltz-operator-account";
-    let key = format!("{}.organization", env.namespace);
     let remembered = || env.remembered("organization");
     let organization = eventually(PATIENCE, "it is remembered", &remembered).await.unwrap();
     for edit in [json!(null), json!("org_of_somebody")] {
-        let patch = json!({"data": {&key: edit}});
-        config_maps.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        env.edit_remembered("organization", &edit).await;
         eventually(PATIENCE, "it is written again", async || match remembered().await {
             Ok(known) if known == organization => Ok(()),
             other => Err(format!("{other:?}")),

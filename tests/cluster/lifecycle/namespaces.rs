@@ -18,21 +18,28 @@ use kube::{
 use serde_json::{Value as Json, json};
 use std::{collections::BTreeSet, time::Duration};
 
-/// The chart's rights with `watchNamespaces`, applied, for the operator of that name.
+/// The chart's rights with `watchNamespaces`, applied, for the operator of that name and for what it remembers under it.
 fn grant(env: &TestEnv, name: &str, namespaces: &[String]) {
+    grant_with_lease(env, name, name, namespaces);
+}
+
+fn grant_with_lease(env: &TestEnv, name: &str, lease: &str, namespaces: &[String]) {
     let values = json!({
         "watchNamespaces": namespaces,
         "clusterName": env.namespace,
-        "config": {"leaderElect": false},
+        "config": {"leaderElect": false, "leaseName": lease},
     });
     env.control_plane.apply(&as_list(&roles(name, &values))).unwrap();
 }
 
 /// Starts the operator with the rights of that name in place of the usual ones.
 fn operate_as(env: &mut TestEnv, name: &str, watched: &[String]) {
+    operate_with_lease(env, name, name, watched);
+}
+
+fn operate_with_lease(env: &mut TestEnv, name: &str, lease: &str, watched: &[String]) {
     let kubeconfig = env.control_plane.kubeconfig_for(&user(name), Some("system:serviceaccounts")).unwrap();
-    // The rights are for the ConfigMap of a Lease of that name.
-    env.replace_operator(&kubeconfig, &["--watch-namespaces", &watched.join(","), "--lease-name", name]);
+    env.replace_operator(&kubeconfig, &["--watch-namespaces", &watched.join(","), "--lease-name", lease]);
 }
 
 fn objects_in(env: &TestEnv, namespace: &str) -> Api<BoltzApiKey> {
@@ -125,9 +132,7 @@ async fn without_the_right_to_its_config_map_no_key_is_issued() {
     env.ready("before").await;
 
     let lease = format!("{name}-other");
-    let flags = ["--lease-name", &lease];
-    let kubeconfig = env.control_plane.kubeconfig_for(&user(&name), Some("system:serviceaccounts")).unwrap();
-    env.replace_operator(&kubeconfig, &flags);
+    operate_with_lease(&mut env, &name, &lease, &own);
     env.create("waits", json!({})).await;
     let told = env.not_ready("waits", "BoltzUnauthorized").await;
     let message = &condition(&told, "Ready").unwrap().message;
@@ -136,12 +141,7 @@ async fn without_the_right_to_its_config_map_no_key_is_issued() {
     assert_eq!(env.emulator.count(Operation::Create), 1);
     assert!(is(&env.get("before").await, "Ready"));
 
-    let values = json!({
-        "watchNamespaces": own,
-        "clusterName": env.namespace,
-        "config": {"leaderElect": false, "leaseName": lease},
-    });
-    env.control_plane.apply(&as_list(&roles(&name, &values))).unwrap();
+    grant_with_lease(&env, &name, &lease, &own);
     env.ready("waits").await;
     env.judge_all(&["before", "waits"], &[]).await;
 }

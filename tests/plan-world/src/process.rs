@@ -306,7 +306,7 @@ impl Process {
     pub fn on_object_missing(&mut self, world: &mut World) -> Option<Plan> {
         for key_id in self.memory.unreported_keys(false) {
             world.revoke_unnamed(&key_id);
-            self.memory.mark_revoked(&key_id);
+            self.memory.mark_revoked(&key_id, self.now(world).monotonic);
             world.tell(&Step::Revoke { key_id, reason: RevokeReason::NotStored }, &Answer::Done);
         }
         None

@@ -8,7 +8,7 @@ use crate::{
     verbs::Session,
     words::{duration, plain},
 };
-use boltz_operator::{api::BoltzApiKeyStatus, controller::orphan_list};
+use boltz_operator::{api::BoltzApiKeyStatus, boltz::account_data, controller::orphan_list};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::ConfigMap};
 use kube::{Api, ResourceExt, api::ListParams};
@@ -103,20 +103,11 @@ pub async fn operators(session: &Session) -> Result<Vec<Operator>, Finding> {
 
 /// What is to be said of one operator.
 pub async fn examine(session: &Session, operator: &Operator) -> Vec<Finding> {
-    let lease = lease(session, operator).await;
-    let mut findings = vec![deployment(operator)];
-    let leads_for = match lease {
-        Ok((finding, leads_for)) => {
-            findings.push(finding);
-            leads_for
-        }
-        Err(finding) => {
-            findings.push(finding);
-            None
-        }
-    };
+    let (leader, leads_for) = lease(session, operator).await.unwrap_or_else(|finding| (finding, None));
+    let mut findings = vec![deployment(operator), leader];
     if let Some(lease_name) = operator.settings.get("lease-name") {
-        findings.push(memory(session, operator, &format!("{lease_name}-account"), leads_for).await);
+        findings
+            .push(memory(session, operator, &account_data::config_map_name(&lease_name), leads_for).await);
         let name = orphan_list::config_map_name(&lease_name);
         findings.push(orphans(session, operator, &name, leads_for).await);
     }
@@ -272,16 +263,17 @@ async fn memory(
         Err(finding) => return finding,
     };
     let data = config_map.data.unwrap_or_default();
-    let altered = data.iter().find(|(key, value)| key.ends_with(".namesAltered") && !value.is_empty());
-    if let Some((_, message)) = altered {
+    // Several installations may share it, each with keys of its own.
+    let values = |key: &str| {
+        let suffix = format!(".{key}");
+        let written = data.iter().filter(move |(key, value)| key.ends_with(&suffix) && !value.is_empty());
+        written.map(|(_, value)| plain(value)).collect::<Vec<String>>()
+    };
+    if let Some(message) = values(account_data::NAMES_ALTERED).into_iter().next() {
         let fix = "kubectl boltz explain NamesAltered";
-        return Finding::new(MEMORY, Grade::Bad, plain(message), fix);
+        return Finding::new(MEMORY, Grade::Bad, message, fix);
     }
-    let organizations: Vec<String> = data
-        .iter()
-        .filter(|(key, value)| key.ends_with(".organization") && !value.is_empty())
-        .map(|(_, value)| plain(value))
-        .collect();
+    let organizations = values(account_data::ORGANIZATION);
     let of = if organizations.is_empty() {
         String::new()
     } else {
