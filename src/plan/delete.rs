@@ -132,7 +132,13 @@ impl Decision<'_> {
                     return Some(step);
                 }
             } else if !self.is_finished(attempt, &named) {
-                waiting_for.insert(format!("the key of attempt {attempt}"));
+                // Once is enough for a key that is also named by its id.
+                let is_named = |key: &NamedKey| {
+                    key.attempt.as_ref() == Some(attempt) && waiting_for.contains(&key.id)
+                };
+                if !named.iter().any(is_named) {
+                    waiting_for.insert(format!("the key of attempt {attempt}"));
+                }
                 let settled_at = facts.seen_to_settle_at(self.settings, self.now, attempt);
                 self.waits.request_pass(facts, settled_at);
             }
