@@ -2,7 +2,22 @@
 
 /// How keys of Boltz begin, also in base64. See `docs/boltz-api.md`.
 const KEY_PREFIXES: [&str; 4] = ["sk_", "sk-", "c2tf", "c2st"];
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
+
+/// The body without these secrets, whatever field repeats them.
+pub(crate) fn without(body: Vec<u8>, secrets: &[&str]) -> Vec<u8> {
+    let mut body = match String::from_utf8(body) {
+        Ok(text) => text,
+        // Not JSON.
+        Err(_) => return Vec::new(),
+    };
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        if body.contains(secret) {
+            body = body.replace(secret, REDACTED);
+        }
+    }
+    body.into_bytes()
+}
 
 /// The text without these secrets, without words that look like a key, and without control characters.
 pub(crate) fn scrub(text: &str, secrets: &[&str]) -> String {

@@ -5,7 +5,10 @@ use super::{
     response::{date, read_answer, read_refusal, retry_after, says_already},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
-use crate::observability::metrics::Metrics;
+use crate::{
+    observability::metrics::Metrics,
+    scrub::{REDACTED, without},
+};
 use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -22,6 +25,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 const KEYS: &str = "/compute/v1/admin/api-keys";
 /// All but the unreserved characters of RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const API_KEY: &str = "x-api-key";
 const AUTH_ME: &str = "/compute/v1/auth/me";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a response, in bytes. A full page of the list has about 50 KiB.
@@ -126,8 +130,9 @@ impl BoltzClient {
         let call = self.request(Method::POST, KEYS).json(request);
         let timeout = timeout.min(self.request_timeout);
         let created: CreatedKey = self.send_within("create", call, timeout).await?;
-        // An id that cannot be read is empty.
-        if created.key.expose_secret().is_empty() || created.details.id.is_empty() {
+        // An id that cannot be read is empty. A value that is the admin key must not get into a Secret.
+        let value = created.key.expose_secret();
+        if value.is_empty() || value.contains(REDACTED) || created.details.id.is_empty() {
             return Err(BoltzError::Unreadable);
         }
         Ok(created)
@@ -184,8 +189,7 @@ impl BoltzClient {
             return Err(BoltzError::InvalidId);
         };
         header.set_sensitive(true);
-        let answer = self.who_is(request.header("x-api-key", header)).await;
-        answer.map_err(|error| error.without(&[key.expose_secret()]))
+        self.who_is(request.header(API_KEY, header)).await
     }
 
     async fn who_is(&self, request: RequestBuilder) -> Result<Option<AuthMe>, BoltzError> {
@@ -214,7 +218,7 @@ impl BoltzClient {
         match header {
             Some(mut header) => {
                 header.set_sensitive(true);
-                request.header("x-api-key", header)
+                request.header(API_KEY, header)
             }
             // Without a key the response is a 401, which the caller handles.
             None => request,
@@ -236,15 +240,13 @@ impl BoltzClient {
         timeout: Duration,
     ) -> Result<T, BoltzError> {
         let started = Instant::now();
-        let result = exchange(self.transport.clone(), request, timeout, &self.metrics).await;
+        let admin_key = self.admin_key.borrow().clone();
+        let result = exchange(self.transport.clone(), request, timeout, admin_key, &self.metrics).await;
         let code = result
             .as_ref()
             .map_or_else(|error| error.metric_code(), |(status, _)| status.as_str().to_owned());
         self.metrics.boltz_call(metric, &code, started.elapsed());
-        let (_, body) = result.map_err(|error| {
-            let admin_key = self.admin_key.borrow();
-            error.without(&[admin_key.as_ref().map_or("", |key| key.expose_secret())])
-        })?;
+        let (_, body) = result?;
         read_answer(&body)
     }
 }
@@ -255,6 +257,7 @@ async fn exchange(
     transport: Transport,
     request: RequestBuilder,
     timeout: Duration,
+    admin_key: Option<SecretString>,
     metrics: &Metrics,
 ) -> Result<(StatusCode, Vec<u8>), BoltzError> {
     let failed = |error: SendError| match error {
@@ -265,6 +268,8 @@ async fn exchange(
     let too_late = |_| BoltzError::Timeout;
     let deadline = tokio::time::Instant::now() + timeout;
     let request = request.build().map_err(|error| failed(error.into()))?;
+    // Not always the admin key; and that may have changed meanwhile.
+    let sent = request.headers().get(API_KEY).cloned();
     let answer = timeout_at(deadline, transport.oneshot(request)).await.map_err(too_late)?;
     let mut response = answer.map_err(failed)?;
     let status = response.status();
@@ -297,8 +302,10 @@ async fn exchange(
             }
         }
     }
+    let sent = sent.as_ref().and_then(|value| value.to_str().ok());
+    let secrets = [sent.unwrap_or_default(), admin_key.as_ref().map_or("", |key| key.expose_secret())];
     if status.is_success() {
-        return Ok((status, body));
+        return Ok((status, without(body, &secrets)));
     }
-    Err(read_refusal(status, retry_after, &body))
+    Err(read_refusal(status, retry_after, &body, &secrets))
 }

@@ -1,9 +1,6 @@
 //! Errors of calls to Boltz, and what they mean for the caller.
 
-use crate::{
-    plan::{BoltzErrorKind, BoltzFailure, Effect},
-    scrub::scrub,
-};
+use crate::plan::{BoltzErrorKind, BoltzFailure, Effect};
 use http::StatusCode;
 use std::time::Duration;
 
@@ -130,17 +127,6 @@ impl BoltzError {
             effect: self.effect(),
             retry_after: self.retry_after(),
             message: self.to_string(),
-        }
-    }
-
-    /// The same error without these secrets in Boltz's words.
-    pub(super) fn without(self, secrets: &[&str]) -> Self {
-        match self {
-            Self::Status { status, code, message, retry_after } => {
-                let [code, message] = [code, message].map(|text| scrub(&text, secrets));
-                Self::Status { status, code, message, retry_after }
-            }
-            other => other,
         }
     }
 

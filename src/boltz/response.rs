@@ -22,10 +22,15 @@ pub(super) fn says_already(text: &str) -> bool {
     text.contains("already revoked") || text.contains("already been revoked")
 }
 
-/// Converts a response that is not 2xx. The body may come from a proxy.
-pub fn read_refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> BoltzError {
+/// Converts a response that is not 2xx. The body may come from a proxy, and may repeat the secrets of the request.
+pub fn read_refusal(
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: &[u8],
+    secrets: &[&str],
+) -> BoltzError {
     let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default();
-    let (code, message) = (printable(&error.code), printable(&error.message));
+    let [code, message] = [error.code, error.message].map(|value| printable(&value, secrets));
     BoltzError::Status { status, code, message, retry_after }
 }
 
@@ -39,14 +44,14 @@ struct ErrorBody {
 }
 
 /// Only scalar values: an object or array may contain a key.
-fn printable(value: &serde_json::Value) -> String {
+fn printable(value: &serde_json::Value, secrets: &[&str]) -> String {
     use serde_json::Value;
     let text = match value {
         Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
-    scrub(&text, &[]).chars().take(MAX_MESSAGE_LENGTH).collect()
+    scrub(&text, secrets).chars().take(MAX_MESSAGE_LENGTH).collect()
 }
 
 /// When the response was sent, by the clock of Boltz or of a gateway in front of it.
@@ -120,8 +125,11 @@ mod tests {
 
     #[test]
     fn a_refusal_repeats_words_and_no_fields() {
-        let told =
-            |body: &str| read_refusal(StatusCode::INTERNAL_SERVER_ERROR, None, body.as_bytes()).to_string();
+        let told = |body: &str| {
+            read_refusal(StatusCode::INTERNAL_SERVER_ERROR, None, body.as_bytes(), &["odd"]).to_string()
+        };
+        let long = format!(r#"{{"message":"{}odd"}}"#, "x".repeat(MAX_MESSAGE_LENGTH - 2));
+        assert!(!told(&long).contains("xo"), "a secret across the end is cut after it is replaced");
         let answered = "Boltz responded with 500";
         for (body, words) in [
             (r#"{"code":"INTERNAL","message":"Try\nagain"}"#, " (INTERNAL: Tryagain)"),

@@ -114,6 +114,13 @@ impl KubernetesError {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_message_is_repeated_up_to_a_length() {
+        let status = Status { message: "ä".repeat(5000), code: 403, ..Status::default() };
+        let error = KubernetesError::new(kube::Error::Api(Box::new(status)));
+        assert_eq!(error.message().chars().count(), MAX_MESSAGE_LENGTH);
+    }
+
     fn refused(code: u16, reason: &str, message: &str) -> KubernetesError {
         KubernetesError::ApiStatus { code, reason: reason.to_owned(), message: message.to_owned() }
     }

@@ -8,7 +8,6 @@ use crate::{
 };
 use kube::Client;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How often the ConfigMap is read while a pass is doubtful: somebody may confirm that keys are gone.
 const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,6 +47,8 @@ pub(crate) async fn keep(
         }
     }
     failures = 0;
+    // What others confirmed, as the ConfigMap contained it last: an edit of it is told from what was not written yet.
+    let mut confirmed = account.remembered().map_or(0, |remembered| remembered.confirmed_missing_keys);
     loop {
         // In this order: what a pass changes is not somebody else's change.
         let is_new = tokio::select! {
@@ -63,13 +64,16 @@ pub(crate) async fn keep(
             },
             () = tokio::time::sleep(CONFIRMATION_INTERVAL), if inventory.is_in_doubt() => false,
         };
-        if !is_new && !is_altered(&store, account, inventory, clock, &changes).await {
+        // While writes fail, somebody may confirm all the same.
+        let is_read = !is_new || failures > 0;
+        let is_altered = is_read && is_altered(&store, account, inventory, clock, &mut confirmed).await;
+        if !is_new && !is_altered {
             continue;
         }
         changes.mark_unchanged();
         let Some(remembered) = account.remembered() else { continue };
         match store.write(remembered.to_data(names)).await {
-            Ok(()) => failures = 0,
+            Ok(()) => (failures, confirmed) = (0, remembered.confirmed_missing_keys),
             Err(error) => {
                 failures += 1;
                 tracing::warn!(
@@ -90,13 +94,12 @@ async fn is_altered(
     account: &Account,
     inventory: &Inventory,
     clock: Clock,
-    changes: &watch::Receiver<u64>,
+    confirmed: &mut usize,
 ) -> bool {
     let Ok(data) = store.read().await else { return false };
     let read = Remembered::from_data(&data, inventory.names());
-    // What was confirmed may have been used meanwhile, and is then not written yet.
-    let (Some(mut known), Ok(false)) = (account.remembered(), changes.has_changed()) else { return false };
-    if read.confirmed_missing_keys != known.confirmed_missing_keys {
+    if read.confirmed_missing_keys != *confirmed {
+        *confirmed = read.confirmed_missing_keys;
         tracing::info!(
             configmap = store.name(),
             keys = read.confirmed_missing_keys,
@@ -104,9 +107,8 @@ async fn is_altered(
         );
         account.confirm_missing_keys(read.confirmed_missing_keys);
         inventory.request_pass_since(clock.now().monotonic);
-        known.confirmed_missing_keys = read.confirmed_missing_keys;
     }
-    let is_altered = read != known;
+    let is_altered = account.remembered().is_some_and(|known| read != known);
     if is_altered {
         tracing::warn!(
             configmap = store.name(),

@@ -45,6 +45,8 @@ pub enum Answer {
 pub enum Unusable {
     /// Boltz named it differently: Boltz's list would not lead back to the object. Contains the name.
     OtherName(String),
+    /// The response does not contain a name, so nothing shows whose key it is.
+    NoName,
     /// Its name is that of another request of an operator, or its id that of an older key: a proxy may have repeated an
     /// old response. The key belongs to another request, so it is not revoked. Contains the name.
     KeyOfAnother(String),
@@ -64,6 +66,7 @@ impl Unusable {
         now: Timestamp,
     ) -> Option<Self> {
         match Marker::parse(name) {
+            None if name.is_empty() => return Some(Self::NoName),
             None => return Some(Self::OtherName(repeated(name))),
             Some(other) if other != *marker => return Some(Self::KeyOfAnother(repeated(name))),
             Some(_) => {}
@@ -194,6 +197,7 @@ mod tests {
         assert_eq!(find(&team, Some("ws_2"), None), Some(Unusable::OtherWorkspace("ws_2".to_owned())));
         assert_eq!(find(&team, Some("ws_1"), Some(0)), Some(Unusable::Expired));
         assert_eq!(find("cut", None, None), Some(Unusable::OtherName("cut".to_owned())));
+        assert_eq!(find("", None, None), Some(Unusable::NoName), "missing is not altered");
         let other = "team/design bo.prod.550e8400e29b41d4.0a9876543210";
         let unusable = find(other, None, None).unwrap();
         assert_eq!(unusable, Unusable::KeyOfAnother(other.to_owned()));

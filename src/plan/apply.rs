@@ -7,7 +7,7 @@ use super::{
     effects::{Count, Effects, EventKind, transitions},
     facts::Facts,
     failing::Failing,
-    memory::ProcessMemory,
+    memory::{ProcessMemory, Proof},
     settings::Settings,
     step::{RevokeReason, Slot, Step},
     time::{Now, earlier},
@@ -135,7 +135,7 @@ impl ProcessMemory {
                 }
             }
             Step::Revoke { key_id, reason } => {
-                self.mark_revoked(key_id, now.monotonic);
+                self.mark_revoked(key_id, now.monotonic, Proof::Response);
                 self.report_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
             }
             Step::RestartWorkload { target, key_id } => {

@@ -15,6 +15,9 @@ pub struct Attempt {
     pub progress: Progress,
     /// The end of its key's overlap, once a record listed the key as previous: the record may go.
     pub replaced: Option<Replaced>,
+    /// The id in the response to the create is that of its key: Boltz's list has shown it with this object's marker, or
+    /// Boltz has accepted the value as that key.
+    pub is_confirmed: bool,
 }
 
 /// When the overlap of a key ends.

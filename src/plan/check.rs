@@ -21,9 +21,10 @@ impl Decision<'_> {
     /// Whether the current key is gone: Boltz's list says so, and so does the key.
     pub(super) fn is_dead(&self, record: &Record) -> bool {
         let facts = self.facts;
-        // The key of something else: it may be valid, and this object must not use it.
+        // The key of something else: it may be valid, and this object must not use it. A key of this process is asked first
+        // whose it is: the response to the create may have contained the id of another key.
         if self.state_by_list(record, Doubt::None) == KeyState::Foreign {
-            return true;
+            return !self.awaits_confirmation(record);
         }
         let by_list = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
         match facts.memory.check_of(&record.key_id) {
@@ -38,6 +39,15 @@ impl Decision<'_> {
                     && by_list(Doubt::None)
             }
         }
+    }
+
+    fn awaits_confirmation(&self, record: &Record) -> bool {
+        let memory = &self.facts.memory;
+        memory.is_confirmed(&record.key_id) == Some(false)
+            && !self.facts.account.lacks_auth_me
+            && memory.check_of(&record.key_id).is_none()
+            // Rejected, or failed several times: not only for a moment.
+            && memory.troubles.get(&Slot::Check).is_none_or(|trouble| !trouble.is_reported)
     }
 
     /// Asks the current key, if the newest pass says that it is gone and it was not asked since.
@@ -137,6 +147,9 @@ impl Failing<'_> {
                 self.memory.troubles.remove(&self.slot);
             }
             KeyCheck::Valid => {
+                if let Some(attempt) = self.memory.attempt_of(key_id) {
+                    attempt.is_confirmed = true;
+                }
                 self.record_failure(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
                 // The decision reports it, as long as the list is wrong.
                 if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {

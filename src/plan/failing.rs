@@ -226,6 +226,13 @@ impl Failing<'_> {
                     key.id
                 ),
             ),
+            Unusable::NoName => (
+                Reason::BoltzUnavailable,
+                format!(
+                    "Boltz's response to a request for a key does not contain the name of the new key {}, so the key is                      revoked. The operator will retry.",
+                    key.id
+                ),
+            ),
             Unusable::KeyOfAnother(name) => (
                 Reason::BoltzUnavailable,
                 format!(

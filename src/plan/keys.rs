@@ -234,7 +234,8 @@ impl Facts {
     }
 
     /// What is known about a named key. The key itself, if it was asked, knows better than Boltz's list. A key of this
-    /// process is not given up because the list does not show it: its revocation is tried.
+    /// process is not given up because the list does not show it, or shows it under another name: its revocation is tried.
+    /// But if it never had our name in the list, nor confirmed its id itself, it may be somebody else's.
     pub(crate) fn key_state(
         &self,
         settings: &Settings,
@@ -251,12 +252,10 @@ impl Facts {
                 // Both may be those of another environment: then the key is kept in mind, and revoked in the end.
                 if believed.is_gone() { KeyState::Inactive } else { KeyState::ShownInactive }
             }
-            _ if matches!(believed, KeyState::Absent | KeyState::Foreign)
-                && self.memory.minted(id).is_some() =>
-            {
-                KeyState::Active
-            }
-            _ => believed,
+            _ => match (believed, self.memory.is_confirmed(id)) {
+                (KeyState::Absent, Some(_)) | (KeyState::Foreign, Some(true)) => KeyState::Active,
+                _ => believed,
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     block::{Block, Reason},
     facts::{Doubt, Facts, SecretFacts},
     failing::SECRET_SLOTS,
-    memory::{LastRecord, ProcessMemory, Request, Trouble},
+    memory::{LastRecord, ProcessMemory, Proof, Request, Trouble},
     retry::{Failure, retry_backoff},
     settings::Settings,
     step::Slot,
@@ -61,6 +61,7 @@ impl ProcessMemory {
         self.learn_whose_secret(facts, settings, now.monotonic);
         self.learn_what_may_be_cured(facts, settings, now.monotonic);
         self.learn_what_is_stored(facts);
+        self.learn_what_is_confirmed(facts);
         self.learn_what_is_gone(facts, settings, now);
         self.learn_what_is_not_gone(facts, settings, now);
     }
@@ -221,6 +222,15 @@ impl ProcessMemory {
         }
     }
 
+    /// Boltz lists a key of this process with this object's marker: it is what the response to the create said.
+    fn learn_what_is_confirmed(&mut self, facts: &Facts) {
+        for (attempt, known) in self.attempts.iter_mut() {
+            if let Progress::InHand { key, .. } | Progress::Stored { key, .. } = &known.progress {
+                known.is_confirmed |= facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt);
+            }
+        }
+    }
+
     /// A 404 alone does not prove that a key is revoked: it may come from a gateway. Nor does a lost response. The key counts
     /// as revoked when a later pass shows it as inactive, or does not show it although it must.
     fn learn_what_is_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
@@ -243,21 +253,23 @@ impl ProcessMemory {
             .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
-            self.mark_revoked(&id, now.monotonic);
+            self.mark_revoked(&id, now.monotonic, Proof::List);
         }
     }
 
-    /// A key counts as revoked, but a pass that must show the effect shows it as active. From now on, only a pass proves that
-    /// the key is revoked.
+    /// A key counts as revoked, but a pass that must show the effect shows it as active. If Boltz had accepted the revocation,
+    /// only a pass proves from now on that the key is revoked.
     fn learn_what_is_not_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
         let Some(pass) = facts.passes.first() else { return };
         let Self { revoked_ids, revoked_at, revoked_without_effect, .. } = self;
-        revoked_at.retain(|id, at| {
+        revoked_at.retain(|id, (at, proof)| {
             let is_active = pass.keys.iter().any(|key| key.id == *id && key.is_active_at(now.wall));
             let has_effect = !is_active || pass.started < at.plus(settings.settle_time);
             if !has_effect {
                 revoked_ids.remove(id);
-                revoked_without_effect.insert(id.clone());
+                if *proof == Proof::Response {
+                    revoked_without_effect.insert(id.clone());
+                }
             }
             has_effect
         });
@@ -265,9 +277,9 @@ impl ProcessMemory {
 
     /// Call when Boltz accepted the revocation, said that the key was revoked before, or a pass confirmed it. A later pass may
     /// show that the key is active after all.
-    pub fn mark_revoked(&mut self, key_id: &str, now: Monotonic) {
+    pub fn mark_revoked(&mut self, key_id: &str, now: Monotonic, proof: Proof) {
         self.revoked_ids.insert(key_id.to_owned());
-        self.revoked_at.insert(key_id.to_owned(), now);
+        self.revoked_at.insert(key_id.to_owned(), (now, proof));
         self.key_check.take_if(|checked| checked.key_id == key_id);
         self.perhaps_revoked.remove(key_id);
         self.troubles.remove(&Slot::Revoke(key_id.to_owned()));

@@ -39,8 +39,8 @@ pub struct ProcessMemory {
     pub attempts: LiteMap<AttemptId, Box<Attempt>>,
     /// Keys that this process revoked, or that were already revoked when it tried.
     pub revoked_ids: BTreeSet<String>,
-    /// When this process revoked them.
-    pub(super) revoked_at: BTreeMap<String, Monotonic>,
+    /// When they began to count as revoked, and why.
+    pub(super) revoked_at: BTreeMap<String, (Monotonic, Proof)>,
     /// Keys that Boltz's list showed as active although Boltz had accepted their revocation.
     pub(super) revoked_without_effect: BTreeSet<String>,
     /// Keys whose revocation has to be confirmed by Boltz's list, and when it was tried last: Boltz rejected it, its response
@@ -68,6 +68,15 @@ pub struct ProcessMemory {
     pub(super) lifted_at: Option<Monotonic>,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
     pub foreign_secret: Option<Box<(String, String)>>,
+}
+
+/// Why a key counts as revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Boltz accepted the revocation, or said that the key was revoked before.
+    Response,
+    /// A pass that began after the revocation did not show the key as active.
+    List,
 }
 
 /// A key that was asked whether it is valid.
@@ -167,6 +176,18 @@ impl ProcessMemory {
         })
     }
 
+    /// Whether it is certain that Boltz made this key for this object; `None`: this process did not create it.
+    pub(super) fn is_confirmed(&self, id: &str) -> Option<bool> {
+        let attempt = self.minted(id)?.0;
+        self.attempts.get(attempt).map(|known| known.is_confirmed)
+    }
+
+    /// The attempt of this process whose key has this id.
+    pub(super) fn attempt_of(&mut self, id: &str) -> Option<&mut Attempt> {
+        let attempt = self.minted(id)?.0.clone();
+        self.attempts.get_mut(&attempt).map(Box::as_mut)
+    }
+
     /// What Boltz said to the key with this id, and when.
     pub(super) fn check_of(&self, id: &str) -> Option<&CheckedKey> {
         self.key_check.as_deref().filter(|checked| checked.key_id == id)
@@ -229,7 +250,9 @@ impl ProcessMemory {
     pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
         let intent = Some(Box::new(intent));
         let progress = Progress::Ended;
-        self.attempts.insert(attempt, Box::new(Attempt { written: now, intent, progress, replaced: None }));
+        let attempt_of_this_process =
+            Attempt { written: now, intent, progress, replaced: None, is_confirmed: false };
+        self.attempts.insert(attempt, Box::new(attempt_of_this_process));
     }
 
     /// Call before C2. Whatever the result, the POST is not sent again.

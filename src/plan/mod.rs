@@ -88,7 +88,7 @@ pub use block::{Block, Reason};
 pub use effects::{Count, Effects, EventKind, EventNote, LogLine};
 pub use facts::{AccountFacts, Doubt, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts};
 pub use keys::{KeyState, NamedKey, with_finalizer};
-pub use memory::{CheckedKey, ProcessMemory, Trouble};
+pub use memory::{CheckedKey, ProcessMemory, Proof, Trouble};
 pub use response::{Found, Shown};
 pub use schedule::RotationSchedule;
 pub use settings::Settings;

@@ -151,6 +151,9 @@ async fn a_revocation_that_leaves_the_key_active_is_none() {
     let body = format!(r#"{{"id":"{id}","is_active":true,"name":"n"}}"#);
     env.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::Foreign(body)));
     assert!(matches!(env.client.revoke_key(&id).await, Err(BoltzError::Unreadable)));
+    let body = r#"{"id":"key_of_another","is_active":false,"name":"n"}"#.to_owned();
+    env.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::Foreign(body)));
+    assert!(matches!(env.client.revoke_key(&id).await, Err(BoltzError::Unreadable)), "about another key");
     // A refusal for another reason is none either.
     for status in [400, 403, 409, 422, 500] {
         env.emulator.inject(Fault::once(Operation::Revoke, When::None, Outcome::status(status)));
@@ -393,6 +396,34 @@ async fn no_error_tells_a_key() {
         assert!(!all_words(error).contains("sk_bc"), "{}", all_words(error));
     }
     assert!(!format!("{:?}", env.client).contains("sk_bc"));
+}
+
+/// A gateway that repeats the headers of the request, wherever they stand.
+#[tokio::test]
+async fn the_admin_key_is_not_repeated() {
+    let env = ClientEnv::new().await;
+    let admin_key = "of-an-unusual-shape";
+    let admin =
+        AdminKey { plaintext: admin_key.to_owned(), key_type: "admin".to_owned(), mode: "live".to_owned() };
+    env.emulator.set_admin_keys(vec![admin]);
+    env.admin_key.send_replace(Some(SecretString::from(admin_key)));
+    for before in [0, 200, 240, 250] {
+        let body = format!(r#"{{"message":"{}{admin_key}"}}"#, "x".repeat(before));
+        let outcome = Outcome::Status { status: 500, headers: Default::default(), body: Some(body) };
+        let error = env.create_with(When::None, outcome).await;
+        assert!(!all_words(&error).contains("xof") && !all_words(&error).contains("unusual"), "{error}");
+    }
+    let rows = format!(r#"{{"data":[{{"id":"key_1","name":"{admin_key}"}}],"has_more":false}}"#);
+    env.emulator.inject(Fault::once(Operation::List, When::None, Outcome::Foreign(rows)));
+    let page = env.client.list_keys(None, None).await.unwrap();
+    assert!(!page.data[0].name.contains("unusual"), "{:?}", page.data);
+    let body = format!(r#"{{"key":"{admin_key}","key_details":{{"id":"key_1","name":"n"}}}}"#);
+    env.emulator.inject(Fault::once(Operation::Create, When::None, Outcome::Foreign(body)));
+    assert!(matches!(env.create().await, Err(BoltzError::Unreadable)), "it would get into a Secret");
+    let body = format!(r#"{{"key_type":"workspace","api_key_id":"{admin_key}"}}"#);
+    env.emulator.inject(Fault::once(Operation::AuthMe, When::None, Outcome::Foreign(body)));
+    let me = env.client.auth_me_with(&SecretString::from("another")).await.unwrap().unwrap();
+    assert!(!format!("{me:?}").contains("unusual"), "{me:?}");
 }
 
 /// A gateway's page of many megabytes.

@@ -7,10 +7,13 @@ use crate::{
     process::Process,
     world::{MINUTE, SECOND, World},
 };
-use boltz_emulator::{Operation, Settings};
+use boltz_emulator::{Effect, Fault as Rejection, Operation, Outcome as Answer, Settings};
 use boltz_operator::api::annotations::ROTATE_ANNOTATION;
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 use tokio::time::{Instant, sleep};
 
 const C2: &str = "Boltz POST /compute/v1/admin/api-keys";
@@ -66,6 +69,52 @@ async fn a_key_whose_revocation_had_no_response_is_not_missed() {
     world.delete();
     sleep(10 * MINUTE).await;
     assert!(world.object().is_none() && world.emulator.active_keys().is_empty(), "{}", world.transcript());
+}
+
+/// A pass asks whose the admin key is. One odd answer must not stop the account until the next pass.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_admin_key_that_a_pass_met_is_checked_again() {
+    let (world, _process) = ready("10m").await;
+    let odd = Answer::Foreign(json!({"key_type": "workspace"}).to_string());
+    world.emulator.inject(Rejection::once(Operation::AuthMe, Effect::None, odd));
+    let asked = world.emulator.count(Operation::AuthMe);
+    world.until("a pass asks", |world| world.emulator.count(Operation::AuthMe) > asked).await;
+    sleep(MINUTE).await;
+    world.create_in("team", "other", &json!({}));
+    sleep(MINUTE).await;
+    assert!(world.record_in("team", "other").is_some(), "{}", world.transcript());
+}
+
+/// A gateway answers 401 to creates only, for hours: the admin key is valid. Revocations go on, and each object that waits says
+/// so once.
+#[tokio::test(start_paused = true)]
+async fn a_401_to_one_call_concerns_that_call() {
+    let (world, _process) = ready("10m").await;
+    let first = current(&world);
+    world.annotate(ROTATE_ANNOTATION, "1");
+    sleep(MINUTE).await;
+    let waiting: Vec<String> = (0..30).map(|number| format!("waiting-{number}")).collect();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    world.faults(move |met| {
+        let is_status = met.what.starts_with("PATCH") && met.what.ends_with("/status");
+        counted.fetch_add(usize::from(is_status && met.what.contains("/waiting-")), Ordering::Relaxed);
+        (met.what == C2).then_some(Fault::Status(401))
+    });
+    waiting.iter().for_each(|name| world.create_in("team", name, &json!({})));
+    sleep(11 * MINUTE).await;
+    assert!(world.emulator.key(&first).unwrap().revoked_at.is_some(), "{}", world.transcript());
+    sleep(110 * MINUTE).await;
+    let (writes, tries) = (writes.load(Ordering::Relaxed), world.struck());
+    // One call a minute tries, for all of them. It costs its object two writes; before, each says once why it waits.
+    assert!(tries <= 2 * 60 + 40, "{tries} requests for a key");
+    let most = 2 * tries + 2 * waiting.len();
+    assert!(writes <= most, "{writes} writes of the status, of at most {most}\n{}", world.transcript());
+    world.faults(|_| None);
+    sleep(15 * MINUTE).await;
+    for name in &waiting {
+        assert!(world.record_in("team", name).is_some(), "{name}\n{}", world.transcript());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,6 +33,8 @@ pub enum Fault {
     Refused,
     /// It is answered with that status, without effect.
     Status(u16),
+    /// It is answered with 200 and with a body that is not of this API, without effect.
+    Odd,
     /// It takes effect, and is answered with a 429 or 503.
     RefusedThoughDone(u16),
     /// It is answered with a 503, and takes effect that much later: a gateway gave up.
@@ -112,6 +114,7 @@ impl ProcessRun {
             }
             Some(Fault::Refused) => Ok(refusal(503)),
             Some(Fault::Status(status)) => Ok(refusal(status)),
+            Some(Fault::Odd) => Ok((StatusCode::OK, HeaderMap::new(), br#"{"ok":true}"#.to_vec())),
             Some(Fault::RefusedThoughDone(status)) => {
                 effect().await;
                 Ok(refusal(status))

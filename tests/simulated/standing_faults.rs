@@ -24,7 +24,7 @@ use tokio::time::sleep;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The calls that a story makes, in the order of methods and paths.
-const CALLS: [&str; 12] = [
+const CALLS: [&str; 14] = [
     "POST /api/v1/namespaces/team/secrets dry",
     "PATCH /api/v1/namespaces/team/secrets/key dry",
     "POST /api/v1/namespaces/team/secrets",
@@ -37,7 +37,11 @@ const CALLS: [&str; 12] = [
     "PATCH /apis/apps/v1/namespaces/team/deployments/worker",
     "Boltz POST /compute/v1/admin/api-keys",
     "Boltz POST /compute/v1/admin/api-keys/*/revoke",
+    "Boltz GET /compute/v1/admin/api-keys",
+    "Boltz GET /compute/v1/auth/me",
 ];
+/// Only Boltz, or a gateway in front of it, answers so.
+const FAULTS_OF_BOLTZ: [Fault; 3] = [Fault::Status(302), Fault::Status(401), Fault::Odd];
 const FAULTS: [Fault; 8] = [
     Fault::Status(403),
     Fault::Status(404),
@@ -154,9 +158,9 @@ async fn every_call_may_fail_in_every_way_for_hours() {
                 Fault::Status(409) => is_old_secret,
                 _ => false,
             };
-            cases.extend(
-                FAULTS.into_iter().filter(|fault| !is_no_fault(fault)).map(|fault| (story, call, fault)),
-            );
+            let of_boltz = FAULTS_OF_BOLTZ.into_iter().filter(|_| call.starts_with("Boltz"));
+            let faults = FAULTS.into_iter().filter(|fault| !is_no_fault(fault)).chain(of_boltz);
+            cases.extend(faults.map(|fault| (story, call, fault)));
         }
     }
     let struck = parking_lot::Mutex::new(BTreeMap::<&str, usize>::new());

@@ -1,6 +1,6 @@
 //! Permission for each call to Boltz, and what its result pauses.
 
-use super::{Account, AdminKey, workspace};
+use super::{Account, workspace};
 use crate::{
     boltz::{
         BoltzError,
@@ -114,23 +114,25 @@ impl Account {
             BoltzErrorKind::Invalid | BoltzErrorKind::Refused => {
                 state.breaker.record_success(&call.scope, call.began, now);
             }
-            BoltzErrorKind::Unauthorized => {
-                // A 403 may concern one workspace only. The check of the admin key decides.
+            // It may concern one workspace only. The check of the admin key decides.
+            BoltzErrorKind::Unauthorized if !error.is_invalid_key() => {
                 state.breaker.record_success(&call.scope, call.began, now);
-                if error.is_invalid_key() {
-                    drop(state);
-                    let message = format!("Boltz rejected the operator's admin key: {error}.");
-                    self.set_admin_key(AdminKey::Refused(message));
-                    state = self.lock();
-                }
                 self.check.notify_one();
             }
-            kind @ (BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable) => {
+            kind @ (BoltzErrorKind::RateLimited
+            | BoltzErrorKind::Unavailable
+            | BoltzErrorKind::Unauthorized) => {
                 let (reason, message, scope) = match (kind, error) {
                     (BoltzErrorKind::RateLimited, _) => {
                         let wait = error.retry_after().unwrap_or(LONGEST_WAIT).min(MAX_RETRY_AFTER);
                         state.limiter.record_rate_limit(call.began, now.plus(wait));
                         (Reason::RateLimited, LIMITED.to_owned(), &Scope::Account)
+                    }
+                    // Any call may be answered so. Whether the admin key is valid, its check shows.
+                    (BoltzErrorKind::Unauthorized, _) => {
+                        self.check.notify_one();
+                        let message = format!("Boltz rejects calls with the operator's admin key: {error}.");
+                        (Reason::BoltzUnauthorized, message, &call.scope)
                     }
                     // Nothing was sent, so no workspace is the cause.
                     (_, BoltzError::Connect(_)) => (Reason::BoltzUnavailable, fails(error), &Scope::Account),

@@ -91,7 +91,13 @@ impl World {
         let secret = self.secrets.get(secret)?;
         let (record, value) = (secret.record.as_ref()?, secret.value.as_ref()?);
         let is_intact = record.key_id == id && value_sha256(value.as_bytes()) == record.value_sha256;
-        is_intact.then(|| if self.active().contains(&id) { KeyCheck::Valid } else { KeyCheck::Invalid })
+        let active = self.active();
+        let mut accepted = self.keys.iter().filter(|key| key.value == *value && active.contains(&&*key.id));
+        is_intact.then(|| match accepted.next() {
+            Some(key) if key.id == id => KeyCheck::Valid,
+            Some(key) => KeyCheck::Unclear(format!("it is {}", key.id)),
+            None => KeyCheck::Invalid,
+        })
     }
 
     pub fn key(&mut self, id: &str) -> &mut Key {

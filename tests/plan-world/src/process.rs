@@ -4,7 +4,7 @@ use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, kubernetes::own_sec
 use boltz_operator::{
     plan::{
         AccountFacts, Answer, Block, Doubt, Facts, Found, ListedKey, Monotonic, Now, Pass, Plan,
-        ProcessMemory, RevokeReason, Slot, Step, Trouble, later, plan,
+        ProcessMemory, Proof, RevokeReason, Slot, Step, Trouble, later, plan,
     },
     protocol::marker::{AttemptId, ObjectMark},
 };
@@ -306,7 +306,7 @@ impl Process {
     pub fn on_object_missing(&mut self, world: &mut World) -> Option<Plan> {
         for key_id in self.memory.unreported_keys(false) {
             world.revoke_unnamed(&key_id);
-            self.memory.mark_revoked(&key_id, self.now(world).monotonic);
+            self.memory.mark_revoked(&key_id, self.now(world).monotonic, Proof::Response);
             world.tell(&Step::Revoke { key_id, reason: RevokeReason::NotStored }, &Answer::Done);
         }
         None

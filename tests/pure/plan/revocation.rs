@@ -5,7 +5,7 @@ use boltz_operator::{
     plan::{AccountFacts, Block, BoltzErrorKind, Reason, RevokeReason, Step},
     protocol::marker::ObjectMark,
 };
-use plan_world::{DAY, Fault, HOUR, MINUTE, Process, SECOND, World, plain, words};
+use plan_world::{DAY, Fault, HOUR, Lie, MINUTE, Process, SECOND, World, plain, words};
 use serde_json::json;
 
 /// Lives on for that long.
@@ -53,6 +53,73 @@ fn a_revocation_that_boltz_accepts_without_effect_is_repeated_and_reported() {
     assert!(world.object().status.previous_keys.is_empty());
     assert!(world.counts.status_writes <= writes + 2);
     world.assert_good();
+}
+
+/// A gateway answers 404, and the list lags: then the key counts as revoked, and is not.
+#[test]
+fn a_key_that_the_list_called_revoked_and_shows_again_is_revoked_as_if_nothing_had_been() {
+    let (mut world, mut process) = World::rotated(plain());
+    let until = world.elapsed + DAY + MINUTE;
+    let mut faults = |step: &Step| matches!(step, Step::Revoke { .. }).then_some(Fault::NotFound);
+    process.live_with(&mut world, until, &mut faults).unwrap();
+    let truth = std::mem::take(&mut world.keys);
+    let key_2 = truth.iter().filter(|key| key.id == "key-2").cloned().collect();
+    world.keys = truth;
+    world.list_lies = Lie::Old(key_2);
+    process.take_pass(&mut world);
+    live(&mut process, &mut world, SECOND);
+    assert!(world.object().status.previous_keys.is_empty(), "the list agrees with the 404");
+    assert!(!world.key("key-1").revoked);
+    world.list_lies = Lie::None;
+    live(&mut process, &mut world, 10 * MINUTE);
+    assert!(world.key("key-1").revoked, "the list shows it again");
+    live(&mut process, &mut world, SECOND);
+    assert_eq!(
+        world.ready_reason(),
+        "Issued",
+        "Boltz has accepted only one revocation, and it had its effect"
+    );
+    assert!(world.object().status.previous_keys.is_empty());
+}
+
+/// The response to the create had our name and the id of somebody else's key.
+#[test]
+fn a_key_that_never_was_ours_is_not_revoked() {
+    let other = || ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+    for deletes in [false, true] {
+        let mut world = World::with(plain());
+        let mut process = Process::start(&world);
+        process.reconcile(&mut world);
+        let key = world.key("key-1");
+        (key.object, key.value) = (other(), "the value of another".to_owned());
+        live(&mut process, &mut world, if deletes { SECOND } else { 3 * DAY });
+        if deletes {
+            world.delete();
+            live(&mut process, &mut world, DAY);
+            assert!(world.object.is_none());
+        } else {
+            assert_eq!(world.record().key_id, "key-2");
+        }
+        assert_eq!((world.key("key-1").revoked, world.violation.as_ref()), (false, None), "{deletes}");
+    }
+}
+
+/// Boltz's list has another name for a key of this process, which the key itself says is right: it is not used any longer, and
+/// revoked in the end.
+#[test]
+fn a_key_of_ours_that_lost_its_name_is_revoked() {
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    process.reconcile(&mut world);
+    let mut renamed = world.keys.clone();
+    renamed[0].object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
+    world.list_lies = Lie::Old(renamed);
+    live(&mut process, &mut world, 20 * MINUTE);
+    assert_eq!(world.record().key_id, "key-2");
+    assert!(!world.key("key-1").revoked);
+    live(&mut process, &mut world, DAY);
+    assert!(world.key("key-1").revoked);
+    assert_eq!(world.violation, None);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! When a key is due.
 
-use boltz_operator::plan::{RotationSchedule, elapsed};
+use boltz_operator::{
+    plan::{RotationSchedule, elapsed},
+    protocol::record::Record,
+};
 use plan_world::{DAY, HOUR, World};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -35,6 +38,18 @@ fn a_key_renews_as_long_before_its_expiry_as_asked_and_up_to_a_tenth_of_that_ear
         before_expiry(json!({"renewBeforePercentage": 99})) <= 81 * DAY,
         "never in the first tenth of the lifetime"
     );
+}
+
+/// Boltz says that the key was made long ago, or in the future: its life begins when it arrives, or then.
+#[test]
+fn an_odd_time_of_creation_does_not_make_a_new_key_due() {
+    let (world, _) = World::ready(json!({"expiresInDays": 90}));
+    let schedule = RotationSchedule::read(world.object().spec.as_ref().unwrap()).unwrap();
+    let usual = schedule.renewal(world.record(), world.true_time()).unwrap().at;
+    for created_at in ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z"] {
+        let record = Record { created_at: created_at.parse().unwrap(), ..world.record().clone() };
+        assert_eq!(schedule.renewal(&record, world.true_time()).unwrap().at, usual, "{created_at}");
+    }
 }
 
 #[test]
