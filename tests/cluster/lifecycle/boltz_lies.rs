@@ -1,6 +1,9 @@
 //! Boltz answers nonsense: nothing is issued, revoked or given up because of it.
 
-use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, is, owned};
+use crate::{
+    lifecycle::causes::Obstacle,
+    test_env::{EnvOptions, PATIENCE, TestEnv, condition, is, owned},
+};
 use boltz_emulator::{AdminKey, Effect, Fault, Lie, Operation, Outcome, Settings, StandingFault};
 use boltz_harness::eventually;
 use serde_json::json;
@@ -86,6 +89,34 @@ async fn a_person_confirms_that_keys_are_gone() {
     })
     .await
     .unwrap();
+    env.judge_all(&NAMES, &[]).await;
+}
+
+/// The same while an admission policy refuses what the operator wants to remember.
+#[tokio::test]
+async fn a_person_confirms_although_the_operator_cannot_write() {
+    let env = TestEnv::settling_fast().await;
+    ready(&env, &NAMES[1..]).await;
+    env.passes(2).await;
+    let key = format!("'{}.activeKeys'", env.namespace);
+    let is_unchanged = format!(
+        "{key} in object.data && {key} in oldObject.data && object.data[{key}] == oldObject.data[{key}]"
+    );
+    let obstacle =
+        Obstacle::policy(&env, ("", "configmaps"), &["UPDATE"], &is_unchanged, "the number stays").await;
+    ready(&env, &NAMES[..1]).await;
+    let fails = "failed to write what the operator remembers";
+    env.wait("its writes are refused", || {
+        if env.operator.log().contains(fails) { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    for key in env.emulator.active_keys() {
+        env.emulator.deactivate(&key.id);
+    }
+    env.until_metric("boltz_inventory_doubtful 1").await;
+    env.edit_remembered("confirmMissingKeys", &json!("12")).await;
+    env.until_active(NAMES.len()).await;
+    obstacle.lift().await;
     env.judge_all(&NAMES, &[]).await;
 }
 

@@ -468,8 +468,13 @@ fn by_operator() -> Json {
 
 fn constraints(env: &TestEnv, group: &str, resource: &str, operations: &[&str]) -> Json {
     let version = if group == "boltz.bio" { "v1alpha1" } else { "v1" };
+    // The operator's own ConfigMaps are in its namespace.
+    let selector = match resource {
+        "configmaps" => json!({"matchLabels": {"kubernetes.io/metadata.name": "boltz-system"}}),
+        _ => here(env),
+    };
     json!({
-        "namespaceSelector": here(env),
+        "namespaceSelector": selector,
         "resourceRules": [{
             "apiGroups": [group], "apiVersions": [version], "resources": [resource], "operations": operations,
         }],
