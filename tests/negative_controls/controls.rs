@@ -520,6 +520,22 @@ pub const ALL: &[Control] = &[
         red: &[Simulated("a_401_to_one_call_concerns_that_call")],
     },
     Control {
+        defence: "a refusal of the admin key that a pass met is checked again",
+        rule: "A list that lies 4",
+        file: "src/boltz/account/admin_key_check.rs",
+        with: "if is_refused {",
+        without: "if false {",
+        red: &[Simulated("a_refusal_of_the_admin_key_that_a_pass_met_is_checked_again")],
+    },
+    Control {
+        defence: "what a person confirms is read while writes fail",
+        rule: "A list that lies 2",
+        file: "src/kubernetes/remembered.rs",
+        with: "let is_read = !is_new || failures > 0;",
+        without: "let is_read = !is_new;",
+        red: &[Cluster("a_person_confirms_although_the_operator_cannot_write")],
+    },
+    Control {
         defence: "a revocation whose response was lost is believed when the list agrees",
         rule: "7",
         file: "src/plan/failing.rs",
