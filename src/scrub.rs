@@ -3,6 +3,8 @@
 /// How keys of Boltz begin, also in base64. See `docs/boltz-api.md`.
 const KEY_PREFIXES: [&str; 4] = ["sk_", "sk-", "c2tf", "c2st"];
 pub(crate) const REDACTED: &str = "[redacted]";
+/// What is shorter is a word of its own, and no key.
+const MIN_SECRET_LENGTH: usize = 8;
 
 /// The body without these secrets, whatever field repeats them.
 pub(crate) fn without(body: Vec<u8>, secrets: &[&str]) -> Vec<u8> {
@@ -11,7 +13,7 @@ pub(crate) fn without(body: Vec<u8>, secrets: &[&str]) -> Vec<u8> {
         // Not JSON.
         Err(_) => return Vec::new(),
     };
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+    for secret in secrets.iter().filter(|secret| secret.len() >= MIN_SECRET_LENGTH) {
         if body.contains(secret) {
             body = body.replace(secret, REDACTED);
         }
@@ -22,7 +24,7 @@ pub(crate) fn without(body: Vec<u8>, secrets: &[&str]) -> Vec<u8> {
 /// The text without these secrets, without words that look like a key, and without control characters.
 pub(crate) fn scrub(text: &str, secrets: &[&str]) -> String {
     let mut text: String = text.chars().filter(|character| !character.is_control()).collect();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+    for secret in secrets.iter().filter(|secret| secret.len() >= MIN_SECRET_LENGTH) {
         text = text.replace(secret, REDACTED);
     }
     let mut scrubbed = String::new();

@@ -132,7 +132,9 @@ impl BoltzClient {
         let created: CreatedKey = self.send_within("create", call, timeout).await?;
         // An id that cannot be read is empty. A value that is the admin key must not get into a Secret.
         let value = created.key.expose_secret();
-        if value.is_empty() || value.contains(REDACTED) || created.details.id.is_empty() {
+        let is_admin_key = value.contains(REDACTED)
+            || self.admin_key.borrow().as_ref().is_some_and(|admin_key| value == admin_key.expose_secret());
+        if value.is_empty() || is_admin_key || created.details.id.is_empty() {
             return Err(BoltzError::Unreadable);
         }
         Ok(created)

@@ -5,6 +5,7 @@
 use super::{
     account_data::Remembered,
     fuse::{Fuse, Judgment},
+    list_failure::ListFailure,
     pages::{PAGE_SIZE, Pages},
     pass::{AfterPage, InconsistentList, PassInProgress},
     snapshot::{ClusterNames, Snapshot},
@@ -16,7 +17,7 @@ use crate::{
     },
     clock::Clock,
     observability::metrics::{Metrics, PassGauges},
-    plan::{Doubt, Monotonic},
+    plan::{Block, Doubt, Monotonic},
     protocol::marker::ObjectMark,
     retry_delay,
 };
@@ -48,6 +49,7 @@ pub struct Inventory {
     fuse: Mutex<Fuse>,
     /// The limit of a page. `None`: a page with it failed, and no pass was complete since then.
     page_size: Mutex<Option<u32>>,
+    list_failure: ListFailure,
     progress: Mutex<Progress>,
     requested: watch::Sender<Monotonic>,
     completed: watch::Sender<u64>,
@@ -102,6 +104,7 @@ impl Inventory {
             fuse: Mutex::default(),
             page_size: Mutex::new(Some(PAGE_SIZE)),
             progress: Mutex::default(),
+            list_failure: ListFailure::default(),
             requested: watch::Sender::new(Monotonic::default()),
             completed: watch::Sender::new(0),
         }
@@ -124,6 +127,16 @@ impl Inventory {
 
     pub(crate) fn progress(&self) -> Progress {
         self.progress.lock().clone()
+    }
+
+    /// Why the list cannot be read, if that has lasted.
+    pub(crate) fn list_failing(&self) -> Option<Block> {
+        self.list_failure.block()
+    }
+
+    /// Changes with [`Inventory::list_failing`].
+    pub(crate) fn list_failing_changes(&self) -> watch::Receiver<bool> {
+        self.list_failure.changes()
     }
 
     fn is_now(&self, activity: Activity, clock: Clock) {
@@ -193,6 +206,7 @@ impl Inventory {
                 Ok((mut snapshot, organization)) => {
                     failures = 0;
                     *self.progress.lock() = Progress::default();
+                    self.list_failure.record_success();
                     // A large page may be possible again.
                     *self.page_size.lock() = Some(PAGE_SIZE);
                     let judgment = self.judge(&mut snapshot, organization, account, clock);
@@ -213,6 +227,7 @@ impl Inventory {
                         "failed to read the list of keys"
                     );
                     metrics.pass_failed();
+                    self.list_failure.record_failure(error.to_string(), clock.now().monotonic);
                     {
                         let mut progress = self.progress.lock();
                         (progress.failures, progress.error) = (failures, Some(error.to_string()));
@@ -283,7 +298,7 @@ impl Inventory {
         let now = clock.now();
         let mut pass = PassInProgress::begin(now, &self.names, named);
         let pages = async {
-            let mut pages = Pages::new(account, clock, &self.page_size, first);
+            let mut pages = Pages::new(account, clock, &self.page_size, &self.list_failure, first);
             let mut after = None;
             for number in 0_u32.. {
                 if number > UNSPACED_PAGES {

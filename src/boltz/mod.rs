@@ -54,6 +54,7 @@ mod error;
 mod fuse;
 pub mod inventory;
 pub(crate) mod limiter;
+mod list_failure;
 pub(crate) mod organization;
 mod pages;
 mod pass;

@@ -1,6 +1,6 @@
 //! Reads the pages of Boltz's list of keys, until a pass has all of them.
 
-use super::{error::BoltzError, types::KeyPage};
+use super::{error::BoltzError, list_failure::ListFailure, types::KeyPage};
 use crate::{
     boltz::account::{Account, Call},
     clock::Clock,
@@ -17,14 +17,21 @@ pub(super) struct Pages<'a> {
     account: &'a Account,
     clock: Clock,
     page_size: &'a Mutex<Option<u32>>,
+    list_failure: &'a ListFailure,
     failures: u32,
     /// The call that began the pass.
     first: Option<Call>,
 }
 
 impl<'a> Pages<'a> {
-    pub fn new(account: &'a Account, clock: Clock, page_size: &'a Mutex<Option<u32>>, first: Call) -> Self {
-        Self { account, clock, page_size, failures: 0, first: Some(first) }
+    pub fn new(
+        account: &'a Account,
+        clock: Clock,
+        page_size: &'a Mutex<Option<u32>>,
+        list_failure: &'a ListFailure,
+        first: Call,
+    ) -> Self {
+        Self { account, clock, page_size, list_failure, failures: 0, first: Some(first) }
     }
 
     pub async fn page(&mut self, after: Option<&str>) -> Result<KeyPage, BoltzError> {
@@ -42,22 +49,30 @@ impl<'a> Pages<'a> {
                 }
                 Err(error) => error,
             };
-            self.account.record_failure(&call, &error, self.clock.now().monotonic);
+            let now = self.clock.now().monotonic;
+            self.account.record_failure(&call, &error, now);
+            if error.kind() != BoltzErrorKind::RateLimited {
+                self.list_failure.record_failure(error.to_string(), now);
+            }
             // A large page may be refused, too long, too slow, or too much for Boltz or a gateway.
             if error.kind() != BoltzErrorKind::RateLimited && !matches!(error, BoltzError::Connect(_)) {
                 *self.page_size.lock() = None;
             }
             match error.kind() {
-                // After a 401, no call is made until the admin key has been checked.
                 BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized
-                    if page_size.is_some() && !error.is_invalid_key() =>
+                    if !error.is_invalid_key() =>
                 {
+                    if page_size.is_none() {
+                        return Err(error);
+                    }
                     *self.page_size.lock() = None;
                 }
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
-                    return Err(error);
-                }
-                BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable => {
+                // A 401 may concern this call only. If the admin key is refused, the next call waits for another one.
+                BoltzErrorKind::RateLimited
+                | BoltzErrorKind::Unavailable
+                | BoltzErrorKind::Invalid
+                | BoltzErrorKind::Refused
+                | BoltzErrorKind::Unauthorized => {
                     self.failures += 1;
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

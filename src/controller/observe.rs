@@ -143,6 +143,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     let mark = ObjectMark::from_uid(&facts.object.uid);
     context.inventory.set_named(&mark, &ids);
     facts.account = context.account.facts(&facts.object, now.monotonic);
+    facts.account.list_failing = context.inventory.list_failing();
     let organization = facts.account.organization.as_ref();
     facts.passes = context
         .inventory

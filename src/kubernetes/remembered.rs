@@ -64,9 +64,11 @@ pub(crate) async fn keep(
             },
             () = tokio::time::sleep(CONFIRMATION_INTERVAL), if inventory.is_in_doubt() => false,
         };
-        // While writes fail, somebody may confirm all the same.
-        let is_read = !is_new || failures > 0;
-        let is_altered = is_read && is_altered(&store, account, inventory, clock, &mut confirmed).await;
+        // A write would replace what somebody has confirmed meanwhile.
+        let read = read_confirmation(&store, account, inventory, clock, &mut confirmed).await;
+        // What changed meanwhile is no change by somebody else.
+        let is_known = is_new || changes.has_changed().unwrap_or(true);
+        let is_altered = !is_known && read.is_some_and(|read| is_altered(&store, &read, account));
         if !is_new && !is_altered {
             continue;
         }
@@ -87,17 +89,16 @@ pub(crate) async fn keep(
     }
 }
 
-/// Whether somebody else changed the ConfigMap, other than to confirm that keys are gone. If it cannot be read, the next pass
-/// asks again.
-async fn is_altered(
+/// Reads the ConfigMap, and takes from it how many missing keys somebody has confirmed. If it cannot be read, the next pass asks
+/// again.
+async fn read_confirmation(
     store: &ConfigMapStore,
     account: &Account,
     inventory: &Inventory,
     clock: Clock,
     confirmed: &mut usize,
-) -> bool {
-    let Ok(data) = store.read().await else { return false };
-    let read = Remembered::from_data(&data, inventory.names());
+) -> Option<Remembered> {
+    let read = Remembered::from_data(&store.read().await.ok()?, inventory.names());
     if read.confirmed_missing_keys != *confirmed {
         *confirmed = read.confirmed_missing_keys;
         tracing::info!(
@@ -108,7 +109,12 @@ async fn is_altered(
         account.confirm_missing_keys(read.confirmed_missing_keys);
         inventory.request_pass_since(clock.now().monotonic);
     }
-    let is_altered = account.remembered().is_some_and(|known| read != known);
+    Some(read)
+}
+
+/// Whether somebody else changed the ConfigMap, other than to confirm that keys are gone.
+fn is_altered(store: &ConfigMapStore, read: &Remembered, account: &Account) -> bool {
+    let is_altered = account.remembered().is_some_and(|known| *read != known);
     if is_altered {
         tracing::warn!(
             configmap = store.name(),

@@ -1,7 +1,7 @@
 //! Results of a step's call. The controller converts responses of the API server and of Boltz to these types;
 //! [`super::ProcessMemory::apply`] decides what they mean.
 
-use super::{attempt::MintedKey, block::Block};
+use super::{attempt::MintedKey, block::Block, time::elapsed};
 use crate::{
     protocol::marker::{MAX_NAME_LENGTH, Marker},
     scrub::scrub,
@@ -52,30 +52,55 @@ pub enum Unusable {
     KeyOfAnother(String),
     /// It is in another workspace than requested. Contains the workspace.
     OtherWorkspace(String),
+    /// It is a live key, and a test-mode key was requested, or the other way round.
+    OtherMode,
+    /// Boltz says that it is not active.
+    Inactive,
     /// By the operator's clock, it had expired when it arrived: one of the two clocks is wrong.
     Expired,
 }
 
+/// What a create requested.
+#[derive(Clone, Copy, Debug)]
+pub struct Requested<'a> {
+    /// The end of the name.
+    pub marker: &'a Marker,
+    /// `None`: the default one.
+    pub workspace: Option<&'a str>,
+    /// Not a test-mode key.
+    pub livemode: bool,
+}
+
+/// A key without our name that is older than this is not new: a proxy has repeated the response to somebody else's request.
+const NEW: Duration = Duration::from_secs(300);
+
 impl Unusable {
     /// Compares a new key with what was requested.
     pub fn find(
-        marker: &Marker,
-        workspace: Option<&str>,
+        requested: Requested,
         name: &str,
+        is_active: bool,
         key: &MintedKey,
         now: Timestamp,
     ) -> Option<Self> {
         match Marker::parse(name) {
+            None if elapsed(key.created_at, now) > NEW => return Some(Self::KeyOfAnother(repeated(name))),
             None if name.is_empty() => return Some(Self::NoName),
             None => return Some(Self::OtherName(repeated(name))),
-            Some(other) if other != *marker => return Some(Self::KeyOfAnother(repeated(name))),
+            Some(other) if other != *requested.marker => return Some(Self::KeyOfAnother(repeated(name))),
             Some(_) => {}
         }
         // What is missing proves nothing.
-        if let (Some(wanted), Some(given)) = (workspace, &key.workspace_id)
+        if let (Some(wanted), Some(given)) = (requested.workspace, &key.workspace_id)
             && wanted != given
         {
             return Some(Self::OtherWorkspace(scrub(given, &[])));
+        }
+        if key.livemode != requested.livemode {
+            return Some(Self::OtherMode);
+        }
+        if !is_active {
+            return Some(Self::Inactive);
         }
         key.expires_at.is_some_and(|expires_at| expires_at <= now).then_some(Self::Expired)
     }
@@ -103,8 +128,21 @@ pub enum KeyCheck {
     Valid,
     /// Boltz does not accept it: 401.
     Invalid,
+    /// Boltz accepts it, as another key: the id that was asked about is wrong.
+    OtherKey,
     /// Any other answer proves nothing: a 403 may be about the address of the operator. Contains the answer.
     Unclear(String),
+}
+
+impl KeyCheck {
+    /// What Boltz answered, if that is not clear.
+    pub(super) fn told(&self) -> &str {
+        match self {
+            Self::Unclear(answer) => answer,
+            Self::OtherKey => "Boltz responded with another key's id",
+            Self::Valid | Self::Invalid => "",
+        }
+    }
 }
 
 /// What a failed call to the API server means for the caller.
@@ -168,6 +206,14 @@ pub struct BoltzFailure {
     pub message: String,
 }
 
+impl BoltzFailure {
+    /// Whether the key of a revocation that failed so may be revoked: it took effect, or the key was revoked before.
+    pub(crate) fn may_have_revoked(&self) -> bool {
+        self.effect == Effect::Unknown
+            || matches!(self.kind, BoltzErrorKind::Invalid | BoltzErrorKind::Refused)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,20 +223,38 @@ mod tests {
         let now: Timestamp = "2026-11-24T00:00:00Z".parse().unwrap();
         let ours = "bo.prod.550e8400e29b41d4.0123456789ab";
         let marker = Marker::parse(ours).unwrap();
-        let find = |name: &str, workspace: Option<&str>, expires_in: Option<i64>| {
-            let key = MintedKey {
+        let requested = Requested { marker: &marker, workspace: Some("ws_1"), livemode: true };
+        let find_odd = |name: &str, is_active: bool, odd: &dyn Fn(&mut MintedKey)| {
+            let mut key = MintedKey {
                 id: "key_1".to_owned(),
                 prefix: "sk_bc_ws_liv".to_owned(),
                 value_sha256: String::new(),
                 received_at: now,
                 created_at: now,
-                expires_at: expires_in.map(|seconds| now + jiff::SignedDuration::from_secs(seconds)),
+                expires_at: None,
                 livemode: true,
-                workspace_id: workspace.map(str::to_owned),
+                workspace_id: None,
                 organization: None,
             };
-            Unusable::find(&marker, Some("ws_1"), name, &key, now)
+            odd(&mut key);
+            Unusable::find(requested, name, is_active, &key, now)
         };
+        let find = |name: &str, workspace: Option<&str>, expires_in: Option<i64>| {
+            find_odd(name, true, &|key| {
+                key.workspace_id = workspace.map(str::to_owned);
+                key.expires_at = expires_in.map(|seconds| now + jiff::SignedDuration::from_secs(seconds));
+            })
+        };
+        assert_eq!(find_odd(ours, false, &|_| {}), Some(Unusable::Inactive));
+        assert_eq!(find_odd(ours, true, &|key| key.livemode = false), Some(Unusable::OtherMode));
+        for name in ["", "of a person"] {
+            let unusable =
+                find_odd(name, true, &|key| key.created_at = "2026-11-23T23:50:00Z".parse().unwrap());
+            assert!(
+                !unusable.unwrap().is_ours(),
+                "{name}: a proxy repeated the response to a person's request"
+            );
+        }
         let team = format!("team/design {ours}");
         assert_eq!(find(&team, Some("ws_1"), Some(1)), None);
         assert_eq!(find(&team, None, None), None, "what is missing proves nothing");

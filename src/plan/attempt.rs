@@ -15,9 +15,18 @@ pub struct Attempt {
     pub progress: Progress,
     /// The end of its key's overlap, once a record listed the key as previous: the record may go.
     pub replaced: Option<Replaced>,
-    /// The id in the response to the create is that of its key: Boltz's list has shown it with this object's marker, or
-    /// Boltz has accepted the value as that key.
-    pub is_confirmed: bool,
+    /// Whether the id in the response to the create is that of its key.
+    pub ownership: Ownership,
+}
+
+/// Whether a key belongs to the attempt in whose response it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// The response says so, and nothing speaks against it.
+    #[default]
+    Assumed,
+    /// Boltz does not accept the value as that key. If the list shows the id under another name, it is somebody else's.
+    Refuted,
 }
 
 /// When the overlap of a key ends.

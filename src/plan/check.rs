@@ -3,6 +3,7 @@
 use super::{
     Decision,
     answer::KeyCheck,
+    attempt::Ownership,
     block::{Block, Reason},
     facts::Doubt,
     failing::Failing,
@@ -10,6 +11,7 @@ use super::{
     memory::CheckedKey,
     retry::Failure,
     step::{Slot, Step},
+    time::Monotonic,
 };
 use crate::protocol::record::Record;
 use std::{collections::BTreeSet, time::Duration};
@@ -21,15 +23,15 @@ impl Decision<'_> {
     /// Whether the current key is gone: Boltz's list says so, and so does the key.
     pub(super) fn is_dead(&self, record: &Record) -> bool {
         let facts = self.facts;
-        // The key of something else: it may be valid, and this object must not use it. A key of this process is asked first
-        // whose it is: the response to the create may have contained the id of another key.
-        if self.state_by_list(record, Doubt::None) == KeyState::Foreign {
-            return !self.awaits_confirmation(record);
+        // The key of something else: it may be valid, and this object must not use it. A key of this process is asked first.
+        let is_assumed = facts.memory.ownership(&record.key_id) == Some(Ownership::Assumed);
+        if !is_assumed && self.state_by_list(record, Doubt::None) == KeyState::Foreign {
+            return true;
         }
         let by_list = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
         match facts.memory.check_of(&record.key_id) {
             Some(CheckedKey { check: KeyCheck::Invalid, .. }) => by_list(Doubt::All),
-            Some(CheckedKey { check: KeyCheck::Unclear(_), since, .. }) => {
+            Some(CheckedKey { check: KeyCheck::Unclear(_) | KeyCheck::OtherKey, since, .. }) => {
                 self.now.monotonic.since(*since) >= UNCLEAR_FOR && by_list(Doubt::None)
             }
             Some(CheckedKey { check: KeyCheck::Valid, .. }) => false,
@@ -41,20 +43,10 @@ impl Decision<'_> {
         }
     }
 
-    fn awaits_confirmation(&self, record: &Record) -> bool {
-        let memory = &self.facts.memory;
-        memory.is_confirmed(&record.key_id) == Some(false)
-            && !self.facts.account.lacks_auth_me
-            && memory.check_of(&record.key_id).is_none()
-            // Rejected, or failed several times: not only for a moment.
-            && memory.troubles.get(&Slot::Check).is_none_or(|trouble| !trouble.is_reported)
-    }
-
     /// Asks the current key, if the newest pass says that it is gone and it was not asked since.
     pub(super) fn check_key(&mut self) -> Option<Step> {
         let facts = self.facts;
         let record = facts.record()?;
-        let secret = facts.current_secret()?.name.clone();
         let (id, pass) = (&record.key_id, facts.passes.first()?);
         let is_gone = |accepted_doubt| self.state_by_list(record, accepted_doubt).is_gone();
         if record.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall) || self.is_dead(record) {
@@ -72,13 +64,20 @@ impl Decision<'_> {
         if facts.account.lacks_auth_me {
             return None;
         }
-        let checked = facts.memory.check_of(id);
-        let is_answered = checked.is_some_and(|checked| {
-            checked.at >= pass.started && !matches!(checked.check, KeyCheck::Unclear(_))
-        });
-        if checked.is_some_and(|checked| checked.check == KeyCheck::Valid) {
+        if facts.memory.check_of(id).is_some_and(|checked| checked.check == KeyCheck::Valid) {
             self.report_doubt(id, "but Boltz accepts the key, so the list is wrong");
         }
+        self.ask(record, pass.started)
+    }
+
+    /// Asks the current key, unless it was asked since then.
+    fn ask(&mut self, record: &Record, since: Monotonic) -> Option<Step> {
+        let facts = self.facts;
+        let (id, secret) = (&record.key_id, facts.current_secret()?.name.clone());
+        let checked = facts.memory.check_of(id);
+        let is_answered = checked.is_some_and(|checked| {
+            checked.at >= since && !matches!(checked.check, KeyCheck::Unclear(_) | KeyCheck::OtherKey)
+        });
         if is_answered {
             return None;
         }
@@ -96,11 +95,24 @@ impl Decision<'_> {
         step
     }
 
-    /// Before a deletion gives up the current key because the list does not show it. If its value cannot be read, only the list
-    /// says something.
+    /// Before a deletion gives up the current key because the list does not show it, or because its revocation may have had its
+    /// effect and the list is not believed. If its value cannot be read, only the list says something.
     pub(super) fn ask_current_key(&mut self, waiting_for: &mut BTreeSet<String>) -> Option<Step> {
         let facts = self.facts;
-        let record = facts.record().filter(|record| self.state_by_list(record, Doubt::None).is_gone())?;
+        let record = facts.record()?;
+        let doubtful = facts.passes.first().filter(|pass| pass.doubt != Doubt::None);
+        let tried = facts.memory.perhaps_revoked.get(&record.key_id).copied();
+        if let (Some(pass), Some(tried)) = (doubtful, tried)
+            && tried < pass.started
+            && !facts.account.lacks_auth_me
+            && facts.value_is_intact()
+        {
+            waiting_for.insert(record.key_id.clone());
+            return self.ask(record, tried);
+        }
+        if !self.state_by_list(record, Doubt::None).is_gone() {
+            return None;
+        }
         let checked = facts.memory.check_of(&record.key_id);
         let trouble = facts.memory.troubles.get(&Slot::Check);
         let is_answered = match checked {
@@ -135,6 +147,11 @@ impl Failing<'_> {
     /// Applies the answer to a check.
     pub(super) fn record_check(&mut self, key_id: &str, check: KeyCheck) {
         let at = self.now.monotonic;
+        if matches!(check, KeyCheck::Invalid | KeyCheck::OtherKey)
+            && let Some(attempt) = self.memory.attempt_of(key_id)
+        {
+            attempt.ownership = Ownership::Refuted;
+        }
         let before = self.memory.key_check.take();
         let is_same = |before: &CheckedKey| {
             before.key_id == key_id && std::mem::discriminant(&before.check) == std::mem::discriminant(&check)
@@ -142,21 +159,19 @@ impl Failing<'_> {
         let since = before.filter(|before| is_same(before)).map_or(at, |before| before.since);
         self.memory.key_check =
             Some(Box::new(CheckedKey { key_id: key_id.to_owned(), check: check.clone(), at, since }));
-        match check {
+        match &check {
             KeyCheck::Invalid => {
                 self.memory.troubles.remove(&self.slot);
             }
             KeyCheck::Valid => {
-                if let Some(attempt) = self.memory.attempt_of(key_id) {
-                    attempt.is_confirmed = true;
-                }
                 self.record_failure(Failure::Undone, Reason::KeyDoubtful, String::new(), None, false);
                 // The decision reports it, as long as the list is wrong.
                 if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
                     trouble.is_reported = false;
                 }
             }
-            KeyCheck::Unclear(answer) => {
+            KeyCheck::Unclear(_) | KeyCheck::OtherKey => {
+                let answer = check.told();
                 let message = format!(
                     "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does not \
                      show whether it is valid: {answer}. No new key is issued until this is clear, for at \

@@ -58,6 +58,9 @@ impl Decision<'_> {
             self.findings.blocked = Some(trouble);
         }
         if self.findings.blocked.is_none() {
+            self.findings.blocked = self.facts.account.list_failing.clone();
+        }
+        if self.findings.blocked.is_none() {
             self.findings.blocked = Some(Block {
                 reason: Reason::Deleting,
                 message: format!(

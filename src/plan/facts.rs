@@ -194,6 +194,8 @@ pub struct AccountFacts {
     pub organization: Option<String>,
     /// Somebody accepted that organization in place of another one: objects whose keys belong to another one get new keys.
     pub accepts_organization: bool,
+    /// Why Boltz's list of keys cannot be read, if that has lasted.
+    pub list_failing: Option<Block>,
     /// Why it is not the object's turn to get a key. The object is woken when it is.
     pub turn_blocked: Option<Block>,
 }

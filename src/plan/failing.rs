@@ -229,7 +229,24 @@ impl Failing<'_> {
             Unusable::NoName => (
                 Reason::BoltzUnavailable,
                 format!(
-                    "Boltz's response to a request for a key does not contain the name of the new key {}, so the key is                      revoked. The operator will retry.",
+                    "Boltz's response to a request for a key does not contain the name of the new key {}, so the key is \
+                     revoked. The operator will retry.",
+                    key.id
+                ),
+            ),
+            Unusable::OtherMode => (
+                Reason::BoltzRejected,
+                format!(
+                    "The new key {} is a {} key, which was not requested, so it is revoked. The operator will retry.",
+                    key.id,
+                    if key.livemode { "live" } else { "test-mode" }
+                ),
+            ),
+            Unusable::Inactive => (
+                Reason::BoltzRejected,
+                format!(
+                    "Boltz responded to a request for a key with key {}, which is not active, so it is not used. The operator \
+                     will retry.",
                     key.id
                 ),
             ),
@@ -278,9 +295,8 @@ impl Failing<'_> {
             BoltzErrorKind::Unavailable => (Reason::BoltzUnavailable, Failure::Passing),
         };
         // The key may be gone already. The next pass shows whether it is.
-        let is_refused = matches!(failure.kind, BoltzErrorKind::Invalid | BoltzErrorKind::Refused);
         if let Step::Revoke { key_id, .. } = step
-            && (failure.effect == Effect::Unknown || is_refused)
+            && failure.may_have_revoked()
         {
             self.memory.perhaps_revoked.insert(key_id.clone(), self.now.monotonic);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     answer::KeyCheck,
-    attempt::Progress,
+    attempt::{Ownership, Progress},
     facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts},
     settings::Settings,
     time::{Now, elapsed},
@@ -235,7 +235,7 @@ impl Facts {
 
     /// What is known about a named key. The key itself, if it was asked, knows better than Boltz's list. A key of this
     /// process is not given up because the list does not show it, or shows it under another name: its revocation is tried.
-    /// But if it never had our name in the list, nor confirmed its id itself, it may be somebody else's.
+    /// But if Boltz does not accept the value as that key, an id under another name is somebody else's.
     pub(crate) fn key_state(
         &self,
         settings: &Settings,
@@ -252,8 +252,10 @@ impl Facts {
                 // Both may be those of another environment: then the key is kept in mind, and revoked in the end.
                 if believed.is_gone() { KeyState::Inactive } else { KeyState::ShownInactive }
             }
-            _ => match (believed, self.memory.is_confirmed(id)) {
-                (KeyState::Absent, Some(_)) | (KeyState::Foreign, Some(true)) => KeyState::Active,
+            _ => match (believed, self.memory.ownership(id)) {
+                (KeyState::Absent, Some(_)) | (KeyState::Foreign, Some(Ownership::Assumed)) => {
+                    KeyState::Active
+                }
                 _ => believed,
             },
         }

@@ -55,15 +55,34 @@ impl ProcessMemory {
         }
         if let Some(record) = facts.record() {
             let (key_id, rotate_now) = (record.key_id.clone(), record.rotate_now.clone());
+            // Another key was not asked yet.
+            if self.last_record.as_ref().is_some_and(|last| last.key_id != key_id) {
+                self.troubles.remove(&Slot::Check);
+            }
             self.last_record = Some(LastRecord { key_id, rotate_now });
         }
+        self.learn_what_is_requested(facts);
         self.must_read &= !facts.live;
         self.learn_whose_secret(facts, settings, now.monotonic);
         self.learn_what_may_be_cured(facts, settings, now.monotonic);
         self.learn_what_is_stored(facts);
-        self.learn_what_is_confirmed(facts);
         self.learn_what_is_gone(facts, settings, now);
         self.learn_what_is_not_gone(facts, settings, now);
+    }
+
+    /// An attempt whose POST was not sent is for what is requested now. A webhook may change the spec with each write.
+    fn learn_what_is_requested(&mut self, facts: &Facts) {
+        let Ok(spec) = &facts.object.spec else { return };
+        for (_, known) in self.attempts.iter_mut() {
+            if known.progress == Progress::Written
+                && let Some(intent) = &mut known.intent
+                && intent.rotate == facts.object.rotate
+                && intent.rotate_now == facts.object.rotate_now
+                && intent.spec != *spec
+            {
+                intent.spec = spec.clone();
+            }
+        }
     }
 
     /// In place of a forged ledger: the attempts of this process and, from the pass on that shows them all, those of the
@@ -222,15 +241,6 @@ impl ProcessMemory {
         }
     }
 
-    /// Boltz lists a key of this process with this object's marker: it is what the response to the create said.
-    fn learn_what_is_confirmed(&mut self, facts: &Facts) {
-        for (attempt, known) in self.attempts.iter_mut() {
-            if let Progress::InHand { key, .. } | Progress::Stored { key, .. } = &known.progress {
-                known.is_confirmed |= facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt);
-            }
-        }
-    }
-
     /// A 404 alone does not prove that a key is revoked: it may come from a gateway. Nor does a lost response. The key counts
     /// as revoked when a later pass shows it as inactive, or does not show it although it must.
     fn learn_what_is_gone(&mut self, facts: &Facts, settings: &Settings, now: Now) {
@@ -243,8 +253,11 @@ impl ProcessMemory {
             let shown = pass.keys.iter().find(|key| key.id == *id);
             let is_gone = shown.map_or(pass.started >= expected_from, |key| !key.is_active_at(now.wall));
             // The key itself knows better than the list.
-            let is_valid = self.check_of(id).is_some_and(|checked| checked.check == KeyCheck::Valid);
-            pass.doubt == Doubt::None && pass.started > *at && is_gone && !is_valid
+            let checked = self.check_of(id);
+            let says = |check: &KeyCheck| checked.is_some_and(|checked| checked.check == *check);
+            let says_so_itself = says(&KeyCheck::Invalid) && checked.is_some_and(|checked| checked.at > *at);
+            let is_listed_so = pass.doubt == Doubt::None && pass.started > *at && is_gone;
+            says_so_itself || is_listed_so && !says(&KeyCheck::Valid)
         };
         let gone: Vec<String> = self
             .perhaps_revoked

@@ -2,7 +2,7 @@
 
 use super::{
     answer::KeyCheck,
-    attempt::{Attempt, Intent, MintedKey, Progress},
+    attempt::{Attempt, Intent, MintedKey, Ownership, Progress},
     block::Block,
     retry::Failure,
     step::Slot,
@@ -176,10 +176,10 @@ impl ProcessMemory {
         })
     }
 
-    /// Whether it is certain that Boltz made this key for this object; `None`: this process did not create it.
-    pub(super) fn is_confirmed(&self, id: &str) -> Option<bool> {
+    /// Whether the key with this id is that of an attempt of this process; `None`: this process did not create it.
+    pub(super) fn ownership(&self, id: &str) -> Option<Ownership> {
         let attempt = self.minted(id)?.0;
-        self.attempts.get(attempt).map(|known| known.is_confirmed)
+        self.attempts.get(attempt).map(|known| known.ownership)
     }
 
     /// The attempt of this process whose key has this id.
@@ -251,7 +251,7 @@ impl ProcessMemory {
         let intent = Some(Box::new(intent));
         let progress = Progress::Ended;
         let attempt_of_this_process =
-            Attempt { written: now, intent, progress, replaced: None, is_confirmed: false };
+            Attempt { written: now, intent, progress, replaced: None, ownership: Ownership::Assumed };
         self.attempts.insert(attempt, Box::new(attempt_of_this_process));
     }
 

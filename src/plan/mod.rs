@@ -82,8 +82,10 @@ mod time;
 mod undone;
 mod window;
 
-pub use answer::{Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, KeyCheck, Unusable, Verdict};
-pub use attempt::{Attempt, Intent, MintedKey, Progress};
+pub use answer::{
+    Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, KeyCheck, Requested, Unusable, Verdict,
+};
+pub use attempt::{Attempt, Intent, MintedKey, Ownership, Progress};
 pub use block::{Block, Reason};
 pub use effects::{Count, Effects, EventKind, EventNote, LogLine};
 pub use facts::{AccountFacts, Doubt, Facts, ListedKey, ObjectFacts, OwnSecret, Pass, SecretFacts};

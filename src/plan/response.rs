@@ -2,7 +2,7 @@
 //! tests share it.
 
 use super::{
-    answer::{Answer, ApiFailure, Unusable, Verdict},
+    answer::{Answer, ApiFailure, Requested, Unusable, Verdict},
     attempt::{Intent, MintedKey},
     facts::{Facts, ObjectFacts, OwnSecret, SecretFacts},
     memory::ProcessMemory,
@@ -13,7 +13,7 @@ use crate::{
     api::annotations::{FINALIZER, LEDGER_ANNOTATION, OWNER_LABEL, RECORD_ANNOTATION},
     protocol::{
         ledger::{Ledger, LedgerEntry},
-        marker::{AttemptId, Marker},
+        marker::AttemptId,
         record::{Record, value_sha256},
     },
 };
@@ -199,13 +199,13 @@ impl Answer {
 
     /// C2, R2: Boltz created a key. `name` is what Boltz calls it.
     pub fn key_created(
-        marker: &Marker,
-        workspace: Option<&str>,
+        requested: Requested,
         name: &str,
+        is_active: bool,
         key: MintedKey,
         now: Timestamp,
     ) -> Self {
-        match Unusable::find(marker, workspace, name, &key, now) {
+        match Unusable::find(requested, name, is_active, &key, now) {
             None => Self::Minted(Box::new(key)),
             Some(unusable) => Self::MintedUnusable(Box::new(key), unusable),
         }

@@ -186,7 +186,7 @@ impl Decision<'_> {
             // Inactive in a list that is not believed: the revocation shows whether this is true.
             KeyState::Unknown if self.facts.listed(&key.id).is_some() => self.revoke(key.id.clone(), reason),
             KeyState::Unknown => {
-                self.overdue(&key.id, None);
+                self.overdue(&key.id, self.facts.account.list_failing.clone());
                 self.request_passes_for(key);
                 None
             }

@@ -7,7 +7,9 @@ use crate::{
     process::Process,
     world::{MINUTE, SECOND, World},
 };
-use boltz_emulator::{Effect, Fault as Rejection, Operation, Outcome as Answer, Settings};
+use boltz_emulator::{
+    Effect, Fault as Rejection, Lie, Operation, Outcome as Answer, Settings, StandingFault,
+};
 use boltz_operator::api::annotations::ROTATE_ANNOTATION;
 use serde_json::json;
 use std::sync::{
@@ -83,6 +85,20 @@ async fn a_refusal_of_the_admin_key_that_a_pass_met_is_checked_again() {
     world.create_in("team", "other", &json!({}));
     sleep(MINUTE).await;
     assert!(world.record_in("team", "other").is_some(), "{}", world.transcript());
+}
+
+/// A gateway does not know `auth/me` when the operator starts. Later the key itself can be asked, and the list is not believed.
+#[tokio::test(start_paused = true)]
+async fn an_auth_me_that_was_missing_is_asked_again() {
+    let world = World::new(Settings { has_auth_me: false, ..Settings::default() });
+    let _process = Process::start(&world, 1);
+    world.create(&json!({}));
+    world.good("ready").await;
+    world.emulator.change(|settings| settings.has_auth_me = true);
+    sleep(10 * MINUTE).await;
+    world.emulator.stand("lie", StandingFault::lie(Operation::List, Lie::Inactive));
+    sleep(150 * MINUTE).await;
+    assert_eq!(posts(&world), 1, "{}", world.transcript());
 }
 
 /// A gateway answers 401 to creates only, for hours: the admin key is valid. Revocations go on, and each object that waits says

@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 /// How often the admin key is checked while Boltz does not say its organization.
 const UNCLEAR: Duration = Duration::from_secs(60);
+/// How often it is checked whether Boltz has `auth/me`.
+const LACKING: Duration = Duration::from_secs(300);
 
 impl Account {
     /// Checks the admin key at start, whenever it changes, and while Boltz refuses it.
@@ -40,7 +42,11 @@ impl Account {
                     self.set_admin_key(admin_key);
                     self.set_unchecked(false);
                     let refused = (refusals > 0).then(|| retry_delay::delay(refusals, None));
-                    refused.or_else(|| self.is_organization_unclear().then_some(UNCLEAR))
+                    // It may have been a gateway that did not know the path for a moment.
+                    let lacks_auth_me = self.lock().lacks_auth_me;
+                    refused
+                        .or_else(|| self.is_organization_unclear().then_some(UNCLEAR))
+                        .or_else(|| lacks_auth_me.then_some(LACKING))
                 }
                 // Not known whether the key is valid. Other calls will show it.
                 Err(error) => {
@@ -178,7 +184,8 @@ impl Account {
 }
 
 fn judge(me: &AuthMe) -> AdminKey {
-    if me.key_type != "admin" {
+    // A type that this release does not know may be one that can create keys: then creates show it.
+    if me.key_type == "workspace" {
         AdminKey::Refused(format!(
             "The operator's admin key is a key of type {}. Only a key of type admin can create and revoke keys.",
             me.key_type

@@ -204,6 +204,8 @@ impl Account {
     /// The facts for this object.
     pub fn facts(&self, object: &ObjectFacts, now: Monotonic) -> AccountFacts {
         let mut state = self.lock();
+        // The check of the key before it may still be in progress.
+        state.is_unchecked |= self.is_admin_key_new();
         let has_turn = state.has_turn(&object.uid, now);
         let mode = object.spec.as_ref().map_or(Mode::default(), |spec| spec.mode);
         let organization = self.organization.lock();
@@ -240,6 +242,7 @@ impl Account {
             organization: organization.current().cloned(),
             accepts_organization: organization.is_accepted(),
             turn_blocked,
+            list_failing: None,
         }
     }
 

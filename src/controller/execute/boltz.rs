@@ -6,7 +6,7 @@ use crate::{
     boltz::{CreateKeyRequest, KeyMode, Revocation},
     controller::{Context, observe::Shown},
     kubernetes::client::SecretWithData,
-    plan::{Answer, BoltzErrorKind, Effect, KeyCheck, MintedKey, ObjectFacts, RevokeReason, Unusable},
+    plan::{Answer, BoltzErrorKind, KeyCheck, MintedKey, ObjectFacts, Requested, RevokeReason, Unusable},
     protocol::{
         marker::{AttemptId, Marker, ObjectMark},
         record::value_sha256,
@@ -24,19 +24,20 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
     match context.account.client().revoke_key(key_id).await {
         Ok(revocation) => {
             context.account.record_success(&call, context.clock.now().monotonic);
-            if !matches!(revocation, Revocation::NotFound) {
-                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
+            if revocation == Revocation::NotFound {
+                context.inventory.mark_perhaps_revoked(key_id);
+                return Answer::KeyNotFound;
             }
+            context.account.set_active_keys(context.inventory.mark_revoked(key_id));
             match revocation {
-                Revocation::Revoked(_) => Answer::Done,
                 Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
-                Revocation::NotFound => Answer::KeyNotFound,
+                _ => Answer::Done,
             }
         }
         Err(error) => {
             context.account.record_failure(&call, &error, context.clock.now().monotonic);
             let failure = error.failure();
-            if failure.effect == Effect::Unknown {
+            if failure.may_have_revoked() {
                 context.inventory.mark_perhaps_revoked(key_id);
             }
             Answer::BoltzFailed(failure)
@@ -78,10 +79,17 @@ impl Execution<'_> {
                     workspace_id: details.workspace_id,
                     organization: self.facts.account.organization.clone(),
                 };
-                let workspace = request.workspace_id.as_deref();
+                let requested = Requested {
+                    marker: &marker,
+                    workspace: request.workspace_id.as_deref(),
+                    livemode: request.mode == KeyMode::Live,
+                };
                 let answer = match self.context.inventory.is_known(&key.id, &passes) {
                     true => Answer::MintedUnusable(Box::new(key), Unusable::known(&details.name)),
-                    false => Answer::key_created(&marker, workspace, &details.name, key, received_at),
+                    false => {
+                        let (name, is_active) = (&details.name, details.is_active);
+                        Answer::key_created(requested, name, is_active, key, received_at)
+                    }
                 };
                 match &answer {
                     Answer::Minted(_) => drop(self.state.values.insert(attempt.clone(), created.key)),
@@ -129,7 +137,8 @@ impl Execution<'_> {
         }
         let check = match answer {
             Ok(Some(me)) if me.api_key_id.as_deref() == Some(key_id) => KeyCheck::Valid,
-            Ok(Some(_)) => KeyCheck::Unclear("Boltz responded with another key's id".to_owned()),
+            Ok(Some(me)) if me.api_key_id.is_some() => KeyCheck::OtherKey,
+            Ok(Some(_)) => KeyCheck::Unclear("Boltz responded without the id of the key".to_owned()),
             Ok(None) => KeyCheck::Unclear("Boltz responded with 404".to_owned()),
             Err(error) if error.is_invalid_key() => KeyCheck::Invalid,
             Err(error) => KeyCheck::Unclear(error.to_string()),

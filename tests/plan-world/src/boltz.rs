@@ -95,7 +95,7 @@ impl World {
         let mut accepted = self.keys.iter().filter(|key| key.value == *value && active.contains(&&*key.id));
         is_intact.then(|| match accepted.next() {
             Some(key) if key.id == id => KeyCheck::Valid,
-            Some(key) => KeyCheck::Unclear(format!("it is {}", key.id)),
+            Some(_) => KeyCheck::OtherKey,
             None => KeyCheck::Invalid,
         })
     }

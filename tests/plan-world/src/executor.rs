@@ -9,7 +9,7 @@ use boltz_operator::{
     api::{Mode, annotations::FINALIZER},
     plan::{
         Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Facts, KeyCheck, MintedKey, ObjectFacts,
-        OwnSecret, SecretFacts, Shown, Step, Verdict, with_finalizer,
+        OwnSecret, Requested, SecretFacts, Shown, Step, Verdict, with_finalizer,
     },
     protocol::{
         ledger::Ledger,
@@ -301,7 +301,8 @@ impl Process {
             organization: self.account.organization.clone(),
         };
         let name = marker.name_with("team/key");
-        let answer = Answer::key_created(&marker, workspace.as_deref(), &name, minted, now);
+        let requested = Requested { marker: &marker, workspace: workspace.as_deref(), livemode };
+        let answer = Answer::key_created(requested, &name, true, minted, now);
         if let Answer::Minted(_) = answer {
             self.values.insert(attempt.clone(), key.value);
         }

@@ -116,6 +116,62 @@ fn a_previous_key_that_the_list_calls_inactive_is_revoked_at_the_end_of_its_over
     assert!(world.key("key-1").revoked);
 }
 
+/// Boltz revoked the key and answered 404, and its list lacks the key: that is not believed, and the key itself is asked.
+#[test]
+fn a_deletion_asks_a_key_that_may_be_revoked_when_the_list_is_doubtful() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    world.delete();
+    world.key("key-1").revoked = true;
+    world.doubt = Doubt::Many;
+    world.list_lag = 10 * DAY;
+    process.take_pass(&mut world);
+    let until = world.elapsed + 20 * MINUTE;
+    let mut faults = |step: &Step| matches!(step, Step::Revoke { .. }).then_some(Fault::NotFound);
+    process.live_with(&mut world, until, &mut faults).unwrap();
+    assert!(world.object.is_none(), "the key says that it is not valid");
+}
+
+#[test]
+fn what_waits_for_a_list_that_cannot_be_read_says_so() {
+    let failing = || {
+        let message = "Failed to read Boltz's list of keys: down.".to_owned();
+        Some(Block { reason: Reason::BoltzUnavailable, message, until: None })
+    };
+    let (mut world, _) = World::rotated(plain());
+    let until = world.elapsed + 2 * DAY;
+    world.advance_to(until);
+    // It has read no list yet.
+    let mut process = Process::start_other(&world, 9);
+    process.account.list_failing = failing();
+    process.reconcile(&mut world);
+    let failing_revocation =
+        world.object().status.conditions.iter().find(|known| known.type_ == "RevocationFailing").unwrap();
+    assert_eq!(failing_revocation.status, "True");
+    assert!(failing_revocation.message.contains("read Boltz's list of keys: down."));
+    world.delete();
+    process.reconcile(&mut world);
+    let ready = &world.object().status.conditions[0];
+    assert!(ready.message.contains("read Boltz's list of keys: down."), "{}", ready.message);
+}
+
+/// The check of a key that was replaced says nothing about the key after it, and does not delay its check.
+#[test]
+fn another_key_is_asked_at_once() {
+    let (mut world, mut process) = World::ready(plain());
+    live_for(&mut process, &mut world, HOUR);
+    lie(&mut world);
+    process.take_pass(&mut world);
+    live_for(&mut process, &mut world, HOUR);
+    assert_eq!(world.counts.posts, 1);
+    truth(&mut world);
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    live_for(&mut process, &mut world, 20 * MINUTE);
+    world.key("key-2").revoked = true;
+    process.take_pass(&mut world);
+    assert_eq!(words(&process.decide(&world)), "check the key");
+}
+
 #[test]
 fn a_deletion_goes_on_when_boltz_may_be_called_again() {
     let (mut world, _) = World::ready(plain());

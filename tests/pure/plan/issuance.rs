@@ -26,6 +26,24 @@ fn after(spec: Value, change: impl FnOnce(&mut World, &mut Process)) -> String {
 
 type Change = fn(&mut World, &mut Process);
 
+/// A webhook changes the spec with each write of the object.
+#[test]
+fn a_spec_that_changes_before_the_post_costs_no_other_attempt() {
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    let mut writes = 0;
+    let mut faults = |step: &Step| {
+        writes += usize::from(matches!(step, Step::WriteAttempt { .. }));
+        // The write takes effect; its answer is lost.
+        matches!(step, Step::WriteAttempt { .. }).then_some(Fault::Lost)
+    };
+    process.reconcile_with(&mut world, &mut faults).unwrap();
+    world.edit_spec(json!({"displayName": "another"}));
+    process.run_until_idle(&mut world);
+    assert_eq!((writes, world.counts.posts, world.record().key_id.as_str()), (1, 1, "key-1"));
+    assert_eq!(world.object().ledger.entries.len(), 1);
+}
+
 #[test]
 fn what_starts_an_issuance() {
     let rows: &[(&str, Change, &str)] = &[

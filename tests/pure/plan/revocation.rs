@@ -104,19 +104,23 @@ fn a_key_that_never_was_ours_is_not_revoked() {
     }
 }
 
-/// Boltz's list has another name for a key of this process, which the key itself says is right: it is not used any longer, and
-/// revoked in the end.
+/// Boltz's list has another name for a key of this process, and the key itself says that it is this one: the list is wrong.
 #[test]
-fn a_key_of_ours_that_lost_its_name_is_revoked() {
+fn a_key_of_ours_that_lost_its_name_stays_and_is_revoked_in_the_end() {
     let mut world = World::with(plain());
     let mut process = Process::start(&world);
     process.reconcile(&mut world);
     let mut renamed = world.keys.clone();
     renamed[0].object = ObjectMark::from_uid("11111111-2222-4333-8444-555555555555");
     world.list_lies = Lie::Old(renamed);
-    live(&mut process, &mut world, 20 * MINUTE);
+    live(&mut process, &mut world, DAY);
+    assert_eq!((world.record().key_id.as_str(), world.counts.posts), ("key-1", 1));
+    let stalled = &world.object().status.conditions[2];
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "KeyDoubtful"));
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    live(&mut process, &mut world, HOUR);
     assert_eq!(world.record().key_id, "key-2");
-    assert!(!world.key("key-1").revoked);
+    assert!(!world.key("key-1").revoked, "it has its overlap");
     live(&mut process, &mut world, DAY);
     assert!(world.key("key-1").revoked);
     assert_eq!(world.violation, None);
