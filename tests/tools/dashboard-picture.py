@@ -90,20 +90,43 @@ def number(axes, panel, url):
     axes.axis("off")
 
 
+def cell(value, settings):
+    """The text and the colour of a value in a table."""
+    for mapping in settings.get("mappings", []):
+        found = mapping["options"].get(f"{value:g}")
+        if found:
+            return found["text"], COLORS.get(found.get("color"), INK)
+    is_coloured = settings.get("custom.cellOptions", {}).get("type", "auto") != "auto"
+    return shown(value, settings.get("unit")), color_of(value, settings) if is_coloured else INK
+
+
 def table(axes, panel, url):
     axes.axis("off")
-    defaults = panel.get("fieldConfig", {}).get("defaults", {})
-    rows = []
-    for target in panel["targets"]:
+    organized = next((one["options"] for one in panel.get("transformations", []) if one["id"] == "organize"), {})
+    hidden, renamed = organized.get("excludeByName", {}), organized.get("renameByName", {})
+    targets = panel["targets"]
+    rows, labels_seen = {}, []
+    for target in targets:
+        column = "Value" if len(targets) == 1 else f"Value #{target['refId']}"
         for result in ask(url, "query", query=evaluated(target["expr"])):
-            labels = {k: v for k, v in result["metric"].items() if k not in ("__name__", "cluster", "job", "instance", "pod")}
-            rows.append((float(result["value"][1]), labels))
-    rows.sort(key=lambda row: row[0], reverse=defaults.get("unit") == "s" and "xpiry" not in panel["title"])
-    for index, (value, labels) in enumerate(rows[:9]):
-        y = 0.86 - index * 0.1
-        axes.text(0.01, y, "   ".join(labels.values()), fontsize=8, color=INK, va="center")
-        axes.text(0.99, y, shown(value, defaults.get("unit")), fontsize=8, color=color_of(value, defaults), va="center", ha="right")
-        axes.axhline(y - 0.05, color=GRID, linewidth=0.5)
+            labels = {k: v for k, v in result["metric"].items() if not hidden.get(k) and k != "__name__"}
+            labels_seen += [name for name in labels if name not in labels_seen]
+            row = rows.setdefault(tuple(sorted(labels.items())), dict(labels))
+            if not hidden.get(column):
+                row[column] = float(result["value"][1])
+    values = [column for column in ("Value", "Value #A", "Value #B") if any(column in row for row in rows.values())]
+    columns = sorted(labels_seen) + values
+    for place, column in enumerate(columns):
+        x = 0.01 + 0.98 * place / len(columns)
+        name = renamed.get(column, column)
+        axes.text(x, 0.92, name, fontsize=7, color="#8ab8ff", va="center")
+        settings = overridden(panel.get("fieldConfig", {}), name)
+        for index, row in enumerate(list(rows.values())[:8]):
+            value = row.get(column, "")
+            text, color = cell(value, settings) if isinstance(value, float) else (value, INK)
+            axes.text(x, 0.81 - index * 0.1, text[: 90 // len(columns)], fontsize=8, color=color, va="center")
+    for index in range(min(len(rows), 8) + 1):
+        axes.axhline(0.86 - index * 0.1, color=GRID, linewidth=0.5)
     if not rows:
         axes.text(0.5, 0.5, "no data: nothing is wrong", fontsize=9, color=INK, ha="center")
 
