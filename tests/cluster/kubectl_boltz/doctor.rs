@@ -251,7 +251,7 @@ async fn the_operator_is_found_whatever_its_name_is() {
     let logs = ["logs", "design", "--operator-namespace", OPS];
     let said = clinic.admin.expect(0, &logs);
     assert!(said.err.contains("the log of the pod lost is not shown: "), "{said:?}");
-    assert!(said.err.contains(r#"nodes "gone" not found"#), "{said:?}");
+    assert!(said.err.contains(r#""gone" not found"#), "{said:?}");
     assert!(said.err.contains("logged nothing of design") && !said.err.contains("the pod new"), "{said:?}");
     clinic.control_plane.kubectl(&["delete", "pod", "new", "--namespace", OPS]).unwrap();
     clinic.admin.run(&logs).fails_with(1, "the log of no pod could be read");
