@@ -101,7 +101,7 @@ The message of the condition says more than the reason: read it first, with `kub
 
     #[test]
     fn the_reference_has_the_meanings() {
-        let reference = include_str!("../docs/reference/api.md");
+        let reference = include_str!("../../docs/reference/api.md");
         for reason in Reason::VARIANTS {
             let (name, (meaning, ..)) = (reason.as_str(), ready::of_ready(*reason));
             let row = format!("| [`{name}`](../runbooks/reasons.md#{}) | {meaning} |", name.to_lowercase());
