@@ -70,7 +70,7 @@ chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tes
 		$$helm install $$chart --dry-run=client | sed -n '/^NOTES:/,$$p' > tests/cluster/chart/golden/NOTES.txt.new && \
 		for file in deploy/base/boltz-operator.yaml tests/cluster/chart/golden/hooks.yaml tests/cluster/chart/golden/NOTES.txt; do mv $$file.new $$file; done
 
-reasons: ## Writes docs/runbooks/reasons.md, a section for each reason, from src/explain.rs.
+reasons: ## Writes docs/runbooks/reasons.md, a section for each reason, from src/explain.
 	REASONS=write cargo test --quiet --lib explain
 
 clean: ## Removes what was built here; the control plane's cache outside the tree stays.

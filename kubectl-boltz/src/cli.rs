@@ -76,7 +76,7 @@ pub enum Verb {
         /// Only those that expire within this time: 14d, 36h.
         #[arg(long, value_name = "TIME", value_parser = time)]
         expiring: Option<SignedDuration>,
-        /// Only those with a rotation or a revocation that is overdue.
+        /// Only those with a rotation, a revocation or a deletion that is overdue.
         #[arg(long)]
         overdue: bool,
         /// Only those whose key was not used for this time.
@@ -186,6 +186,9 @@ pub enum Verb {
         /// The operator's --cluster-name. Needed if several operators publish orphans in one namespace.
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
+        /// The operator's --lease-name. Default: what its Deployment says. Needed if you may not list Deployments.
+        #[arg(long, value_name = "NAME")]
+        lease_name: Option<String>,
         #[command(flatten)]
         confirm: Confirm,
         /// How long to wait.

@@ -1,6 +1,9 @@
 //! Calls to the API server, with the user's own rights.
 
-use crate::{cli::Global, failure::Failure};
+use crate::{
+    cli::Global,
+    failure::{Failure, is_not_found},
+};
 use boltz_operator::api::{BoltzApiKey, WatchedApiKey};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
@@ -13,9 +16,6 @@ use serde_json::Value as Json;
 use std::time::Duration;
 
 const OBJECTS: &str = "boltzapikeys";
-/// Selects the operator's pods and its Deployment, and not those of the emulator, which the chart installs beside them.
-pub const OPERATOR_LABELS: &str =
-    "app.kubernetes.io/name=boltz-operator,app.kubernetes.io/component!=emulator";
 
 /// A call that takes longer is given up.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -121,11 +121,10 @@ impl Cluster {
 
     async fn has_crd(&self) -> Result<(), Failure> {
         let version = BoltzApiKey::api_version(&());
-        let listed = self.client.list_api_group_resources(&version).await;
-        match listed {
+        match in_time(self.client.list_api_group_resources(&version)).await? {
             Ok(list) if list.resources.iter().any(|resource| resource.name == OBJECTS) => Ok(()),
             Ok(_) => Err(Failure::NoCrd),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Err(Failure::NoCrd),
+            Err(kube::Error::Api(status)) if is_not_found(&status) => Err(Failure::NoCrd),
             Err(error) => Err(Failure::from_kube(error, "discover", OBJECTS, None)),
         }
     }
@@ -140,8 +139,8 @@ impl Cluster {
         };
         let objects = self.objects(namespace);
         let patch = Patch::Merge(patch);
-        match objects.patch(name, &parameters, &patch).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
+        match in_time(objects.patch(name, &parameters, &patch)).await? {
+            Err(kube::Error::Api(status)) if is_not_found(&status) => {
                 self.has_crd().await?;
                 Err(Failure::NotFound { namespace: self.namespace.clone(), name: name.to_owned() })
             }
@@ -205,8 +204,45 @@ pub async fn call<T>(
     resource: &'static str,
     namespace: Option<&str>,
 ) -> Result<T, Failure> {
-    match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(|error| Failure::from_kube(error, verb, resource, namespace)),
-        Err(_) => Err(Failure::Unreachable(format!("no response within {} s", TIMEOUT.as_secs()))),
+    in_time(call).await?.map_err(|error| Failure::from_kube(error, verb, resource, namespace))
+}
+
+/// What the call returns within half a minute.
+pub async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> Result<kube::Result<T>, Failure> {
+    let too_late = |_| Failure::Unreachable(format!("no response within {} s", TIMEOUT.as_secs()));
+    tokio::time::timeout(TIMEOUT, call).await.map_err(too_late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    /// Of an API server that takes connections and does not respond.
+    async fn silent() -> (Cluster, tokio::net::TcpListener) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let client = Client::try_from(Config::new(url)).unwrap();
+        let name = || "x".to_owned();
+        (Cluster { client, namespace: name(), all_namespaces: false, operator_namespace: name() }, listener)
+    }
+
+    #[tokio::test]
+    async fn no_call_waits_for_ever() {
+        let (cluster, _listener) = silent().await;
+        // The request has to be on its way: time that stands still would end the connection first.
+        let mut patch = pin!(cluster.patch("a", &Json::Null, false));
+        let mut discovery = pin!(cluster.has_crd());
+        let soon = Duration::from_millis(200);
+        assert!(tokio::time::timeout(soon, patch.as_mut()).await.is_err());
+        assert!(tokio::time::timeout(soon, discovery.as_mut()).await.is_err());
+        tokio::time::pause();
+        tokio::time::advance(TIMEOUT).await;
+        let limit = Duration::from_secs(1);
+        let patched = tokio::time::timeout(limit, patch).await.unwrap();
+        assert!(matches!(patched, Err(Failure::Unreachable(_))), "{patched:?}");
+        let discovered = tokio::time::timeout(limit, discovery).await.unwrap();
+        assert!(matches!(discovered, Err(Failure::Unreachable(_))), "{discovered:?}");
     }
 }

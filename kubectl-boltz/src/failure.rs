@@ -1,6 +1,7 @@
 //! What can go wrong. Each message names the next command.
 
 use http::StatusCode;
+use kube::core::Status;
 use std::time::Duration;
 
 /// The exit code of a verb that was carried out and found something that is not ready.
@@ -24,7 +25,7 @@ pub enum Failure {
     },
     /// There is no such object.
     #[error(
-        "BoltzApiKey {name} does not exist in the namespace {namespace}\nnext: kubectl boltz list --namespace {namespace}, or kubectl boltz list -A"
+        "BoltzApiKey {name} does not exist in the namespace {namespace}\nnext: kubectl boltz list --namespace {namespace}  # everywhere: kubectl boltz list -A"
     )]
     NotFound { namespace: String, name: String },
     /// The CRD is missing.
@@ -73,6 +74,11 @@ impl Failure {
         }
     }
 
+    /// The API server does not know such a kind.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == StatusCode::NOT_FOUND)
+    }
+
     /// Translates an answer of the API server.
     pub fn from_kube(
         error: kube::Error,
@@ -84,7 +90,7 @@ impl Failure {
             kube::Error::Api(status) if status.is_forbidden() && is_rbac(&status.message) => {
                 Self::Forbidden { verb, resource, namespace: namespace.map(str::to_owned) }
             }
-            kube::Error::Api(status) if status.is_not_found() && resource == "boltzapikeys" => Self::NoCrd,
+            kube::Error::Api(status) if is_not_found(&status) && resource == "boltzapikeys" => Self::NoCrd,
             kube::Error::Api(status) if status.code == StatusCode::UNAUTHORIZED => Self::Refused {
                 verb,
                 resource,
@@ -108,6 +114,11 @@ impl Failure {
     pub fn short(&self) -> String {
         self.to_string().lines().next().unwrap_or_default().to_owned()
     }
+}
+
+/// An API that is not installed is answered by a page of text, which kube does not take for "not found".
+pub fn is_not_found(status: &Status) -> bool {
+    status.is_not_found() || status.code == StatusCode::NOT_FOUND
 }
 
 /// An admission policy answers with 403 too, in its own words.
@@ -152,8 +163,10 @@ fn place(namespace: &Option<String>) -> String {
 
 fn flags(namespace: &Option<String>) -> String {
     namespace.as_ref().map_or_else(
-        || " -A (or name a namespace that you may read: --namespace NAME)".to_owned(),
-        |name| format!(" --namespace {name} (an administrator can bind the ClusterRole view or edit to you)"),
+        || " -A  # or name a namespace that you may read: --namespace NAME".to_owned(),
+        |name| {
+            format!(" --namespace {name}  # an administrator can bind the ClusterRole view or edit to you")
+        },
     )
 }
 
@@ -177,11 +190,18 @@ mod tests {
     }
 
     #[test]
+    fn without_its_crd_an_object_is_not_known() {
+        let not_found = Status::failure("404 page not found", "Failed to parse error data").with_code(404);
+        let failure = Failure::from_kube(kube::Error::Api(Box::new(not_found)), "list", "boltzapikeys", None);
+        assert!(matches!(failure, Failure::NoCrd), "{failure:?}");
+    }
+
+    #[test]
     fn the_next_command_is_one_that_works() {
         let namespace = Some("team".to_owned());
         for (verb, resource, command) in [
-            ("get", "pods/log", "kubectl auth can-i get pods --subresource=log --namespace team ("),
-            ("list", "pods", "kubectl auth can-i list pods --namespace team ("),
+            ("get", "pods/log", "kubectl auth can-i get pods --subresource=log --namespace team  # "),
+            ("list", "pods", "kubectl auth can-i list pods --namespace team  # "),
             ("get", "the version", "kubectl auth whoami"),
             ("discover", "boltzapikeys", "kubectl auth whoami"),
             ("create", "selfsubjectaccessreviews", "kubectl auth whoami"),

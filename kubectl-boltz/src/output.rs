@@ -21,6 +21,18 @@ pub enum Format {
     Name,
 }
 
+impl std::fmt::Display for Format {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Table => "table",
+            Self::Wide => "wide",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Name => "name",
+        })
+    }
+}
+
 impl Format {
     pub fn is_for_people(self) -> bool {
         matches!(self, Self::Table | Self::Wide)
@@ -52,9 +64,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
     let mut output = anstream::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         // As in `kubectl boltz list | head`.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Other(format!("cannot write: {error}\nnext: check where the output goes")))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Other(format!(
+            "cannot write: {error}\nnext: kubectl boltz version  # to a terminal"
+        ))),
         _ => Ok(()),
     }
 }
@@ -63,6 +75,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
 pub fn tell(text: &str) {
     // Nobody is there to read it.
     let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// What was typed, as kubectl runs it.
+fn this_command() -> String {
+    let arguments = std::env::args().skip(1).map(|argument| crate::words::plain(&argument));
+    ["kubectl boltz".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks for a word on the terminal. Without `yes`, and without that word, nothing is done.
@@ -76,5 +94,5 @@ pub fn confirm(question: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if read.is_ok() && line.trim() == word {
         return Ok(());
     }
-    Err(Failure::Other("nothing was done\nnext: the same command with --yes, or type the word".to_owned()))
+    Err(Failure::Other(format!("nothing was done: the word was not typed\nnext: {} --yes", this_command())))
 }

@@ -4,6 +4,9 @@ use super::Context;
 use crate::{observability::activity::InFlight, plan::Doubt};
 use serde_json::{Value as Json, json};
 
+/// Longer lists are cut.
+const MOST: usize = 100;
+
 /// What the process does, and what it waits for.
 pub(crate) fn describe(context: &Context, identity: &str, stuck: &[String]) -> Json {
     let now = context.clock.now();
@@ -26,6 +29,8 @@ pub(crate) fn describe(context: &Context, identity: &str, stuck: &[String]) -> J
         })
     });
     let progress = context.inventory.progress();
+    let (length, waiting) = context.metrics.queue(MOST);
+    let waiting = waiting.iter().map(|(namespace, name)| json!({"namespace": namespace, "name": name}));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "identity": identity,
@@ -33,6 +38,7 @@ pub(crate) fn describe(context: &Context, identity: &str, stuck: &[String]) -> J
         "stuck": stuck,
         "failingWatches": context.watches.failures().lines().collect::<Vec<_>>(),
         "inFlight": in_flight.collect::<Vec<_>>(),
+        "reconcileQueue": {"length": length, "waiting": waiting.collect::<Vec<_>>()},
         "inventory": {
             "passes": passes.collect::<Vec<_>>(),
             "activity": progress.activity.map(<&str>::from),

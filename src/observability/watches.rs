@@ -17,21 +17,20 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// and the timeout of its request.
 const FAILURE_LASTS: Duration = Duration::from_secs(100);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
 pub(crate) enum Resource {
     /// `boltzapikeys.boltz.bio`.
+    #[strum(serialize = "boltzapikeys")]
     ApiKeys,
     /// `secrets` with the operator's label.
+    #[strum(serialize = "secrets")]
     Secrets,
 }
 
 impl Resource {
     /// Its name in the API.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ApiKeys => "boltzapikeys",
-            Self::Secrets => "secrets",
-        }
+        self.into()
     }
 }
 

@@ -69,13 +69,13 @@ impl Fleet {
         }
         let (keys, may_go, issued) = (BTreeMap::new(), BTreeSet::new(), names.len());
         let mut fleet = Self { env, names, keys, may_go, issued, rotations: 0, lost: 0 };
-        fleet.rest().await;
+        fleet.until_idle().await;
         fleet
     }
 
     /// Waits until all have the keys that they asked for, and all is at rest: the active keys are those that the objects
     /// name and no others, and none was revoked that a workload may need.
-    async fn rest(&mut self) {
+    async fn until_idle(&mut self) {
         for name in &self.names {
             let (old, kept) = self.keys.get(name).cloned().unwrap_or_default();
             let object = self
@@ -194,7 +194,7 @@ async fn an_upgrade_and_a_rollback_cost_no_key() {
         fleet.set_in_motion().await;
         fleet.kill().await;
         fleet.replace_by(&binary).await;
-        fleet.rest().await;
+        fleet.until_idle().await;
         fleet.assert_no_needless_posts(fleet.env.unanswered(), 1);
     }
 }
@@ -218,7 +218,7 @@ async fn replicas_of_both_releases_hand_over_to_each_other() {
         assert_eq!(fleet.env.operator.terminate(), Some(0));
         fleet.lost += fleet.env.unanswered();
         fleet.env.operator = second;
-        fleet.rest().await;
+        fleet.until_idle().await;
         fleet.assert_no_needless_posts(fleet.env.unanswered(), 1);
     }
 }
@@ -233,7 +233,7 @@ async fn both_releases_at_work_at_once_lose_no_key() {
     let mut fleet = Fleet::new(env).await;
     for _ in 0..2 {
         fleet.set_in_motion().await;
-        fleet.rest().await;
+        fleet.until_idle().await;
     }
     fleet.assert_no_needless_posts(fleet.env.unanswered() + unanswered(&second), 2);
 }

@@ -552,7 +552,7 @@ pub const ALL: &[Control] = &[
         red: &[Simulated("a_key_whose_revocation_had_no_response_is_not_missed")],
     },
     Control {
-        defence: "what is owed to a workload stands in the status",
+        defence: "which restart a workload still needs stands in the status",
         rule: "2",
         file: "src/plan/status.rs",
         with: "facts.pending_restarts().into_iter()",

@@ -99,11 +99,15 @@ impl<'a> View<'a> {
         Some(time.0)
     }
 
-    /// A rotation, or the revocation of a previous key, should have happened.
+    /// A rotation, the revocation of a key, or the end of a deletion should have happened.
     pub fn is_overdue(&self) -> bool {
         let is_late = |time: Timestamp| self.now.duration_since(time) > OVERDUE;
         let previous = self.status().map(|status| status.previous_keys.as_slice()).unwrap_or_default();
+        let deleted_at = self.object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
         self.renewal_time().is_some_and(is_late)
+            || deleted_at.is_some_and(is_late)
+            // Also of a key that previousKeys does not name.
+            || self.is("RevocationFailing")
             || previous.iter().any(|previous| is_late(previous.revoke_after.0))
     }
 
@@ -228,6 +232,33 @@ mod tests {
                 [&before, &after].map(|condition| object("a", json!({}), json!({"conditions": [condition]})));
             let [before, view] = [&before, &object].map(|object| View::new(object, NOW.parse().unwrap()));
             assert_eq!(view.is_newly_blocked(&before), is_blocked, "{after}");
+        }
+    }
+
+    #[test]
+    fn what_should_have_happened_is_overdue() {
+        let early = "2026-11-26T10:30:00Z";
+        let late = "2026-11-26T11:30:00Z";
+        let failing =
+            |is: bool| json!({"conditions": [condition_of("RevocationFailing", is, "BoltzFailed", "")]});
+        let previous = |end: &str| json!({"previousKeys": [{"keyID": "a", "revokeAfter": end}]});
+        for (status, deleted_at, is_overdue) in [
+            (json!({}), None, false),
+            (json!({"renewalTime": early}), None, true),
+            (json!({"renewalTime": late}), None, false),
+            (previous(early), None, true),
+            (previous(late), None, false),
+            // Of a key that the status does not name otherwise.
+            (failing(true), None, true),
+            (failing(false), None, false),
+            (json!({}), Some(early), true),
+            (json!({}), Some(late), false),
+        ] {
+            let mut object = object("a", json!({}), status.clone());
+            object.metadata.deletion_timestamp =
+                deleted_at.map(|time| serde_json::from_value(json!(time)).unwrap());
+            let view = View::new(&object, NOW.parse().unwrap());
+            assert_eq!(view.is_overdue(), is_overdue, "{status}, {deleted_at:?}");
         }
     }
 

@@ -38,7 +38,7 @@ impl View<'_> {
         match (self.has_valid_key(), self.is("Stalled")) {
             (false, true) => Urgency::NotReadyAndStalled,
             (false, false) => Urgency::NotReady,
-            (true, _) if self.is_overdue() || self.is("RevocationFailing") => Urgency::Overdue,
+            (true, _) if self.is_overdue() => Urgency::Overdue,
             (true, true) => Urgency::Stalled,
             (true, false) if soon => Urgency::ExpiresSoon,
             (true, false) => Urgency::Fine,

@@ -1,6 +1,9 @@
 //! `explain` and `events`.
 
-use super::{Session, look::code_of};
+use super::{
+    Session,
+    look::{self, code_of},
+};
 use crate::{
     failure::Failure,
     output::{Format, tell},
@@ -65,6 +68,7 @@ pub async fn explain(session: &Session, what: &str) -> Result<u8, Failure> {
     if let Some(topic) = topic(|known| known == what) {
         return topic.show(session);
     }
+    super::in_one_namespace(session)?;
     let object = match session.cluster.get(what).await {
         Ok(object) => object,
         Err(failure) => {
@@ -74,7 +78,7 @@ pub async fn explain(session: &Session, what: &str) -> Result<u8, Failure> {
             return Err(match failure {
                 Failure::NotFound { namespace, .. } => Failure::Other(format!(
                     "{what} is no reason, no condition, no alert, and no BoltzApiKey in the namespace {namespace}\n\
-                     next: kubectl boltz list -A, or one of the reasons: {}",
+                     the reasons are: {}\nnext: kubectl boltz list -A",
                     reasons::explanations().map(|known| known.reason).collect::<Vec<_>>().join(", ")
                 )),
                 other => other,
@@ -87,19 +91,21 @@ pub async fn explain(session: &Session, what: &str) -> Result<u8, Failure> {
     let newest = events.map(|events| events[events.len().saturating_sub(10)..].to_vec());
     let why = newest.as_ref().err().map(Failure::short).unwrap_or_default();
     let text = || explain::render(&view, newest.as_deref().map_err(|_| why.as_str()));
-    session.format.write(&object.raw, text)?;
+    look::write_object(session.format, &object, text)?;
     Ok(code_of(&[&object.read], session.now()))
 }
 
 /// What is explained that is no object.
 struct Topic {
+    name: String,
     value: Json,
     text: String,
 }
 
 impl Topic {
     fn show(self, session: &Session) -> Result<u8, Failure> {
-        session.format.write(&self.value, || self.text).map(|()| 0)
+        let text = || if session.format == Format::Name { format!("{}\n", self.name) } else { self.text };
+        session.format.write(&self.value, text).map(|()| 0)
     }
 }
 
@@ -109,6 +115,7 @@ fn topic(is: impl Fn(&str) -> bool) -> Option<Topic> {
         let reasons::Explanation { reason, meaning, look, action, avoid } = known;
         let commands: String = look.iter().map(|command| format!("    {command}\n")).collect();
         return Some(Topic {
+            name: reason.to_owned(),
             value: json!({
                 "reason": reason, "meaning": meaning, "look": look, "action": action, "avoid": avoid,
             }),
@@ -119,6 +126,7 @@ fn topic(is: impl Fn(&str) -> bool) -> Option<Topic> {
     }
     if let Some((condition, meaning)) = CONDITIONS.into_iter().find(|(condition, _)| is(condition)) {
         return Some(Topic {
+            name: condition.to_owned(),
             value: json!({"condition": condition, "meaning": meaning}),
             text: format!("{condition}\n  True means: {meaning}\n"),
         });
@@ -130,6 +138,7 @@ fn topic(is: impl Fn(&str) -> bool) -> Option<Topic> {
     Some(Topic {
         value: json!({"alert": name, "meaning": summary, "runbook": runbook}),
         text: format!("{name}\n  meaning: {summary}\n\n{steps}\n"),
+        name,
     })
 }
 
@@ -186,7 +195,7 @@ mod tests {
         let alerts = alerts();
         assert!(alerts.len() > 10, "{alerts:?}");
         for (name, summary) in alerts {
-            let Topic { value, text } = topic(|known| known == name).unwrap();
+            let Topic { value, text, .. } = topic(|known| known == name).unwrap();
             assert!(!summary.is_empty() && text.contains("## What to do"), "{text}");
             assert!(!text.contains("{{"), "{text}");
             assert!(value["runbook"].as_str().unwrap().starts_with(&format!("# {name}\n")), "{value}");

@@ -1,15 +1,18 @@
 //! `logs` and `version`: what the operator's pods and its Deployment say.
 
-use super::Session;
+use super::{
+    Session,
+    operator::{Operator, WHERE_IT_IS, operators},
+};
 use crate::{
-    cluster::{OPERATOR_LABELS, call},
+    cluster::call,
     failure::Failure,
     output::{print, tell},
     words::{duration, plain},
 };
 use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::SignedDuration;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
     api::{ListParams, LogParams},
@@ -18,43 +21,81 @@ use serde_json::{Value as Json, json};
 
 pub async fn logs(session: &Session, name: &str, since: SignedDuration) -> Result<u8, Failure> {
     let namespace = session.cluster.operator_namespace.as_str();
-    let api: Api<Pod> = Api::namespaced(session.cluster.client.clone(), namespace);
-    let pods =
-        call(api.list(&ListParams::default().labels(OPERATOR_LABELS)), "list", "pods", Some(namespace))
-            .await?;
-    if pods.items.is_empty() {
+    let operators = operators(session).await?;
+    if operators.is_empty() {
         return Err(Failure::Other(format!(
-            "no pod of the operator in the namespace {namespace}\nnext: kubectl boltz doctor, or --operator-namespace NAME"
+            "no Deployment of the operator in the namespace {namespace}\nnext: {WHERE_IT_IS}"
         )));
     }
-    let mut count = 0;
-    for pod in pods {
-        let parameters = LogParams { since_seconds: Some(since.as_secs().max(1)), ..LogParams::default() };
-        let name_of_pod = pod.name_any();
-        let stream = api.log_stream(&name_of_pod, &parameters);
-        let stream = call(stream, "get", "pods/log", Some(namespace)).await?;
-        let mut lines = stream.lines();
-        let cut = |error: std::io::Error| {
-            let why = plain(&error.to_string());
-            Failure::Other(format!(
-                "the log of the pod {name_of_pod} could not be read to its end: {why}\n\
-                 next: kubectl logs {name_of_pod} --namespace {namespace}"
-            ))
-        };
-        while let Some(line) = lines.try_next().await.map_err(cut)? {
-            if is_about(&line, &session.cluster.namespace, name) {
-                count += 1;
-                print(&format!("{}\n", plain(&line)))?;
+    let (mut lines, mut are_read, mut failures) = (0, false, Vec::new());
+    for operator in &operators {
+        for pod in pods_of(session, operator).await? {
+            match lines_of(session, operator, &pod, name, since).await {
+                Ok(count) => {
+                    lines += count;
+                    are_read = true;
+                }
+                // Another pod may be the one that leads.
+                Err(failure) => {
+                    tell(&format!("the log of the pod {pod} is not shown: {}", failure.short()));
+                    failures.push(failure);
+                }
             }
         }
     }
-    if count == 0 {
+    match failures.into_iter().next() {
+        Some(failure @ Failure::Forbidden { .. }) if !are_read => return Err(failure),
+        _ if !are_read => {
+            return Err(Failure::Other(format!(
+                "the log of no pod could be read in the namespace {namespace}\nnext: kubectl get pods --namespace {namespace}"
+            )));
+        }
+        _ => {}
+    }
+    if lines == 0 {
         tell(&format!(
-            "the operator logged nothing of {name} in the last {}\nnext: kubectl boltz events {name}",
-            duration(since)
+            "the operator logged nothing of {name} in the last {}\nnext: kubectl boltz events {name} --namespace {}",
+            duration(since),
+            session.cluster.namespace
         ));
     }
     Ok(0)
+}
+
+async fn pods_of(session: &Session, operator: &Operator) -> Result<Vec<String>, Failure> {
+    let namespace = operator.namespace.as_str();
+    let api: Api<Pod> = Api::namespaced(session.cluster.client.clone(), namespace);
+    let parameters = ListParams::default().labels(&operator.selector);
+    let pods = call(api.list(&parameters), "list", "pods", Some(namespace)).await?;
+    Ok(pods.iter().map(ResourceExt::name_any).collect())
+}
+
+/// Prints the lines of one pod that are about the object. Returns how many there are.
+async fn lines_of(
+    session: &Session,
+    operator: &Operator,
+    pod: &str,
+    name: &str,
+    since: SignedDuration,
+) -> Result<usize, Failure> {
+    let namespace = operator.namespace.as_str();
+    let api: Api<Pod> = Api::namespaced(session.cluster.client.clone(), namespace);
+    let parameters = LogParams {
+        // There may be sidecars.
+        container: Some(operator.settings.container.clone()),
+        since_seconds: Some(since.as_secs().max(1)),
+        ..LogParams::default()
+    };
+    let stream = call(api.log_stream(pod, &parameters), "get", "pods/log", Some(namespace)).await?;
+    let (mut lines, mut count) = (stream.lines(), 0);
+    let cut = |error: std::io::Error| Failure::Unreachable(plain(&error.to_string()));
+    while let Some(line) = lines.try_next().await.map_err(cut)? {
+        if is_about(&line, &session.cluster.namespace, name) {
+            count += 1;
+            print(&format!("{}\n", plain(&line)))?;
+        }
+    }
+    Ok(count)
 }
 
 /// Whether a line of the log, in JSON or as text, has this namespace and name.
@@ -73,14 +114,9 @@ fn is_about(line: &str, namespace: &str, name: &str) -> bool {
 pub async fn version(session: &Session) -> Result<u8, Failure> {
     let own = env!("CARGO_PKG_VERSION");
     let server = call(session.cluster.client.apiserver_version(), "get", "the version", None).await;
-    let namespace = session.cluster.operator_namespace.as_str();
-    let api: Api<Deployment> = Api::namespaced(session.cluster.client.clone(), namespace);
-    let parameters = ListParams::default().labels(OPERATOR_LABELS);
-    let operator = call(api.list(&parameters), "list", "deployments", Some(namespace)).await;
-    let operator = operator.map(|list| {
-        let versions =
-            list.items.iter().filter_map(|one| one.labels().get("app.kubernetes.io/version").cloned());
-        versions.collect::<Vec<_>>().join(", ")
+    let operator = operators(session).await.map(|operators| {
+        let versions: Vec<String> = operators.into_iter().map(|operator| operator.version).collect();
+        versions.join(", ")
     });
     let text_or_why = |found: Result<String, Failure>| match found {
         Ok(text) if text.is_empty() => "not found".to_owned(),

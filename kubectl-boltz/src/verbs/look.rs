@@ -38,9 +38,14 @@ pub async fn status(session: &Session, selector: Option<&str>, watch: bool) -> R
             return Ok(shown.code);
         }
         // Not the text, in which ages change all the time.
-        let state: Vec<_> = shown.objects.into_iter().map(|object| object.raw).collect();
+        let state: Vec<_> = shown.objects.iter().map(|object| object.raw.clone()).collect();
         if before.as_ref() != Some(&state) {
-            print(&format!("{}\n{}\n", session.now().strftime("%T UTC"), shown.text))?;
+            if session.format.is_for_people() {
+                print(&format!("{}\n{}\n", session.now().strftime("%T UTC"), shown.text))?;
+            } else {
+                begin_document(session.format, before.is_none())?;
+                write_objects(session.format, &shown.objects, String::new)?;
+            }
             before = Some(state);
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
@@ -83,9 +88,9 @@ fn write(session: &Session, shown: &Shown) -> Result<(), Failure> {
     if shown.objects.is_empty() && session.format.is_for_people() {
         let place = session.cluster.scope().unwrap_or("any namespace");
         let (what, next) = if shown.is_filtered {
-            ("no BoltzApiKey is so", "kubectl boltz list without filters")
+            ("no BoltzApiKey is so", "kubectl boltz list  # without filters")
         } else {
-            ("no BoltzApiKeys", "kubectl boltz list -A, or kubectl explain boltzapikey.spec to create one")
+            ("no BoltzApiKeys", "kubectl boltz list -A  # to create one: kubectl explain boltzapikey.spec")
         };
         tell(&format!("{what} in {place}\nnext: {next}"));
         return Ok(());
@@ -93,8 +98,23 @@ fn write(session: &Session, shown: &Shown) -> Result<(), Failure> {
     write_objects(session.format, &shown.objects, || shown.text.clone())
 }
 
+/// JSON and names need nothing between them.
+fn begin_document(format: Format, is_first: bool) -> Result<(), Failure> {
+    if format == Format::Yaml && !is_first { print("---\n") } else { Ok(()) }
+}
+
+/// The object as JSON, YAML or its name, else that text.
+pub fn write_object(format: Format, object: &Object, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    let name = || format!("{}\n", resource_name(object));
+    format.write(&object.raw, || if format == Format::Name { name() } else { text() })
+}
+
 /// The objects as JSON, YAML or names, else that text.
-fn write_objects(format: Format, objects: &[Object], text: impl FnOnce() -> String) -> Result<(), Failure> {
+pub fn write_objects(
+    format: Format,
+    objects: &[Object],
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
     let names = || objects.iter().map(|object| format!("{}\n", resource_name(object))).collect();
     let text = || if format == Format::Name { names() } else { text() };
     format.write(&list_of(objects.iter().map(|object| object.raw.clone()).collect()), text)
@@ -110,19 +130,18 @@ pub async fn status_of(session: &Session, name: &str, watch: bool) -> Result<u8,
         let object = session.cluster.get(name).await?;
         let view = View::new(&object.read, session.now());
         let code = code_of(&[&object.read], session.now());
-        match session.format {
-            Format::Json | Format::Yaml => session.format.write(&object.raw, String::new)?,
-            Format::Name => print(&format!("{}\n", resource_name(&object)))?,
-            Format::Table | Format::Wide => {
-                let found = users_in(session, &view).await;
-                let why = found.as_ref().err().map(Failure::short).unwrap_or_default();
-                let text = tree::render(&view, found.as_deref().map_err(|_| why.as_str()));
-                let state = (object.raw.clone(), found.ok());
-                if before.as_ref() != Some(&state) {
-                    print(&text)?;
-                    before = Some(state);
-                }
-            }
+        let (mut text, mut users) = (String::new(), None);
+        if session.format.is_for_people() {
+            let found = users_in(session, &view).await;
+            let why = found.as_ref().err().map(Failure::short).unwrap_or_default();
+            text = tree::render(&view, found.as_deref().map_err(|_| why.as_str()));
+            users = found.ok();
+        }
+        let state = (object.raw.clone(), users);
+        if before.as_ref() != Some(&state) {
+            begin_document(session.format, before.is_none())?;
+            write_object(session.format, &object, || text)?;
+            before = Some(state);
         }
         if !watch {
             return Ok(code);

@@ -5,6 +5,7 @@ mod explain;
 mod follow;
 mod logs;
 mod look;
+mod operator;
 mod orphans;
 mod rotate;
 mod spec;
@@ -12,13 +13,14 @@ mod whose;
 
 use crate::{
     cli::{Cli, Verb},
-    cluster::Cluster,
+    cluster::{Cluster, Object},
     complete,
     failure::Failure,
     output::{self, Format},
     pure::list::Filter,
 };
 use jiff::{SignedDuration, Timestamp};
+use orphans::Publisher;
 use std::time::Duration;
 
 pub struct Session {
@@ -30,20 +32,35 @@ impl Session {
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+
+    /// Says what was done: to standard error, if standard output is for a program.
+    fn report(&self, line: &str) -> Result<(), Failure> {
+        if self.format.is_for_people() {
+            return output::print(&format!("{line}\n"));
+        }
+        output::tell(line);
+        Ok(())
+    }
+
+    /// The objects that were changed, for a program.
+    fn write_changed(&self, objects: &[Object]) -> Result<(), Failure> {
+        if self.format.is_for_people() {
+            return Ok(());
+        }
+        look::write_objects(self.format, objects, String::new)
+    }
 }
 
 /// Carries out the verb. Returns the exit code.
 pub async fn run(cli: Cli) -> Result<u8, Failure> {
+    has_format(&cli.verb, cli.global.output)?;
     if let Verb::Completion { shell } = &cli.verb {
         return output::print(&complete::script(shell)).map(|()| 0);
     }
-    if cli.global.all_namespaces && changes_named_objects(&cli.verb) {
-        return Err(Failure::Other(
-            "this works in one namespace: -A would be ignored\nnext: the same with --namespace NAME"
-                .to_owned(),
-        ));
-    }
     let session = Session { cluster: Cluster::connect(&cli.global).await?, format: cli.global.output };
+    if names_objects(&cli.verb) {
+        in_one_namespace(&session)?;
+    }
     match cli.verb {
         Verb::Status { name: Some(name), watch, .. } => look::status_of(&session, &name, watch).await,
         Verb::Status { name: None, selector, watch } => {
@@ -76,10 +93,13 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Explain { what } => explain::explain(&session, &what).await,
         Verb::Doctor { wait, timeout } => doctor::doctor(&session, wait.then(|| positive(timeout))).await,
         Verb::Keys => orphans::keys(&session).await,
-        Verb::Orphans { revoke: false, cluster, .. } => orphans::orphans(&session, cluster.as_deref()).await,
-        Verb::Orphans { ids, older_than, cluster, confirm, timeout, .. } => {
+        Verb::Orphans { revoke: false, cluster, lease_name, .. } => {
+            orphans::orphans(&session, &Publisher { cluster, lease_name }).await
+        }
+        Verb::Orphans { ids, older_than, cluster, lease_name, confirm, timeout, .. } => {
+            let publisher = Publisher { cluster, lease_name };
             let wish =
-                orphans::Wish { ids, older_than, cluster, yes: confirm.yes, timeout: positive(timeout) };
+                orphans::Wish { ids, older_than, publisher, yes: confirm.yes, timeout: positive(timeout) };
             orphans::revoke(&session, wish).await
         }
         Verb::Events { name } => explain::events(&session, name.as_deref()).await,
@@ -90,11 +110,44 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
     }
 }
 
-fn changes_named_objects(verb: &Verb) -> bool {
-    matches!(
-        verb,
-        Verb::RevokeLeaked { .. } | Verb::Suspend { .. } | Verb::Resume { .. } | Verb::Release { .. }
-    )
+/// Not every verb has something to write as JSON, YAML or names.
+fn has_format(verb: &Verb, format: Format) -> Result<(), Failure> {
+    let (name, has) = match verb {
+        Verb::Logs { .. } => ("logs", format.is_for_people()),
+        Verb::Completion { .. } => ("completion", format.is_for_people()),
+        Verb::Version => ("version", format != Format::Name),
+        _ => ("", true),
+    };
+    if has {
+        return Ok(());
+    }
+    let message = format!("{name} has no output as {format}\nnext: kubectl boltz {name} --help");
+    Err(Failure::Other(message))
+}
+
+/// `explain` and `rotate` see it by themselves.
+fn names_objects(verb: &Verb) -> bool {
+    match verb {
+        Verb::Status { name, .. } => name.is_some(),
+        Verb::RevokeLeaked { .. }
+        | Verb::Suspend { .. }
+        | Verb::Resume { .. }
+        | Verb::Release { .. }
+        | Verb::Users { .. }
+        | Verb::Logs { .. } => true,
+        _ => false,
+    }
+}
+
+fn in_one_namespace(session: &Session) -> Result<(), Failure> {
+    if !session.cluster.all_namespaces {
+        return Ok(());
+    }
+    Err(Failure::Other(
+        "this works in one namespace: -A would be ignored\n\
+         next: kubectl boltz list -A  # shows the namespaces; then the same with --namespace NAME"
+            .to_owned(),
+    ))
 }
 
 fn positive(duration: SignedDuration) -> Duration {

@@ -1,6 +1,9 @@
 //! `keys` and `orphans`.
 
-use super::Session;
+use super::{
+    Session,
+    operator::{WHERE_IT_IS, operators},
+};
 use crate::{
     cluster::call,
     failure::{Failure, NOT_READY},
@@ -11,8 +14,8 @@ use crate::{
 use boltz_operator::{
     api::WatchedApiKey,
     controller::orphan_list::{
-        OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, list_key, request_key,
-        response_key,
+        OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, config_map_name, list_key,
+        request_key, response_key,
     },
     protocol::marker::ClusterName,
 };
@@ -25,42 +28,85 @@ use kube::{
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Where the operator publishes, if ConfigMaps may not be listed.
-const DEFAULT_NAME: &str = "boltz-operator-orphans";
+/// The operator's Lease, if nothing says its name.
+const DEFAULT_LEASE: &str = "boltz-operator";
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Which operator's orphans; all, if nothing is said.
+#[derive(Clone, Debug, Default)]
+pub struct Publisher {
+    pub cluster: Option<String>,
+    pub lease_name: Option<String>,
+}
 
 /// What one operator has published.
 #[derive(Clone, Debug)]
 pub struct Published {
+    namespace: String,
     config_map: String,
     cluster: ClusterName,
     pub list: OrphanList,
 }
 
-fn config_maps(session: &Session) -> Api<ConfigMap> {
-    Api::namespaced(session.cluster.client.clone(), &session.cluster.operator_namespace)
+fn config_maps(session: &Session, namespace: &str) -> Api<ConfigMap> {
+    Api::namespaced(session.cluster.client.clone(), namespace)
 }
 
-/// What the operators have published; only that of one cluster, if it is named.
-pub async fn published(session: &Session, cluster: Option<&str>) -> Result<Vec<Published>, Failure> {
-    let api = config_maps(session);
-    let namespace = Some(session.cluster.operator_namespace.as_str());
-    let found = match call(api.list(&ListParams::default()), "list", "configmaps", namespace).await {
-        Ok(list) => list.items,
-        // Somebody may have the right to this one only.
-        Err(Failure::Forbidden { .. }) => {
-            call(api.get_opt(DEFAULT_NAME), "get", "configmaps", namespace).await?.into_iter().collect()
-        }
+/// The ConfigMap with the orphans of the operator with that Lease.
+async fn config_map_of(
+    session: &Session,
+    namespace: &str,
+    lease_name: &str,
+) -> Result<Option<ConfigMap>, Failure> {
+    let (api, name) = (config_maps(session, namespace), config_map_name(lease_name));
+    call(api.get_opt(&name), "get", "configmaps", Some(namespace)).await
+}
+
+/// The ConfigMaps that may have orphans. Somebody may have the right to a single one.
+async fn candidates(session: &Session, publisher: &Publisher) -> Result<Vec<ConfigMap>, Failure> {
+    let namespace = session.cluster.operator_namespace.as_str();
+    if let Some(lease_name) = &publisher.lease_name {
+        return Ok(config_map_of(session, namespace, lease_name).await?.into_iter().collect());
+    }
+    let operators = match operators(session).await {
+        Ok(operators) => operators,
+        Err(Failure::Forbidden { .. }) => Vec::new(),
         Err(error) => return Err(error),
     };
+    let leases: Option<Vec<(String, String)>> = operators
+        .iter()
+        .map(|operator| Some((operator.lease_namespace(), operator.settings.get("lease-name")?)))
+        .collect();
+    if let Some(leases) = leases.filter(|leases| !leases.is_empty()) {
+        let mut found = Vec::new();
+        for (namespace, lease_name) in leases {
+            found.extend(config_map_of(session, &namespace, &lease_name).await?);
+        }
+        return Ok(found);
+    }
+    // No Deployment names the Lease.
+    let listed = config_maps(session, namespace);
+    match call(listed.list(&ListParams::default()), "list", "configmaps", Some(namespace)).await {
+        Ok(list) => Ok(list.items),
+        Err(Failure::Forbidden { .. }) => {
+            Ok(config_map_of(session, namespace, DEFAULT_LEASE).await?.into_iter().collect())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the operators have published.
+pub async fn published(session: &Session, publisher: &Publisher) -> Result<Vec<Published>, Failure> {
+    let found = candidates(session, publisher).await?;
     let mut lists = Vec::new();
     for config_map in found {
         for (key, text) in config_map.data.iter().flatten() {
             let name: Option<ClusterName> = key.strip_suffix(".orphans").and_then(|name| name.parse().ok());
             let Some(name) = name.filter(|name| list_key(name) == *key) else { continue };
             let Ok(list) = serde_json::from_str(text) else { continue };
-            if cluster.is_none_or(|wanted| wanted == name.to_string()) {
-                lists.push(Published { config_map: config_map.name_any(), cluster: name, list });
+            if publisher.cluster.as_ref().is_none_or(|wanted| *wanted == name.to_string()) {
+                let namespace = config_map.namespace().unwrap_or_default();
+                lists.push(Published { namespace, config_map: config_map.name_any(), cluster: name, list });
             }
         }
     }
@@ -72,7 +118,7 @@ pub async fn keys(session: &Session) -> Result<u8, Failure> {
     let read: Vec<WatchedApiKey> = objects.into_iter().map(|object| object.read).collect();
     // Without a namespace's name, orphans belong to the whole cluster.
     let orphans = if session.cluster.all_namespaces {
-        match published(session, None).await {
+        match published(session, &Publisher::default()).await {
             Ok(lists) => lists.into_iter().flat_map(|published| published.list.orphans).collect(),
             Err(error) => {
                 tell(&format!("orphans are not shown: {error}"));
@@ -91,8 +137,8 @@ pub async fn keys(session: &Session) -> Result<u8, Failure> {
     Ok(0)
 }
 
-pub async fn orphans(session: &Session, cluster: Option<&str>) -> Result<u8, Failure> {
-    let lists = published(session, cluster).await?;
+pub async fn orphans(session: &Session, publisher: &Publisher) -> Result<u8, Failure> {
+    let lists = published(session, publisher).await?;
     if lists.is_empty() {
         return Err(nothing_published(session));
     }
@@ -106,7 +152,7 @@ pub async fn orphans(session: &Session, cluster: Option<&str>) -> Result<u8, Fai
             if count > orphans.len() {
                 text.push_str(&format!("and {} more\n", count - orphans.len()));
             }
-            text.push_str("next: kubectl boltz explain BoltzOperatorOrphanedKeys, before you revoke any\n");
+            text.push_str("next: kubectl boltz explain BoltzOperatorOrphanedKeys  # before you revoke any\n");
             text
         }
     };
@@ -117,21 +163,21 @@ pub async fn orphans(session: &Session, cluster: Option<&str>) -> Result<u8, Fai
 fn nothing_published(session: &Session) -> Failure {
     Failure::Other(format!(
         "no operator has published orphans in the namespace {}. It does so after two passes over Boltz's list, by \
-         default after 10 minutes.\nnext: kubectl boltz doctor, or --operator-namespace NAME",
-        session.cluster.operator_namespace
+         default after 10 minutes.\nnext: kubectl boltz doctor --operator-namespace {}  # or {WHERE_IT_IS}",
+        session.cluster.operator_namespace, session.cluster.operator_namespace
     ))
 }
 
 pub struct Wish {
     pub ids: Vec<String>,
     pub older_than: SignedDuration,
-    pub cluster: Option<String>,
+    pub publisher: Publisher,
     pub yes: bool,
     pub timeout: Duration,
 }
 
 pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
-    let lists = published(session, wish.cluster.as_deref()).await?;
+    let lists = published(session, &wish.publisher).await?;
     let target = match lists.as_slice() {
         [] => return Err(nothing_published(session)),
         [one] => one,
@@ -148,14 +194,14 @@ pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
         let others: Vec<String> = others.iter().map(|id| plain(id)).collect();
         Failure::Other(format!(
             "nothing was done: these are not published as orphans, or not for {}: {}\n\
-             next: kubectl boltz orphans, or --older-than 0s",
+             next: kubectl boltz orphans  # or --older-than 0s",
             duration(wish.older_than),
             others.join(", ")
         ))
     })?;
     if chosen.is_empty() {
         return Err(Failure::Other(
-            "no orphan is that old\nnext: kubectl boltz orphans, or --older-than 0s".to_owned(),
+            "no orphan is that old\nnext: kubectl boltz orphans  # or --older-than 0s".to_owned(),
         ));
     }
     let listed = chosen.iter().map(|orphan| {
@@ -177,7 +223,7 @@ pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
     let request = RevocationRequest { id: Timestamp::now().to_string(), key_ids, older_than };
     let text = serde_json::to_string(&request).unwrap_or_default();
     let patch = Patch::Merge(json!({"data": {request_key(&target.cluster): text}}));
-    let (api, namespace) = (config_maps(session), Some(session.cluster.operator_namespace.as_str()));
+    let (api, namespace) = (config_maps(session, &target.namespace), Some(target.namespace.as_str()));
     let parameters = PatchParams::default();
     call(api.patch(&target.config_map, &parameters, &patch), "patch", "configmaps", namespace).await?;
     tell("requested; waiting for the operator");
@@ -205,7 +251,11 @@ fn report(session: &Session, response: &RevocationResponse) -> Result<u8, Failur
     let mut text = String::new();
     for (id, result) in &response.results {
         let id = plain(id);
-        if result.is_revoked {
+        if session.format == Format::Name {
+            if result.is_revoked {
+                text.push_str(&format!("{id}\n"));
+            }
+        } else if result.is_revoked {
             text.push_str(&format!("{id} revoked\n"));
         } else {
             text.push_str(&format!("{id} not revoked: {}\n", plain(&result.message)));

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cluster::Object,
     failure::Failure,
-    output::{confirm, print, tell},
+    output::{confirm, tell},
     pure::{object::View, users::restarts},
     words::plain,
 };
@@ -43,7 +43,7 @@ pub async fn rotate(
     }
     if session.cluster.all_namespaces {
         return Err(Failure::Other(
-            "rotate works in one namespace at a time\nnext: kubectl boltz rotate --all --namespace NAME"
+            "rotate works in one namespace at a time\nnext: kubectl boltz list -A  # shows the namespaces; then the same with --namespace NAME"
                 .to_owned(),
         ));
     }
@@ -69,16 +69,24 @@ pub async fn rotate(
     };
     let at_once = wish.batch.unwrap_or(AT_ONCE).max(1);
     let work = objects.iter().map(|object| rotate_one(session, object, wish));
-    let results: Vec<Result<(), Failure>> = stream::iter(work).buffer_unordered(at_once).collect().await;
-    let failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
-    let code = failures.iter().map(Failure::exit_code).min().unwrap_or(0);
-    for failure in &failures {
-        tell(&format!("error: {failure}"));
+    let results: Vec<Result<Object, Failure>> = stream::iter(work).buffer_unordered(at_once).collect().await;
+    let (mut rotated, mut code) = (Vec::new(), None);
+    for result in results {
+        match result {
+            Ok(object) => rotated.push(object),
+            Err(failure) => {
+                tell(&format!("error: {failure}"));
+                code = code.into_iter().chain([failure.exit_code()]).min();
+            }
+        }
     }
-    Ok(code)
+    rotated.sort_by_key(|object| object.read.name_any());
+    session.write_changed(&rotated)?;
+    Ok(code.unwrap_or(0))
 }
 
-async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(), Failure> {
+/// The object as it is afterwards.
+async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<Object, Failure> {
     let name = object.read.name_any();
     let view = View::new(&object.read, session.now());
     if view.is_suspended() {
@@ -92,14 +100,15 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(
         return Err(Failure::NotReady(paused(&name, &session.cluster.namespace)));
     }
     // The list may be hours old: which key is the old one, the response says.
-    let object = &session.cluster.patch(&name, &patch, wish.dry_run).await?;
-    let resource = look::resource_name(object);
+    let requested = session.cluster.patch(&name, &patch, wish.dry_run).await?;
+    let (object, resource) = (&requested, look::resource_name(&requested));
     if wish.dry_run {
-        return print(&format!("{resource} would be rotated (dry run)\n"));
+        session.report(&format!("{resource} would be rotated (dry run)"))?;
+        return Ok(requested);
     }
-    print(&format!("{resource} rotation requested\n"))?;
+    session.report(&format!("{resource} rotation requested"))?;
     if !wish.wait {
-        return Ok(());
+        return Ok(requested);
     }
     let old = ids(object);
     let wait = Wait { object, what: &format!("the rotation of {name}"), timeout: wish.timeout };
@@ -108,23 +117,25 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<(
             object.is_some_and(|object| has_new_key(object, &old))
         })
         .await?;
-    print(&format!("{resource} rotated\n"))?;
+    session.report(&format!("{resource} rotated"))?;
+    let mut rotated = rotated.unwrap_or_else(|| requested.clone());
     if wish.until_revoked {
         let replaced: BTreeSet<String> = current_id(object).into_iter().collect();
-        let rotated = rotated.as_ref().unwrap_or(object);
         let overlap = View::new(&rotated.read, session.now()).overlap_left(&replaced);
         let wait = Wait {
             object,
             what: &format!("the revocation of the old key of {name}"),
             timeout: wish.timeout.saturating_add(Duration::try_from(overlap).unwrap_or_default()),
         };
-        wait.until(session, GiveUp::Never, |object| {
-            object.is_some_and(|object| names_none(object, &replaced))
-        })
-        .await?;
-        print(&format!("{resource} old key revoked\n"))?;
+        let found = wait
+            .until(session, GiveUp::Never, |object| {
+                object.is_some_and(|object| names_none(object, &replaced))
+            })
+            .await?;
+        session.report(&format!("{resource} old key revoked"))?;
+        rotated = found.unwrap_or(rotated);
     }
-    Ok(())
+    Ok(rotated)
 }
 
 fn paused(name: &str, namespace: &str) -> String {
@@ -188,17 +199,21 @@ pub async fn revoke_leaked(
         })
         .await?;
     let resource = look::resource_name(&object);
-    print(&format!("{resource} has a new key; revoked: {}\n", listed(&old)))?;
-    if let Some(done) = done {
-        match look::users_in(session, &View::new(&done.read, session.now())).await {
-            Ok(users) => {
-                for command in restarts(&users, namespace) {
-                    print(&format!("still with a revoked key: {command}\n"))?;
-                }
+    session.report(&format!("{resource} has a new key; revoked: {}", listed(&old)))?;
+    let object = done.unwrap_or(object);
+    match look::users_in(session, &View::new(&object.read, session.now())).await {
+        Ok(users) => {
+            let commands = restarts(&users, namespace);
+            if !commands.is_empty() {
+                session.report("To give the new key to what still runs with a revoked one:")?;
             }
-            Err(why) => tell(&unknown_users(&why)),
+            for command in commands {
+                session.report(&format!("  {command}"))?;
+            }
         }
+        Err(why) => tell(&unknown_users(&why)),
     }
+    look::write_object(session.format, &object, String::new)?;
     Ok(0)
 }
 

@@ -3,10 +3,11 @@
 use super::{
     Session,
     follow::{GiveUp, Wait},
+    look::{resource_name, write_object},
 };
 use crate::{
     failure::Failure,
-    output::{confirm, print, tell},
+    output::{confirm, tell},
     words::plain,
 };
 use boltz_operator::api::annotations::DELETION_POLICY_ANNOTATION;
@@ -15,10 +16,13 @@ use std::time::Duration;
 
 pub async fn suspend(session: &Session, names: &[String], suspend: bool) -> Result<u8, Failure> {
     let done = if suspend { "suspended" } else { "resumed" };
+    let mut objects = Vec::new();
     for name in names {
-        session.cluster.patch(name, &json!({"spec": {"suspend": suspend}}), false).await?;
-        print(&format!("boltzapikey.boltz.bio/{name} {done}\n"))?;
+        let object = session.cluster.patch(name, &json!({"spec": {"suspend": suspend}}), false).await?;
+        session.report(&format!("{} {done}", resource_name(&object)))?;
+        objects.push(object);
     }
+    session.write_changed(&objects)?;
     Ok(0)
 }
 
@@ -59,6 +63,8 @@ pub async fn release(session: &Session, name: &str, yes: bool, timeout: Duration
     }
     let wait = Wait { object: &object, what: &format!("the deletion of {name}"), timeout };
     wait.until(session, GiveUp::Never, |found| found.is_none()).await?;
-    print(&format!("boltzapikey.boltz.bio/{name} released; keys that stay valid: {}\n", ids.join(", ")))?;
+    let kept = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
+    session.report(&format!("{} released; keys that stay valid: {kept}", resource_name(&object)))?;
+    write_object(session.format, &object, String::new)?;
     Ok(0)
 }

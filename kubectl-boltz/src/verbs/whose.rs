@@ -26,7 +26,7 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
         if bytes.len() > MAX_TEXT {
             return Err(Failure::Other(format!(
                 "standard input has more than {MAX_TEXT} bytes, and a key may be in the rest\n\
-                 next: grep sk_ FILE | kubectl boltz whose -"
+                 next: kubectl boltz whose - < PART  # made by: grep sk_ FILE > PART"
             )));
         }
         Question::from_text(&text)
@@ -34,7 +34,7 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
         Question::from_argument(key).map_err(|whose::IsAValue| {
             Failure::Other(
                 "this looks like the value of a key, and a command line is kept in the shell's history\n\
-                 next: give it on standard input: kubectl boltz whose - < FILE"
+                 next: kubectl boltz whose - < FILE  # on standard input"
                     .to_owned(),
             )
         })?
@@ -50,10 +50,15 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
     let read: Vec<WatchedApiKey> = objects.into_iter().map(|object| object.read).collect();
     let owners = whose::owners(&question, &read);
     if owners.is_empty() {
-        let lists = super::orphans::published(session, None).await.unwrap_or_default();
+        let lists = super::orphans::published(session, &super::orphans::Publisher::default())
+            .await
+            .unwrap_or_default();
         let orphans: Vec<_> = lists.into_iter().flat_map(|list| list.list.orphans).collect();
         if let Some(orphan) = whose::orphan(&question, &orphans) {
             let text = || {
+                if session.format == Format::Name {
+                    return format!("{}\n", plain(&orphan.key_id));
+                }
                 format!(
                     "an orphan: no BoltzApiKey and no Secret refers to the key {}\nnext: kubectl boltz orphans\n",
                     plain(&orphan.key_id)
@@ -92,7 +97,7 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
             }
             let id = key_id.as_deref().map(|id| format!(" ({})", plain(id))).unwrap_or_default();
             format!(
-                "{namespace}/{name}: {}{id}\nnext: kubectl boltz status {name} --namespace {namespace}; if the key has leaked: \
+                "{namespace}/{name}: {}{id}\nnext: kubectl boltz status {name} --namespace {namespace}  # if the key has leaked: \
                  kubectl boltz revoke-leaked {name} --namespace {namespace}\n",
                 role.text()
             )

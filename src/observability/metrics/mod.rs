@@ -260,6 +260,15 @@ impl Metrics {
         self.objects.lock().queued.retain(|(namespace, name)| exists(namespace, name));
     }
 
+    /// How many objects wait for a reconciliation, and the first of them by name.
+    pub(crate) fn queue(&self, most: usize) -> (usize, Vec<(String, String)>) {
+        let mut queued: Vec<(String, String)> = self.objects.lock().queued.iter().cloned().collect();
+        let length = queued.len();
+        queued.sort_unstable();
+        queued.truncate(most);
+        (length, queued)
+    }
+
     /// Whether objects wait for a reconciliation.
     pub(crate) fn has_queue(&self) -> bool {
         !self.objects.lock().queued.is_empty()

@@ -176,3 +176,15 @@ fn the_reference_lists_every_metric() {
         assert_eq!(shown, labels, "{name}");
     }
 }
+
+#[test]
+fn the_queue_is_shown_up_to_a_limit() {
+    let metrics = Metrics::new();
+    for name in ["b", "c", "a", "b"] {
+        metrics.add_to_queue("team", name);
+    }
+    let object = |name: &str| ("team".to_owned(), name.to_owned());
+    assert_eq!(metrics.queue(2), (3, vec![object("a"), object("b")]));
+    metrics.remove_from_queue("team", "a");
+    assert_eq!(metrics.queue(9), (2, vec![object("b"), object("c")]));
+}

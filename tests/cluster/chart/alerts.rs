@@ -9,7 +9,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn promtool(arguments: &[&str]) -> Result<(), String> {
+pub(super) fn promtool(arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(root().join("tests/tools/promtool"))
         .args(arguments)
         .current_dir(root().join("tests/cluster/chart/alerts"))
@@ -107,9 +107,13 @@ fn single_alerts_can_be_switched_off_and_changed() {
         let manifests = template(&json!({"metrics": {"prometheusRule": alerts}}));
         of_kind(&manifests, "PrometheusRule").next().unwrap()["spec"].clone()
     };
-    // Without changes it is the file.
+    // Without changes it is the file, but for the path of the page in a checkout, which leads nowhere from an alert.
     let plain = rendered(&json!({"enabled": true}));
-    assert_eq!(plain["groups"][0]["rules"], json!(rules()));
+    let mut expected = rules();
+    for rule in &mut expected {
+        rule["annotations"].as_object_mut().unwrap().remove("runbook_url");
+    }
+    assert_eq!(plain["groups"][0]["rules"], json!(expected));
     let changed = rendered(&json!({
         "enabled": true, "alertLabels": {"team": "platform"}, "runbookBaseURL": "https://docs.example/runbooks/",
         "alerts": {

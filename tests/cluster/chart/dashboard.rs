@@ -1,6 +1,6 @@
 //! A real Prometheus reads a running operator: nothing is wrong, then something is; every query of the dashboard has data.
 
-use super::helm::chart;
+use super::{alerts::promtool, helm::chart};
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv, control_plane, is, owned};
 use boltz_emulator::{Operation, StandingFault};
 use boltz_harness::{
@@ -122,12 +122,11 @@ fn each_number_has_a_colour_for_what_is_wrong_and_one_for_what_is_right() {
     for (title, name, right, wrong) in [
         ("Ready", "", 5.0, 0.0),
         ("Not ready", "", 0.0, 1.0),
-        ("Next expiry", "", 2e6, 3600.0),
+        ("Expiring soon", "", 0.0, 1.0),
         ("Rotations overdue", "", 0.0, 1.0),
         ("Longest overdue revocation", "", 0.0, 4000.0),
         ("Orphaned keys", "", 0.0, 1.0),
-        ("Leaders", "", 1.0, 0.0),
-        ("Leaders", "", 1.0, 2.0),
+        ("No single leader", "", 0.0, 1.0),
     ] {
         let panel = stats(&dashboard).find(|panel| panel["title"] == title).unwrap();
         assert_eq!(color(panel, name, right), "green", "{title}: {right}");
@@ -144,6 +143,64 @@ fn each_number_has_a_colour_for_what_is_wrong_and_one_for_what_is_right() {
         assert_eq!(color(admin_key, state, 1.0), expected, "{state}");
     }
     assert_eq!(stats(&dashboard).count(), 8, "a new number needs a line here");
+}
+
+/// The value of a number whose queries find these series after two hours.
+fn assert_number(title: &str, series: &[(&str, &str)], value: f64) {
+    let dashboard = dashboard();
+    let panel = stats(&dashboard).find(|panel| panel["title"] == title).unwrap();
+    let series: Vec<Json> =
+        series.iter().map(|(series, values)| json!({"series": series, "values": values})).collect();
+    let test = json!({"evaluation_interval": "1m", "tests": [{
+        "interval": "1m", "input_series": series,
+        "promql_expr_test": [{
+            "expr": evaluated(panel["targets"][0]["expr"].as_str().unwrap()), "eval_time": "2h",
+            "exp_samples": [{"labels": "{}", "value": value}],
+        }],
+    }]});
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), test.to_string()).unwrap();
+    promtool(&["test", "rules", file.path().to_str().unwrap()]).unwrap();
+}
+
+#[test]
+fn each_installation_is_counted_by_itself() {
+    let led = (r#"boltz_leader{job="led",namespace="ops",pod="a"}"#, "1x120");
+    let standby = (r#"boltz_leader{job="led",namespace="ops",pod="b"}"#, "0x120");
+    let leaderless = (r#"boltz_leader{job="leaderless",namespace="ops",pod="a"}"#, "0x120");
+    let led_twice = (r#"boltz_leader{job="led-twice",namespace="ops",pod="a"}"#, "1x120");
+    let led_twice_too = (r#"boltz_leader{job="led-twice",namespace="ops",pod="b"}"#, "1x120");
+    let gone = (r#"boltz_leader{job="gone",namespace="ops",pod="a"}"#, "1x10 stale");
+    assert_number("No single leader", &[led, standby], 0.0);
+    assert_number("No single leader", &[led, standby, leaderless, gone, led_twice, led_twice_too], 3.0);
+}
+
+#[test]
+fn a_key_expires_soon_by_the_rule_of_the_alert() {
+    const DAY: i64 = 86400;
+    // Two hours from the start: the keys' times count from there.
+    let expiring = |renewal: i64, expiry: i64| {
+        let series = |metric: &str| format!(r#"boltz_apikey_{metric}_timestamp_seconds{{name="a"}}"#);
+        let value = |time: i64| format!("{}x120", 7200 + time);
+        let (renewal, expiry) = (value(renewal), value(expiry));
+        let (when_renewed, when_expired) = (series("renewal"), series("expiration"));
+        [(when_renewed, renewal), (when_expired, expiry)]
+    };
+    for (renewal, expiry, is_soon) in [
+        (60 * DAY, 90 * DAY, false),
+        // A key for a day, new and late.
+        (16 * 3600, DAY, false),
+        (-3 * 3600, 5 * 3600, false),
+        (-5 * 3600, 3 * 3600, true),
+        // Late, but not yet near its end.
+        (-20 * DAY, 10 * DAY, false),
+        (-29 * DAY, DAY / 2, true),
+        (-10 * DAY, -DAY, true),
+    ] {
+        let series = expiring(renewal, expiry);
+        let series = series.each_ref().map(|(series, values)| (series.as_str(), values.as_str()));
+        assert_number("Expiring soon", &series, f64::from(u8::from(is_soon)));
+    }
 }
 
 /// What Grafana puts in the place of its variables.
@@ -168,8 +225,12 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     let key = json!({"expiresInDays": 90, "rotation": {"interval": "24h"}});
     env.create("well", key).await;
     env.ready("well").await;
+    // A key whose whole life is a day is no trouble.
+    env.create("short", json!({"expiresInDays": 1})).await;
+    env.ready("short").await;
     prometheus.until(r#"increase(boltz_apikey_issued_total{reason="Initial"}[1m]) > 0"#).await;
     prometheus.until(r#"boltz_apikey_ready{name="well"} == 1"#).await;
+    prometheus.until(r#"boltz_apikey_expiration_timestamp_seconds{name="short"}"#).await;
     prometheus.until(r#"boltz_admin_key_state{state="valid"} == 1"#).await;
     let pending = prometheus.query("ALERTS").await.unwrap();
     assert!(pending.is_empty(), "{pending:?}");
@@ -214,7 +275,7 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     env.operator.kill();
     eventually(PATIENCE, "no leader is red", async || {
         let red = red(&prometheus).await;
-        if red.contains(&"Leaders".to_owned()) { Ok(()) } else { Err(format!("{red:?}")) }
+        if red.contains(&"No single leader".to_owned()) { Ok(()) } else { Err(format!("{red:?}")) }
     })
     .await
     .unwrap();
@@ -242,7 +303,7 @@ async fn that_every_replica_waits_is_seen() {
     prometheus
         .until(r#"ALERTS{alertname="BoltzOperatorNoLeader",alertstate="pending",cluster="test"}"#)
         .await;
-    assert_eq!(red(&prometheus).await, ["Leaders"]);
+    assert_eq!(red(&prometheus).await, ["No single leader"]);
     let delete = ["delete", "lease", LEASE, "--namespace", "boltz-system"];
     control_plane.kubectl(&delete).unwrap();
     prometheus.until("boltz_leader == 1").await;

@@ -122,7 +122,7 @@ fn hours(hours: i64) -> SignedDuration {
 async fn the_doctor_names_what_is_missing_and_its_fix() {
     let clinic = Clinic::open().await;
     let missing = [
-        "✗ operator: no Deployment of the operator in the namespace ops\n    fix: --operator-namespace NAME",
+        "✗ operator: no Deployment of the operator in the namespace ops\n    fix: kubectl get deployments -A --selector",
     ];
     clinic.expect(2, &missing);
     // Neither the emulator nor the Lease of the usual name is the operator's.
@@ -139,7 +139,7 @@ async fn the_doctor_names_what_is_missing_and_its_fix() {
     clinic.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": OPS}}));
     clinic.apply(&pod);
     let logs = ["logs", "design", "--operator-namespace", OPS];
-    clinic.admin.run(&logs).fails_with(1, "no pod of the operator in the namespace ops");
+    clinic.admin.run(&logs).fails_with(1, "no Deployment of the operator in the namespace ops");
     let version = clinic.admin.expect(0, &["version", "--operator-namespace", OPS]);
     assert!(version.out.contains("operator      not found"), "{version:?}");
 
@@ -218,6 +218,109 @@ async fn the_doctor_names_what_is_missing_and_its_fix() {
     clinic.expect(2, &altered);
     clinic.config_map("mine-account", &organization);
     clinic.expect(0, &["✓ orphans: none, says the ConfigMap mine-orphans"]);
+}
+
+/// The chart's nameOverride changes the labels.
+#[tokio::test]
+async fn the_operator_is_found_whatever_its_name_is() {
+    let clinic = Clinic::open().await;
+    let manifest = |kind: &str, api: &str, name: &str, spec: &Json| {
+        json!({
+            "apiVersion": api, "kind": kind, "spec": spec,
+            "metadata": {"name": name, "namespace": OPS, "labels": {
+                "app.kubernetes.io/name": "keys", "app.kubernetes.io/version": "9.8.7",
+            }},
+        })
+    };
+    let labels = json!({"app.kubernetes.io/name": "keys"});
+    let containers = json!({"containers": [
+        {"name": "proxy", "image": "x"}, {"name": "main", "image": "x", "args": ARGUMENTS},
+    ]});
+    let spec = json!({
+        "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": containers},
+    });
+    clinic.apply(&manifest("Deployment", "apps/v1", "keys", &spec));
+    clinic.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": OPS}}));
+    clinic.apply(&manifest("Pod", "v1", "new", &containers));
+    let mut elsewhere = containers.clone();
+    elsewhere["nodeName"] = json!("gone");
+    clinic.apply(&manifest("Pod", "v1", "lost", &elsewhere));
+    let version = clinic.admin.expect(0, &["version", "--operator-namespace", OPS]);
+    assert!(version.out.contains("operator      9.8.7\n"), "{version:?}");
+    // One pod has not begun, so its log is empty; the node of the other is gone.
+    let logs = ["logs", "design", "--operator-namespace", OPS];
+    let said = clinic.admin.expect(0, &logs);
+    assert!(said.err.contains("the log of the pod lost is not shown: "), "{said:?}");
+    assert!(said.err.contains(r#""gone" not found"#), "{said:?}");
+    assert!(said.err.contains("logged nothing of design") && !said.err.contains("the pod new"), "{said:?}");
+    clinic.control_plane.kubectl(&["delete", "pod", "new", "--namespace", OPS]).unwrap();
+    clinic.admin.run(&logs).fails_with(1, "the log of no pod could be read");
+}
+
+#[tokio::test]
+async fn that_nothing_is_installed_is_said() {
+    let clinic = Clinic::open().await;
+    clinic.control_plane.kubectl(&["delete", "crd", "boltzapikeys.boltz.bio"]).unwrap();
+    eventually(PATIENCE, "the API is gone", async || {
+        let said = clinic.admin.run(&["list"]);
+        if said.err.contains("boltz-operator is not installed") { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await
+    .unwrap();
+    clinic.admin.run(&["status", "design"]).fails_with(1, "this cluster does not know BoltzApiKeys");
+    clinic.admin.run(&["suspend", "design"]).fails_with(1, "this cluster does not know BoltzApiKeys");
+    clinic.expect(
+        2,
+        &["✗ CRD: BoltzApiKeys are not installed\n    fix: kubectl apply --server-side -f crds/  # "],
+    );
+}
+
+#[tokio::test]
+async fn orphans_are_found_by_the_name_of_the_lease() {
+    let clinic = Clinic::open().await;
+    clinic.deployment("keys", "operator", &ARGUMENTS, 2, 2);
+    let orphan = json!({
+        "keyID": "ky_1", "keyPrefix": "sk", "object": "0", "attempt": "0", "orphanedSince": "2026-01-01T00:00:00Z",
+    });
+    clinic.config_map(
+        "mine-orphans",
+        &json!({"a.orphans": json!({"count": 1, "orphans": [orphan]}).to_string()}),
+    );
+    let said = clinic.admin.expect(0, &["orphans", "--operator-namespace", OPS]);
+    assert!(said.out.contains("ky_1"), "{said:?}");
+
+    // Who may read this ConfigMap only.
+    let user = Plugin::of(&clinic.control_plane, "reader-of-orphans", "team", None).await;
+    let may = |name: &str, namespace: &str, group: &str, verb: &str, resource: &str, names: &[&str]| {
+        clinic.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": name, "namespace": namespace},
+            "rules": [{"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names}],
+        }));
+        clinic.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": name, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader-of-orphans"}],
+        }));
+    };
+    may("orphans", LOCKS, "", "get", "configmaps", &["mine-orphans"]);
+    let by_name = ["orphans", "--operator-namespace", LOCKS, "--lease-name", "mine"];
+    eventually(PATIENCE, "the role is known", async || {
+        let said = user.run(&by_name);
+        if said.code == 0 && said.out.contains("ky_1") { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await
+    .unwrap();
+    let arguments = ["orphans", "--operator-namespace", OPS];
+    user.run(&arguments).fails_with(1, "you may not get configmaps in the namespace ops");
+    may("deployments", OPS, "apps", "list", "deployments", &[]);
+    eventually(PATIENCE, "the role is known", async || {
+        let said = user.run(&arguments);
+        if said.code == 0 && said.out.contains("ky_1") { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await
+    .unwrap();
 }
 
 /// CRDs as the Prometheus operator has them, without their schema.

@@ -9,8 +9,8 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
-use std::process::Command;
+use serde_json::{Value as Json, json};
+use std::{process::Command, time::Duration};
 
 #[tokio::test]
 async fn a_viewer_sees_everything_but_the_key() {
@@ -80,7 +80,20 @@ async fn a_viewer_sees_everything_but_the_key() {
     }
     viewer.run(&["list", "-A"]).fails_with(1, "you may not list boltzapikeys in all namespaces");
     viewer.run(&["orphans"]).fails_with(1, "you may not get configmaps in the namespace boltz-system");
-    viewer.run(&["logs", "design"]).fails_with(1, "you may not list pods in the namespace boltz-system");
+    viewer
+        .run(&["logs", "design"])
+        .fails_with(1, "you may not list deployments in the namespace boltz-system");
+    for verb in ["status", "users", "explain", "logs"] {
+        viewer.run(&[verb, "design", "-A"]).fails_with(1, "this works in one namespace");
+    }
+    for arguments in [
+        &["logs", "design", "--output", "json"][..],
+        &["logs", "design", "--output", "name"],
+        &["version", "--output", "name"],
+        &["completion", "bash", "--output", "yaml"],
+    ] {
+        viewer.run(arguments).fails_with(1, "has no output as");
+    }
     viewer.run(&["status", "nobody"]).fails_with(1, "BoltzApiKey nobody does not exist");
     let said = viewer.expect(0, &["doctor"]);
     assert!(said.out.contains("patch boltzapikeys (rotate, suspend)"), "{said:?}");
@@ -160,6 +173,11 @@ struct Watching {
     printed: std::path::PathBuf,
 }
 
+/// The documents of which the text consists.
+fn documents(text: &str) -> Vec<Json> {
+    serde_json::Deserializer::from_str(text).into_iter().map_while(Result::ok).collect()
+}
+
 impl Watching {
     fn start(plugin: &Plugin, folder: &std::path::Path, arguments: &[&str]) -> Self {
         let printed = folder.join(arguments.join(" "));
@@ -201,9 +219,18 @@ async fn a_watch_prints_what_changes() {
     let folder = tempfile::tempdir().unwrap();
     let all = Watching::start(&viewer, folder.path(), &["status", "--watch"]);
     let mut one = Watching::start(&viewer, folder.path(), &["status", "design", "--watch"]);
+    let all_json = Watching::start(&viewer, folder.path(), &["status", "--watch", "--output", "json"]);
+    let one_json =
+        Watching::start(&viewer, folder.path(), &["status", "design", "--watch", "--output", "json"]);
+    let one_yaml =
+        Watching::start(&viewer, folder.path(), &["status", "design", "--watch", "--output", "yaml"]);
     let tables = |text: &str| text.matches("NAME").count();
     all.until(|text| tables(text) == 1 && text.contains("design")).await;
     one.until(|text| text.contains(&first)).await;
+    // Nothing changes for longer than it waits between two looks.
+    one_json.until(|text| documents(text).len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    one_json.until(|text| documents(text).len() == 1).await;
     env.annotate("design", "boltz.bio/rotate", "1").await;
     let rotated = |object: &BoltzApiKey| {
         object.status.as_ref().is_some_and(|status| status.key_id.as_ref() != Some(&first))
@@ -211,6 +238,10 @@ async fn a_watch_prints_what_changes() {
     let second = env.until("design", "rotated", rotated).await.status.unwrap().key_id.unwrap();
     all.until(|text| tables(text) > 1).await;
     one.until(|text| text.contains(&second)).await;
+    one_json.until(|text| documents(text).iter().any(|found| found["status"]["keyID"] == *second)).await;
+    let key_of_list = |found: &Json| found["items"][0]["status"]["keyID"] == *second;
+    all_json.until(|text| documents(text).iter().any(key_of_list)).await;
+    one_yaml.until(|text| text.matches("\n---\n").count() >= 1 && text.contains(&second)).await;
     // One that is gone cannot be watched.
     env.delete("design").await;
     eventually(PATIENCE, "it ends", async || one.child.try_wait().ok().flatten().ok_or("it runs"))

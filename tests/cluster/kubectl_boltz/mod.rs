@@ -100,8 +100,17 @@ impl Said {
     /// It failed, for that reason, and said what to do next.
     fn fails_with(&self, code: i32, reason: &str) {
         assert_eq!(self.code, code, "{self:?}");
-        assert!(self.err.contains(reason) && self.err.contains("next: "), "{self:?}");
+        assert!(self.err.contains(reason), "{self:?}");
+        let next: Vec<&str> = self.err.lines().filter_map(|line| line.strip_prefix("next: ")).collect();
+        assert!(!next.is_empty(), "{self:?}");
+        assert!(next.iter().all(|next| can_be_pasted(next)), "{self:?}");
     }
+}
+
+/// It is a command, and what else is to be said comes as a comment of the shell.
+fn can_be_pasted(line: &str) -> bool {
+    let command = line.split("  # ").next().unwrap();
+    command.starts_with("kubectl ") && !command.contains([',', ';', '(']) && !command.contains(" or ")
 }
 
 /// The program beside the operator: `cargo test --workspace --test cluster` builds both.

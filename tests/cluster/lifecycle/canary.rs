@@ -53,6 +53,7 @@ async fn no_log_line_status_event_metric_or_debug_page_holds_a_secret_value() {
             && seen["account"]["pauses"][0]["reason"] == "BoltzUnavailable"
             && seen["account"]["mintQueue"]["waiting"][0]["name"] == "waits"
             && seen["inventory"]["passes"][1]["keys"].is_number()
+            && seen["reconcileQueue"] == json!({"length": 0, "waiting": []})
             && seen["stuck"] == json!([]);
         if is_shown { Ok(()) } else { Err(debug.clone()) }
     })

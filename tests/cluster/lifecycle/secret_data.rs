@@ -119,7 +119,7 @@ async fn an_altered_field_counts_as_altered_and_one_of_others_does_not() {
     edit_secret(&env, "altered", json!({"stringData": {".env": "x"}})).await;
     env.operator.restart().unwrap();
     env.operator.wait_ready().await.unwrap();
-    until(&env, "altered", "mended", |secret| value_of(secret, ".env") != "x").await;
+    until(&env, "altered", "restored", |secret| value_of(secret, ".env") != "x").await;
     env.judge("altered").await;
     assert_eq!(env.emulator.count(Operation::Create), 4);
 }

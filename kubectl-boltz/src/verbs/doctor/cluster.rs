@@ -1,7 +1,11 @@
 //! The API server, the CRD, your rights.
 
 use super::{Finding, Grade};
-use crate::{cluster::call, failure::Failure, verbs::Session};
+use crate::{
+    cluster::{call, in_time},
+    failure::{Failure, is_not_found},
+    verbs::Session,
+};
 use boltz_operator::api::BoltzApiKey;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
@@ -22,33 +26,39 @@ pub async fn api_server(session: &Session) -> Finding {
 
 pub async fn crd(session: &Session) -> Finding {
     const CHECK: &str = "CRD";
-    let install = "helm upgrade --install boltz-operator … (docs/install.md), or kubectl apply -f crds/";
+    let install = "kubectl apply --server-side -f crds/  # with the operator, by Helm: docs/install.md";
     let version = BoltzApiKey::api_version(&());
-    match session.cluster.client.list_api_group_resources(&version).await {
-        Ok(list) if list.resources.iter().any(|resource| resource.name == "boltzapikeys") => {}
-        Ok(_) => return Finding::new(CHECK, Grade::Bad, "BoltzApiKeys are not installed", install),
-        Err(kube::Error::Api(status)) if status.code == 404 => {
+    match in_time(session.cluster.client.list_api_group_resources(&version)).await {
+        Ok(Ok(list)) if list.resources.iter().any(|resource| resource.name == "boltzapikeys") => {}
+        Ok(Ok(_)) => return Finding::new(CHECK, Grade::Bad, "BoltzApiKeys are not installed", install),
+        Ok(Err(kube::Error::Api(status))) if is_not_found(&status) => {
             return Finding::new(CHECK, Grade::Bad, "BoltzApiKeys are not installed", install);
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             return Finding::unknown(CHECK, &Failure::from_kube(error, "discover", "boltzapikeys", None));
         }
+        Err(failure) => return Finding::unknown(CHECK, &failure),
     }
     let request = http::Request::get(format!("/openapi/v3/apis/{version}")).body(Vec::new());
     let Ok(request) = request else { return Finding::good(CHECK, "installed") };
-    match session.cluster.client.request_text(request).await {
-        Ok(schema) if schema.contains(NEWEST_FIELD) => {
+    match in_time(session.cluster.client.request_text(request)).await {
+        Ok(Ok(schema)) if schema.contains(NEWEST_FIELD) => {
             Finding::good(CHECK, format!("{version} is installed"))
         }
-        Ok(_) => Finding::new(
+        Ok(Ok(_)) => Finding::new(
             CHECK,
             Grade::Care,
             format!("older than this program: it has no {NEWEST_FIELD}"),
-            "kubectl apply -f crds/ of the operator's release",
+            "kubectl apply --server-side -f crds/  # of the operator's release",
         ),
-        Err(_) => Finding::good(CHECK, format!("{version} is installed; its schema could not be read")),
+        Ok(Err(_)) | Err(_) => {
+            Finding::good(CHECK, format!("{version} is installed; its schema could not be read"))
+        }
     }
 }
+
+/// Who has it may read Secrets too.
+const EDIT: &str = "edit";
 
 /// A right, and which verbs of this program need it.
 struct Right {
@@ -80,9 +90,9 @@ const ON_OBJECTS: [Right; 6] = [
 
 /// In the operator's namespace.
 const ON_THE_OPERATOR: [Right; 5] = [
-    right("apps", "deployments", "list", "doctor, version"),
+    right("apps", "deployments", "list", "doctor, version, logs, orphans"),
     right("coordination.k8s.io", "leases", "get", "doctor"),
-    right("", "configmaps", "list", "orphans, doctor"),
+    right("", "configmaps", "get", "orphans, doctor"),
     right("", "pods", "list", "logs"),
     right("", "pods/log", "get", "logs"),
 ];
@@ -121,8 +131,8 @@ pub async fn rights_on_the_operator(session: &Session) -> Finding {
     let only_leases = missing.keys().all(|right| right.ends_with(" leases"));
     let fix = if only_leases {
         format!(
-            "an administrator: kubectl --namespace {namespace} create role NAME --verb get --resource \
-             leases.coordination.k8s.io, and a rolebinding"
+            "kubectl --namespace {namespace} create role NAME --verb get --resource leases.coordination.k8s.io  # an \
+             administrator, and a rolebinding"
         )
     } else {
         bind(namespace, "view")
@@ -137,8 +147,9 @@ fn may_not(namespace: &str, missing: &BTreeMap<String, Vec<&str>>) -> String {
 }
 
 fn bind(namespace: &str, role: &str) -> String {
+    let remark = if role == EDIT { "; edit also reads Secrets" } else { "" };
     format!(
-        "an administrator: kubectl --namespace {namespace} create rolebinding NAME --user YOU --clusterrole {role}"
+        "kubectl --namespace {namespace} create rolebinding NAME --user YOU --clusterrole {role}  # an administrator{remark}"
     )
 }
 
@@ -181,7 +192,7 @@ async fn missing(
 fn role_with<'a>(mut rights: impl Iterator<Item = &'a str>) -> &'static str {
     let is_change = |right: &str| right.starts_with("patch ") || right.starts_with("delete ");
     // Nobody should get the keys by the way.
-    if rights.any(is_change) { "edit (edit also reads Secrets)" } else { "view" }
+    if rights.any(is_change) { EDIT } else { "view" }
 }
 
 #[cfg(test)]
@@ -192,10 +203,15 @@ mod tests {
     fn who_only_looks_gets_no_right_to_read_secrets() {
         for (rights, role) in [
             (&["get boltzapikeys", "list pods"][..], "view"),
-            (&["get boltzapikeys", "patch boltzapikeys"], "edit (edit also reads Secrets)"),
-            (&["delete boltzapikeys"], "edit (edit also reads Secrets)"),
+            (&["get boltzapikeys", "patch boltzapikeys"], EDIT),
+            (&["delete boltzapikeys"], EDIT),
         ] {
-            assert_eq!(role_with(rights.iter().copied()), role, "{rights:?}");
+            let found = role_with(rights.iter().copied());
+            assert_eq!(found, role, "{rights:?}");
+            let (command, remark) =
+                bind("team", found).split_once("  # ").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            assert!(command.ends_with(&format!("--clusterrole {role}")), "{command}");
+            assert_eq!(remark.contains("also reads Secrets"), role == EDIT, "{remark}");
         }
     }
 }

@@ -2,8 +2,8 @@
 
 mod cluster;
 mod monitoring;
+mod objects;
 mod operator;
-mod settings;
 
 use super::Session;
 use crate::{
@@ -125,7 +125,7 @@ async fn examine(session: &Session) -> Vec<Finding> {
         findings.extend(operator::examine(session, operator).await);
     }
     if has_crd {
-        findings.extend(operator::objects(session, &operators).await);
+        findings.extend(objects::objects(session, &operators).await);
     }
     findings.extend(monitoring::monitoring(session, &operators).await);
     findings

@@ -1,7 +1,11 @@
 //! Who scrapes the operator, and who has its alerts: only where the Prometheus operator is installed can this be seen.
 
-use super::{Finding, Grade, operator::Operator};
-use crate::{cluster::call, failure::Failure, verbs::Session};
+use super::{Finding, Grade};
+use crate::{
+    cluster::{call, in_time},
+    failure::{Failure, is_not_found},
+    verbs::{Session, operator::Operator},
+};
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, ResourceExt,
@@ -15,9 +19,10 @@ const ALERTS: &str = "alerts";
 const ONE_ALERT: &str = "BoltzOperatorDown";
 
 pub async fn monitoring(session: &Session, operators: &[Operator]) -> Vec<Finding> {
-    match session.cluster.client.list_api_group_resources("monitoring.coreos.com/v1").await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => {
+    let discovery = session.cluster.client.list_api_group_resources("monitoring.coreos.com/v1");
+    match in_time(discovery).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(kube::Error::Api(status))) if is_not_found(&status) => {
             return vec![Finding::new(
                 SCRAPES,
                 Grade::Care,
@@ -25,10 +30,11 @@ pub async fn monitoring(session: &Session, operators: &[Operator]) -> Vec<Findin
                 "scrape the operator's port 8080 in another way (docs/reference/metrics.md)",
             )];
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             let failure = Failure::from_kube(error, "discover", "servicemonitors", None);
             return vec![Finding::unknown(SCRAPES, &failure)];
         }
+        Err(failure) => return vec![Finding::unknown(SCRAPES, &failure)],
     }
     let mut findings = Vec::new();
     for operator in operators {
@@ -117,7 +123,7 @@ async fn list(
     match call(everywhere.list(&ListParams::default()), "list", plural, None).await {
         Err(Failure::Forbidden { .. }) => {}
         // A cluster may have some of these kinds only.
-        Err(Failure::Refused { code: 404, .. }) => return Ok(Vec::new()),
+        Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
         listed => return listed.map(|list| list.items),
     }
     let namespace = session.cluster.operator_namespace.as_str();

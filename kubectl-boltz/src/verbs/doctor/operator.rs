@@ -1,18 +1,18 @@
-//! The Deployment, the Lease, the ConfigMaps, and what the objects say: only the operator knows whether it reaches Boltz.
+//! The Deployment, the Lease and the ConfigMaps of an operator.
 
-use super::{Finding, Grade, settings::Settings};
+use super::{Finding, Grade};
 use crate::{
-    cluster::{OPERATOR_LABELS, Object, call},
-    failure::Failure,
-    pure::object::View,
-    verbs::Session,
+    cluster::call,
+    verbs::{
+        Session,
+        operator::{self, Operator, WHERE_IT_IS},
+    },
     words::{duration, plain},
 };
-use boltz_operator::{api::BoltzApiKeyStatus, boltz::account_data, controller::orphan_list};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::ConfigMap};
-use kube::{Api, ResourceExt, api::ListParams};
-use std::collections::BTreeMap;
+use boltz_operator::{boltz::account_data, controller::orphan_list};
+use jiff::SignedDuration;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
+use kube::Api;
 
 const DEPLOYMENT: &str = "operator";
 const LEADER: &str = "leader";
@@ -22,80 +22,17 @@ const ORPHANS: &str = "orphans";
 /// After this time a leader has checked its admin key and read Boltz's list.
 const SETTLED: SignedDuration = SignedDuration::from_mins(5);
 
-/// An installation of the operator.
-pub struct Operator {
-    pub name: String,
-    pub namespace: String,
-    pub settings: Settings,
-    pub pod_labels: BTreeMap<String, String>,
-    /// How its pods are selected, for kubectl.
-    selector: String,
-    account: String,
-    wanted: i32,
-    ready: i32,
-    version: String,
-}
-
-impl Operator {
-    fn read(deployment: &Deployment) -> Option<Self> {
-        let settings = Settings::of(deployment)?;
-        let spec = deployment.spec.as_ref()?;
-        let labels = spec.selector.match_labels.iter().flatten();
-        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
-        let pod = spec.template.spec.as_ref();
-        let version = deployment.labels().get("app.kubernetes.io/version");
-        let metadata = spec.template.metadata.as_ref();
-        Some(Self {
-            name: deployment.name_any(),
-            namespace: deployment.namespace().unwrap_or_default(),
-            settings,
-            pod_labels: metadata.and_then(|metadata| metadata.labels.clone()).unwrap_or_default(),
-            selector: labels.join(","),
-            account: pod
-                .and_then(|pod| pod.service_account_name.clone())
-                .unwrap_or_else(|| "default".to_owned()),
-            wanted: spec.replicas.unwrap_or(1),
-            ready: deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default(),
-            version: version.cloned().unwrap_or_default(),
-        })
-    }
-
-    fn lease_namespace(&self) -> String {
-        self.settings.get("lease-namespace").unwrap_or_else(|| self.namespace.clone())
-    }
-
-    /// Asks the API server whether the operator has a right.
-    fn can_i(&self, verb: &str, what: &str) -> String {
-        format!(
-            "kubectl auth can-i {verb} {what} --namespace {} --as system:serviceaccount:{}:{}",
-            self.lease_namespace(),
-            self.namespace,
-            self.account
-        )
-    }
-
-    fn logs(&self) -> String {
-        format!("kubectl --namespace {} logs --selector {} --tail 50", self.namespace, self.selector)
-    }
-}
-
 /// The operators in their namespace; without any, what is wrong.
 pub async fn operators(session: &Session) -> Result<Vec<Operator>, Finding> {
-    let namespace = session.cluster.operator_namespace.as_str();
-    let api: Api<Deployment> = Api::namespaced(session.cluster.client.clone(), namespace);
-    // Not by label: the chart's nameOverride changes it.
-    let found = call(api.list(&ListParams::default()), "list", "deployments", Some(namespace)).await;
-    let found = found.map_err(|failure| Finding::unknown(DEPLOYMENT, &failure))?;
-    let operators: Vec<Operator> = found.items.iter().filter_map(Operator::read).collect();
+    let operators = operator::operators(session).await;
+    let operators = operators.map_err(|failure| Finding::unknown(DEPLOYMENT, &failure))?;
     if operators.is_empty() {
+        let namespace = &session.cluster.operator_namespace;
         return Err(Finding::new(
             DEPLOYMENT,
             Grade::Bad,
             format!("no Deployment of the operator in the namespace {namespace}"),
-            format!(
-                "--operator-namespace NAME (kubectl get deployments -A --selector '{OPERATOR_LABELS}'), or install it: \
-                 docs/install.md"
-            ),
+            format!("{WHERE_IT_IS}; or install it: docs/install.md"),
         ));
     }
     Ok(operators)
@@ -164,7 +101,7 @@ async fn lease(session: &Session, operator: &Operator) -> Result<(Finding, Optio
             return Err(bad(
                 format!("{} replicas work at the same time, with --leader-elect=false", operator.wanted),
                 format!(
-                    "kubectl --namespace {} scale deployment {} --replicas 1, or config.leaderElect=true",
+                    "kubectl --namespace {} scale deployment {} --replicas 1  # or config.leaderElect=true",
                     operator.namespace, operator.name
                 ),
             ));
@@ -185,7 +122,7 @@ async fn lease(session: &Session, operator: &Operator) -> Result<(Finding, Optio
     let Some(lease) = found.map_err(|failure| Finding::unknown(LEADER, &failure))? else {
         return Err(bad(
             format!("the Lease {name} does not exist in the namespace {namespace}: no replica has led yet"),
-            format!("{}; may it? {}", operator.logs(), operator.can_i("create", "leases")),
+            format!("{}  # may it? {}", operator.logs(), operator.can_i("create", "leases")),
         ));
     };
     let spec = lease.spec.unwrap_or_default();
@@ -193,7 +130,7 @@ async fn lease(session: &Session, operator: &Operator) -> Result<(Finding, Optio
     let (Some(holder), Some(renewed)) = (holder, spec.renew_time) else {
         return Err(bad(
             format!("nobody holds the Lease {name}: no key is issued, rotated or revoked"),
-            format!("{}; may it? {}", operator.logs(), operator.can_i("update", &format!("leases/{name}"))),
+            format!("{}  # may it? {}", operator.logs(), operator.can_i("update", &format!("leases/{name}"))),
         ));
     };
     let age = session.now().duration_since(renewed.0);
@@ -214,7 +151,7 @@ async fn lease(session: &Session, operator: &Operator) -> Result<(Finding, Optio
                 duration(age)
             ),
             format!(
-                "{}; kubectl boltz explain BoltzOperatorNoLeader; may it? {}",
+                "kubectl boltz explain BoltzOperatorNoLeader  # its log: {}; may it? {}",
                 operator.logs(),
                 operator.can_i("update", &format!("leases/{name}"))
             ),
@@ -243,7 +180,8 @@ async fn config_map(
             "the ConfigMap {name} does not exist in the namespace {namespace}; it is written {written}"
         );
         if is_late {
-            let fix = format!("may it write it? {}", operator.can_i("patch", &format!("configmaps/{name}")));
+            let fix =
+                format!("{}  # may it write it?", operator.can_i("patch", &format!("configmaps/{name}")));
             return Finding::new(check, Grade::Care, message, fix);
         }
         Finding::new(check, Grade::Unknown, message, "wait")
@@ -305,102 +243,12 @@ async fn orphans(
             ORPHANS,
             Grade::Care,
             format!("{count} active keys of this cluster that no BoltzApiKey and no Secret refers to"),
-            "kubectl boltz orphans, and before you revoke any: kubectl boltz explain BoltzOperatorOrphanedKeys",
+            format!(
+                "kubectl boltz orphans --operator-namespace {}  # before you revoke any: kubectl boltz explain \
+                 BoltzOperatorOrphanedKeys",
+                operator.namespace
+            ),
         );
     }
     Finding::good(ORPHANS, format!("none, says the ConfigMap {name}"))
-}
-
-/// What the objects say of the admin key, of the way to Boltz, of Boltz's list and of clocks: only the operator knows these.
-pub async fn objects(session: &Session, operators: &[Operator]) -> Vec<Finding> {
-    let listed = match session.cluster.list(None, None).await {
-        Err(Failure::Forbidden { .. }) => session.cluster.list(Some(&session.cluster.namespace), None).await,
-        other => other,
-    };
-    let objects = match listed {
-        Ok(objects) => objects,
-        Err(failure) => return vec![Finding::unknown("Boltz", &failure)],
-    };
-    if objects.is_empty() {
-        return vec![Finding::new(
-            "Boltz",
-            Grade::Unknown,
-            "there is no BoltzApiKey that could say whether the operator reaches Boltz",
-            "kubectl apply --filename examples/test-mode.yaml",
-        )];
-    }
-    let mut findings = Vec::new();
-    for (check, reason, fix) in [
-        (
-            "admin key",
-            "BoltzUnauthorized",
-            "put a valid admin key of this organization into the operator's Secret (docs/install.md)",
-        ),
-        (
-            "egress to Boltz",
-            "BoltzUnavailable",
-            "check NetworkPolicies and the proxy; the message has the error",
-        ),
-        (
-            "Boltz's list",
-            "KeyDoubtful",
-            "look at Boltz's console; if somebody revoked these keys on purpose, confirm it: kubectl boltz explain \
-             BoltzOperatorListSuspect",
-        ),
-        ("clocks", "ClockSkew", "set the clock of the operator's node"),
-        ("names at Boltz", "NamesAltered", "ask Boltz, then restart the operator with --retry-altered-names"),
-    ] {
-        let said: Vec<(String, String)> = objects
-            .iter()
-            .filter_map(|object| {
-                let conditions = &object.read.status.as_ref()?.conditions;
-                let said = conditions.iter().find(|condition| {
-                    let tells = (condition.type_ == "Ready") == (condition.status == "False");
-                    tells && condition.reason == reason
-                })?;
-                Some((full_name(object, session.now()), plain(&said.message)))
-            })
-            .collect();
-        findings.push(match said.split_first() {
-            Some(((name, message), [])) => {
-                Finding::new(check, Grade::Bad, format!("{name} says: {message}"), fix)
-            }
-            Some(((name, message), others)) => {
-                let message = format!("{name} and {} more say: {message}", others.len());
-                Finding::new(check, Grade::Bad, message, fix)
-            }
-            None => Finding::good(check, "no BoltzApiKey reports a problem"),
-        });
-    }
-    findings.extend(unseen(session, operators, &objects));
-    findings
-}
-
-fn unseen(session: &Session, operators: &[Operator], objects: &[Object]) -> Option<Finding> {
-    let is_unseen =
-        |object: &&Object| object.read.status.as_ref().is_none_or(BoltzApiKeyStatus::is_untouched);
-    let unseen = objects.iter().find(is_unseen)?;
-    let watched: Vec<Vec<String>> =
-        operators.iter().map(|operator| operator.settings.list("watch-namespaces")).collect();
-    let namespace = unseen.read.namespace().unwrap_or_default();
-    let is_watched =
-        watched.is_empty() || watched.iter().any(|names| names.is_empty() || names.contains(&namespace));
-    let selectors: Vec<String> =
-        operators.iter().filter_map(|operator| operator.settings.get("label-selector")).collect();
-    let fix = if !is_watched {
-        format!(
-            "add {namespace} to watchNamespaces of the chart: the operator watches only {}",
-            watched.concat().join(", ")
-        )
-    } else if selectors.is_empty() {
-        "does an operator run, and does it watch this namespace (watchNamespaces, labelSelector)?".to_owned()
-    } else {
-        format!("does the object have the labels that the operator selects ({})?", selectors.join("; "))
-    };
-    let message = format!("no operator has looked at {}", full_name(unseen, session.now()));
-    Some(Finding::new("objects", Grade::Bad, message, fix))
-}
-
-fn full_name(object: &Object, now: Timestamp) -> String {
-    View::new(&object.read, now).full_name()
 }

@@ -12,6 +12,8 @@ const NAME: &str = "app.kubernetes.io/name";
 /// The settings of one Deployment.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The name of the operator's container; there may be sidecars.
+    pub container: String,
     arguments: Vec<String>,
     /// `None`: the value is in a ConfigMap, a Secret or a field of the pod.
     environment: BTreeMap<String, Option<String>>,
@@ -26,14 +28,10 @@ impl Settings {
         }
         let is_labelled = labels.get(NAME).is_some_and(|name| name == "boltz-operator");
         let containers = &deployment.spec.as_ref()?.template.spec.as_ref()?.containers;
-        let all: Vec<(&str, Self)> = containers
-            .iter()
-            .map(|container| (container.name.as_str(), Self::of_container(container)))
-            .collect();
-        let with_flags = all.iter().find(|(_, settings)| settings.has_flags());
-        let labelled =
-            all.iter().find(|(name, _)| *name == "operator").or(all.first()).filter(|_| is_labelled);
-        with_flags.or(labelled).map(|(_, settings)| settings.clone())
+        let all: Vec<Self> = containers.iter().map(Self::of_container).collect();
+        let with_flags = all.iter().find(|settings| settings.has_flags());
+        let labelled = all.iter().find(|settings| settings.container == "operator").or(all.first());
+        with_flags.or(labelled.filter(|_| is_labelled)).cloned()
     }
 
     fn of_container(container: &Container) -> Self {
@@ -45,7 +43,7 @@ impl Settings {
         }
         let words = container.command.iter().flatten().chain(container.args.iter().flatten());
         let arguments = words.map(|word| expand(word, &environment)).collect();
-        Self { arguments, environment }
+        Self { container: container.name.clone(), arguments, environment }
     }
 
     /// The emulator has none of these.
@@ -179,8 +177,10 @@ mod tests {
                 None,
             ),
         ] {
-            let found = settings(labels.clone(), containers).and_then(|settings| settings.get("lease-name"));
-            assert_eq!(found.as_deref(), lease, "{labels}");
+            let found = settings(labels.clone(), containers);
+            let container = found.as_ref().map(|found| found.container.as_str());
+            assert!(container.is_none_or(|container| container != "other"), "{labels}");
+            assert_eq!(found.and_then(|found| found.get("lease-name")).as_deref(), lease, "{labels}");
         }
     }
 }
