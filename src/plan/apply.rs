@@ -8,6 +8,7 @@ use super::{
     facts::Facts,
     failing::Failing,
     memory::ProcessMemory,
+    rollout::Rollout,
     settings::Settings,
     step::{RevokeReason, Slot, Step},
     time::{Now, earlier},
@@ -76,6 +77,12 @@ impl ProcessMemory {
                     failing.record_check(key_id, check);
                 }
             }
+            Answer::RolloutRead(rollout) => {
+                failing.record_success(step, facts);
+                if let Step::ReadRollout { target, key_id } = step {
+                    self.read_rollout(target, key_id, rollout, facts, now, &mut effects);
+                }
+            }
             Answer::Stale => self.must_read = true,
             Answer::Postponed(block) => failing.postpone(block),
             Answer::Gone => effects.is_gone = true,
@@ -139,7 +146,7 @@ impl ProcessMemory {
                 self.report_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
             }
             Step::RestartWorkload { target, key_id } => {
-                self.restarted.insert(target.to_string(), key_id.clone());
+                self.saw_rollout(target, key_id, Rollout::Restarted, now);
                 let note = format!("Restarted {target} to load key {key_id}.");
                 effects.event(EventKind::Normal, "Restarted", note);
             }
@@ -149,6 +156,7 @@ impl ProcessMemory {
             | Step::ReadLive
             | Step::Preflight
             | Step::CheckKey { .. }
+            | Step::ReadRollout { .. }
             | Step::WriteLedger(_)
             | Step::AddFinalizer
             | Step::WriteRecord(_)
@@ -247,12 +255,20 @@ impl ProcessMemory {
         }
         effects.log(EventKind::Normal, "revoked a key", Some(key_id), reason.as_str());
         let mut note = format!("Revoked key {key_id} ({}).", reason.as_str());
-        let was_replaced =
-            matches!(reason, RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::OverlapCut);
+        let was_replaced = matches!(
+            reason,
+            RevokeReason::OverlapOver
+                | RevokeReason::RolledOut
+                | RevokeReason::RotateNow
+                | RevokeReason::OverlapCut
+        );
         let replaced_at = facts.record().filter(|_| was_replaced).map(|record| record.issued_at);
         let last_used_at = facts.listed(key_id).and_then(|listed| listed.last_used_at);
         let mut kind = match reason {
-            RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::Deleted => EventKind::Normal,
+            RevokeReason::OverlapOver
+            | RevokeReason::RolledOut
+            | RevokeReason::RotateNow
+            | RevokeReason::Deleted => EventKind::Normal,
             RevokeReason::OverlapCut
             | RevokeReason::Stray
             | RevokeReason::NotStored

@@ -133,9 +133,8 @@ impl Decision<'_> {
                 }
             } else if !self.is_finished(attempt, &named) {
                 // Once is enough for a key that is also named by its id.
-                let is_named = |key: &NamedKey| {
-                    key.attempt.as_ref() == Some(attempt) && waiting_for.contains(&key.id)
-                };
+                let is_named =
+                    |key: &NamedKey| key.attempt.as_ref() == Some(attempt) && waiting_for.contains(&key.id);
                 if !named.iter().any(is_named) {
                     waiting_for.insert(format!("the key of attempt {attempt}"));
                 }
