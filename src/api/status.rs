@@ -170,7 +170,7 @@ pub struct PreviousKeyStatus {
     /// First characters of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
-    /// When the overlap ends. The key is revoked then.
+    /// When the overlap ends. The key is revoked then, or before that with `UntilRolledOut`.
     pub revoke_after: Time,
     /// When the key was last used. Updated at most once a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]

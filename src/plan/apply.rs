@@ -214,7 +214,7 @@ impl ProcessMemory {
         if record.rotations > 0 {
             let replaced = facts.record().map(|record| &record.key_id);
             let replaced = record.previous.iter().find(|key| replaced == Some(&key.key_id));
-            let mut note = rotation_note(&record.key_id, reason, replaced);
+            let mut note = rotation_note(&record.key_id, reason, replaced, facts.ends_early());
             if self.began_outside_window(attempt, facts, now) {
                 note = format!("{note} It could not wait for the rotation window.");
             }
@@ -286,11 +286,12 @@ impl ProcessMemory {
 }
 
 /// The note of the event `Rotated`. A key that is revoked immediately has no overlap to mention.
-fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
+fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>, ends_early: bool) -> String {
     let note = format!("Issued key {key_id} ({reason}).");
     match replaced.filter(|key| !key.even_if_used) {
         Some(PreviousKey { key_id, revoke_after, .. }) => {
-            format!("{note} The previous key {key_id} stays valid until {revoke_after:.0}.")
+            let at_latest = if ends_early { " at the latest" } else { "" };
+            format!("{note} The previous key {key_id} stays valid until {revoke_after:.0}{at_latest}.")
         }
         None => note,
     }

@@ -124,7 +124,8 @@ impl Facts {
         Some(known.at.plus(Backoff { first: FIRST_READ, longest }.after(known.reads.saturating_add(1))))
     }
 
-    fn ends_early(&self) -> bool {
+    /// `UntilRolledOut`: whether an overlap may end before its time.
+    pub(super) fn ends_early(&self) -> bool {
         let spec = self.object.spec.as_ref();
         spec.is_ok_and(|spec| spec.rotation.overlap_policy == OverlapPolicy::UntilRolledOut)
     }
