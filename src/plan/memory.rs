@@ -59,7 +59,7 @@ pub struct ProcessMemory {
     pub(super) forged_since: Option<Monotonic>,
     /// The last record of the Secret that this process saw. The Secret may be deleted.
     pub(super) last_record: Option<LastRecord>,
-    /// The CRD is older than this operator: the API server drops `status.valueSHA256`.
+    /// The CRD is older than this operator: the API server drops `status.valueSHA256`, and `status.restarts`.
     pub lacks_value_sha256: bool,
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,

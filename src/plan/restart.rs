@@ -72,6 +72,10 @@ impl Facts {
 
     /// What the status says of the restarts for the current key.
     pub(super) fn desired_restarts(&self) -> Vec<RestartStatus> {
+        if self.memory.lacks_value_sha256 {
+            // An older CRD has neither field.
+            return Vec::new();
+        }
         // They have to wait until there is a Secret and a spec.
         let (Some(record), Ok(_)) = (self.record(), &self.object.spec) else {
             return self.object.status.restarts.clone();

@@ -221,6 +221,24 @@ fn a_workload_that_does_not_exist_is_not_asked_about_again() {
     assert_eq!(world.counts.api_calls, calls);
 }
 
+/// The API server drops the list. It is not written again and again, and the overlap ends as it should.
+#[test]
+fn an_older_crd_has_no_list() {
+    let spec = json!({"rolloutRestartTargets": targets(), "rotation": {"overlapPolicy": "UntilIdle"}});
+    let (mut world, mut process) = World::ready(spec);
+    process.memory.lacks_value_sha256 = true;
+    world.rollout = Rollout::Progressing;
+    world.edit(|object| object.rotate = Some("1".to_owned()));
+    live(&mut process, &mut world, 2 * DAY);
+    assert!(world.object().status.restarts.is_empty());
+    assert_eq!(world.active(), ["key-1", "key-2"]);
+    for target in ["Deployment web", "StatefulSet db"] {
+        set(&mut world, target, Rollout::Done(SECOND));
+    }
+    live(&mut process, &mut world, HOUR);
+    assert_eq!(world.active(), ["key-2"]);
+}
+
 #[test]
 fn reads_become_rare_and_end() {
     let (mut world, mut process) = rotated("Strict", Rollout::Progressing);
