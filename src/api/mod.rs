@@ -13,4 +13,4 @@ pub use cached::CachedApiKey;
 pub use status::{BoltzApiKeyStatus, PreviousKeyStatus, RotationWindowStatus};
 pub use v1alpha1::*;
 pub use watched::WatchedApiKey;
-pub use workload::{RolloutRestartTarget, WorkloadKind};
+pub use workload::{RestartState, RestartStatus, RolloutRestartTarget, WorkloadKind};

@@ -1,10 +1,10 @@
 //! The status of a `BoltzApiKey`. Its doc comments become `kubectl explain`, too.
 
-use super::workload::RolloutRestartTarget;
+use super::workload::{RestartStatus, RolloutRestartTarget};
 use crate::protocol::{is_id, record::MAX_PREVIOUS_READ, secret_data::is_sha256};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::collections::HashSet;
 
 /// The operator writes three conditions. Others may add some.
@@ -94,6 +94,17 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub pending_restarts: Vec<RolloutRestartTarget>,
+
+    /// Workloads of `rolloutRestartTargets` that were restarted for the current key, and how far their rollouts are.
+    #[serde(default, deserialize_with = "known", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub restarts: Vec<RestartStatus>,
+}
+
+/// Without the entries that only a later release can read: they must not make the whole status unreadable.
+fn known<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let entries = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(entries.into_iter().filter_map(|entry| T::deserialize(entry).ok()).collect())
 }
 
 impl BoltzApiKeyStatus {
@@ -117,6 +128,7 @@ impl BoltzApiKeyStatus {
         self.previous_keys.truncate(MAX_PREVIOUS_READ);
         self.conditions.truncate(MAX_CONDITIONS_READ);
         self.pending_restarts.truncate(MAX_RESTART_TARGETS);
+        self.restarts.truncate(MAX_RESTART_TARGETS);
         self
     }
 
@@ -158,7 +170,7 @@ pub struct PreviousKeyStatus {
     /// First characters of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_prefix: Option<String>,
-    /// When the overlap ends. The key is revoked then.
+    /// When the overlap ends. The key is revoked then, or before that with `UntilRolledOut`.
     pub revoke_after: Time,
     /// When the key was last used. Updated at most once a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]

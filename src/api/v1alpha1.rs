@@ -47,7 +47,8 @@ use std::collections::BTreeMap;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.expiresInDays) || !has(self.rotation) || !has(self.rotation.renewBefore) || !self.rotation.renewBefore.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') || duration(self.rotation.renewBefore).getSeconds() < self.expiresInDays * 86400").message("rotation.renewBefore must be shorter than the lifetime of the key (expiresInDays)").field_path(".rotation.renewBefore")
+    validation = Rule::new("!has(self.expiresInDays) || !has(self.rotation) || !has(self.rotation.renewBefore) || !self.rotation.renewBefore.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms))+$') || duration(self.rotation.renewBefore).getSeconds() < self.expiresInDays * 86400").message("rotation.renewBefore must be shorter than the lifetime of the key (expiresInDays)").field_path(".rotation.renewBefore"),
+    validation = Rule::new("!has(self.rotation) || !has(self.rotation.overlapPolicy) || self.rotation.overlapPolicy != 'UntilRolledOut' || (has(self.rolloutRestartTargets) && size(self.rolloutRestartTargets) > 0)").message("UntilRolledOut needs at least one entry in rolloutRestartTargets").field_path(".rotation.overlapPolicy")
 )]
 pub struct BoltzApiKeySpec {
     /// Name of the key in Boltz's console. The operator appends a marker that identifies the key, and shortens this
@@ -158,7 +159,8 @@ pub struct RotationSpec {
     pub overlap: String,
 
     /// `Strict` revokes the old key at the end of the overlap. `UntilIdle` waits until Boltz reports that the old key
-    /// is no longer used, or until it expires.
+    /// is no longer used and the restarts have ended, or until it expires. `UntilRolledOut` revokes it at the end of the
+    /// overlap or, before that, when all rolloutRestartTargets have new pods and Boltz reports that it is no longer used.
     #[serde(default)]
     pub overlap_policy: OverlapPolicy,
 
@@ -213,14 +215,16 @@ impl Default for RotationSpec {
     }
 }
 
-/// What happens to an old key that is still in use at the end of its overlap.
+/// When an old key is revoked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OverlapPolicy {
-    /// Revoke it.
+    /// At the end of the overlap.
     #[default]
     Strict,
-    /// Revoke it when it is no longer used.
+    /// After the overlap, when it is no longer used.
     UntilIdle,
+    /// At the end of the overlap, or before it when all restarts have ended and it is no longer used.
+    UntilRolledOut,
 }
 
 /// The type of a Secret that asks for no other.

@@ -2,12 +2,15 @@
 
 use super::error::{KubernetesError, TIMEOUT};
 use crate::{
-    api::{BoltzApiKey, WatchedApiKey},
+    api::{BoltzApiKey, WatchedApiKey, WorkloadKind},
     kubernetes::secret_metadata::SecretMetadata,
-    plan::Verdict,
+    plan::{Verdict, Workload},
 };
 use http::{HeaderValue, Response, header::ACCEPT};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    core::v1::Secret,
+};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request},
@@ -19,7 +22,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
 const LIST_TIMEOUT: Duration = Duration::from_secs(65);
-/// Timeout of a restart of a workload, which can be repeated: the status and revocations of the object wait meanwhile.
+/// Timeout of a restart of a workload, and of a read of it, which can be repeated: the status and revocations of the object wait meanwhile.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(3);
 /// Secrets on a page of a list with values: a Secret may have 1 MiB.
 const SECRETS_PER_PAGE: u32 = 50;
@@ -201,20 +204,27 @@ impl Kubernetes {
     pub(crate) async fn patch_workload(
         &self,
         namespace: &str,
-        kind: crate::api::WorkloadKind,
+        kind: WorkloadKind,
         name: &str,
         patch: &serde_json::Value,
     ) -> Result<(), KubernetesError> {
-        use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-        let path = match kind {
-            crate::api::WorkloadKind::Deployment => Deployment::url_path(&(), Some(namespace)),
-            crate::api::WorkloadKind::StatefulSet => StatefulSet::url_path(&(), Some(namespace)),
-            crate::api::WorkloadKind::DaemonSet => DaemonSet::url_path(&(), Some(namespace)),
-        };
-        let request = Request::new(path).patch_metadata(name, &parameters(false), &Patch::Merge(patch));
+        let request =
+            workloads(kind, namespace).patch_metadata(name, &parameters(false), &Patch::Merge(patch));
         let request = request.map_err(kube::Error::BuildRequest).map_err(KubernetesError::new)?;
         let call = self.client.request::<PartialObjectMeta>(request);
         bounded_by(RESTART_TIMEOUT, call).await.map(drop)
+    }
+
+    /// Reads a workload, to see how far its restart is.
+    pub(crate) async fn get_workload(
+        &self,
+        namespace: &str,
+        kind: WorkloadKind,
+        name: &str,
+    ) -> Result<Workload, KubernetesError> {
+        let request = workloads(kind, namespace).get(name, &kube::api::GetParams::default());
+        let request = request.map_err(kube::Error::BuildRequest).map_err(KubernetesError::new)?;
+        bounded_by(RESTART_TIMEOUT, self.client.request(request)).await
     }
 
     /// Reads the objects of all namespaces from the API server, and keeps some.
@@ -238,6 +248,14 @@ impl Kubernetes {
 
 fn secrets(namespace: &str) -> Request {
     Request::new(Secret::url_path(&(), Some(namespace)))
+}
+
+fn workloads(kind: WorkloadKind, namespace: &str) -> Request {
+    Request::new(match kind {
+        WorkloadKind::Deployment => Deployment::url_path(&(), Some(namespace)),
+        WorkloadKind::StatefulSet => StatefulSet::url_path(&(), Some(namespace)),
+        WorkloadKind::DaemonSet => DaemonSet::url_path(&(), Some(namespace)),
+    })
 }
 
 fn parameters(dry_run: bool) -> PatchParams {

@@ -1,7 +1,7 @@
 //! Results of a step's call. The controller converts responses of the API server and of Boltz to these types;
 //! [`super::ProcessMemory::apply`] decides what they mean.
 
-use super::{attempt::MintedKey, block::Block, time::elapsed};
+use super::{attempt::MintedKey, block::Block, rollout::Rollout, time::elapsed};
 use crate::{
     protocol::marker::{MAX_NAME_LENGTH, Marker},
     scrub::scrub,
@@ -30,6 +30,8 @@ pub enum Answer {
     MintedUnusable(Box<MintedKey>, Unusable),
     /// Boltz was asked with the stored key whether it is valid.
     Checked(KeyCheck),
+    /// How far the rollout of a restarted workload is.
+    RolloutRead(Rollout),
     /// The key was already revoked.
     AlreadyRevoked,
     /// Boltz, or a gateway in front of it, responded to a revocation with 404.

@@ -8,6 +8,7 @@ use super::{
     facts::Facts,
     failing::Failing,
     memory::{ProcessMemory, Proof},
+    rollout::Rollout,
     settings::Settings,
     step::{RevokeReason, Slot, Step},
     time::{Now, earlier},
@@ -76,6 +77,12 @@ impl ProcessMemory {
                     failing.record_check(key_id, check);
                 }
             }
+            Answer::RolloutRead(rollout) => {
+                failing.record_success(step, facts);
+                if let Step::ReadRollout { target, key_id } = step {
+                    self.read_rollout(target, key_id, rollout, facts, now, &mut effects);
+                }
+            }
             Answer::Stale => self.must_read = true,
             Answer::Postponed(block) => failing.postpone(block),
             Answer::Gone => effects.is_gone = true,
@@ -139,7 +146,7 @@ impl ProcessMemory {
                 self.report_revoked(key_id, *reason, answer == Answer::Done, facts, effects);
             }
             Step::RestartWorkload { target, key_id } => {
-                self.restarted.insert(target.to_string(), key_id.clone());
+                self.saw_rollout(target, key_id, Rollout::Restarted, now);
                 let note = format!("Restarted {target} to load key {key_id}.");
                 effects.event(EventKind::Normal, "Restarted", note);
             }
@@ -149,6 +156,7 @@ impl ProcessMemory {
             | Step::ReadLive
             | Step::Preflight
             | Step::CheckKey { .. }
+            | Step::ReadRollout { .. }
             | Step::WriteLedger(_)
             | Step::AddFinalizer
             | Step::WriteRecord(_)
@@ -206,7 +214,7 @@ impl ProcessMemory {
         if record.rotations > 0 {
             let replaced = facts.record().map(|record| &record.key_id);
             let replaced = record.previous.iter().find(|key| replaced == Some(&key.key_id));
-            let mut note = rotation_note(&record.key_id, reason, replaced);
+            let mut note = rotation_note(&record.key_id, reason, replaced, facts.ends_early());
             if self.began_outside_window(attempt, facts, now) {
                 note = format!("{note} It could not wait for the rotation window.");
             }
@@ -247,12 +255,20 @@ impl ProcessMemory {
         }
         effects.log(EventKind::Normal, "revoked a key", Some(key_id), reason.as_str());
         let mut note = format!("Revoked key {key_id} ({}).", reason.as_str());
-        let was_replaced =
-            matches!(reason, RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::OverlapCut);
+        let was_replaced = matches!(
+            reason,
+            RevokeReason::OverlapOver
+                | RevokeReason::RolledOut
+                | RevokeReason::RotateNow
+                | RevokeReason::OverlapCut
+        );
         let replaced_at = facts.record().filter(|_| was_replaced).map(|record| record.issued_at);
         let last_used_at = facts.listed(key_id).and_then(|listed| listed.last_used_at);
         let mut kind = match reason {
-            RevokeReason::OverlapOver | RevokeReason::RotateNow | RevokeReason::Deleted => EventKind::Normal,
+            RevokeReason::OverlapOver
+            | RevokeReason::RolledOut
+            | RevokeReason::RotateNow
+            | RevokeReason::Deleted => EventKind::Normal,
             RevokeReason::OverlapCut
             | RevokeReason::Stray
             | RevokeReason::NotStored
@@ -270,11 +286,12 @@ impl ProcessMemory {
 }
 
 /// The note of the event `Rotated`. A key that is revoked immediately has no overlap to mention.
-fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>) -> String {
+fn rotation_note(key_id: &str, reason: &str, replaced: Option<&PreviousKey>, ends_early: bool) -> String {
     let note = format!("Issued key {key_id} ({reason}).");
     match replaced.filter(|key| !key.even_if_used) {
         Some(PreviousKey { key_id, revoke_after, .. }) => {
-            format!("{note} The previous key {key_id} stays valid until {revoke_after:.0}.")
+            let at_latest = if ends_early { " at the latest" } else { "" };
+            format!("{note} The previous key {key_id} stays valid until {revoke_after:.0}{at_latest}.")
         }
         None => note,
     }

@@ -8,6 +8,7 @@ use super::{
     facts::Facts,
     memory::{LastDone, ProcessMemory, Trouble},
     retry::{Failure, retry_backoff},
+    rollout::Rollout,
     settings::Settings,
     step::{Slot, Step},
     time::{Monotonic, Now, later},
@@ -160,9 +161,20 @@ impl Failing<'_> {
             Verdict::NotFound if matches!(step, Step::RestartWorkload { .. }) => {
                 // A workload that does not exist does not use the old key.
                 if let Step::RestartWorkload { target, key_id } = step {
-                    self.memory.restarted.insert(target.to_string(), key_id.clone());
+                    self.memory.saw_rollout(target, key_id, Rollout::Missing, self.now);
                 }
                 effects.event(EventKind::Warning, "RestartFailed", format!("{failed}."));
+            }
+            // The status of the restart says so, not a condition: the key is not concerned.
+            _ if matches!(step, Step::ReadRollout { .. }) => {
+                let kind = match failure.verdict {
+                    Verdict::Unknown => Failure::Passing,
+                    _ => Failure::Refused,
+                };
+                self.record_failure(kind, reason, message, None, false);
+                if kind == Failure::Refused || self.failures() > FAILURES_UNREPORTED {
+                    self.memory.cannot_read_rollout(step, failure, facts, self.now, effects);
+                }
             }
             Verdict::Refused | Verdict::NotFound => {
                 if self.failures() == 0 && matches!(step, Step::RestartWorkload { .. }) {

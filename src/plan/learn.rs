@@ -52,6 +52,7 @@ impl ProcessMemory {
             self.is_request_new = false;
             self.troubles.clear();
             self.done.clear();
+            self.restarts.values_mut().for_each(|restart| restart.reads = 0);
         }
         if let Some(record) = facts.record() {
             let (key_id, rotate_now) = (record.key_id.clone(), record.rotate_now.clone());
@@ -123,6 +124,10 @@ impl ProcessMemory {
 
     /// Removes entries that nothing refers to, so that process memory stays bounded.
     fn prune(&mut self, facts: &Facts) {
+        if let Ok(spec) = &facts.object.spec {
+            let targets: Vec<String> = spec.rollout_restart_targets.iter().map(ToString::to_string).collect();
+            self.restarts.retain(|target, _| targets.contains(target));
+        }
         let Self {
             attempts,
             revoked_ids,

@@ -4,6 +4,7 @@ use super::{
     answer::KeyCheck,
     attempt::{Attempt, Intent, MintedKey, Ownership, Progress},
     block::Block,
+    restart::Restart,
     retry::Failure,
     step::Slot,
     time::Monotonic,
@@ -52,13 +53,13 @@ pub struct ProcessMemory {
     pub troubles: BTreeMap<Slot, Trouble>,
     /// The last successful call of each slot. If the same call is needed again soon, something undoes it.
     pub(crate) done: LiteMap<Slot, LastDone>,
-    /// Workloads that were restarted, and for which key.
-    pub restarted: BTreeMap<String, String>,
+    /// Workloads that were restarted, for which key, and how far their rollouts are.
+    pub(super) restarts: BTreeMap<String, Restart>,
     /// When this process first saw that the ledger was forged.
     pub(super) forged_since: Option<Monotonic>,
     /// The last record of the Secret that this process saw. The Secret may be deleted.
     pub(super) last_record: Option<LastRecord>,
-    /// The CRD is older than this operator: the API server drops `status.valueSHA256`.
+    /// The CRD is older than this operator: the API server drops `status.valueSHA256`, and `status.restarts`.
     pub lacks_value_sha256: bool,
     /// The caches are known to be stale: the next write needs a live read first.
     pub must_read: bool,
@@ -235,7 +236,8 @@ impl ProcessMemory {
 
     /// Whether a call of the same kind, for another workload or key, got no response, and this one was not tried.
     pub(super) fn hangs_like(&self, slot: &Slot, now: Monotonic) -> bool {
-        let is_one_of_many = matches!(slot, Slot::Restart(_) | Slot::Revoke(_) | Slot::DeleteSecret(_));
+        let is_one_of_many =
+            matches!(slot, Slot::Restart(_) | Slot::Rollout(_) | Slot::Revoke(_) | Slot::DeleteSecret(_));
         is_one_of_many
             && self.troubles.iter().any(|(other, trouble)| {
                 std::mem::discriminant(other) == std::mem::discriminant(slot)

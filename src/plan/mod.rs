@@ -72,6 +72,7 @@ mod response;
 mod restart;
 mod retry;
 mod revoke;
+mod rollout;
 mod schedule;
 mod secret;
 mod settings;
@@ -92,6 +93,7 @@ pub use facts::{AccountFacts, Doubt, Facts, ListedKey, ObjectFacts, OwnSecret, P
 pub use keys::{KeyState, NamedKey, with_finalizer};
 pub use memory::{CheckedKey, ProcessMemory, Proof, Trouble};
 pub use response::{Found, Shown};
+pub use rollout::{Rollout, Workload};
 pub use schedule::RotationSchedule;
 pub use settings::Settings;
 pub use status::{Findings, NO_KEY_OVERDUE, OverdueKey, desired_status};
@@ -258,6 +260,7 @@ impl Decision<'_> {
         self.revocations()
             .or_else(|| self.rewrite_ledger())
             .or_else(|| self.restart_workloads())
+            .or_else(|| self.read_rollouts())
             .or_else(|| self.status())
             .unwrap_or(Step::Wait)
     }
@@ -270,6 +273,10 @@ impl Decision<'_> {
         if let Some(trouble) = self.trouble(&slot) {
             let trouble = trouble.clone();
             self.waits.wait_for(&trouble.block);
+            if matches!(slot, Slot::Rollout(_)) {
+                // `status.restarts` says it.
+                return None;
+            }
             if !trouble.is_told(self.now.monotonic) {
                 self.waits.request_wake_up(trouble.since.plus(TOLD_AFTER));
             } else if !self.findings.also.contains(&trouble.block) {

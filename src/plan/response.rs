@@ -6,6 +6,7 @@ use super::{
     attempt::{Intent, MintedKey},
     facts::{Facts, ObjectFacts, OwnSecret, SecretFacts},
     memory::ProcessMemory,
+    rollout::{Rollout, Workload},
     step::Step,
     time::Now,
 };
@@ -194,6 +195,15 @@ impl Answer {
         match failure.verdict {
             Verdict::NotFound | Verdict::Conflict => Self::Done,
             Verdict::Refused | Verdict::Unknown => Self::ApiFailed(failure),
+        }
+    }
+
+    /// A restarted workload was read. One that does not exist is an answer, too.
+    pub fn rollout(read: Result<&Workload, ApiFailure>, key_id: &str) -> Self {
+        match read {
+            Ok(workload) => Self::RolloutRead(workload.rollout(key_id)),
+            Err(ApiFailure { verdict: Verdict::NotFound, .. }) => Self::RolloutRead(Rollout::Missing),
+            Err(failure) => Self::ApiFailed(failure),
         }
     }
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use std::{collections::HashSet, time::Duration};
 
 /// A key counts as idle when it has not been used for this long, or for its overlap if that is shorter.
-const IDLE: Duration = Duration::from_secs(3600);
+pub(super) const IDLE: Duration = Duration::from_secs(3600);
 
 impl Decision<'_> {
     /// Previous keys whose overlap is over, and strays.
@@ -51,12 +51,15 @@ impl Decision<'_> {
         if !self.facts.may_be_active(self.settings, self.now, key) {
             return None;
         }
-        if self.now.wall < revoke_after {
+        let is_early = self.now.wall < revoke_after;
+        if is_early {
             self.waits.request_wake_up(self.now.monotonic_at(revoke_after));
-            return None;
+            if !self.is_rolled_out(key) {
+                return None;
+            }
         }
         let is_shown_inactive = self.facts.listed(&key.id).is_some_and(|listed| !self.is_active(listed));
-        if !key.even_if_used && !is_shown_inactive && self.is_still_used(key, revoke_after) {
+        if !is_early && !key.even_if_used && !is_shown_inactive && self.is_still_used(key, revoke_after) {
             self.findings.still_used.push(key.id.clone());
             return None;
         }
@@ -74,16 +77,24 @@ impl Decision<'_> {
             self.overdue(&key.id, None);
             return None;
         }
-        let reason = if key.even_if_used { RevokeReason::RotateNow } else { RevokeReason::OverlapOver };
+        let reason = match (is_early, key.even_if_used) {
+            (true, _) => RevokeReason::RolledOut,
+            (false, true) => RevokeReason::RotateNow,
+            (false, false) => RevokeReason::OverlapOver,
+        };
         self.revoke_when_settled(key, reason)
     }
 
     /// For `UntilIdle`: whether the key is still in use. It is idle if the newest pass began after the overlap, and at
-    /// least the idle time after the last use.
+    /// least the idle time after the last use. A restart that has not ended counts as use.
     fn is_still_used(&mut self, key: &NamedKey, revoke_after: Timestamp) -> bool {
         let Some(spec) = self.facts.object.spec.as_ref().ok() else { return true };
-        if spec.rotation.overlap_policy == OverlapPolicy::Strict {
+        if spec.rotation.overlap_policy != OverlapPolicy::UntilIdle {
             return false;
+        }
+        self.findings.unfinished = self.facts.unfinished_restarts();
+        if !self.findings.unfinished.is_empty() {
+            return true;
         }
         let overlap = RotationSchedule::read(spec).map_or(IDLE, |rotation| rotation.overlap);
         let last_used = self.facts.listed(&key.id).and_then(|listed| listed.last_used_at);
@@ -164,19 +175,23 @@ impl Decision<'_> {
 
     /// Rule 8: never before the key's own attempt is settled.
     pub(super) fn revoke_when_settled(&mut self, key: &NamedKey, reason: RevokeReason) -> Option<Step> {
-        let settled_at = match &key.attempt {
-            Some(attempt) => self.facts.settled_at(self.settings, self.now, attempt),
-            None => {
-                let seen = self.facts.memory.first_seen.get(&key.id).copied();
-                seen.unwrap_or(self.now.monotonic).plus(self.settings.settling())
-            }
-        };
+        let settled_at = self.key_settles_at(key);
         if self.now.monotonic < settled_at {
             self.overdue(&key.id, None);
             self.waits.request_wake_up(settled_at);
             return None;
         }
         self.revoke_unless_gone(key, reason)
+    }
+
+    pub(super) fn key_settles_at(&self, key: &NamedKey) -> Monotonic {
+        match &key.attempt {
+            Some(attempt) => self.facts.settled_at(self.settings, self.now, attempt),
+            None => {
+                let seen = self.facts.memory.first_seen.get(&key.id).copied();
+                seen.unwrap_or(self.now.monotonic).plus(self.settings.settling())
+            }
+        }
     }
 
     /// What follows from what is known about the key.

@@ -38,6 +38,8 @@ pub struct Findings {
     pub overdue: Vec<OverdueKey>,
     /// Ids of previous keys that are still in use after the end of their overlap.
     pub still_used: Vec<String>,
+    /// Workloads whose restart has not ended, which counts as use.
+    pub unfinished: Vec<String>,
     /// A rotation that waits for the rotation window, and when it begins. Without a time, the window never opens.
     pub outside_window: Option<(IssueReason, Option<Planned>)>,
     /// A rotation that waits for the end of an overlap, because the maximum number of previous keys is active.
@@ -141,6 +143,7 @@ pub fn desired_status(
         }
     }
     status.pending_restarts = facts.pending_restarts().into_iter().map(|(target, _)| target).collect();
+    status.restarts = facts.desired_restarts();
     status.conditions = conditions(facts, now, findings, is_valid);
     truncate_times(&mut status);
     status
@@ -202,10 +205,14 @@ fn conditions(facts: &Facts, now: Now, findings: &Findings, is_valid: bool) -> V
         (false, Reason::Deleting, message)
     } else if is_valid {
         if !findings.still_used.is_empty() {
-            let message = format!(
+            let mut message = format!(
                 "The key is valid, but these previous keys are still in use after the end of their overlap: {}.",
                 findings.still_used.join(", ")
             );
+            if !findings.unfinished.is_empty() {
+                let workloads = findings.unfinished.join(", ");
+                message = format!("{message} The restart of these workloads has not ended: {workloads}.");
+            }
             (true, Reason::PreviousKeyStillUsed, message)
         } else if let Some((reason, why)) = stopped {
             let what = match reason {

@@ -75,6 +75,13 @@ pub enum Step {
         /// The key that it has to load.
         key_id: String,
     },
+    /// Reads how far the rollout of a restarted workload is.
+    ReadRollout {
+        /// One of `spec.rolloutRestartTargets`.
+        target: RolloutRestartTarget,
+        /// The key that it has to load.
+        key_id: String,
+    },
     /// `Retain`: removes the ownerReference, so that the Secret is not deleted with the object.
     ReleaseSecret {
         /// The name in the spec, or one from before a move.
@@ -92,6 +99,8 @@ pub enum Step {
 pub enum RevokeReason {
     /// The overlap of a previous key has ended.
     OverlapOver,
+    /// `UntilRolledOut`: all workloads have the new key, and the previous key is not used.
+    RolledOut,
     /// The annotation `boltz.bio/rotate-now` was set: the key may have leaked.
     RotateNow,
     /// The overlap was cut short, because the maximum number of previous keys was reached.
@@ -142,6 +151,8 @@ pub enum Slot {
     DeleteSecret(String),
     /// [`Step::RestartWorkload`] of that kind and name.
     Restart(String),
+    /// [`Step::ReadRollout`] of that kind and name.
+    Rollout(String),
     /// [`Step::ReleaseSecret`].
     Release,
 }
@@ -158,7 +169,7 @@ impl Slot {
             | Self::Shape
             | Self::DeleteSecret(_)
             | Self::Release => Reason::SecretWriteFailed,
-            Self::Restart(_) => Reason::RestartFailed,
+            Self::Restart(_) | Self::Rollout(_) => Reason::RestartFailed,
             Self::Ledger | Self::Mint | Self::Status | Self::Revoke(_) | Self::Finalizer => {
                 Reason::ObjectWriteFailed
             }
@@ -178,6 +189,7 @@ impl Slot {
             Self::Shape => "Failed to update the Secret to match spec.secret".to_owned(),
             Self::DeleteSecret(name) => format!("Failed to delete the old Secret {name}"),
             Self::Restart(target) => format!("Failed to restart {target}"),
+            Self::Rollout(target) => format!("Failed to read {target}"),
             Self::Release => "Failed to remove the ownerReference of the Secret".to_owned(),
             Self::Mint => "Failed to create a key at Boltz".to_owned(),
             Self::Revoke(key_id) => format!("Failed to revoke key {key_id}"),
@@ -199,7 +211,8 @@ impl Step {
         match self {
             Self::CheckKey { key_id, .. }
             | Self::Revoke { key_id, .. }
-            | Self::RestartWorkload { key_id, .. } => Some(key_id),
+            | Self::RestartWorkload { key_id, .. }
+            | Self::ReadRollout { key_id, .. } => Some(key_id),
             Self::Store { record, .. } | Self::WriteRecord(record) => Some(&record.key_id),
             _ => None,
         }
@@ -210,7 +223,7 @@ impl Step {
         !matches!(
             self,
             // They change nothing.
-            Self::ReadLive | Self::Preflight | Self::CheckKey { .. }
+            Self::ReadLive | Self::Preflight | Self::CheckKey { .. } | Self::ReadRollout { .. }
                 // It is neither the object nor its Secret.
                 | Self::RestartWorkload { .. }
                 // A retry under an old version is a conflict, and then there is a read.
@@ -235,6 +248,7 @@ impl Step {
             Self::MoveSecret { .. } | Self::Reshape => Slot::Shape,
             Self::DeleteSecret { name, .. } => Slot::DeleteSecret(name.clone()),
             Self::RestartWorkload { target, .. } => Slot::Restart(target.to_string()),
+            Self::ReadRollout { target, .. } => Slot::Rollout(target.to_string()),
             Self::ReleaseSecret { .. } => Slot::Release,
         })
     }

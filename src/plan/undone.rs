@@ -22,6 +22,7 @@ impl Step {
             | Self::Mint(_)
             | Self::CheckKey { .. }
             | Self::Store { .. }
+            | Self::ReadRollout { .. }
             | Self::Revoke { .. } => None,
             Self::WriteStatus(status) => serde_json::to_string(&status.without_transition_times()).ok(),
             // Its times are not the same at every decision.

@@ -15,10 +15,11 @@ use strum::VariantArray;
 const FLAGS: &str = include_str!("../../docs/reference/flags.md");
 const API: &str = include_str!("../../docs/reference/api.md");
 /// The files that make events. A new one makes the number of events differ from the table.
-const WITH_EVENTS: [&str; 3] = [
+const WITH_EVENTS: [&str; 4] = [
     include_str!("../../src/plan/apply.rs"),
     include_str!("../../src/plan/effects.rs"),
     include_str!("../../src/plan/failing.rs"),
+    include_str!("../../src/plan/restart.rs"),
 ];
 
 fn flags() -> BTreeSet<String> {

@@ -65,7 +65,11 @@ impl Call {
 
     fn of_step(step: &Step) -> Option<Self> {
         Some(match step {
-            Step::Wait | Step::ReadLive | Step::CheckKey { .. } | Step::RestartWorkload { .. } => {
+            Step::Wait
+            | Step::ReadLive
+            | Step::CheckKey { .. }
+            | Step::RestartWorkload { .. }
+            | Step::ReadRollout { .. } => {
                 return None;
             }
             Step::Preflight => Self::DryRun,

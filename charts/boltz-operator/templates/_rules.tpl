@@ -20,10 +20,10 @@
   # An event that repeats is counted.
   verbs: [create, patch]
 {{- if .Values.rolloutRestart.enabled }}
-# For spec.rolloutRestartTargets.
+# For spec.rolloutRestartTargets: to restart them, and to see how far their rollouts are.
 - apiGroups: [apps]
   resources: [deployments, statefulsets, daemonsets]
-  verbs: [patch]
+  verbs: [get, patch]
 {{- end }}
 {{- end -}}
 

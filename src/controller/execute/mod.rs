@@ -52,6 +52,9 @@ pub async fn execute(
         Step::RestartWorkload { target, key_id } => {
             (execution.restart_workload(target, key_id).await, Shown::Nothing)
         }
+        Step::ReadRollout { target, key_id } => {
+            (execution.read_rollout(target, key_id).await, Shown::Nothing)
+        }
         Step::ReleaseSecret { name } => execution.release_secret(name).await,
         Step::RemoveFinalizer { .. } => (execution.remove_finalizer().await, Shown::Nothing),
     }
@@ -129,6 +132,12 @@ impl Execution<'_> {
             Ok(()) => Answer::Done,
             Err(error) => Answer::ApiFailed(error.failure()),
         }
+    }
+
+    async fn read_rollout(&mut self, target: &RolloutRestartTarget, key_id: &str) -> Answer {
+        let namespace = &self.facts.object.namespace;
+        let read = self.context.kubernetes.get_workload(namespace, target.kind, &target.name).await;
+        Answer::rollout(read.as_ref().map_err(KubernetesError::failure), key_id)
     }
 
     async fn remove_finalizer(&mut self) -> Answer {

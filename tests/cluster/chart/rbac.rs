@@ -4,11 +4,12 @@
 use super::helm::{as_list, of_kind, template};
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, run_rows};
 use boltz_harness::{AuditEvent, ControlPlane, eventually};
+use boltz_operator::api::RestartState;
 use futures::FutureExt;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap, events::v1::Event};
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -132,7 +133,19 @@ async fn walk_through(mut env: TestEnv, name: &str, lease: bool) {
         })
         .await
         .unwrap();
+        // Nobody else does it: there is no controller of workloads.
+        let status = json!({"status": {
+            "observedGeneration": api.get("x").await.unwrap().metadata.generation,
+            "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "readyReplicas": 1,
+            "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
+        }});
+        api.patch_status("x", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
+    env.until("key", "the restarts are seen through", |object| {
+        let restarts = object.status.iter().flat_map(|status| &status.restarts);
+        restarts.filter(|restart| restart.state == RestartState::Done).count() == 3
+    })
+    .await;
 
     env.patch("key", json!({"spec": {"secret": {"name": "moved"}}})).await;
     eventually(PATIENCE, "the Secret has moved", async || {

@@ -59,7 +59,7 @@ const fn boltz(
     Call { name, more_writes, scenario, target: Target::Boltz(operation, skip) }
 }
 
-pub const CALLS: [Call; 29] = [
+pub const CALLS: [Call; 30] = [
     api("C0 dry run", 1, Scenario::Create, "POST", "secrets", true),
     api("C1 attempt", 3, Scenario::Create, "PATCH", "boltzapikeys/*", false),
     boltz("C2 POST", 2, Scenario::Create, Operation::Create, 0),
@@ -90,6 +90,7 @@ pub const CALLS: [Call; 29] = [
     api("move: write the new Secret", 2, Scenario::Move, "POST", "secrets", false),
     api("move: delete the old Secret", 1, Scenario::Move, "DELETE", "secrets/*", false),
     api("restart the workload", 2, Scenario::Restart, "PATCH", "deployments/*", false),
+    api("read the rollout", 0, Scenario::Restart, "GET", "deployments/*", false),
 ];
 
 impl Scenario {

@@ -82,6 +82,16 @@ async fn invalid_specs_are_refused_with_field_and_reason() {
         ),
         (json!({"rotation": {"renewBeforePercentage": 100}}), "spec.rotation.renewBeforePercentage", "99"),
         (json!({"rotation": {"overlapPolicy": "Never"}}), "spec.rotation.overlapPolicy", "Unsupported value"),
+        (
+            json!({"rotation": {"overlapPolicy": "UntilRolledOut"}}),
+            "spec.rotation.overlapPolicy",
+            "at least one entry in rolloutRestartTargets",
+        ),
+        (
+            json!({"rotation": {"overlapPolicy": "UntilRolledOut"}, "rolloutRestartTargets": []}),
+            "spec.rotation.overlapPolicy",
+            "at least one entry in rolloutRestartTargets",
+        ),
         (json!({"secret": {"name": "Not_DNS"}}), "spec.secret.name", "DNS-1123"),
         (json!({"secret": {"key": "a/b"}}), "spec.secret.key", "should match"),
         (

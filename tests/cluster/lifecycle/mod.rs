@@ -26,6 +26,7 @@ mod orphans;
 mod paused;
 mod quiet;
 mod refused_objects;
+mod rollouts;
 mod rotate;
 mod secret_data;
 mod secret_shape;

@@ -60,7 +60,7 @@ impl World {
         }
         if !key.revoked {
             self.reached.insert(match reason {
-                RevokeReason::OverlapOver => Milestone::OverlapEnded,
+                RevokeReason::OverlapOver | RevokeReason::RolledOut => Milestone::OverlapEnded,
                 RevokeReason::RotateNow => Milestone::LeakRevoked,
                 RevokeReason::OverlapCut => Milestone::OverlapCut,
                 RevokeReason::Deleted => Milestone::DeletedRevoked,

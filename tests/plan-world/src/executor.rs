@@ -9,7 +9,7 @@ use boltz_operator::{
     api::{Mode, annotations::FINALIZER},
     plan::{
         Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, Facts, KeyCheck, MintedKey, ObjectFacts,
-        OwnSecret, Requested, SecretFacts, Shown, Step, Verdict, with_finalizer,
+        OwnSecret, Requested, Rollout, SecretFacts, Shown, Step, Verdict, with_finalizer,
     },
     protocol::{
         ledger::Ledger,
@@ -241,7 +241,18 @@ impl Process {
                     |shown: &OwnSecret| Answer::reshaped(shown.record.as_ref(), &record, shown.labelled);
                 secret_written(response, means, Answer::ApiFailed)
             }
-            Step::RestartWorkload { .. } => alone(answer_to(api_fault(fault))),
+            Step::RestartWorkload { target, key_id } => {
+                if has_effect {
+                    let shown = (key_id.clone(), world.rollout.clone());
+                    world.workloads.insert(target.to_string(), shown);
+                }
+                alone(answer_to(api_fault(fault)))
+            }
+            Step::ReadRollout { target, key_id } => alone(match api_fault(fault) {
+                Err(ApiFailure { verdict: Verdict::NotFound, .. }) => Answer::RolloutRead(Rollout::Missing),
+                Err(failure) => Answer::ApiFailed(failure),
+                Ok(()) => Answer::RolloutRead(world.rollout_of(&target.to_string(), key_id)),
+            }),
             Step::ReleaseSecret { name } => {
                 let version = world.next_version();
                 let Some(secret) = world.secrets.get_mut(name) else { return alone(Answer::Stale) };
@@ -433,6 +444,15 @@ impl World {
     /// What an answered write showed of the Secret.
     fn shown_secret(&self, facts: &Facts, name: &str) -> OwnSecret {
         own_secret(name, &self.secrets[name], &facts.object.uid)
+    }
+
+    /// What a workload shows of its rollout for that key.
+    fn rollout_of(&self, target: &str, key_id: &str) -> Rollout {
+        match self.workloads.get(target) {
+            None => Rollout::Missing,
+            Some((restarted_for, _)) if restarted_for != key_id => Rollout::ChangedBack,
+            Some((_, rollout)) => rollout.clone(),
+        }
     }
 
     fn note(&mut self, step: &Step, answer: &Answer, fault: Option<Fault>) {

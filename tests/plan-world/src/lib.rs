@@ -24,7 +24,7 @@ pub use process::{Next, Process};
 pub use reached::{Milestone, Reached};
 pub use words::{is_mint, is_store, plain, words};
 
-use boltz_operator::plan::{Answer, Doubt, ObjectFacts, Settings, Step, later};
+use boltz_operator::plan::{Answer, Doubt, ObjectFacts, Rollout, Settings, Step, later};
 use faults::Late;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, time::Duration};
@@ -80,6 +80,10 @@ pub struct World {
     pub doubt: Doubt,
     /// Between two passes that nothing asked for.
     pub inventory_interval: Duration,
+    /// What a workload shows after a restart.
+    pub rollout: Rollout,
+    /// The workloads that were restarted: for which key, and what they show.
+    pub workloads: BTreeMap<String, (String, Rollout)>,
     /// What must never be, and was.
     pub violation: Option<String>,
     pub reached: Reached,
@@ -113,6 +117,8 @@ impl World {
             list_lies: Lie::None,
             doubt: Doubt::None,
             inventory_interval: 10 * MINUTE,
+            rollout: Rollout::Done(30 * SECOND),
+            workloads: BTreeMap::new(),
             violation: None,
             reached: Reached::default(),
             deliveries: Vec::new(),

@@ -1,9 +1,10 @@
 //! The overlap: when each key that a Secret held left it, and until when it must live.
 
-use crate::{Secret, World};
+use crate::{HOUR, Key, Secret, World};
 use boltz_operator::{
+    api::{OverlapPolicy, RolloutRestartTarget},
     duration::parse_duration,
-    plan::{ObjectFacts, RevokeReason},
+    plan::{ObjectFacts, RevokeReason, Rollout, later},
     protocol::{marker::ObjectMark, record::MAX_PREVIOUS},
 };
 use std::time::Duration;
@@ -135,11 +136,29 @@ impl World {
         let active = self.keys.iter().filter(|key| key.object == mark && !key.revoked).count();
         let is_cut = reason == RevokeReason::OverlapCut && active > MAX_PREVIOUS;
         let is_over = left.over_at <= self.aged();
-        let may_be_revoked = is_over || is_asked_for || is_cut || left.is_excused;
+        let is_rolled_out = reason == RevokeReason::RolledOut && self.is_rolled_out(object, key);
+        let may_be_revoked = is_over || is_asked_for || is_cut || is_rolled_out || left.is_excused;
         (!may_be_revoked).then(|| {
             let early = left.over_at - self.aged();
             format!("{id} is revoked ({}) {early:?} before the end of its overlap", reason.as_str())
         })
+    }
+
+    /// `UntilRolledOut`: all targets have pods of the key in the Secret only, and nobody has used this one for an hour.
+    fn is_rolled_out(&self, object: &ObjectFacts, key: &Key) -> bool {
+        let Ok(spec) = &object.spec else { return false };
+        let record = self.secrets.get(object.secret_name()).and_then(|secret| secret.record.as_ref());
+        let is_done = |target: &RolloutRestartTarget| {
+            matches!(self.workloads.get(&target.to_string()), Some((restarted_for, Rollout::Done(_)))
+                if record.is_some_and(|record| record.key_id == *restarted_for))
+        };
+        let overlap = parse_duration(&spec.rotation.overlap).unwrap_or_default();
+        let is_idle = key.last_used_at.is_none_or(|used| later(used, HOUR.min(overlap)) <= self.true_time());
+        let targets = &spec.rollout_restart_targets;
+        spec.rotation.overlap_policy == OverlapPolicy::UntilRolledOut
+            && !targets.is_empty()
+            && targets.iter().all(is_done)
+            && is_idle
     }
 
     /// What is remembered, in words that tell two moments apart: of keys that may still be revoked too early.

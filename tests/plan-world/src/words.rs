@@ -38,6 +38,7 @@ pub fn words(decision: &Plan) -> String {
         Step::DeleteSecret { name, .. } => format!("delete {name}"),
         Step::Reshape => "reshape".to_owned(),
         Step::RestartWorkload { target, .. } => format!("restart {}", target.name),
+        Step::ReadRollout { target, .. } => format!("look at {}", target.name),
         Step::ReadLive => "read".to_owned(),
         Step::ReleaseSecret { name } => format!("release {name}"),
         Step::RemoveFinalizer { retained_keys } if retained_keys.is_empty() => {

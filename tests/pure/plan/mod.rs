@@ -8,6 +8,7 @@ mod issuance;
 mod particulars;
 mod paused;
 mod quiet;
+mod restarts;
 mod revocation;
 mod schedule;
 mod standing_faults;

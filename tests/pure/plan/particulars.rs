@@ -48,6 +48,8 @@ fn workloads_are_restarted_once_for_each_rotation_before_status_reports_it() {
     assert_eq!(run(&mut process, &mut world), ["status"], "nobody runs with an older key");
     world.edit(|object| object.rotate = Some("1".to_owned()));
     assert_eq!(run(&mut process, &mut world), ["restart", "status"]);
+    // Whoever comes next reads how far the rollout is.
+    assert_eq!(run(&mut Process::start_other(&world, 8), &mut world), ["status"]);
     assert_eq!(run(&mut Process::start_other(&world, 9), &mut world), [""; 0], "a restart owes nothing");
 }
 

@@ -113,12 +113,13 @@ fn kind(step: &Step) -> &'static str {
         Step::DeleteSecret { .. } => "DeleteSecret",
         Step::Reshape => "Reshape",
         Step::RestartWorkload { .. } => "RestartWorkload",
+        Step::ReadRollout { .. } => "ReadRollout",
         Step::ReleaseSecret { .. } => "ReleaseSecret",
         Step::RemoveFinalizer { .. } => "RemoveFinalizer",
     }
 }
 
-const STEPS: [&str; 17] = [
+const STEPS: [&str; 18] = [
     "ReadLive",
     "Preflight",
     "WriteAttempt",
@@ -134,6 +135,7 @@ const STEPS: [&str; 17] = [
     "DeleteSecret",
     "Reshape",
     "RestartWorkload",
+    "ReadRollout",
     "ReleaseSecret",
     "RemoveFinalizer",
 ];
@@ -223,9 +225,9 @@ fn cell(scenario: &Scenario, step: &'static str, fault: Fault) -> (usize, Vec<St
         return (0, wrong);
     }
     // A status that cannot be written, or read, tells nobody; and what a first try of another kind cures is not told.
-    // A deletion that is answered and undone is told when it is needed again.
-    let is_silent =
-        matches!(step, "WriteStatus" | "ReadLive") || (step, fault) == ("DeleteSecret", Fault::Undone);
+    // A deletion that is answered and undone is told when it is needed again. Of a rollout, `restarts` tells.
+    let is_silent = matches!(step, "WriteStatus" | "ReadLive" | "ReadRollout")
+        || (step, fault) == ("DeleteSecret", Fault::Undone);
     if !told && struck > 3 && !is_silent {
         wrong.push("status says nothing within 30 s".to_owned());
     }
@@ -278,7 +280,7 @@ fn every_step_may_fail_in_every_way_for_hours() {
             for fault in faults {
                 // A read has no version to conflict with, and nothing undoes it. An object that is not there is gone.
                 let is_no_fault = match step {
-                    "ReadLive" => matches!(fault, Fault::Conflict | Fault::Undone),
+                    "ReadLive" | "ReadRollout" => matches!(fault, Fault::Conflict | Fault::Undone),
                     "RemoveFinalizer" => *fault == Fault::NotFound,
                     // It is gone, or another Secret has the name: that is as good.
                     "DeleteSecret" => matches!(fault, Fault::NotFound | Fault::Conflict),
