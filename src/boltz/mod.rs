@@ -53,6 +53,7 @@ mod client;
 mod error;
 mod fuse;
 pub mod inventory;
+mod inventory_progress;
 pub(crate) mod limiter;
 mod list_failure;
 pub(crate) mod organization;

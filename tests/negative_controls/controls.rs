@@ -611,8 +611,8 @@ pub const ALL: &[Control] = &[
         defence: "no pass is doubted because it lacks a key whose revocation had no response",
         rule: "7",
         file: "src/controller/execute/boltz.rs",
-        with: "if failure.effect == Effect::Unknown {",
-        without: "if false && failure.effect == Effect::Unknown {",
+        with: "if failure.may_have_revoked() {",
+        without: "if false {",
         red: &[Simulated("a_key_whose_revocation_had_no_response_is_not_missed")],
     },
     Control {
