@@ -102,6 +102,12 @@ impl TestEnv {
         Self::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await
     }
 
+    /// With the shortest settle time, for tests that judge by times and have the machine for themselves.
+    pub async fn judged_by_times() -> Self {
+        let arguments = owned(&["--settle-time", "2s", "--request-timeout", "1s"]);
+        Self::with_options(EnvOptions { arguments, ..EnvOptions::default() }).await
+    }
+
     pub async fn with_options(options: EnvOptions) -> Self {
         let control_plane = if options.own_control_plane {
             let own = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();

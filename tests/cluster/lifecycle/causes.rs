@@ -561,6 +561,16 @@ pub async fn with_rights_of_its_own(env: &mut TestEnv) {
             bind(env, &namespace, name, &user).await;
         }
     }
+    // What the operator remembers about its organization.
+    let binding = json!({
+        "metadata": {"name": env.namespace},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "boltz-operator-account",
+        },
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    });
+    let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), "boltz-system");
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
     let kubeconfig = env.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
     let mut arguments = env.arguments.clone();
     let watched = arguments.iter().position(|flag| flag == "--watch-namespaces").unwrap();

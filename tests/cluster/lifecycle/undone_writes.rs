@@ -106,7 +106,7 @@ async fn what_is_undone_again_and_again_is_not_done_without_end() {
 
 async fn is_undone(row: Undone) {
     let mut verdict = Verdict::new(row.name);
-    let mut env = TestEnv::settling_fast().await;
+    let mut env = TestEnv::judged_by_times().await;
     with_neighbour(&mut env).await;
     env.create("main", json!({"rotation": {"overlap": "2s"}})).await;
     env.id_of("main").await;

@@ -76,7 +76,7 @@ async fn a_workload_that_cannot_be_restarted_delays_nothing() {
 
 async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
     let mut verdict = Verdict::new(row);
-    let mut env = TestEnv::settling_fast().await;
+    let mut env = TestEnv::judged_by_times().await;
     with_neighbour(&mut env).await;
     let overlap = Duration::from_secs(6);
     for (name, overlap) in [("leaked", "24h"), ("rotated", "6s")] {
