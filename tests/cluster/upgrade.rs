@@ -180,14 +180,18 @@ async fn an_upgrade_and_a_rollback_cost_no_key() {
     let options =
         EnvOptions { binary: Some(release.clone()), arguments: owned(&ARGUMENTS), ..EnvOptions::default() };
     let mut fleet = Fleet::new(TestEnv::with_options(options).await).await;
-    // At rest: the other one has nothing to do.
-    for binary in [this_operator(), release.clone(), this_operator()] {
+    // At rest: the other one has nothing to do, but that 0.1.0 did not know `status.valueSHA256`.
+    let of_status = vec!["patch boltzapikeys status -> 200".to_owned(); fleet.posts()];
+    for (binary, expected) in
+        [(this_operator(), of_status), (release.clone(), Vec::new()), (this_operator(), Vec::new())]
+    {
         assert_eq!(fleet.env.operator.terminate(), Some(0));
-        let seen = |fleet: &Fleet| (fleet.posts(), fleet.env.revoked_ids(), fleet.env.writes());
-        let before = seen(&fleet);
+        let seen = |fleet: &Fleet| (fleet.posts(), fleet.env.revoked_ids());
+        let (before, writes) = (seen(&fleet), fleet.env.writes().len());
         fleet.replace_by(&binary).await;
         fleet.env.passes(5).await;
-        assert_eq!(seen(&fleet), before, "{} writes nothing", binary.display());
+        assert_eq!(seen(&fleet), before, "{}", binary.display());
+        assert_eq!(fleet.env.writes().split_off(writes), expected, "{} writes", binary.display());
     }
     // At work: rollback, then upgrade, each after a crash.
     for binary in [release, this_operator()] {
