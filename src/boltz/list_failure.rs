@@ -38,7 +38,7 @@ impl ListFailure {
     /// A pass is complete.
     pub fn record_success(&self) {
         *self.last.lock() = None;
-        self.told.send_if_modified(|told| std::mem::take(told));
+        self.told.send_if_modified(std::mem::take);
     }
 
     /// What objects that wait for the list say.

@@ -836,8 +836,8 @@ pub const ALL: &[Control] = &[
         defence: "a key of this process is not given up because the list does not show it",
         rule: "7",
         file: "src/plan/keys.rs",
-        with: "&& self.memory.minted(id).is_some() =>",
-        without: "&& false =>",
+        with: "(KeyState::Absent, Some(_)) | ",
+        without: "",
         red: &[Pure("a_key_of_this_process_is_revoked_even_if_the_list_does_not_show_it")],
     },
     Control {
@@ -1039,8 +1039,8 @@ pub const ALL: &[Control] = &[
         defence: "a key of another request is not revoked",
         rule: "7",
         file: "src/plan/answer.rs",
-        with: "Some(other) if other != *marker => return Some(Self::KeyOfAnother(repeated(name))),",
-        without: "Some(other) if other != *marker => return Some(Self::OtherName(scrub(name, &[]))),",
+        with: "Some(other) if other != *requested.marker => return Some(Self::KeyOfAnother(repeated(name))),",
+        without: "Some(other) if other != *requested.marker => return Some(Self::OtherName(scrub(name, &[]))),",
         red: &[Cluster("a_new_key_that_was_not_requested_is_not_used")],
     },
     Control {
