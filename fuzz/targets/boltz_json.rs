@@ -38,7 +38,7 @@ fn read_every_way(body: &[u8]) -> Vec<String> {
         format!("{key:?} {details:?}")
     }));
     for status in [200, 302, 400, 401, 429, 503] {
-        tell(Err(read_refusal(StatusCode::from_u16(status).unwrap(), None, body)));
+        tell(Err(read_refusal(StatusCode::from_u16(status).unwrap(), None, body, &[])));
     }
     told
 }

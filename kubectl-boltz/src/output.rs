@@ -21,18 +21,6 @@ pub enum Format {
     Name,
 }
 
-impl std::fmt::Display for Format {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Table => "table",
-            Self::Wide => "wide",
-            Self::Json => "json",
-            Self::Yaml => "yaml",
-            Self::Name => "name",
-        })
-    }
-}
-
 impl Format {
     pub fn is_for_people(self) -> bool {
         matches!(self, Self::Table | Self::Wide)

@@ -58,29 +58,23 @@ impl<'a> Pages<'a> {
             if error.kind() != BoltzErrorKind::RateLimited && !matches!(error, BoltzError::Connect(_)) {
                 *self.page_size.lock() = None;
             }
-            match error.kind() {
-                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized
-                    if !error.is_invalid_key() =>
-                {
-                    if page_size.is_none() {
-                        return Err(error);
-                    }
-                    *self.page_size.lock() = None;
+            // A 401 may concern this call only. If the admin key is refused, the next call waits for another one.
+            let is_rejected = match error.kind() {
+                BoltzErrorKind::Invalid | BoltzErrorKind::Refused | BoltzErrorKind::Unauthorized => {
+                    !error.is_invalid_key()
                 }
-                // A 401 may concern this call only. If the admin key is refused, the next call waits for another one.
-                BoltzErrorKind::RateLimited
-                | BoltzErrorKind::Unavailable
-                | BoltzErrorKind::Invalid
-                | BoltzErrorKind::Refused
-                | BoltzErrorKind::Unauthorized => {
-                    self.failures += 1;
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        failures = self.failures,
-                        "failed to read a page of the list of keys; it will be retried"
-                    );
-                    tokio::time::sleep(retry_delay::delay(self.failures, error.retry_after())).await;
-                }
+                BoltzErrorKind::RateLimited | BoltzErrorKind::Unavailable => false,
+            };
+            if !is_rejected {
+                self.failures += 1;
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    failures = self.failures,
+                    "failed to read a page of the list of keys; it will be retried"
+                );
+                tokio::time::sleep(retry_delay::delay(self.failures, error.retry_after())).await;
+            } else if page_size.is_none() {
+                return Err(error);
             }
         }
     }

@@ -70,9 +70,9 @@ pub struct KeyDetails {
     /// Its first 12 characters; may be the same for every key. Never more, whatever Boltz says: the rest is secret.
     #[serde(default, deserialize_with = "key_prefix")]
     pub key_prefix: String,
-    /// False for test-mode keys.
-    #[serde(default = "yes", deserialize_with = "lenient_yes")]
-    pub livemode: bool,
+    /// False for test-mode keys. Absent: Boltz did not say.
+    #[serde(default, deserialize_with = "lenient")]
+    pub livemode: Option<bool>,
     /// By Boltz's clock. Absent: the key was not used yet, or Boltz did not say.
     #[serde(default, deserialize_with = "lenient")]
     pub last_used_at: Option<Timestamp>,
@@ -203,6 +203,9 @@ mod tests {
             assert_eq!((me.api_key_id.is_some(), words), (as_id, [as_word; 3]), "{text}");
         }
         assert!(serde_json::from_value::<AuthMe>(json!({})).is_err());
-        assert_eq!(serde_json::from_value::<KeyDetails>(json!({"name": "n"})).unwrap().id, "");
+        let nothing: KeyDetails = serde_json::from_value(json!({"name": "n"})).unwrap();
+        assert_eq!((nothing.id.as_str(), nothing.livemode, nothing.is_active), ("", None, true));
+        let odd: KeyDetails = serde_json::from_value(json!({"livemode": null})).unwrap();
+        assert_eq!(odd.livemode, None, "a key of either mode may have been requested");
     }
 }

@@ -1,11 +1,8 @@
 //! The state of the process for `/debug`. Without keys.
 
 use super::Context;
-use crate::{observability::activity::InFlight, plan::Doubt};
+use crate::{boltz::account::MOST, observability::activity::InFlight, plan::Doubt};
 use serde_json::{Value as Json, json};
-
-/// Longer lists are cut.
-const MOST: usize = 100;
 
 /// What the process does, and what it waits for.
 pub(crate) fn describe(context: &Context, identity: &str, stuck: &[String]) -> Json {

@@ -22,7 +22,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Timeout of a watcher's list and of the start of a watch. The API server ends a list after 60 s.
 const LIST_TIMEOUT: Duration = Duration::from_secs(65);
-/// Timeout of a restart of a workload, and of a read of it, which can be repeated: the status and revocations of the object wait meanwhile.
+/// Timeout of a restart of a workload, and of a read of it. Both can be repeated, and the status and revocations of the object
+/// wait meanwhile.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(3);
 /// Secrets on a page of a list with values: a Secret may have 1 MiB.
 const SECRETS_PER_PAGE: u32 = 50;

@@ -66,9 +66,9 @@ pub(crate) async fn keep(
         };
         // A write would replace what somebody has confirmed meanwhile.
         let read = read_confirmation(&store, account, inventory, clock, &mut confirmed).await;
-        // What changed meanwhile is no change by somebody else.
-        let is_known = is_new || changes.has_changed().unwrap_or(true);
-        let is_altered = !is_known && read.is_some_and(|read| is_altered(&store, &read, account));
+        // What is still to be written is no change by somebody else.
+        let is_written = !is_new && !changes.has_changed().unwrap_or(true);
+        let is_altered = is_written && read.is_some_and(|read| is_altered(&store, &read, account));
         if !is_new && !is_altered {
             continue;
         }

@@ -20,10 +20,9 @@ pub struct Attempt {
 }
 
 /// Whether a key belongs to the attempt in whose response it came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// The response says so, and nothing speaks against it.
-    #[default]
     Assumed,
     /// Boltz does not accept the value as that key. If the list shows the id under another name, it is somebody else's.
     Refuted,

@@ -271,7 +271,7 @@ impl ProcessMemory {
             .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
-            self.mark_revoked(&id, now.monotonic, Proof::List);
+            self.mark_revoked(&id, now.monotonic, Proof::Check);
         }
     }
 

@@ -76,8 +76,8 @@ pub struct ProcessMemory {
 pub enum Proof {
     /// Boltz accepted the revocation, or said that the key was revoked before.
     Response,
-    /// A pass that began after the revocation did not show the key as active.
-    List,
+    /// After the revocation was tried, a pass did not show the key as active, or Boltz did not accept the key itself.
+    Check,
 }
 
 /// A key that was asked whether it is valid.
@@ -252,9 +252,9 @@ impl ProcessMemory {
     pub fn mark_writing(&mut self, attempt: AttemptId, intent: Intent, now: Monotonic) {
         let intent = Some(Box::new(intent));
         let progress = Progress::Ended;
-        let attempt_of_this_process =
-            Attempt { written: now, intent, progress, replaced: None, ownership: Ownership::Assumed };
-        self.attempts.insert(attempt, Box::new(attempt_of_this_process));
+        let ownership = Ownership::Assumed;
+        let known = Attempt { written: now, intent, progress, replaced: None, ownership };
+        self.attempts.insert(attempt, Box::new(known));
     }
 
     /// Call before C2. Whatever the result, the POST is not sent again.

@@ -539,8 +539,8 @@ pub const ALL: &[Control] = &[
         defence: "a 404 to a revocation proves nothing",
         rule: "7",
         file: "src/controller/execute/boltz.rs",
-        with: "return Answer::KeyNotFound;",
-        without: "return Answer::AlreadyRevoked;",
+        with: "Revocation::NotFound => Answer::KeyNotFound,",
+        without: "Revocation::NotFound => Answer::AlreadyRevoked,",
         red: &[Simulated("a_key_whose_revocation_is_answered_with_404_is_revoked_all_the_same")],
     },
     Control {

@@ -193,6 +193,7 @@ impl Input {
                 created_at: self.now,
                 expires_at: None,
                 livemode: true,
+                organization: None,
                 workspace_id: None,
             };
             memory.mark_writing(attempt.clone(), intent, Monotonic::default());

@@ -19,6 +19,7 @@ use crate::{
     output::{self, Format},
     pure::list::Filter,
 };
+use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
 use orphans::Publisher;
 use std::time::Duration;
@@ -121,6 +122,7 @@ fn has_format(verb: &Verb, format: Format) -> Result<(), Failure> {
     if has {
         return Ok(());
     }
+    let format = format.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     let message = format!("{name} has no output as {format}\nnext: kubectl boltz {name} --help");
     Err(Failure::Other(message))
 }

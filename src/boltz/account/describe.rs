@@ -7,8 +7,8 @@ use crate::{
 };
 use serde_json::{Value as Json, json};
 
-/// Longer lists are cut.
-const MOST: usize = 100;
+/// Longer lists of `/debug` are cut.
+pub(crate) const MOST: usize = 100;
 
 impl Account {
     /// What the account waits for: queue, turns, pauses, limit of calls, admin key.

@@ -7,6 +7,7 @@ mod describe;
 mod remembered;
 
 pub use calls::Call;
+pub(crate) use describe::MOST;
 pub(crate) use remembered::UnknownOrganization;
 
 use super::{

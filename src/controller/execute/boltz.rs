@@ -24,15 +24,17 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
     match context.account.client().revoke_key(key_id).await {
         Ok(revocation) => {
             context.account.record_success(&call, context.clock.now().monotonic);
-            if revocation == Revocation::NotFound {
-                context.inventory.mark_perhaps_revoked(key_id);
-                return Answer::KeyNotFound;
-            }
-            context.account.set_active_keys(context.inventory.mark_revoked(key_id));
-            match revocation {
+            let answer = match revocation {
+                Revocation::Revoked(_) => Answer::Done,
                 Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
-                _ => Answer::Done,
+                Revocation::NotFound => Answer::KeyNotFound,
+            };
+            if answer == Answer::KeyNotFound {
+                context.inventory.mark_perhaps_revoked(key_id);
+            } else {
+                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
             }
+            answer
         }
         Err(error) => {
             context.account.record_failure(&call, &error, context.clock.now().monotonic);
@@ -67,6 +69,11 @@ impl Execution<'_> {
             Ok(created) => {
                 self.context.account.record_success(&call, self.context.clock.now().monotonic);
                 let details = created.details;
+                let requested = Requested {
+                    marker: &marker,
+                    workspace: request.workspace_id.as_deref(),
+                    livemode: request.mode == KeyMode::Live,
+                };
                 let received_at = self.context.clock.now().wall;
                 let key = MintedKey {
                     id: details.id,
@@ -75,14 +82,10 @@ impl Execution<'_> {
                     received_at,
                     created_at: details.created_at.unwrap_or(received_at),
                     expires_at: details.expires_at,
-                    livemode: details.livemode,
+                    // What is missing proves nothing.
+                    livemode: details.livemode.unwrap_or(requested.livemode),
                     workspace_id: details.workspace_id,
                     organization: self.facts.account.organization.clone(),
-                };
-                let requested = Requested {
-                    marker: &marker,
-                    workspace: request.workspace_id.as_deref(),
-                    livemode: request.mode == KeyMode::Live,
                 };
                 let answer = match self.context.inventory.is_known(&key.id, &passes) {
                     true => Answer::MintedUnusable(Box::new(key), Unusable::known(&details.name)),

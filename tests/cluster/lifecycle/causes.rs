@@ -562,15 +562,7 @@ pub async fn with_rights_of_its_own(env: &mut TestEnv) {
         }
     }
     // What the operator remembers about its organization.
-    let binding = json!({
-        "metadata": {"name": env.namespace},
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "boltz-operator-account",
-        },
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
-    });
-    let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), "boltz-system");
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    bind(env, "boltz-system", "boltz-operator-account", &user).await;
     let kubeconfig = env.control_plane.kubeconfig_for(&user, Some("system:serviceaccounts")).unwrap();
     let mut arguments = env.arguments.clone();
     let watched = arguments.iter().position(|flag| flag == "--watch-namespaces").unwrap();
@@ -581,9 +573,14 @@ pub async fn with_rights_of_its_own(env: &mut TestEnv) {
     env.operator.wait_ready().await.unwrap();
 }
 
+/// Other tests bind other users to the Roles of the operator's namespace.
+fn binding_name(env: &TestEnv, role: &str) -> String {
+    format!("{role}-{}", env.namespace)
+}
+
 async fn bind(env: &TestEnv, namespace: &str, role: &str, user: &str) {
     let binding = json!({
-        "metadata": {"name": role},
+        "metadata": {"name": binding_name(env, role)},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
     });
@@ -612,7 +609,7 @@ async fn binding(env: &TestEnv, namespace: &str, role: &str, given: bool) -> Cli
         bind(env, namespace, role, &user).await;
     } else {
         let bindings: Api<RoleBinding> = Api::namespaced(env.client.clone(), namespace);
-        bindings.delete(role, &DeleteParams::default()).await.unwrap();
+        bindings.delete(&binding_name(env, role), &DeleteParams::default()).await.unwrap();
     }
     env.control_plane.client_for(&user, Some("system:serviceaccounts")).await.unwrap()
 }
