@@ -190,7 +190,8 @@ pub(super) fn of_ready(reason: Reason) -> Texts {
                 "kubectl boltz users NAME --namespace NAMESPACE",
                 "kubectl boltz status NAME --namespace NAMESPACE",
             ],
-            "Find the workload that has not loaded the new key. Restart it, or add it to `rolloutRestartTargets`.",
+            "Find the workload that has not loaded the new key. Restart it, or add it to `rolloutRestartTargets`. If a restart has not \
+             ended, `kubectl boltz status NAME` says why: a paused workload has to be resumed, for example.",
             "Do not revoke the previous key in Boltz's console before the workload has the new one: it would fail at once.",
         ),
         Reason::PolicyDenied => (

@@ -29,6 +29,8 @@ pub enum Fault {
     Deaf,
     /// The connection breaks, and it takes effect that much later.
     Late(Duration),
+    /// It takes effect, and is answered, that much later.
+    Slow(Duration),
     /// A 503 without effect.
     Refused,
     /// It is answered with that status, without effect.
@@ -111,6 +113,10 @@ impl ProcessRun {
             Some(Fault::Late(wait)) => {
                 later(wait, effect);
                 Err(Failure::Broken)
+            }
+            Some(Fault::Slow(wait)) => {
+                tokio::time::sleep(wait).await;
+                Ok(effect().await)
             }
             Some(Fault::Refused) => Ok(refusal(503)),
             Some(Fault::Status(status)) => Ok(refusal(status)),

@@ -5,6 +5,7 @@
 
 mod api_server;
 mod defences;
+mod deletion_writes;
 mod deliveries;
 mod differential;
 mod fair_shares;

@@ -4,8 +4,11 @@ use super::{
     object::View,
     users::{Copy, User, restarts},
 };
-use crate::words::{BAD, DIM, duration, or_dash, plain, relative, relative_and_absolute, styled};
-use boltz_operator::{api::PreviousKeyStatus, explain::explain};
+use crate::words::{BAD, DIM, PLAIN, duration, or_dash, plain, relative, relative_and_absolute, styled};
+use boltz_operator::{
+    api::{PreviousKeyStatus, RestartState},
+    explain::explain,
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -30,6 +33,7 @@ pub fn render(view: &View, users: Users) -> String {
     }
     let previous = status.map(|status| status.previous_keys.as_slice()).unwrap_or_default();
     branches.extend(previous.iter().map(|previous| (previous_key(previous, view.now), Vec::new())));
+    branches.extend(workloads(view));
     branches.push(pods(view, users));
     let last = branches.len() - 1;
     for (index, (text, children)) in branches.into_iter().enumerate() {
@@ -96,6 +100,24 @@ fn previous_key(previous: &PreviousKeyStatus, now: Timestamp) -> String {
     format!("key {}  previous, {end}, last used {used}", plain(&previous.key_id))
 }
 
+/// The workloads that the operator restarts, and how far they are.
+fn workloads(view: &View) -> Option<(String, Vec<String>)> {
+    let status = view.status()?;
+    let pending = status.pending_restarts.iter().map(|target| format!("{target}: to be restarted"));
+    let restarted = status.restarts.iter().map(|restart| {
+        let style = match restart.state {
+            RestartState::Paused | RestartState::Failed => BAD,
+            RestartState::Restarted | RestartState::Progressing | RestartState::Done => PLAIN,
+        };
+        let state = styled(style, <&str>::from(restart.state));
+        let message = restart.message.as_deref().map(|message| format!(". {}", plain(message)));
+        let (kind, name) = (<&str>::from(restart.kind), plain(&restart.name));
+        format!("{kind} {name}: {state}{}", message.unwrap_or_default())
+    });
+    let lines: Vec<String> = pending.chain(restarted).collect();
+    (!lines.is_empty()).then(|| ("restarts for the current key".to_owned(), lines))
+}
+
 fn pods(view: &View, users: Users) -> (String, Vec<String>) {
     match users {
         Err(why) => (format!("pods: not known: {why}"), Vec::new()),
@@ -143,6 +165,14 @@ mod tests {
                 "rotationWindow": {"start": "2026-12-10T11:00:00Z", "end": "2026-12-10T14:00:00Z"},
                 "lastRotationTime": "2026-11-20T12:00:00Z", "lastUsedAt": "2026-11-26T11:00:00Z",
                 "previousKeys": [{"keyID": "key-1", "revokeAfter": "2026-11-26T13:00:00Z"}],
+                "pendingRestarts": [{"kind": "DaemonSet", "name": "agent"}],
+                "restarts": [
+                    {"kind": "Deployment", "name": "web", "keyID": "key-2", "state": "Progressing"},
+                    {
+                        "kind": "StatefulSet", "name": "db", "keyID": "key-2", "state": "Paused",
+                        "message": "Its update strategy is OnDelete.",
+                    },
+                ],
                 "conditions": [{
                     "type": "Ready", "status": "True", "reason": "Issued", "message": "The Secret contains a valid key.",
                     "lastTransitionTime": "2026-11-20T12:00:00Z",
@@ -168,6 +198,10 @@ mod tests {
                  window from 2026-12-10 11:00 to 2026-12-10 14:00 UTC\n\
              │   last used 60m ago\n\
              ├─ key key-1  previous, revoked in 60m (2026-11-26 13:00 UTC), last used -\n\
+             ├─ restarts for the current key\n\
+             │   DaemonSet agent: to be restarted\n\
+             │   Deployment web: Progressing\n\
+             │   StatefulSet db: Paused. Its update strategy is OnDelete.\n\
              └─ pods that use the Secret\n    \
                  web-1/app  envFrom: OLD KEY: started 7d ago, before the rotation\n\
              \n\
