@@ -1,22 +1,21 @@
 //! Decisions about objects, Secrets and lists that anybody may have written. The input's form: `input.rs`.
-#![no_main]
 
 mod input;
 mod undisturbed;
 
 use boltz_operator::plan::{AccountFacts, Block, Facts, Monotonic, Now, Reason, Step, later, plan};
 use input::Input;
-use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 
 /// When decisions are taken: at first sight, around the window's and the settling's end, and long after.
 const MOMENTS: [u64; 5] = [0, 59, 61, 181, 7200];
 
-fuzz_target!(|text: &str| {
+/// Holds for every input, or panics.
+pub fn check(text: &str) {
     let input = Input::read(text);
     decide(&input);
     undisturbed::check(&input);
-});
+}
 
 /// No decision panics, wants to be woken in the past, or revokes what is not surely the object's.
 fn decide(input: &Input) {

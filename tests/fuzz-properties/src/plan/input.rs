@@ -165,7 +165,8 @@ impl Input {
         let view = |started| {
             let started = Now { monotonic: started, ..now };
             let named_ids = named.iter().cloned().collect();
-            Snapshot::of(started, self.keys.iter().cloned(), &names, named_ids).view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str))
+            Snapshot::of(started, self.keys.iter().cloned(), &names, named_ids)
+                .view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str))
         };
         vec![view(now.monotonic), view(now.monotonic.minus(Duration::from_secs(1)))]
     }
