@@ -14,6 +14,8 @@ pub const RECORD_ANNOTATION: &str = "boltz.bio/record";
 pub const OWNER_LABEL: &str = "boltz.bio/owner-uid";
 /// A new value requests a rotation with the usual overlap.
 pub const ROTATE_ANNOTATION: &str = "boltz.bio/rotate";
+/// The same value as `rotate`: that rotation does not wait for the rotation window.
+pub const ROTATE_OUTSIDE_WINDOW_ANNOTATION: &str = "boltz.bio/rotate-outside-window";
 /// A new value requests a rotation without overlap, for a key that has leaked.
 pub const ROTATE_NOW_ANNOTATION: &str = "boltz.bio/rotate-now";
 /// A new value retries everything immediately that waits after a failure.

@@ -20,7 +20,7 @@ impl Record {
         let other = self.data.take().map(|data| data.other).unwrap_or_default();
         self.data = data_hash(spec, base_url).map(|template_hash| RecordedData {
             key_id: self.key_id.clone(),
-            names: spec.secret.data.keys().filter(|name| **name != spec.secret.key).cloned().collect(),
+            names: names(spec),
             template_hash,
             hash: String::new(),
             other,
@@ -57,10 +57,16 @@ pub(crate) fn template_hash(spec: &BoltzApiKeySpec) -> String {
     short_hash(&serde_json::json!([template.labels, template.annotations]).to_string())
 }
 
+/// The names of the further fields.
+fn names(spec: &BoltzApiKeySpec) -> BTreeSet<String> {
+    let names = spec.secret.usable_data().into_keys();
+    names.filter(|name| *name != spec.secret.key).map(str::to_owned).collect()
+}
+
 /// The hash of `spec.secret.data`; `None`: there is none.
 pub(crate) fn data_hash(spec: &BoltzApiKeySpec, base_url: &str) -> Option<String> {
-    let texts = &spec.secret.data;
-    (!texts.is_empty()).then(|| secret_data::template_hash(texts, base_url))
+    let texts = spec.secret.usable_data();
+    (!texts.is_empty()).then(|| secret_data::template_hash(&texts, base_url))
 }
 
 fn short_hash(text: &str) -> String {

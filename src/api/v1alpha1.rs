@@ -175,8 +175,13 @@ pub struct RotationSpec {
 #[serde(rename_all = "camelCase")]
 pub struct RotationWindow {
     /// When the window opens, as in a CronJob: minute, hour, day of the month, month, day of the week. `0 2 * * 6` is every
-    /// Saturday at two in the night.
-    #[schemars(length(max = 128), regex(pattern = r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$"))]
+    /// Saturday at two in the night, `@weekly` every Sunday at midnight.
+    #[schemars(
+        length(max = 128),
+        regex(
+            pattern = r"^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9A-Za-z*?/,-]+( +[0-9A-Za-z*?/,-]+){4})$"
+        )
+    )]
     pub schedule: String,
 
     /// How long the window stays open, at least `10m`. Each object begins at a time of its own in the first three quarters.
@@ -289,22 +294,36 @@ impl Default for SecretSpec {
 }
 
 impl SecretSpec {
-    /// Whether its type is allowed, and the names of its data. The CRD's rule rejects other types, so that error occurs only
-    /// with an older CRD.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let is_name = |name: &str| (1..=253).contains(&name.len()) && name.bytes().all(is_plain);
-        if let Some(name) = self.data.keys().find(|name| !is_name(name)) {
-            return Err(format!(
-                "spec.secret.data: {name:?} must have 1 to 253 characters from a-z, A-Z, 0-9, '-', '_' and '.'"
-            ));
-        }
+    /// Whether its type is allowed. The CRD's rule rejects others, so an error occurs only with an older CRD.
+    pub(crate) fn check_type(&self) -> Result<(), String> {
         let kind = self.type_.as_deref().unwrap_or_default();
         match RESERVED_TYPES.iter().find(|reserved| kind.starts_with(**reserved)) {
             Some(reserved) => Err(format!("spec.secret.type must not begin with {reserved}")),
             None => Ok(()),
         }
     }
+
+    /// The entries of `data` whose names the API server accepts in a Secret. The CRD cannot check names of a map: they have
+    /// no maximum length, so a rule over them exceeds the cost budget.
+    pub(crate) fn usable_data(&self) -> BTreeMap<&str, &str> {
+        let entries = self.data.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        entries.filter(|(name, _)| is_data_name(name)).collect()
+    }
+
+    /// Why an entry of `data` cannot be used.
+    pub(crate) fn data_error(&self) -> Option<String> {
+        let name = self.data.keys().find(|name| !is_data_name(name))?;
+        Some(format!(
+            "spec.secret.data: the name {name:?} must have 1 to 253 characters from a-z, A-Z, 0-9, '-', '_' and '.'. The \
+             Secret does not get this entry."
+        ))
+    }
+}
+
+/// As the API server checks the names in a Secret's data.
+fn is_data_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=253).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && !name.starts_with("..")
 }
 
 /// Labels and annotations of the Secret.

@@ -6,7 +6,7 @@ use crate::{
         BoltzApiKeyStatus, CachedApiKey, DeletionPolicy, WatchedApiKey,
         annotations::{
             DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, PAUSED_ANNOTATION, RETRY_ANNOTATION,
-            ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION,
+            ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
         },
     },
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
@@ -160,6 +160,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
 /// Converts the object to facts. Invalid annotations are ignored.
 pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
     let annotation = |name: &str| object.annotations().get(name).cloned();
+    let rotate = annotation(ROTATE_ANNOTATION);
     ObjectFacts {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
@@ -171,7 +172,8 @@ pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
         finalizers: object.finalizers().to_vec(),
         spec: object.spec.clone(),
         ledger: Ledger::parse(object.annotations().get(LEDGER_ANNOTATION).map(String::as_str)),
-        rotate: annotation(ROTATE_ANNOTATION),
+        rotates_outside_window: rotate.is_some() && annotation(ROTATE_OUTSIDE_WINDOW_ANNOTATION) == rotate,
+        rotate,
         retry: annotation(RETRY_ANNOTATION),
         rotate_now: annotation(ROTATE_NOW_ANNOTATION),
         is_paused: annotation(PAUSED_ANNOTATION).as_deref() == Some("true"),

@@ -71,7 +71,7 @@ pub(super) fn of_ready(reason: Reason) -> Texts {
             "Do not set `boltz.bio/rotate-now` meanwhile: workloads that were not restarted would lose the key that they use.",
         ),
         Reason::InvalidSpec => (
-            "The spec is invalid: it names a schedule or time zone that does not exist. If the CRD is older than the operator, it can be any other field.",
+            "A part of the spec cannot be used: for example a schedule or time zone that does not exist, or a name in `secret.data` that no Secret can have. If the CRD is older than the operator, it can be any field.",
             &[
                 "kubectl boltz explain NAME --namespace NAMESPACE",
                 "kubectl explain boltzapikey.spec.rotation",

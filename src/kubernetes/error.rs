@@ -79,7 +79,8 @@ impl KubernetesError {
             Self::ApiStatus { message, .. } => message.clone(),
             Self::Timeout | Self::Transport(_) | Self::NoMetadata => self.to_string(),
         };
-        ApiFailure { verdict: self.verdict(), by_policy: self.is_policy(), message }
+        let (by_policy, is_forbidden) = (self.is_policy(), self.is_forbidden());
+        ApiFailure { verdict: self.verdict(), by_policy, is_forbidden, message }
     }
 
     /// Denied by an admission webhook or policy.

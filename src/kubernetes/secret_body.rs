@@ -32,8 +32,8 @@ pub fn fields(facts: &Facts, record: &Record, value: &[u8]) -> (Record, Data) {
         "mode" => Some(if record.livemode { "live" } else { "test" }),
         _ => None,
     };
-    for (name, text) in &spec.secret.data {
-        data.entry(name.clone()).or_insert_with(|| ByteString(expand(text, value_of).into_bytes()));
+    for (name, text) in spec.secret.usable_data() {
+        data.entry(name.to_owned()).or_insert_with(|| ByteString(expand(text, value_of).into_bytes()));
     }
     record.seal(|name| data.get(name).map(|value| value.0.as_slice()));
     (record, data)

@@ -167,6 +167,8 @@ pub struct ApiFailure {
     pub verdict: Verdict,
     /// Denied by an admission webhook or policy.
     pub by_policy: bool,
+    /// The operator lacks the permission.
+    pub is_forbidden: bool,
     /// The API server's message, or why there is none.
     pub message: String,
 }

@@ -18,7 +18,7 @@ use crate::{
     api::annotations::RECORD_ANNOTATION,
     protocol::{
         marker::AttemptId,
-        record::{PreviousKey, Record},
+        record::{IssueReason, PreviousKey, Record},
     },
 };
 impl ProcessMemory {
@@ -216,7 +216,12 @@ impl ProcessMemory {
             let replaced = record.previous.iter().find(|key| replaced == Some(&key.key_id));
             let mut note = rotation_note(&record.key_id, reason, replaced, facts.ends_early());
             if self.began_outside_window(attempt, facts, now) {
-                note = format!("{note} It could not wait for the rotation window.");
+                note = match record.reason {
+                    IssueReason::RotateRequested => {
+                        format!("{note} It was requested outside the rotation window.")
+                    }
+                    _ => format!("{note} It could not wait for the rotation window."),
+                };
             }
             effects.event(EventKind::Normal, "Rotated", note);
         }

@@ -54,6 +54,8 @@ pub struct ObjectFacts {
     pub ledger: Ledger,
     /// The value of the rotate annotation.
     pub rotate: Option<String>,
+    /// The rotation that it requests does not wait for the rotation window.
+    pub rotates_outside_window: bool,
     /// The value of the retry annotation.
     pub retry: Option<String>,
     /// The value of the rotate-now annotation.

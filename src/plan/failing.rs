@@ -63,7 +63,8 @@ impl Failing<'_> {
     fn set(&mut self, kind: Option<Failure>, failures: u32, block: Block, is_reported: bool) {
         let before = self.memory.troubles.get(&self.slot);
         let since = before.filter(|last| last.kind == kind).map_or(self.now.monotonic, |last| last.since);
-        let trouble = Trouble { failures, block, since, is_reported, untimed: None, kind };
+        let (untimed, is_forbidden) = (None, false);
+        let trouble = Trouble { failures, block, since, is_reported, untimed, kind, is_forbidden };
         self.memory.troubles.insert(self.slot.clone(), trouble);
     }
 
@@ -196,6 +197,9 @@ impl Failing<'_> {
                 self.count_failure(reason, effects);
                 self.record_failure(Failure::Passing, reason, message, None, false);
             }
+        }
+        if let Some(trouble) = self.memory.troubles.get_mut(&self.slot) {
+            trouble.is_forbidden = failure.is_forbidden;
         }
     }
 

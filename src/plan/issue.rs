@@ -50,7 +50,7 @@ impl Decision<'_> {
             || facts.is_other(record.organization.as_ref())
         {
             Some(IssueReason::ParametersChanged)
-        } else if self.is_rotation_requested(record) && due(rotation.requested(record, now)) {
+        } else if self.is_rotation_requested(record) && due(self.requested(record, rotation)) {
             Some(IssueReason::RotateRequested)
         } else if due(rotation.interval_renewal(record, now)) {
             Some(IssueReason::Interval)
@@ -63,6 +63,14 @@ impl Decision<'_> {
     fn is_rotation_requested(&self, record: &Record) -> bool {
         let asked = &self.facts.object.rotate;
         asked.is_some() && *asked != record.rotate
+    }
+
+    /// When the rotation that the annotation requests begins.
+    fn requested(&self, record: &Record, rotation: &RotationSchedule) -> Option<Planned> {
+        if self.facts.object.rotates_outside_window {
+            return Some(Planned { at: self.now.wall, opening: None });
+        }
+        rotation.requested(record, self.now.wall)
     }
 
     /// Why the key is to be replaced, although no rotation window is open; and when.
@@ -79,7 +87,7 @@ impl Decision<'_> {
         if is_due(rotation.expiry_due(record)) {
             Some((IssueReason::Renewal, rotation.expiry_renewal(record, now)))
         } else if self.is_rotation_requested(record) {
-            Some((IssueReason::RotateRequested, rotation.requested(record, now)))
+            Some((IssueReason::RotateRequested, self.requested(record, rotation)))
         } else if is_due(rotation.interval_due(record)) {
             Some((IssueReason::Interval, rotation.interval_renewal(record, now)))
         } else {

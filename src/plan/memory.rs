@@ -134,13 +134,15 @@ pub struct Trouble {
     pub(super) untimed: Option<Box<str>>,
     /// The kind of the failures. Another kind is counted from the beginning.
     pub(super) kind: Option<Failure>,
+    /// The operator lacks the permission for the call.
+    pub(super) is_forbidden: bool,
 }
 
 impl Trouble {
     /// A first failure, which the status reports.
     pub fn new(block: Block) -> Self {
         let since = Monotonic::default();
-        Self { failures: 1, block, since, is_reported: true, untimed: None, kind: None }
+        Self { failures: 1, block, since, is_reported: true, untimed: None, kind: None, is_forbidden: false }
     }
 
     /// The status reports it now: also if it is a short failure that has not ended for some time.

@@ -23,6 +23,7 @@
 //!     spec: Ok(serde_json::from_str(r#"{"expiresInDays": 90}"#)?),
 //!     ledger: Default::default(),
 //!     rotate: None,
+//!     rotates_outside_window: false,
 //!     retry: None,
 //!     rotate_now: None,
 //!     is_paused: false,
@@ -240,14 +241,16 @@ impl Decision<'_> {
             return step;
         }
         let spec = self.facts.object.spec.as_ref().map_err(Clone::clone);
-        let checked = spec.and_then(|spec| spec.secret.check().and_then(|()| RotationSchedule::read(spec)));
+        let checked =
+            spec.and_then(|spec| spec.secret.check_type().and_then(|()| RotationSchedule::read(spec)));
         match checked {
             Ok(rotation) => {
-                self.findings.also.extend(rotation.window_error.clone().map(|message| Block {
-                    reason: Reason::InvalidSpec,
-                    message,
-                    until: None,
-                }));
+                // What can be done without these parts is done.
+                let data_error =
+                    self.facts.object.spec.as_ref().ok().and_then(|spec| spec.secret.data_error());
+                let errors = rotation.window_error.clone().into_iter().chain(data_error);
+                let invalid = |message| Block { reason: Reason::InvalidSpec, message, until: None };
+                self.findings.also.extend(errors.map(invalid));
                 let issue = if self.key_in_hand_waits { None } else { self.issue(&rotation) };
                 if let Some(step) = issue.or_else(|| self.secret(&rotation)) {
                     return step;

@@ -11,7 +11,7 @@ use super::{
     revoke::IDLE,
     rollout::Rollout,
     schedule::RotationSchedule,
-    step::Step,
+    step::{Slot, Step},
     time::{Monotonic, Now, later},
 };
 use crate::{
@@ -90,10 +90,17 @@ impl Facts {
         self.targets().filter_map(restart).collect()
     }
 
-    /// Workloads that may still have pods with an older key, because their restart has not ended.
+    /// Workloads that may still have pods with an older key, because their restart has not ended. Not those that the operator
+    /// may not restart or may not read: whoever withheld the permission restarts them, and only Boltz's list shows when.
     pub(super) fn unfinished_restarts(&self) -> Vec<String> {
         let Some(record) = self.record() else { return Vec::new() };
         let pending = self.pending_restarts();
+        let is_forbidden = |target: &RolloutRestartTarget| {
+            let slots = [Slot::Restart(target.to_string()), Slot::Rollout(target.to_string())];
+            slots
+                .iter()
+                .any(|slot| self.memory.troubles.get(slot).is_some_and(|trouble| trouble.is_forbidden))
+        };
         let is_unfinished = |target: &&RolloutRestartTarget| match self.known_restart(target, record) {
             Some(known) => !known.rollout.is_final(),
             // Until this process has read it, what another one saw counts.
@@ -103,7 +110,8 @@ impl Facts {
                     || reported.is_some_and(|reported| reported.state != RestartState::Done)
             }
         };
-        self.targets().filter(is_unfinished).map(ToString::to_string).collect()
+        let watched = self.targets().filter(|target| !is_forbidden(target));
+        watched.filter(is_unfinished).map(ToString::to_string).collect()
     }
 
     /// When the rollout of that target is to be read. `None`: there is no need.

@@ -45,9 +45,10 @@ impl Window {
         if day(2, &['L', 'l', 'W', 'w']) || day(4, &['L', 'l', '#']) {
             return Err("spec.rotation.window.schedule must not use L, W or #".to_owned());
         }
-        let schedule = cronexpr::parse_crontab(&format!("{} UTC", spec.schedule)).map_err(|_| {
-            "spec.rotation.window.schedule is not a cron schedule with five fields".to_owned()
-        })?;
+        let schedule =
+            cronexpr::parse_crontab(&format!("{} UTC", for_cronexpr(&spec.schedule))).map_err(|_| {
+                "spec.rotation.window.schedule is not a cron schedule with five fields".to_owned()
+            })?;
         let duration = parse_positive_duration(&spec.duration)
             .map_err(|error| format!("spec.rotation.window.duration: {error}"))?;
         Ok(Self { schedule, time_zone, duration })
@@ -86,6 +87,39 @@ impl Window {
     pub fn is_open(&self, time: Timestamp) -> bool {
         self.first_ending_after(time).is_some_and(|opening| opening.start <= time)
     }
+}
+
+/// The schedule of a CronJob, in the words of cronexpr. Source: <https://pkg.go.dev/github.com/robfig/cron/v3>, which
+/// CronJob uses. It restricts the days also by `*/2`, so that the other day field suffices, and knows no Sunday at the end
+/// of a week.
+fn for_cronexpr(schedule: &str) -> String {
+    let named = match schedule.trim() {
+        "@yearly" | "@annually" => "0 0 1 1 *",
+        "@monthly" => "0 0 1 * *",
+        "@weekly" => "0 0 * * 0",
+        "@daily" | "@midnight" => "0 0 * * *",
+        "@hourly" => "0 * * * *",
+        other => other,
+    };
+    let fields = named.split_whitespace().enumerate().map(|(index, field)| match index {
+        2 => day_field(field, "1", "31"),
+        4 => day_field(field, "0", "6"),
+        _ => field.replace('?', "*"),
+    });
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+fn day_field(field: &str, first: &str, last: &str) -> String {
+    let items: Vec<&str> = field.split(',').collect();
+    if items.iter().any(|item| ["*", "?", "*/1", "?/1"].contains(item)) {
+        return "*".to_owned();
+    }
+    let items = items.into_iter().map(|item| match item.split_once('/') {
+        Some(("*" | "?", step)) => format!("{first}-{last}/{step}"),
+        Some((start, step)) if !start.contains('-') => format!("{start}-{last}/{step}"),
+        _ => item.to_owned(),
+    });
+    items.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -137,6 +171,44 @@ mod tests {
             assert_eq!(opening.start, time(start), "{schedule} for {duration} in {zone}, at {at}");
             let is_open = window(schedule, duration, zone).is_open(time(at));
             assert_eq!(is_open, opening.start <= time(at), "{schedule}, at {at}");
+        }
+    }
+
+    /// What robfig/cron v3.0.1, which CronJob uses, says comes next after noon of 26 November 2026, a Thursday.
+    #[test]
+    fn schedules_are_those_of_a_cronjob() {
+        for (schedule, times) in [
+            // A step restricts a day field, so that the other suffices too.
+            ("0 2 */2 * 6", ["2026-11-27T02", "2026-11-28T02", "2026-11-29T02"]),
+            ("0 2 1 * */2", ["2026-11-28T02", "2026-11-29T02", "2026-12-01T02"]),
+            ("0 2 1,*/7 * mon", ["2026-11-29T02", "2026-11-30T02", "2026-12-01T02"]),
+            ("0 2 31 * 1/3", ["2026-11-30T02", "2026-12-03T02", "2026-12-07T02"]),
+            // Every day does not.
+            ("0 2 ? * 6", ["2026-11-28T02", "2026-12-05T02", "2026-12-12T02"]),
+            ("0 2 *,3 * 6", ["2026-11-28T02", "2026-12-05T02", "2026-12-12T02"]),
+            ("0 2 */1 * 6", ["2026-11-28T02", "2026-12-05T02", "2026-12-12T02"]),
+            ("0 2 */10 * *", ["2026-12-01T02", "2026-12-11T02", "2026-12-21T02"]),
+            ("0 2 20/5 * *", ["2026-11-30T02", "2026-12-20T02", "2026-12-25T02"]),
+            ("0 2 1-31/9 * *", ["2026-11-28T02", "2026-12-01T02", "2026-12-10T02"]),
+            ("0 2 * * */3", ["2026-11-28T02", "2026-11-29T02", "2026-12-02T02"]),
+            // The week ends on Saturday.
+            ("0 2 * * 5/2", ["2026-11-27T02", "2026-12-04T02", "2026-12-11T02"]),
+            ("0 2 * * sun-tue", ["2026-11-29T02", "2026-11-30T02", "2026-12-01T02"]),
+            ("0 2 * */5 *", ["2026-11-27T02", "2026-11-28T02", "2026-11-29T02"]),
+            ("0 2 * jan/3 *", ["2027-01-01T02", "2027-01-02T02", "2027-01-03T02"]),
+            ("@weekly", ["2026-11-29T00", "2026-12-06T00", "2026-12-13T00"]),
+            ("@monthly", ["2026-12-01T00", "2027-01-01T00", "2027-02-01T00"]),
+            ("@yearly", ["2027-01-01T00", "2028-01-01T00", "2029-01-01T00"]),
+            ("@midnight", ["2026-11-27T00", "2026-11-28T00", "2026-11-29T00"]),
+            ("@hourly", ["2026-11-26T13", "2026-11-26T14", "2026-11-26T15"]),
+        ] {
+            let window = window(schedule, "10m", "UTC");
+            let mut at = time("2026-11-26T12:30:00Z");
+            for expected in times {
+                let opening = window.first_ending_after(at).unwrap();
+                assert_eq!(opening.start, time(&format!("{expected}:00:00Z")), "{schedule}");
+                at = opening.end;
+            }
         }
     }
 
@@ -214,6 +286,8 @@ mod tests {
             ("0 2 1W * *", "1h", "UTC", "schedule"),
             ("0 2 * * 5L", "1h", "UTC", "schedule"),
             ("0 2 * * 5#2", "1h", "UTC", "schedule"),
+            ("0 2 * * fri-mon", "1h", "UTC", "schedule"),
+            ("@reboot", "1h", "UTC", "schedule"),
             ("0 2 * * *", "0s", "UTC", "duration"),
             ("0 2 * * *", "soon", "UTC", "duration"),
             ("0 2 * * *", "1h", "Middle-earth/Shire", "timeZone"),

@@ -61,7 +61,7 @@ pub(super) fn fields_hash<'a>(fields: impl Iterator<Item = (&'a str, Option<&'a 
 }
 
 /// The hash of the texts, with the address that they mention. 64 bits are enough, as for the parameters.
-pub(crate) fn template_hash(texts: &BTreeMap<String, String>, base_url: &str) -> String {
+pub(crate) fn template_hash(texts: &BTreeMap<&str, &str>, base_url: &str) -> String {
     // Without the reference, another address changes nothing.
     let mentions = texts.values().any(|text| text.contains("$(baseURL)"));
     let text = serde_json::json!([texts, mentions.then_some(base_url)]).to_string();
@@ -178,8 +178,7 @@ mod tests {
 
     #[test]
     fn another_address_counts_only_where_it_is_mentioned() {
-        let texts = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
-        let hash = |text: &str, base_url: &str| template_hash(&texts(text), base_url);
+        let hash = |text: &str, base_url: &str| template_hash(&BTreeMap::from([("a", text)]), base_url);
         assert_eq!(hash("$(key)", "https://one"), hash("$(key)", "https://two"));
         assert_ne!(hash("$(baseURL)", "https://one"), hash("$(baseURL)", "https://two"));
         assert_ne!(hash("$(key)", "https://one"), hash("$(keyID)", "https://one"));

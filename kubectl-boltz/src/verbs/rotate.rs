@@ -12,7 +12,9 @@ use crate::{
     pure::{object::View, users::restarts},
     words::plain,
 };
-use boltz_operator::api::annotations::{ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
+use boltz_operator::api::annotations::{
+    ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
+};
 use futures::{StreamExt, stream};
 use kube::ResourceExt;
 use serde_json::json;
@@ -95,7 +97,10 @@ async fn rotate_one(session: &Session, object: &Object, wish: &Wish) -> Result<O
             "{name} is suspended, so it is not rotated\nnext: kubectl boltz resume {name} --namespace {namespace}"
         )));
     }
-    let patch = json!({"metadata": {"annotations": {ROTATE_ANNOTATION: new_value(session)}}});
+    // A person asks, so a rotation window is not waited for.
+    let value = new_value(session);
+    let annotations = json!({ROTATE_ANNOTATION: value, ROTATE_OUTSIDE_WINDOW_ANNOTATION: value});
+    let patch = json!({"metadata": {"annotations": annotations}});
     if view.is_paused() {
         return Err(Failure::NotReady(paused(&name, &session.cluster.namespace)));
     }

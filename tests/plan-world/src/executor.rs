@@ -19,12 +19,14 @@ use boltz_operator::{
 };
 
 fn api_failed(verdict: Verdict) -> ApiFailure {
-    ApiFailure { verdict, by_policy: false, message: format!("the API server says {verdict:?}") }
+    let message = format!("the API server says {verdict:?}");
+    ApiFailure { verdict, by_policy: false, is_forbidden: false, message }
 }
 
 /// How the API server answers when that goes wrong. What is undone is answered as if it was done.
 fn api_fault(fault: Option<Fault>) -> Result<(), ApiFailure> {
-    Err(api_failed(match fault {
+    let is_forbidden = fault == Some(Fault::Forbidden);
+    let failure = api_failed(match fault {
         None | Some(Fault::Undone) => return Ok(()),
         Some(
             Fault::Cut
@@ -34,10 +36,11 @@ fn api_fault(fault: Option<Fault>) -> Result<(), ApiFailure> {
             | Fault::CrashBefore
             | Fault::CrashAfter,
         ) => Verdict::Unknown,
-        Some(Fault::Refused | Fault::Boltz(_)) => Verdict::Refused,
+        Some(Fault::Refused | Fault::Forbidden | Fault::Boltz(_)) => Verdict::Refused,
         Some(Fault::Conflict) => Verdict::Conflict,
         Some(Fault::NotFound) => Verdict::NotFound,
-    }))
+    });
+    Err(ApiFailure { is_forbidden, ..failure })
 }
 
 /// The object as the response to a write shows it, and what that means.
@@ -75,7 +78,9 @@ fn boltz_fault(fault: Fault) -> Answer {
             (kind, Effect::Unknown)
         }
         Fault::Boltz(kind) => (kind, Effect::None),
-        Fault::Refused | Fault::NotFound | Fault::Undone => (BoltzErrorKind::Refused, Effect::None),
+        Fault::Refused | Fault::Forbidden | Fault::NotFound | Fault::Undone => {
+            (BoltzErrorKind::Refused, Effect::None)
+        }
         Fault::Conflict => (BoltzErrorKind::Refused, Effect::Unknown),
         Fault::Cut
         | Fault::Silent(_)

@@ -28,6 +28,8 @@ pub enum Fault {
     Late(Duration),
     /// The call is refused.
     Refused,
+    /// The caller lacks the permission.
+    Forbidden,
     /// The API server says that the version is another, or that the name is taken.
     Conflict,
     /// The answer is a 404.

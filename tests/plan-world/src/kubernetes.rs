@@ -38,6 +38,7 @@ impl World {
             spec: Ok(spec_of(spec)),
             ledger: Ledger::default(),
             rotate: None,
+            rotates_outside_window: false,
             rotate_now: None,
             retry: None,
             is_paused: false,

@@ -347,6 +347,24 @@ fn under_until_idle_a_restart_that_is_still_owed_is_use() {
     assert_eq!(world.active(), ["key-2"]);
 }
 
+#[test]
+fn under_until_idle_a_workload_that_the_operator_may_not_restart_or_read_delays_nothing() {
+    let may_not_restart = |step: &Step| matches!(step, Step::RestartWorkload { .. });
+    let may_not_read = |step: &Step| matches!(step, Step::ReadRollout { .. });
+    for may_not in [may_not_restart, may_not_read] {
+        let spec = json!({"rolloutRestartTargets": targets(), "rotation": {"overlapPolicy": "UntilIdle"}});
+        let (mut world, mut process) = World::ready(spec);
+        world.edit(|object| object.rotate = Some("1".to_owned()));
+        let until = world.elapsed + 23 * HOUR;
+        let forbidden = &mut |step: &Step| may_not(step).then_some(Fault::Forbidden);
+        process.live_with(&mut world, until, forbidden).unwrap();
+        assert_eq!(world.active(), ["key-1", "key-2"], "the overlap");
+        let until = world.elapsed + 2 * HOUR;
+        process.live_with(&mut world, until, forbidden).unwrap();
+        assert_eq!(world.active(), ["key-2"], "nobody has used the old one");
+    }
+}
+
 /// When the old key was revoked, counted from the rotation.
 fn revoked_after(world: &mut World, process: &mut Process) -> Duration {
     let begin = world.elapsed;
@@ -396,12 +414,13 @@ fn until_rolled_out_ends_the_overlap_when_all_pods_are_new_and_the_key_is_idle()
 fn until_rolled_out_ends_no_overlap_without_proof() {
     type Change = fn(&mut World, &mut Process);
     let done = || Rollout::Done(30 * SECOND);
-    let rows: [(&str, Rollout, Change); 13] = [
+    let rows: [(&str, Rollout, Change); 14] = [
         ("it goes on", Rollout::Progressing, |_, _| {}),
         ("it has not begun", Rollout::Restarted, |_, _| {}),
         ("OnDelete", Rollout::Paused("OnDelete".to_owned()), |_, _| {}),
         ("it has failed", Rollout::Failed("late".to_owned()), |_, _| {}),
         ("it was changed back", Rollout::ChangedBack, |_, _| {}),
+        ("it cannot be read", Rollout::Unreadable("forbidden".to_owned()), |_, _| {}),
         ("one of two goes on", done(), |world, _| set(world, "StatefulSet db", Rollout::Progressing)),
         ("one of two is gone", done(), |world, _| drop(world.workloads.remove("StatefulSet db"))),
         ("one of two loads an older key", done(), |world, _| {

@@ -5,8 +5,8 @@ use boltz_operator::{
     api::{
         BoltzApiKeySpec, WatchedApiKey,
         annotations::{
-            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, ROTATE_ANNOTATION,
-            ROTATE_NOW_ANNOTATION,
+            DELETION_POLICY_ANNOTATION, FINALIZER, LEDGER_ANNOTATION, PAUSED_ANNOTATION, ROTATE_ANNOTATION,
+            ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
         },
     },
     boltz::{
@@ -40,7 +40,7 @@ pub struct Input {
     pub spec: Value,
     /// `status`: JSON.
     pub status: Value,
-    /// `ledger`, `rotate`, `rotate-now`, `policy`: annotations of the object.
+    /// `ledger`, `rotate`, `rotate-outside-window`, `rotate-now`, `paused`, `policy`: annotations of the object.
     pub annotations: serde_json::Map<String, Value>,
     /// `deleting`.
     pub deleting: bool,
@@ -78,7 +78,9 @@ impl Input {
                 "status" => input.status = serde_json::from_str(rest).unwrap_or_default(),
                 "ledger" => annotate(LEDGER_ANNOTATION),
                 "rotate" => annotate(ROTATE_ANNOTATION),
+                "rotate-outside-window" => annotate(ROTATE_OUTSIDE_WINDOW_ANNOTATION),
                 "rotate-now" => annotate(ROTATE_NOW_ANNOTATION),
+                "paused" => annotate(PAUSED_ANNOTATION),
                 "policy" => annotate(DELETION_POLICY_ANNOTATION),
                 "deleting" => input.deleting = true,
                 "finalizer" => input.finalizer = true,

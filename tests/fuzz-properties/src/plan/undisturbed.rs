@@ -1,6 +1,6 @@
 //! An hour of an object that nobody touches any more, decided and carried out without faults.
 
-use crate::input::{Input, start};
+use super::input::{Input, start};
 use boltz_operator::{
     api::BoltzApiKeySpec,
     duration::parse_duration,

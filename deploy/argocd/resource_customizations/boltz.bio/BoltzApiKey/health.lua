@@ -15,7 +15,7 @@ if stalled ~= nil and stalled.status == "True" then
   health.status, health.message = "Degraded", stalled.message
 elseif ready ~= nil and ready.status == "True" then
   health.status, health.message = "Healthy", ready.message
-elseif ready ~= nil and ready.reason == "Suspended" then
+elseif ready ~= nil and (ready.reason == "Suspended" or ready.reason == "Paused") then
   health.status, health.message = "Suspended", ready.message
 elseif ready ~= nil then
   health.message = ready.message
