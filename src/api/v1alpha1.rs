@@ -100,7 +100,7 @@ pub struct BoltzApiKeySpec {
     pub deletion_policy: DeletionPolicy,
 
     /// If true, no key is issued or rotated. Old keys are still revoked at the end of their overlap, and the object can
-    /// be deleted.
+    /// be deleted. The annotation `boltz.bio/paused: "true"` stops more: also revocations and restarts.
     #[serde(default)]
     pub suspend: bool,
 }

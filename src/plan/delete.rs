@@ -5,6 +5,7 @@ use super::{
     block::{Block, Reason},
     facts::Doubt,
     keys::{KeyState, NamedKey},
+    memory::TOLD_AFTER,
     step::{RevokeReason, Step},
 };
 use crate::{
@@ -48,6 +49,12 @@ impl Decision<'_> {
         if waiting_for.is_empty() {
             return self.remove_finalizer(Vec::new());
         }
+        let told_at = self.facts.memory.deleting_since.unwrap_or_default().plus(TOLD_AFTER);
+        if self.now.monotonic < told_at && !self.somebody_has_to_act() {
+            // Most waits are shorter, and no status was needed.
+            self.waits.request_wake_up(told_at);
+            return Step::Wait;
+        }
         let more = waiting_for.len().saturating_sub(MAX_NAMED);
         let mut waiting_for = Vec::from_iter(waiting_for.into_iter().take(MAX_NAMED)).join(", ");
         if more > 0 {
@@ -83,6 +90,12 @@ impl Decision<'_> {
             );
         }
         self.status().unwrap_or(Step::Wait)
+    }
+
+    /// A failure that is told at once, or that has lasted.
+    fn somebody_has_to_act(&self) -> bool {
+        let is_without_end = self.findings.blocked.as_ref().is_some_and(|block| block.until.is_none());
+        is_without_end || !self.findings.also.is_empty() || self.facts.account.list_failing.is_some()
     }
 
     /// Rule 7: revokes a key id only if this process created the key, or if Boltz lists it with this object's marker.

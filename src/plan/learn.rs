@@ -63,6 +63,9 @@ impl ProcessMemory {
             self.last_record = Some(LastRecord { key_id, rotate_now });
         }
         self.learn_what_is_requested(facts);
+        if facts.object.deleting {
+            self.deleting_since.get_or_insert(now.monotonic);
+        }
         self.must_read &= !facts.live;
         self.learn_whose_secret(facts, settings, now.monotonic);
         self.learn_what_may_be_cured(facts, settings, now.monotonic);

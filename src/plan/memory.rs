@@ -55,6 +55,8 @@ pub struct ProcessMemory {
     pub(crate) done: LiteMap<Slot, LastDone>,
     /// Workloads that were restarted, for which key, and how far their rollouts are.
     pub(super) restarts: BTreeMap<String, Restart>,
+    /// When this process first saw that the object is being deleted.
+    pub(super) deleting_since: Option<Monotonic>,
     /// When this process first saw that the ledger was forged.
     pub(super) forged_since: Option<Monotonic>,
     /// The last record of the Secret that this process saw. The Secret may be deleted.

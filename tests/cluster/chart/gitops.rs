@@ -74,6 +74,8 @@ async fn argo_cd_sees_what_the_conditions_say() {
 
     env.create("asleep", json!({"suspend": true})).await;
     shown(&env.not_ready("asleep", "Suspended").await, "Suspended");
+    env.annotate("asleep", "boltz.bio/paused", "true").await;
+    shown(&env.not_ready("asleep", "Paused").await, "Suspended");
 
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taken"}});
     env.secrets().create(&Default::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
@@ -137,7 +139,12 @@ async fn what_the_server_and_the_operator_add_is_no_drift() {
         };
         kubectl("apply", &manifests).unwrap();
         for object in env.objects().list(&Default::default()).await.unwrap() {
-            env.ready(&object.metadata.name.unwrap()).await;
+            let name = object.metadata.name.unwrap();
+            if object.spec.suspend {
+                env.not_ready(&name, "Suspended").await
+            } else {
+                env.ready(&name).await
+            };
         }
         kubectl("diff", &manifests).unwrap_or_else(|error| panic!("{side}: {error}"));
         // It sees a change.

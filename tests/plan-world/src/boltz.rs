@@ -60,7 +60,8 @@ impl World {
         }
         if !key.revoked {
             self.reached.insert(match reason {
-                RevokeReason::OverlapOver | RevokeReason::RolledOut => Milestone::OverlapEnded,
+                RevokeReason::OverlapOver => Milestone::OverlapEnded,
+                RevokeReason::RolledOut => Milestone::RolledOut,
                 RevokeReason::RotateNow => Milestone::LeakRevoked,
                 RevokeReason::OverlapCut => Milestone::OverlapCut,
                 RevokeReason::Deleted => Milestone::DeletedRevoked,

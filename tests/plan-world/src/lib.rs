@@ -91,6 +91,8 @@ pub struct World {
     pub deliveries: Vec<Delivery>,
     /// The overlaps that the spec asked for, and since when.
     overlaps: Vec<(Duration, Duration)>,
+    /// Since when the object is paused.
+    paused_since: Option<Duration>,
     last_clock_error: i64,
     stepped_forward: Duration,
     /// Also those that were taken away.
@@ -123,6 +125,7 @@ impl World {
             reached: Reached::default(),
             deliveries: Vec::new(),
             overlaps: Vec::new(),
+            paused_since: None,
             last_clock_error: 0,
             stepped_forward: Duration::ZERO,
             keys_made: 0,

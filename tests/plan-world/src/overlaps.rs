@@ -56,6 +56,7 @@ impl World {
         self.last_clock_error = self.clock_error;
         let Some(object) = self.object.clone().filter(|object| !object.deleting) else { return };
         self.follow_spec(&object);
+        self.paused_since = self.paused_since.or(Some(self.elapsed)).filter(|_| object.is_paused);
         let is_own = |secret: &&Secret| secret.owner.as_deref() == Some(&object.uid);
         let own = || self.secrets.values().filter(is_own);
         // After the Secret was renamed, the old one is there until it is deleted; its key is replaced all the same.
@@ -128,6 +129,9 @@ impl World {
         if key.revoked || has_expired {
             return None;
         }
+        if self.is_paused_for_a_while() {
+            return Some(format!("{id} is revoked ({}) while the object is paused", reason.as_str()));
+        }
         let Some(left) = &delivery.left else {
             return Some(format!("the Secret holds {id}, which is revoked: {}", reason.as_str()));
         };
@@ -142,6 +146,11 @@ impl World {
             let early = left.over_at - self.aged();
             format!("{id} is revoked ({}) {early:?} before the end of its overlap", reason.as_str())
         })
+    }
+
+    /// What was decided before the pause may still be on its way at its begin.
+    fn is_paused_for_a_while(&self) -> bool {
+        self.paused_since.is_some_and(|since| since < self.elapsed)
     }
 
     /// `UntilRolledOut`: all targets have pods of the key in the Secret only, and nobody has used this one for an hour.
@@ -169,6 +178,6 @@ impl World {
                 let Left { over_at, is_named, is_excused } = known.left.as_ref()?;
                 Some(format!("{} {over_at:?} {is_named} {is_excused} {:?} ", known.key_id, known.answers))
             });
-        left.collect()
+        format!("{} {}", self.is_paused_for_a_while(), left.collect::<String>())
     }
 }

@@ -13,6 +13,8 @@ pub enum Milestone {
     Renewed,
     /// A previous key is revoked at the end of its overlap.
     OverlapEnded,
+    /// The same before its end, because every target has the new key.
+    RolledOut,
     /// A previous key is revoked because of `rotate-now`.
     LeakRevoked,
     /// A previous key is revoked because there are too many.

@@ -98,6 +98,9 @@ impl State {
             Lie::Empty => text += "empty ",
             Lie::Old(keys) => text.extend(keys.iter().map(told_key)),
         }
+        for (target, shown) in &world.workloads {
+            let _ = write!(text, "{target} {shown:?} ");
+        }
         let (late, overlaps, violation) = (world.late_and_time(), world.overlaps_told(), &world.violation);
         let _ = write!(
             text,

@@ -145,6 +145,12 @@ const LASTING: [(&str, &[User]); 4] = [
     ("the account is paused", &[User::PausesTheAccount, User::Rotates]),
     ("the list is empty, and deleted", &[User::EmptiesTheList, User::Deletes, User::MendsTheList]),
 ];
+/// With workloads that are restarted, under `UntilRolledOut`.
+const RESTARTS: [(&str, &[User]); 3] = [
+    ("all pods are new", &[User::Rotates]),
+    ("all pods are new, and changed back", &[User::Rotates, User::ChangesTheWorkloadsBack]),
+    ("all pods are new, and paused", &[User::Rotates, User::PausesTheObject]),
+];
 /// Without a fault: a key whose record a webhook takes away is known to its process alone, a known limit of the protocol.
 const WEBHOOKS: [(&str, &[User]); 2] = [
     ("a webhook comes", &[User::InstallsAWebhook, User::Rotates]),
@@ -202,6 +208,20 @@ fn one_operator_and_an_expiry() {
     let ends = Some(17 * HOUR);
     let protocol = Protocol { is_ready: true, faults: 1, spec, ends, ..Protocol::default() };
     explore("a fault, an expiry", protocol);
+}
+
+#[test]
+fn one_operator_and_restarts_that_end_an_overlap() {
+    let spec = json!({
+        "rotation": {"overlap": "1h", "overlapPolicy": "UntilRolledOut"},
+        "rolloutRestartTargets": [{"kind": "Deployment", "name": "worker"}],
+    });
+    for (name, users) in RESTARTS {
+        let (spec, users) = (spec.clone(), users.to_vec());
+        let protocol =
+            Protocol { is_ready: true, faults: 1, spec, users, longest: 3 * HOUR, ..Protocol::default() };
+        explore(&format!("a fault, {name}"), protocol);
+    }
 }
 
 #[test]
