@@ -3,7 +3,7 @@
 use super::{
     delivered::{Delivered, View},
     outcome::{self, Outcome},
-    scenario::{Call, Scenario},
+    scenario::{Call, FIELD, Scenario},
     user::{Acted, User},
 };
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, record_of, value_of};
@@ -216,7 +216,11 @@ async fn at_rest(env: &TestEnv, scenario: Scenario) -> Result<(), String> {
         ));
     }
     let record = record_of(secret);
-    let id = env.emulator.authenticate(&value_of(secret, &record.secret_key));
+    let value = value_of(secret, &record.secret_key);
+    let has_field = secret.data.as_ref().is_some_and(|data| {
+        data.get(FIELD).is_some_and(|field| field.0 == format!("BOLTZ_API_KEY={value}").into_bytes())
+    });
+    let id = env.emulator.authenticate(&value);
     let active: Vec<String> = env.active_ids().into_iter().collect();
     let ready = status.conditions.iter().any(|condition| {
         condition.type_ == "Ready" && condition.status == "True" && condition.reason == "Issued"
@@ -228,6 +232,7 @@ async fn at_rest(env: &TestEnv, scenario: Scenario) -> Result<(), String> {
         && status.previous_keys.is_empty()
         && ready
         && rotated
+        && has_field
     {
         Ok(())
     } else {

@@ -93,6 +93,9 @@ pub const CALLS: [Call; 30] = [
     api("read the rollout", 0, Scenario::Restart, "GET", "deployments/*", false),
 ];
 
+/// A further field of the Secret.
+pub const FIELD: &str = ".env";
+
 impl Scenario {
     /// Brings everything to where the call comes next but for the trigger.
     pub async fn prepare(self, env: &mut TestEnv) -> Result<(), String> {
@@ -167,8 +170,11 @@ impl Scenario {
         })
     }
 
-    fn spec(self) -> serde_json::Value {
-        json!({"rotation": {"overlap": format!("{}s", self.overlap().as_secs())}})
+    pub fn spec(self) -> serde_json::Value {
+        json!({
+            "rotation": {"overlap": format!("{}s", self.overlap().as_secs())},
+            "secret": {"data": {FIELD: "BOLTZ_API_KEY=$(key)"}},
+        })
     }
 
     /// How many POSTs it takes without a fault.

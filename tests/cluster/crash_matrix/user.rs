@@ -1,5 +1,6 @@
 //! What users do while the operator is in trouble.
 
+use super::scenario::Scenario;
 use crate::test_env::{PATIENCE, TestEnv};
 use boltz_harness::eventually;
 use k8s_openapi::api::core::v1::Namespace;
@@ -21,6 +22,7 @@ pub enum User {
     DeletesTheNamespace,
     StripsTheFinalizer,
     Suspends,
+    Pauses,
 }
 
 /// Whether there was something to act on.
@@ -31,7 +33,7 @@ pub enum Acted {
 }
 
 /// All that do something.
-pub const ALL: [User; 9] = [
+pub const ALL: [User; 10] = [
     User::DeletesIt,
     User::DeletesAndRecreatesIt,
     User::DeletesTheSecret,
@@ -41,6 +43,7 @@ pub const ALL: [User; 9] = [
     User::DeletesTheNamespace,
     User::StripsTheFinalizer,
     User::Suspends,
+    User::Pauses,
 ];
 
 impl User {
@@ -56,6 +59,7 @@ impl User {
             Self::DeletesTheNamespace => "ends namespace",
             Self::StripsTheFinalizer => "strips finalizer",
             Self::Suspends => "suspends",
+            Self::Pauses => "pauses",
         }
     }
 
@@ -72,7 +76,7 @@ impl User {
     pub fn posts(self) -> usize {
         match self {
             Self::Waits | Self::DeletesIt | Self::DeletesTheNamespace => 0,
-            Self::StripsTheFinalizer | Self::Suspends => 0,
+            Self::StripsTheFinalizer | Self::Suspends | Self::Pauses => 0,
             // What is edited or deleted may be replaced twice: before the edit is seen, and after it.
             _ => 2,
         }
@@ -116,6 +120,7 @@ impl User {
                 patch(env, json!({"metadata": {"finalizers": null}})).await
             }
             Self::Suspends => patch(env, json!({"spec": {"suspend": true}})).await,
+            Self::Pauses => patch(env, paused(Some("true"))).await,
         }
     }
 
@@ -131,7 +136,7 @@ impl User {
                     }
                 })
                 .await?;
-                env.create("key", json!({"rotation": {"overlap": "1s"}})).await;
+                env.create("key", Scenario::Create.spec()).await;
             }
             Self::Suspends => {
                 env.until("key", "it is seen to be suspended", |object| {
@@ -141,10 +146,23 @@ impl User {
                 .await;
                 env.patch("key", json!({"spec": {"suspend": false}})).await;
             }
+            Self::Pauses => {
+                env.until("key", "it is seen to be paused", |object| {
+                    let status = object.status.as_ref();
+                    let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+                    conditions.any(|condition| condition.type_ == "Ready" && condition.reason == "Paused")
+                })
+                .await;
+                env.patch("key", paused(None)).await;
+            }
             _ => {}
         }
         Ok(())
     }
+}
+
+fn paused(value: Option<&str>) -> serde_json::Value {
+    json!({"metadata": {"annotations": {"boltz.bio/paused": value}}})
 }
 
 async fn patch(env: &TestEnv, patch: serde_json::Value) -> Result<Acted, String> {
