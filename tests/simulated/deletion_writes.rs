@@ -3,7 +3,7 @@
 use crate::{
     fault_injection::Fault,
     process::Process,
-    world::{MINUTE, SECOND, World},
+    world::{SECOND, World},
 };
 use boltz_emulator::Settings;
 use boltz_operator::api::annotations::ROTATE_ANNOTATION;

@@ -115,7 +115,7 @@ impl Call {
             Fault::Late(by) if matches!(self, Self::Create | Self::Secret) => Struck::Late(by),
             Fault::Late(_) => Struck::Cut,
             Fault::Refused if is_boltz => Struck::Status(402),
-            Fault::Refused => Struck::Status(403),
+            Fault::Refused | Fault::Forbidden => Struck::Status(403),
             Fault::Conflict => Struck::Status(409),
             Fault::NotFound => Struck::Status(404),
             Fault::Boltz(BoltzErrorKind::Unavailable) => Struck::Status(503),
