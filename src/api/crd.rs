@@ -1,8 +1,8 @@
 //! The CustomResourceDefinition, as it is installed.
 
-use crate::api::BoltzApiKey;
+use crate::api::{BoltzApiKey, DEFAULT_SECRET_TYPE};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 use kube::CustomResourceExt;
 use serde_json::json;
@@ -13,6 +13,7 @@ pub fn crd() -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             join_lines(schema);
+            schema.x_kubernetes_validations = Some(vec![type_is_immutable()]);
             let status = schema.properties.as_mut().and_then(|properties| properties.get_mut("status"));
             if let Some(status) = status {
                 status.default = Some(JSON(untouched_status()));
@@ -33,6 +34,27 @@ fn untouched_status() -> serde_json::Value {
         // A default is fixed text, so it cannot have the time of the creation.
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]})
+}
+
+/// The type of a Secret is immutable. Only at the root the object's own name is known, which is the Secret's by default.
+fn type_is_immutable() -> ValidationRule {
+    let kind =
+        |of: &str| format!("(has({of}.spec.secret.type) ? {of}.spec.secret.type : '{DEFAULT_SECRET_TYPE}')");
+    let name = |of: &str| {
+        let field = format!("{of}.spec.secret.name");
+        format!("(has({field}) && {field} != '' ? {field} : {of}.metadata.name)")
+    };
+    let have = "!has(self.spec.secret) || !has(oldSelf.spec.secret)";
+    let [kinds, names] = [["self", "oldSelf"].map(kind), ["self", "oldSelf"].map(name)];
+    ValidationRule {
+        rule: format!("{have} || {} == {} || {} != {}", kinds[0], kinds[1], names[0], names[1]),
+        message: Some(
+            "type can be changed only together with secret.name: the type of a Secret is immutable"
+                .to_owned(),
+        ),
+        field_path: Some(".spec.secret.type".to_owned()),
+        ..ValidationRule::default()
+    }
 }
 
 /// Removes the line breaks of doc comments, except between paragraphs.

@@ -242,8 +242,7 @@ const RESERVED_TYPES: [&str; 3] = ["kubernetes.io/", "bootstrap.kubernetes.io/",
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.data) || !(self.key in self.data)").message("data must not have the entry that secret.key names").field_path(".data"),
-    validation = Rule::new("(has(self.type) ? self.type : 'Opaque') == (has(oldSelf.type) ? oldSelf.type : 'Opaque') || (has(self.name) ? self.name : '') != (has(oldSelf.name) ? oldSelf.name : '')").message("type can be changed only together with secret.name: the type of a Secret is immutable").field_path(".type")
+    validation = Rule::new("!has(self.data) || !(self.key in self.data)").message("data must not have the entry that secret.key names").field_path(".data")
 )]
 pub struct SecretSpec {
     /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet. A change moves

@@ -266,6 +266,14 @@ pub const ALL: &[Control] = &[
         red: &[Pure("until_rolled_out_ends_the_overlap_when_all_pods_are_new_and_the_key_is_idle")],
     },
     Control {
+        defence: "a deletion does not write the status for each short wait",
+        rule: "11",
+        file: "src/plan/delete.rs",
+        with: "if self.now.monotonic < told_at && !self.somebody_has_to_act() {",
+        without: "if false {",
+        red: &[Pure("a_deletion_tells_a_wait_that_lasts")],
+    },
+    Control {
         defence: "no overlap ends early while pods may still be ending",
         rule: "8",
         file: "src/plan/restart.rs",

@@ -205,7 +205,7 @@ mod tests {
              └─ pods that use the Secret\n    \
                  web-1/app  envFrom: OLD KEY: started 7d ago, before the rotation\n\
              \n\
-             next: previous key revoked in 60m\n\
+             next: 1 workloads are restarted\n\
              containers with an old key: 1, and a previous key is revoked in 60m. To give them the current key:\n  \
                kubectl --namespace team rollout restart deployment/web\n"
         );

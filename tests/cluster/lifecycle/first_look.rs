@@ -52,6 +52,13 @@ async fn an_object_that_nobody_worked_on_is_in_progress() {
     let columns: Vec<Vec<&str>> = columns.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(columns[0], ["NAME", "READY", "REASON", "SECRET", "EXPIRES", "RENEWAL", "AGE"]);
     assert_eq!(columns[1][..3], ["early", "Unknown", "Pending"]);
+    let wide = ["get", "boltzapikeys", "--output=wide", "--namespace", &env.namespace];
+    let wide = env.control_plane.kubectl(&wide).unwrap();
+    let more = ["PREFIX", "ACTIVE", "ID", "MODE", "WORKSPACE", "LAST-USED"];
+    assert!(
+        wide.lines().next().unwrap().split_whitespace().eq(columns[0].iter().copied().chain(more)),
+        "{wide}"
+    );
 
     // Helm 4 waits by the rules of kstatus.
     let folder = tempfile::tempdir().unwrap();

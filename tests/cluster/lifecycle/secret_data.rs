@@ -1,8 +1,9 @@
 //! `secret.data` and `secret.type`: the Secret in the shape that programs want.
 
-use crate::test_env::{PATIENCE, TestEnv, record_of, value_of};
+use crate::test_env::{PATIENCE, TestEnv, condition, record_of, value_of};
 use boltz_emulator::Operation;
 use boltz_harness::eventually;
+use boltz_operator::api::BoltzApiKey;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt,
@@ -190,6 +191,28 @@ async fn labels_and_annotations_of_well_known_tools_go_through_the_template() {
     }
 }
 
+/// The CRD cannot check the names of a map.
+#[tokio::test]
+async fn a_name_that_no_secret_can_have_costs_only_its_entry() {
+    let env = TestEnv::new().await;
+    env.create("named", json!({"secret": {"data": {"a/b": "$(key)", "good": "$(keyID)"}}})).await;
+    let is_told = |object: &BoltzApiKey| {
+        condition(object, "Stalled").is_some_and(|stalled| {
+            stalled.status == "True" && stalled.reason == "InvalidSpec" && stalled.message.contains("\"a/b\"")
+        })
+    };
+    env.until("named", "the name is told", is_told).await;
+    env.annotate("named", "boltz.bio/rotate", "1").await;
+    let rotated = env
+        .until("named", "rotated", |object| {
+            object.status.as_ref().is_some_and(|status| status.rotations == Some(1)) && is_told(object)
+        })
+        .await;
+    let data = env.secret("named").await.data.unwrap();
+    assert_eq!(data.keys().collect::<Vec<_>>(), ["BOLTZ_API_KEY", "good"]);
+    assert_eq!(data["good"].0, rotated.status.unwrap().key_id.unwrap().into_bytes());
+}
+
 #[tokio::test]
 async fn what_is_not_allowed_is_refused_by_the_api_server() {
     let env = TestEnv::new().await;
@@ -219,6 +242,8 @@ async fn what_is_not_allowed_is_refused_by_the_api_server() {
         let error = change(json!({"type": kind})).await.unwrap_err();
         assert!(error.contains("can be changed only together with secret.name"), "{error}");
     }
+    let error = change(json!({"type": "example.com/two", "name": "typed"})).await.unwrap_err();
+    assert!(error.contains("can be changed only together with secret.name"), "the same name: {error}");
     change(json!({"template": {"labels": {"a": "b"}}})).await.unwrap();
     change(json!({"type": "example.com/two", "name": "another"})).await.unwrap();
 }

@@ -148,7 +148,7 @@ const LASTING: [(&str, &[User]); 4] = [
 /// With workloads that are restarted, under `UntilRolledOut`.
 const RESTARTS: [(&str, &[User]); 3] = [
     ("all pods are new", &[User::Rotates]),
-    ("all pods are new, and changed back", &[User::Rotates, User::ChangesTheWorkloadsBack]),
+    ("all pods are new, and rotated again", &[User::Rotates, User::Rotates]),
     ("all pods are new, and paused", &[User::Rotates, User::PausesTheObject]),
 ];
 /// Without a fault: a key whose record a webhook takes away is known to its process alone, a known limit of the protocol.
@@ -239,7 +239,7 @@ fn one_operator_and_a_fault_that_stays() {
             // What the walk never calls cannot go wrong.
             let is_called = match (&slot, users.first()) {
                 (Slot::Read, None) => false,
-                (Slot::Read | Slot::Status, _) => true,
+                (Slot::Read, _) => true,
                 (Slot::Finalizer, user) => user == Some(&User::Deletes),
                 (_, user) => user != Some(&User::Deletes),
             };

@@ -45,8 +45,6 @@ pub enum User {
     StepsTheClockBack,
     InstallsAWebhook,
     RemovesTheWebhook,
-    /// Something changes the pod templates of the restarted workloads back.
-    ChangesTheWorkloadsBack,
     /// Boltz's list shows nothing.
     EmptiesTheList,
     /// Boltz's list shows for ever what it shows now.
@@ -104,7 +102,6 @@ impl User {
             }
             Self::EndsThePause => lives && object.is_some_and(|object| object.is_paused),
             Self::RemovesTheWebhook => state.has_webhook,
-            Self::ChangesTheWorkloadsBack => lives && !state.world.workloads.is_empty(),
             Self::MendsTheList => state.world.list_lies != Lie::None,
             Self::StripsTheFinalizer => lives && object.is_some_and(|object| object.has_finalizer),
             _ => lives,
@@ -187,10 +184,6 @@ impl User {
             Self::StepsTheClockBack => step_clock(world, -STEP),
             Self::InstallsAWebhook => state.has_webhook = true,
             Self::RemovesTheWebhook => state.has_webhook = false,
-            Self::ChangesTheWorkloadsBack => {
-                world.workloads.values_mut().for_each(|(restarted_for, _)| restarted_for.clear());
-                world.mark_changed();
-            }
             Self::EmptiesTheList => tell_lies(world, Lie::Empty),
             Self::FreezesTheList => {
                 let keys = world.keys.clone();

@@ -31,6 +31,24 @@ fn a_new_process_revokes_them_as_soon_as_it_has_a_pass() {
 }
 
 #[test]
+fn a_deletion_tells_a_wait_that_lasts() {
+    let (mut world, _) = World::ready(plain());
+    world.delete();
+    let mut process = Process::start_other(&world, 2);
+    let writes = world.counts.status_writes;
+    process.reconcile(&mut world).unwrap();
+    world.elapsed += 9 * SECOND;
+    let waits = process.reconcile(&mut world).unwrap();
+    assert_eq!(world.counts.status_writes, writes, "it waits for a pass, which may be there in a moment");
+    assert!(waits.wake_at.is_some());
+    world.elapsed += SECOND;
+    process.reconcile(&mut world).unwrap();
+    let ready = &world.object().status.conditions[0];
+    assert_eq!(ready.reason, "Deleting");
+    assert!(ready.message.contains("key-1"), "{}", ready.message);
+}
+
+#[test]
 fn what_a_deletion_does_next() {
     let blocked =
         || Block { reason: Reason::BoltzUnavailable, message: "Boltz is silent.".into(), until: None };

@@ -249,6 +249,9 @@ fn a_message_names_ten_keys_at_most() {
     world.edit(|object| object.status = forged.status.clone());
     world.secret().record = Some(record);
     world.delete();
+    process.reconcile(&mut world).unwrap();
+    // Shorter waits are not told.
+    world.elapsed += 10 * SECOND;
     let decision: Plan = process.reconcile(&mut world).unwrap();
     let message = decision.findings.blocked.unwrap().message;
     assert!(message.contains(" more") && message.len() < 1000, "{message}");
