@@ -1,6 +1,10 @@
 //! Flags and environment variables. An invalid one ends the process with a message of one line.
 
-use crate::{duration::parse_positive_duration, listen::parse_listen, protocol::marker::{ClusterName, MarkerFormat}};
+use crate::{
+    duration::parse_positive_duration,
+    listen::parse_listen,
+    protocol::marker::{ClusterName, MarkerFormat},
+};
 use clap::{Parser, ValueEnum};
 use std::{
     net::{IpAddr, SocketAddr},

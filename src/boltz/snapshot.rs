@@ -318,7 +318,12 @@ mod tests {
             let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
             let pass = Snapshot::of(now, rows.clone(), names, HashSet::new());
             let view = pass.view(&object, ["key-0", "key-1"].into_iter());
-            assert_eq!((view.keys.len(), view.under_other_names.len()), (2, 0), "{}", names.begin_of_markers());
+            assert_eq!(
+                (view.keys.len(), view.under_other_names.len()),
+                (2, 0),
+                "{}",
+                names.begin_of_markers()
+            );
         }
     }
 

@@ -49,7 +49,14 @@ mod tests {
         }
         assert_eq!(base32(u64::MAX, BASE32_LENGTH), "fzzzzzzzzzzzz");
         // 65 bits, letters of no alphabet, and the wrong length.
-        for text in ["g000000000000", "zzzzzzzzzzzzz", "000000000000u", "00000000000A0", "000000000000", "00000000000000"] {
+        for text in [
+            "g000000000000",
+            "zzzzzzzzzzzzz",
+            "000000000000u",
+            "00000000000A0",
+            "000000000000",
+            "00000000000000",
+        ] {
             assert_eq!(from_base32(text), None, "{text}");
         }
         for text in ["", "+123456789abcdef", "0123456789abcdeF", "0123456789abcde", "0123456789abcdef0"] {

@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn it_never_takes_more_room() {
-        for (namespace, name) in [("n".repeat(63), "x".repeat(253)), ("n".repeat(63), "x".into()), ("n".into(), "x".repeat(253))] {
+        for (namespace, name) in
+            [("n".repeat(63), "x".repeat(253)), ("n".repeat(63), "x".into()), ("n".into(), "x".repeat(253))]
+        {
             for room in 1..70 {
                 assert!(of_object(&namespace, &name, room).len() <= room, "{room}");
             }

@@ -25,7 +25,8 @@
 
 use super::{
     digits::{
-        BASE32, BASE32_LENGTH, HEXADECIMAL_LENGTH, base32, from_base32, from_hexadecimal, hexadecimal, is_hexadecimal,
+        BASE32, BASE32_LENGTH, HEXADECIMAL_LENGTH, base32, from_base32, from_hexadecimal, hexadecimal,
+        is_hexadecimal,
     },
     display_name,
 };
@@ -171,11 +172,7 @@ impl FromStr for AttemptId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes: [u8; ATTEMPT_LENGTH] = text.as_bytes().try_into().map_err(|_| InvalidAttemptId)?;
-        bytes
-            .iter()
-            .all(|byte| BASE32.contains(byte))
-            .then_some(Self(bytes))
-            .ok_or(InvalidAttemptId)
+        bytes.iter().all(|byte| BASE32.contains(byte)).then_some(Self(bytes)).ok_or(InvalidAttemptId)
     }
 }
 
@@ -300,7 +297,9 @@ mod tests {
 
     #[test]
     fn the_display_name_stands_in_front_and_is_cut() {
-        for (format, cut) in FORMATS.into_iter().zip(["team-a/a-rather-long-name-", "team-a/a-rather-long-name-of-"]) {
+        for (format, cut) in
+            FORMATS.into_iter().zip(["team-a/a-rather-long-name-", "team-a/a-rather-long-name-of-"])
+        {
             let marker = marker(format, "prod");
             assert_eq!(marker.name_with("team-a/a-rather-long-name-of-a-key"), format!("{cut} {marker}"));
         }
@@ -309,10 +308,9 @@ mod tests {
     #[test]
     fn by_default_format_2_leaves_25_characters() {
         let derived = ClusterName::from_kube_system_uid(UID);
-        for (format, cluster, room) in [
-            (MarkerFormat::One, derived.clone(), 14),
-            (MarkerFormat::Two, derived.short_form().unwrap(), 25),
-        ] {
+        for (format, cluster, room) in
+            [(MarkerFormat::One, derived.clone(), 14), (MarkerFormat::Two, derived.short_form().unwrap(), 25)]
+        {
             let marker = Marker { cluster, ..marker(format, "replaced") };
             assert_eq!(marker.name_with(&"x".repeat(64)), format!("{} {marker}", "x".repeat(room)));
         }
@@ -320,7 +318,8 @@ mod tests {
 
     #[test]
     fn only_a_derived_cluster_name_has_a_short_form() {
-        let short = |name: &str| name.parse::<ClusterName>().unwrap().short_form().map(|short| short.to_string());
+        let short =
+            |name: &str| name.parse::<ClusterName>().unwrap().short_form().map(|short| short.to_string());
         assert_eq!(short("550e8400e29b41d4").unwrap(), "am788072");
         assert_eq!(short("0000000000ffffff").unwrap(), "00000000");
         assert_eq!(short("ffffffffff000000").unwrap(), "zzzzzzzz");

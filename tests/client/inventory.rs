@@ -7,11 +7,8 @@ use boltz_emulator::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, MintLimits, SendError,
-        account::Account,
-        cluster_names::ClusterNames,
-        inventory::Inventory,
-        snapshot::Snapshot,
+        BoltzClient, BoltzClientOptions, MintLimits, SendError, account::Account,
+        cluster_names::ClusterNames, inventory::Inventory, snapshot::Snapshot,
     },
     clock::Clock,
     observability::metrics::Metrics,
