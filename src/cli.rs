@@ -1,6 +1,10 @@
 //! Flags and environment variables. An invalid one ends the process with a message of one line.
 
-use crate::{duration::parse_positive_duration, listen::parse_listen, protocol::marker::ClusterName};
+use crate::{
+    duration::parse_positive_duration,
+    listen::parse_listen,
+    protocol::marker::{ClusterName, MarkerFormat},
+};
 use clap::{Parser, ValueEnum};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -91,6 +95,11 @@ pub struct Config {
         help_heading = "Scope"
     )]
     pub former_cluster_names: Vec<ClusterName>,
+
+    /// Format of the markers in the names of new keys. 2 leaves more room for the display name. Keys with either are
+    /// managed. An operator of 0.1.0 does not know keys with 2.
+    #[arg(long, env = "BOLTZ_OPERATOR_MARKER_FORMAT", value_enum, default_value_t = MarkerFormat::One, value_name = "FORMAT", help_heading = "Scope")]
+    pub marker_format: MarkerFormat,
 
     /// Namespaces to watch, comma-separated. Default: all. Requires --cluster-name, which several
     /// installations in one cluster may share.
@@ -332,6 +341,7 @@ mod tests {
             (vec!["--boltz-base-url", "https://boltz.example/?a=b"], "--boltz-base-url"),
             (vec!["--boltz-base-url", "ftp://boltz.example"], "--boltz-base-url"),
             (vec!["--cluster-name", "Prod"], "--cluster-name"),
+            (vec!["--marker-format", "3"], "--marker-format"),
             (vec!["--watch-namespaces", "a,b"], "--cluster-name"),
             (vec!["--watch-namespaces", "a,", "--cluster-name", "c"], "--watch-namespaces"),
             (

@@ -3,7 +3,7 @@
 use crate::{
     boltz::{
         BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account, account_data,
-        admin_key::AdminKeySource, inventory::Inventory, snapshot::ClusterNames,
+        admin_key::AdminKeySource, cluster_names::ClusterNames, inventory::Inventory,
     },
     cli::Config,
     clock::Clock,
@@ -17,7 +17,6 @@ use crate::{
     listen::listen,
     observability::{metrics::Metrics, server, telemetry::LogLevel, watchdog},
     plan::Settings,
-    protocol::marker::ClusterName,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PartialObjectMeta};
@@ -163,14 +162,17 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
         admin_key_changes.clone(),
         Arc::clone(&metrics),
     )?;
-    let names = ClusterNames {
-        current: tokio::select! {
-            name = cluster_name(&config, &client) => name?,
-            () = &mut stop_signal => return Ok(()),
-        },
-        former: config.former_cluster_names.clone(),
+    let names = tokio::select! {
+        names = cluster_names(&config, &client) => names?,
+        () = &mut stop_signal => return Ok(()),
     };
-    tracing::info!(cluster = %names.current, boltz = config.boltz_base_url, identity, "starting boltz-operator");
+    tracing::info!(
+        cluster = %names.current,
+        markers = names.begin_of_markers(),
+        boltz = config.boltz_base_url,
+        identity,
+        "starting boltz-operator"
+    );
 
     let inventory = Inventory::new(names);
     let limits = MintLimits {
@@ -368,15 +370,16 @@ async fn kubernetes_client() -> Result<Client, StartError> {
     Client::try_from(config).map_err(StartError::KubeClient)
 }
 
-async fn cluster_name(config: &Config, client: &Client) -> Result<ClusterName, StartError> {
+async fn cluster_names(config: &Config, client: &Client) -> Result<ClusterNames, StartError> {
+    let (former, format) = (config.former_cluster_names.clone(), config.marker_format);
     if let Some(name) = &config.cluster_name {
-        return Ok(name.clone());
+        return Ok(ClusterNames::named(name.clone(), former, format));
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let kube_system: PartialObjectMeta<Namespace> =
         namespaces.get_metadata("kube-system").await.map_err(StartError::KubeSystem)?;
     let uid = kube_system.metadata.uid.ok_or(StartError::NoKubeSystemUid)?;
-    Ok(ClusterName::from_kube_system_uid(&uid))
+    Ok(ClusterNames::derived(&uid, former, format))
 }
 
 fn host_name() -> String {

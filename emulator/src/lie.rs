@@ -83,7 +83,7 @@ impl Lie {
                 }
             }
             Self::OddRows => each_key(&mut answer, |key| {
-                if !key["name"].as_str().is_some_and(|name| name.contains(" bo.")) {
+                if !key["name"].as_str().is_some_and(|name| name.contains(" bo.") || name.contains(" b2.")) {
                     key["name"] = Json::Null;
                 }
                 key["key_type"] = json!("of another kind");

@@ -2,7 +2,7 @@
 
 use super::v1alpha1::BoltzApiKeySpec;
 use crate::protocol::{
-    marker::hexadecimal,
+    digits::hexadecimal,
     record::Record,
     secret_data::{self, RecordedData},
 };

@@ -1,7 +1,7 @@
 //! What the operator remembers about its Boltz organization, also after a restart: the data of the ConfigMap `<lease
 //! name>-account`.
 
-use super::snapshot::ClusterNames;
+use super::cluster_names::ClusterNames;
 use crate::protocol::marker::ClusterName;
 use std::collections::BTreeMap;
 
@@ -86,6 +86,7 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::marker::MarkerFormat;
 
     #[test]
     fn data_round_trip() {
@@ -96,9 +97,9 @@ mod tests {
             names_altered: Some("why".to_owned()),
             confirmed_missing_keys: 3,
         };
-        let names = |current: &str, former: &[&str]| ClusterNames {
-            current: current.parse().unwrap(),
-            former: former.iter().map(|name| name.parse().unwrap()).collect(),
+        let names = |current: &str, former: &[&str]| {
+            let former = former.iter().map(|name| name.parse().unwrap()).collect();
+            ClusterNames::named(current.parse().unwrap(), former, MarkerFormat::One)
         };
         let data = remembered.to_data(&names("a", &[]));
         assert_eq!(Remembered::from_data(&data, &names("a", &[])), remembered);

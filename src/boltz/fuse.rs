@@ -149,8 +149,8 @@ impl Fuse {
 mod tests {
     use super::*;
     use crate::{
-        boltz::{snapshot::ClusterNames, types::KeyDetails},
-        protocol::marker::{AttemptId, Marker, ObjectMark},
+        boltz::{cluster_names::ClusterNames, types::KeyDetails},
+        protocol::marker::{AttemptId, MarkerFormat, ObjectMark},
     };
     use serde_json::json;
 
@@ -163,19 +163,17 @@ mod tests {
     }
 
     fn key(number: u64, is_active: bool) -> KeyDetails {
-        let marker = Marker {
-            cluster: "mine".parse().unwrap(),
-            object: ObjectMark::from_uid("uid"),
-            attempt: AttemptId::from_random(number),
-        };
-        let row =
-            json!({"id": format!("key_{number}"), "name": marker.name_with(""), "is_active": is_active});
+        let name = names().marker(ObjectMark::from_uid("uid"), AttemptId::from_random(number)).to_string();
+        let row = json!({"id": format!("key_{number}"), "name": name, "is_active": is_active});
         serde_json::from_value(row).unwrap()
     }
 
+    fn names() -> ClusterNames {
+        ClusterNames::named("mine".parse().unwrap(), Vec::new(), MarkerFormat::One)
+    }
+
     fn pass(now: Now, keys: impl IntoIterator<Item = KeyDetails>) -> Snapshot {
-        let names = ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() };
-        Snapshot::of(now, keys, &names, HashSet::new())
+        Snapshot::of(now, keys, &names(), HashSet::new())
     }
 
     fn active(numbers: std::ops::Range<u64>) -> Vec<KeyDetails> {

@@ -4,12 +4,13 @@
 
 use super::{
     account_data::Remembered,
+    cluster_names::ClusterNames,
     fuse::{Fuse, Judgment},
     inventory_progress::{Activity, Progress},
     list_failure::ListFailure,
     pages::{PAGE_SIZE, Pages},
     pass::{AfterPage, InconsistentList, PassInProgress},
-    snapshot::{ClusterNames, Snapshot},
+    snapshot::Snapshot,
 };
 use crate::{
     boltz::{
@@ -331,7 +332,7 @@ mod tests {
     use crate::{
         boltz::{BoltzClient, BoltzClientOptions, KeyDetails, MintLimits},
         plan::Now,
-        protocol::marker::{AttemptId, Marker},
+        protocol::marker::{AttemptId, MarkerFormat},
     };
     use serde_json::json;
 
@@ -350,13 +351,12 @@ mod tests {
     }
 
     fn row(number: u64, names: &ClusterNames) -> KeyDetails {
-        let (cluster, attempt) = (names.current.clone(), AttemptId::from_random(number));
-        let name = Marker { cluster, object: ObjectMark::from_uid("uid"), attempt }.name_with("");
+        let name = names.marker(ObjectMark::from_uid("uid"), AttemptId::from_random(number)).to_string();
         serde_json::from_value(json!({"id": format!("key_{number}"), "name": name})).unwrap()
     }
 
     fn names() -> ClusterNames {
-        ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() }
+        ClusterNames::named("mine".parse().unwrap(), Vec::new(), MarkerFormat::One)
     }
 
     fn pass(count: u64) -> Snapshot {

@@ -50,6 +50,7 @@ pub(crate) mod admin_key;
 mod breaker;
 mod bucket;
 mod client;
+pub mod cluster_names;
 mod error;
 mod fuse;
 pub mod inventory;

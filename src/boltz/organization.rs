@@ -184,7 +184,7 @@ impl Organization {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boltz::snapshot::ClusterNames;
+    use crate::{boltz::cluster_names::ClusterNames, protocol::marker::MarkerFormat};
     use std::collections::BTreeMap;
 
     fn organization(remembered: Option<&str>, accepted: Option<&str>, said: Option<&str>) -> Organization {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn names() -> ClusterNames {
-        ClusterNames { current: "a".parse().unwrap(), former: Vec::new() }
+        ClusterNames::named("a".parse().unwrap(), Vec::new(), MarkerFormat::One)
     }
 
     #[test]

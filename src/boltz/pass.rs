@@ -1,7 +1,8 @@
 //! One pass over Boltz's list, while its pages arrive: what is kept of them, and whether they are consistent. No calls.
 
 use super::{
-    snapshot::{ClusterNames, ListedRows, Snapshot},
+    cluster_names::ClusterNames,
+    snapshot::{ListedRows, Snapshot},
     types::KeyPage,
 };
 use crate::plan::Now;
@@ -119,10 +120,11 @@ impl<T: Clone> Cycle<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::marker::MarkerFormat;
     use serde_json::{Value as Json, json};
 
     fn names() -> ClusterNames {
-        ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() }
+        ClusterNames::named("mine".parse().unwrap(), Vec::new(), MarkerFormat::One)
     }
 
     fn now() -> Now {

@@ -1,9 +1,9 @@
 //! One complete pass over Boltz's list, grouped by the objects in the markers.
 
-use super::types::KeyDetails;
+use super::{cluster_names::ClusterNames, types::KeyDetails};
 use crate::{
     plan::{Doubt, ListedKey, Monotonic, Now, Pass},
-    protocol::marker::{AttemptId, ClusterName, Marker, ObjectMark},
+    protocol::marker::{AttemptId, Marker, ObjectMark},
 };
 use jiff::Timestamp;
 use std::{
@@ -13,22 +13,6 @@ use std::{
 
 /// So many keys may be repeated before they are looked at.
 const MIN_COMPACTED: usize = 4096;
-
-/// The cluster names of this installation.
-#[derive(Clone, Debug)]
-pub struct ClusterNames {
-    /// The name in new keys.
-    pub current: ClusterName,
-    /// Earlier names. Keys with these names are also managed.
-    pub former: Vec<ClusterName>,
-}
-
-impl ClusterNames {
-    /// Whether the name is one of ours.
-    pub fn include(&self, cluster: &ClusterName) -> bool {
-        self.current == *cluster || self.former.contains(cluster)
-    }
-}
 
 /// One complete pass over the list.
 #[derive(Debug)]
@@ -280,19 +264,15 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::marker::AttemptId;
+    use crate::protocol::marker::MarkerFormat;
     use serde_json::json;
 
     fn names() -> ClusterNames {
-        ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() }
+        ClusterNames::named("mine".parse().unwrap(), Vec::new(), MarkerFormat::One)
     }
 
     fn row(id: &str, object: &str, is_active: bool) -> KeyDetails {
-        let marker = Marker {
-            cluster: names().current,
-            object: ObjectMark::from_uid(object),
-            attempt: AttemptId::from_random(1),
-        };
+        let marker = names().marker(ObjectMark::from_uid(object), AttemptId::from_random(1));
         let name = if object.is_empty() { "of others".to_owned() } else { marker.name_with("") };
         serde_json::from_value(json!({"id": id, "name": name, "is_active": is_active})).unwrap()
     }
@@ -321,6 +301,30 @@ mod tests {
         assert_eq!(Vec::from_iter(view.under_other_names), ["c", "named"]);
         assert_eq!((pass.rows, pass.by_object().count()), (7, 2));
         assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty()).keys.is_empty());
+    }
+
+    #[test]
+    fn keys_of_both_formats_and_of_both_forms_of_a_derived_name_are_ours() {
+        let uid = "550e8400-e29b-41d4-a716-446655440000";
+        let formats = [MarkerFormat::One, MarkerFormat::Two];
+        let operators = formats.map(|format| ClusterNames::derived(uid, Vec::new(), format));
+        let object = ObjectMark::from_uid(uid);
+        let rows = operators.iter().enumerate().map(|(number, names)| KeyDetails {
+            name: names.marker(object, AttemptId::from_random(number as u64)).name_of("team", "key"),
+            ..row(&format!("key-{number}"), "", true)
+        });
+        let rows: Vec<KeyDetails> = rows.collect();
+        for names in &operators {
+            let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
+            let pass = Snapshot::of(now, rows.clone(), names, HashSet::new());
+            let view = pass.view(&object, ["key-0", "key-1"].into_iter());
+            assert_eq!(
+                (view.keys.len(), view.under_other_names.len()),
+                (2, 0),
+                "{}",
+                names.begin_of_markers()
+            );
+        }
     }
 
     #[test]

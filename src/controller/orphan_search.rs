@@ -122,8 +122,9 @@ pub(super) fn find(
 mod tests {
     use super::*;
     use crate::{
-        boltz::{KeyDetails, snapshot::ClusterNames},
+        boltz::{KeyDetails, cluster_names::ClusterNames},
         plan::Now,
+        protocol::marker::MarkerFormat,
     };
     use serde_json::json;
 
@@ -134,7 +135,7 @@ mod tests {
             let name = format!("bo.prod.{mark}.0123456789ab");
             serde_json::from_value(json!({"id": mark, "name": name, "is_active": true})).unwrap()
         };
-        let names = ClusterNames { current: "prod".parse().unwrap(), former: Vec::new() };
+        let names = ClusterNames::named("prod".parse().unwrap(), Vec::new(), MarkerFormat::One);
         let now = "2026-11-24T00:00:00Z".parse().unwrap();
         let started = Now { wall: now, monotonic: Monotonic::default() };
         let rows = ["550e8400e29b41d4", "0000000000000000"].map(key);

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+pub(crate) mod digits;
+mod display_name;
 pub mod ledger;
 pub mod marker;
 pub mod record;

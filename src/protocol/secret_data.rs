@@ -1,6 +1,6 @@
 //! The further fields of a Secret: the texts of `spec.secret.data`, and what the record says of them.
 
-use super::{OtherFields, marker::hexadecimal};
+use super::{OtherFields, digits::hexadecimal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

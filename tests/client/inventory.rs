@@ -7,15 +7,13 @@ use boltz_emulator::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, MintLimits, SendError,
-        account::Account,
-        inventory::Inventory,
-        snapshot::{ClusterNames, Snapshot},
+        BoltzClient, BoltzClientOptions, MintLimits, SendError, account::Account,
+        cluster_names::ClusterNames, inventory::Inventory, snapshot::Snapshot,
     },
     clock::Clock,
     observability::metrics::Metrics,
     plan::Doubt,
-    protocol::marker::{AttemptId, Marker, ObjectMark},
+    protocol::marker::{AttemptId, MarkerFormat, ObjectMark},
 };
 use secrecy::SecretString;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -29,8 +27,8 @@ const ANOTHER_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
 /// What the key of an object's attempt is called in that cluster.
 fn name(cluster: &str, uid: &str, attempt: u64) -> String {
-    let attempt = AttemptId::from_random(attempt);
-    Marker { cluster: cluster.parse().unwrap(), object: ObjectMark::from_uid(uid), attempt }.name_with("")
+    let names = ClusterNames::named(cluster.parse().unwrap(), Vec::new(), MarkerFormat::One);
+    names.marker(ObjectMark::from_uid(uid), AttemptId::from_random(attempt)).to_string()
 }
 
 /// An inventory of the clusters `mine` and, formerly, `old`, at work over an emulator's list: a pass each hour.
@@ -54,7 +52,8 @@ impl InventoryEnv {
         let emulator = Arc::new(Emulator::in_memory(options, EmulatorClock::starting_at(start)));
         prepare(&emulator);
         let metrics = Arc::new(Metrics::new());
-        let names = ClusterNames { current: "mine".parse().unwrap(), former: vec!["old".parse().unwrap()] };
+        let former = vec!["old".parse().unwrap()];
+        let names = ClusterNames::named("mine".parse().unwrap(), former, MarkerFormat::One);
         let client = client(&emulator, &metrics);
         let limits = MintLimits { per_minute: 600, per_namespace: None, at_once: 16 };
         let account = Account::new(client, limits, Arc::clone(&metrics));
@@ -375,7 +374,7 @@ fn resident() -> u64 {
 #[test]
 #[ignore = "prints what a pass over a million keys costs, and needs 1 GB"]
 fn a_million_keys() {
-    let names = ClusterNames { current: "mine".parse().unwrap(), former: Vec::new() };
+    let names = ClusterNames::named("mine".parse().unwrap(), Vec::new(), MarkerFormat::One);
     let now = boltz_operator::plan::Now {
         wall: "2026-11-24T00:00:00Z".parse().unwrap(),
         monotonic: boltz_operator::plan::Monotonic::default(),

@@ -833,6 +833,29 @@ pub const ALL: &[Control] = &[
         red: &[Cluster("a_pass_reconciles_one_object_whose_key_changed_and_leaves_the_others_alone")],
     },
     Control {
+        defence: "the other format of the marker is read",
+        rule: "7",
+        file: "src/protocol/marker.rs",
+        with: "[Self::One, Self::Two].into_iter()",
+        without: "[Self::One].into_iter()",
+        red: &[
+            Unit("every_name_carries_its_marker_back"),
+            Pure("the_second_format_of_the_marker"),
+            Cluster("a_switch_of_the_markers_format_and_a_rollback_keep_every_key_ours"),
+        ],
+    },
+    Control {
+        defence: "the other form of a derived cluster name is ours",
+        rule: "6",
+        file: "src/boltz/cluster_names.rs",
+        with: " || self.short.contains(cluster)",
+        without: "",
+        red: &[
+            Unit("a_derived_name_is_recognized_in_both_forms_whichever_is_written"),
+            Cluster("a_switch_of_the_markers_format_and_a_rollback_keep_every_key_ours"),
+        ],
+    },
+    Control {
         defence: "rows of others leave nothing behind",
         rule: "A list that lies 1",
         file: "src/boltz/snapshot.rs",

@@ -3,13 +3,16 @@
 
 use boltz_operator::protocol::{
     ledger::Ledger,
-    marker::{Marker, ObjectMark},
+    marker::{Marker, MarkerFormat, ObjectMark},
     record::Record,
 };
 use plan_world::{Process, World, plain};
 use serde_json::{Value, json};
 
 const MARKER: &str = "team-a/design bo.prod.550e8400e29b41d4.0123456789ab";
+
+/// Of the release after 0.1.0.
+const MARKER_2: &str = "team-a/design b2.am788072.5a3m403h9pgem.0123456789ab";
 
 const LEDGER: &str = r#"[{"attempt":"0123456789ab","writtenAt":"2026-11-24T00:00:00Z"},{"attempt":"zyxwvtsrqpnm","writtenAt":"2026-11-24T00:01:30.123456789Z"}]"#;
 
@@ -25,7 +28,19 @@ fn the_marker_of_0_1_0() {
     assert_eq!(marker.cluster, "prod".parse().unwrap());
     assert_eq!(marker.object, ObjectMark::from_uid("550e8400-e29b-41d4-a716-446655440000"));
     assert_eq!(marker.attempt, "0123456789ab".parse().unwrap());
+    assert_eq!(marker.format, MarkerFormat::One);
     assert_eq!(marker.name_with("team-a/design"), MARKER);
+}
+
+/// To 0.1.0 it is no marker at all, and so a key of somebody else.
+#[test]
+fn the_second_format_of_the_marker() {
+    let marker = Marker::parse(MARKER_2).unwrap();
+    assert_eq!(marker.cluster, "am788072".parse().unwrap());
+    assert_eq!(marker.object, ObjectMark::from_uid("550e8400-e29b-41d4-a716-446655440000"));
+    assert_eq!(marker.attempt, "0123456789ab".parse().unwrap());
+    assert_eq!(marker.format, MarkerFormat::Two);
+    assert_eq!(marker.name_of("team-a", "design"), MARKER_2);
 }
 
 #[test]

@@ -9,7 +9,10 @@ use boltz_operator::{
     },
     duration::parse_duration,
     plan::later,
-    protocol::record::{MAX_PREVIOUS, Record},
+    protocol::{
+        marker::{Marker, ObjectMark},
+        record::{MAX_PREVIOUS, Record},
+    },
 };
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -102,9 +105,8 @@ impl Deliveries {
 
     /// The operator revokes an active key: what that means, or why it must not.
     pub fn judge(&self, server: &ApiServer, keys: &[Key], id: &str) -> Result<Milestone, String> {
-        let marked = |object: &Json| mark_of(text(&object["metadata"]["uid"]));
         let key = keys.iter().find(|key| key.id == id);
-        let is_own = |object: &&Arc<Json>| key.is_some_and(|key| key.name.contains(&marked(object)));
+        let is_own = |object: &&Arc<Json>| key.is_some_and(|key| has_marker_of(key, object));
         let Some(delivery) = self.0.get(id) else {
             let lives = living(server).any(|object| is_own(&object));
             return Ok(if lives { Milestone::StrayRevoked } else { Milestone::DeletedRevoked });
@@ -115,7 +117,7 @@ impl Deliveries {
             return Err(format!("{id} is revoked, and a Secret holds it"));
         };
         let asked = object["metadata"]["annotations"][ROTATE_NOW_ANNOTATION].as_str();
-        let active = keys.iter().filter(|key| key.revoked_at.is_none() && key.name.contains(&marked(object)));
+        let active = keys.iter().filter(|key| key.revoked_at.is_none() && has_marker_of(key, object));
         if later(server.now(), TOLERANCE) >= left.over_at {
             Ok(Milestone::OverlapEnded)
         } else if asked.is_some() && asked != delivery.answers.as_deref() {
@@ -131,9 +133,9 @@ impl Deliveries {
     }
 }
 
-/// The middle of a marker.
-fn mark_of(uid: &str) -> String {
-    format!(".{}.", uid.replace('-', "").get(..16).unwrap_or_default())
+fn has_marker_of(key: &Key, object: &Json) -> bool {
+    let mark = ObjectMark::from_uid(text(&object["metadata"]["uid"]));
+    Marker::parse(&key.name).is_some_and(|marker| marker.object == mark)
 }
 
 fn living(server: &ApiServer) -> impl Iterator<Item = &Arc<Json>> {

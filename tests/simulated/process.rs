@@ -7,8 +7,8 @@ use crate::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, MintLimits, account::Account, inventory::Inventory,
-        snapshot::ClusterNames,
+        BoltzClient, BoltzClientOptions, MintLimits, account::Account, cluster_names::ClusterNames,
+        inventory::Inventory,
     },
     cli::OrphanPolicy,
     clock::Clock,
@@ -16,11 +16,11 @@ use boltz_operator::{
     kubernetes::{client::Kubernetes, events::Events},
     observability::metrics::Metrics,
     plan::Settings,
-    protocol::marker::ClusterName,
+    protocol::marker::MarkerFormat,
 };
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, atomic::Ordering};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -133,15 +133,18 @@ async fn operate(run: ProcessRun) {
 pub fn context(run: ProcessRun) -> Arc<Context> {
     let clock = Clock::simulated(run.world.now());
     let flags = run.world.flags;
+    let run_number = run.world.runs.fetch_add(1, Ordering::Relaxed);
     let for_boltz = run.clone();
     let boltz = SHARED.client.clone();
     let boltz = boltz.through(tower::service_fn(move |request| for_boltz.clone().boltz(request)));
     let service = tower::service_fn(move |request| run.clone().kubernetes(request));
     let client = kube::Client::new(service, "default");
-    let names = ClusterNames {
-        current: ClusterName::from_kube_system_uid("aaaaaaaa-1111-4222-8333-444444444444"),
-        former: Vec::new(),
+    // Each run writes the other format than the run before it: somebody switches all the time.
+    let format = match run_number % 2 {
+        0 => MarkerFormat::One,
+        _ => MarkerFormat::Two,
     };
+    let names = ClusterNames::derived("aaaaaaaa-1111-4222-8333-444444444444", Vec::new(), format);
     let metrics = Arc::clone(&SHARED.metrics);
     let mints = MintLimits {
         per_minute: flags.mints_per_minute,

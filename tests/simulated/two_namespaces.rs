@@ -10,7 +10,10 @@ use crate::{
 };
 use boltz_emulator::Settings;
 use boltz_operator::api::annotations::{RECORD_ANNOTATION, ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION};
-use boltz_operator::protocol::{marker::ObjectMark, record::Record};
+use boltz_operator::protocol::{
+    marker::{Marker, ObjectMark},
+    record::Record,
+};
 use k8s_openapi::ByteString;
 use serde_json::json;
 use std::{
@@ -58,10 +61,11 @@ fn wrong(world: &World) -> Option<String> {
         let Some((secret, record)) = secret.and_then(|secret| Some((secret, annotation(secret)?))) else {
             return Some(format!("no record in {namespace}"));
         };
-        let mark = ObjectMark::from_uid(object["metadata"]["uid"].as_str()?).to_string();
+        let mark = ObjectMark::from_uid(object["metadata"]["uid"].as_str()?);
         let key = world.emulator.key(&record.key_id)?;
         let value: ByteString = serde_json::from_value(secret["data"]["BOLTZ_API_KEY"].clone()).ok()?;
-        if !key.name.contains(&mark) || value.0 != key.plaintext.as_bytes() {
+        let is_marked = Marker::parse(&key.name).is_some_and(|marker| marker.object == mark);
+        if !is_marked || value.0 != key.plaintext.as_bytes() {
             return Some(format!("the Secret in {namespace} holds another's key, or not that of its record"));
         }
         if object["status"]["keyID"] != json!(record.key_id) {

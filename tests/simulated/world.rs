@@ -55,6 +55,8 @@ pub struct World {
     pub flags: Flags,
     pub server: Mutex<ApiServer>,
     pub emulator: Emulator,
+    /// How many runs of processes there were.
+    pub runs: AtomicUsize,
     /// Effects that are still to come.
     pub late: AtomicUsize,
     /// The lines of the watches have changed.
@@ -85,6 +87,7 @@ impl World {
             flags,
             server: Mutex::new(ApiServer::new(clock)),
             emulator: Emulator::in_memory(Options { settings, ..Options::default() }, clock),
+            runs: AtomicUsize::new(0),
             late: AtomicUsize::new(0),
             shifted: Notify::new(),
             decide: Mutex::new(Box::new(|_| None)),

@@ -27,6 +27,7 @@ https://api.boltz.bio
 {{- with .formerClusterNames }}
 - --former-cluster-names={{ join "," . }}
 {{- end }}
+- --marker-format={{ int64 .markerFormat }}
 {{- with .labelSelector }}
 - {{ printf "--label-selector=%s" . | quote }}
 {{- end }}

@@ -156,6 +156,8 @@ mod tests {
         assert_eq!(argument("key-0"), None);
         assert_eq!(argument("team/design bo.prod.550e8400e29b41d4.0123456789ab"), Some(Role::MadeForIt));
         assert_eq!(argument("team/design bo.prod.0000000000000000.0123456789ab"), None);
+        assert_eq!(argument("team/design b2.am788072.5a3m403h9pgem.0123456789ab"), Some(Role::MadeForIt));
+        assert_eq!(argument("team/design b2.am788072.0000000000000.0123456789ab"), None);
         for (text, is_found) in [
             (VALUE.to_owned(), true),
             (format!("{VALUE}\n"), true),

@@ -104,7 +104,12 @@ pub async fn published(session: &Session, publisher: &Publisher) -> Result<Vec<P
             let name: Option<ClusterName> = key.strip_suffix(".orphans").and_then(|name| name.parse().ok());
             let Some(name) = name.filter(|name| list_key(name) == *key) else { continue };
             let Ok(list) = serde_json::from_str(text) else { continue };
-            if publisher.cluster.as_ref().is_none_or(|wanted| *wanted == name.to_string()) {
+            // Also by the form of a derived name that stands in the names of keys.
+            let is = |wanted: &String| {
+                let forms = [Some(name.clone()), name.short_form()];
+                forms.into_iter().flatten().any(|form| *wanted == form.to_string())
+            };
+            if publisher.cluster.as_ref().is_none_or(is) {
                 let namespace = config_map.namespace().unwrap_or_default();
                 lists.push(Published { namespace, config_map: config_map.name_any(), cluster: name, list });
             }

@@ -57,11 +57,8 @@ impl Execution<'_> {
         let Some((known, intent)) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
-        let marker = Marker {
-            cluster: self.context.inventory.names().current.clone(),
-            object: ObjectMark::from_uid(&self.facts.object.uid),
-            attempt: attempt.clone(),
-        };
+        let object = ObjectMark::from_uid(&self.facts.object.uid);
+        let marker = self.context.inventory.names().marker(object, attempt.clone());
         let request = create_request(&self.facts.object, &intent.spec, &marker);
         // Passes that end later may show the new key.
         let passes = self.context.inventory.snapshots();
@@ -151,10 +148,12 @@ impl Execution<'_> {
 }
 
 fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker) -> CreateKeyRequest {
-    let default_name = format!("{}/{}", object.namespace, object.name);
-    let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&default_name);
+    let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty());
     CreateKeyRequest {
-        name: marker.name_with(display_name),
+        name: match display_name {
+            Some(display_name) => marker.name_with(display_name),
+            None => marker.name_of(&object.namespace, &object.name),
+        },
         allowed_ips: spec.allowed_ips.clone(),
         expires_in_days: spec.expires_in_days,
         mode: match spec.mode {

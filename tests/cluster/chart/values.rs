@@ -90,6 +90,7 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"fullnameOverride": "1st"}), "/fullnameOverride"),
         (json!({"config": {"labelSelector": " "}}), "/config/labelSelector"),
         (json!({"config": {"formerClusterNames": ["Old"]}}), "/config/formerClusterNames"),
+        (json!({"config": {"markerFormat": 3}}), "/config/markerFormat"),
         (json!({"clusterName": "a-name-of-seventeen"}), "/clusterName"),
         (json!({"clusterName": "Prod"}), "/clusterName"),
         (json!({"watchNamespaces": "team-a"}), "/watchNamespaces"),

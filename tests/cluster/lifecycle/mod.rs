@@ -21,6 +21,7 @@ mod hand_over;
 mod issue;
 mod leader;
 mod log;
+mod marker_format;
 mod namespaces;
 mod orphans;
 mod paused;

@@ -13,7 +13,7 @@ use boltz_operator::{
     },
     protocol::{
         ledger::Ledger,
-        marker::{AttemptId, ClusterName, Marker, ObjectMark},
+        marker::{AttemptId, ClusterName, Marker, MarkerFormat, ObjectMark},
         record::{IssueReason, Record, value_sha256},
     },
 };
@@ -301,6 +301,7 @@ impl Process {
         }
         let now = world.wall();
         let marker = Marker {
+            format: MarkerFormat::One,
             cluster: ClusterName::from_kube_system_uid(UID),
             object: ObjectMark::from_uid(&facts.object.uid),
             attempt: attempt.clone(),

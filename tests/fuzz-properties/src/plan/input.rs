@@ -11,7 +11,8 @@ use boltz_operator::{
     },
     boltz::{
         KeyDetails,
-        snapshot::{ClusterNames, Snapshot},
+        cluster_names::ClusterNames,
+        snapshot::Snapshot,
     },
     controller::object_facts,
     duration::parse_duration,
@@ -21,7 +22,7 @@ use boltz_operator::{
         SecretFacts, Settings,
     },
     protocol::{
-        marker::ObjectMark,
+        marker::{MarkerFormat, ObjectMark},
         record::{IssueReason, Record, value_sha256},
     },
 };
@@ -162,7 +163,7 @@ impl Input {
         if self.keys.is_empty() {
             return Vec::new();
         }
-        let names = ClusterNames { current: "fuzz".parse().expect("a good name"), former: Vec::new() };
+        let names = ClusterNames::named("fuzz".parse().expect("a good name"), Vec::new(), MarkerFormat::One);
         let named: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
         let view = |started| {
             let started = Now { monotonic: started, ..now };
