@@ -241,8 +241,8 @@ const RESERVED_TYPES: [&str; 3] = ["kubernetes.io/", "bootstrap.kubernetes.io/",
     validation = Rule::new("(has(self.type) ? self.type : 'Opaque') == (has(oldSelf.type) ? oldSelf.type : 'Opaque') || (has(self.name) ? self.name : '') != (has(oldSelf.name) ? oldSelf.name : '')").message("type can be changed only together with secret.name: the type of a Secret is immutable").field_path(".type")
 )]
 pub struct SecretSpec {
-    /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet. A change moves
-    /// the key to the new Secret and deletes the old one.
+    /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet, unless `adopt` is
+    /// true. A change moves the key to the new Secret and deletes the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self == '' || !format.dns1123Subdomain().validate(self).hasValue()").message("must be a DNS-1123 subdomain: lower-case letters, digits, '-' and '.'"))]
@@ -270,6 +270,12 @@ pub struct SecretSpec {
     /// Labels and annotations of the Secret.
     #[serde(default, skip_serializing_if = "SecretTemplate::is_empty")]
     pub template: SecretTemplate,
+
+    /// If true, a Secret that exists already is taken over: a new key replaces its value. The Secret must consent with the
+    /// annotation `boltz.bio/adoptable-by: <name of this object>`. It must have the type that `type` says, no owner, and must
+    /// not be immutable. Only an object that has no Secret yet adopts one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
 }
 
 fn default_secret_key() -> String {
@@ -284,8 +290,14 @@ impl Default for SecretSpec {
             data: BTreeMap::new(),
             type_: None,
             template: SecretTemplate::default(),
+            adopt: false,
         }
     }
+}
+
+/// Whether a Secret of this type makes others act on it.
+pub fn is_reserved_type(kind: &str) -> bool {
+    RESERVED_TYPES.iter().any(|reserved| kind.starts_with(*reserved))
 }
 
 impl SecretSpec {
