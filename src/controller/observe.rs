@@ -9,10 +9,10 @@ use crate::{
             ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION,
         },
     },
+    boltz::snapshot::Snapshot,
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
-    boltz::snapshot::Snapshot,
     plan::{self, Facts, Found, ObjectFacts, SecretFacts, Step},
     protocol::{ledger::Ledger, marker::ObjectMark},
 };
@@ -112,7 +112,8 @@ async fn adoptable(
     let (mut living, mut is_owner_gone) = (Vec::new(), false);
     if let Some(record) = &metadata.record {
         let owner = ObjectMark::from_uid(&record.owner_uid);
-        let is_owner = |object: &WatchedApiKey| ObjectMark::from_uid(&object.uid().unwrap_or_default()) == owner;
+        let is_owner =
+            |object: &WatchedApiKey| ObjectMark::from_uid(&object.uid().unwrap_or_default()) == owner;
         living = match context.kubernetes.list_objects(None, is_owner).await {
             Ok(living) => {
                 is_owner_gone = living.is_empty();
@@ -196,8 +197,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     let is_proof = |(id, proof): &(&str, &str)| {
         context.account.client().adoption_proof(&facts.object.uid, id).as_deref() == Some(*proof)
     };
-    let adopted: Vec<String> =
-        facts.adopted_keys().filter(is_proof).map(|(id, _)| id.to_owned()).collect();
+    let adopted: Vec<String> = facts.adopted_keys().filter(is_proof).map(|(id, _)| id.to_owned()).collect();
     let view = |snapshot: &Arc<Snapshot>| snapshot.view(&mark, ids.iter().map(String::as_str), &adopted);
     facts.passes = snapshots.iter().map(view).collect();
     state.memory.learn(facts, &context.settings, now);

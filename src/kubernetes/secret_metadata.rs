@@ -125,9 +125,9 @@ impl SecretMetadata {
                 "Secret {name} has type {kind}, and spec.secret.type is {wanted}. The type of a Secret cannot be changed. \
                  Create the object with spec.secret.type: {kind}, {or}."
             ),
-            _ if self.immutable => format!(
-                "Secret {name} is immutable, so it cannot be adopted. Delete the Secret, {or}."
-            ),
+            _ if self.immutable => {
+                format!("Secret {name} is immutable, so it cannot be adopted. Delete the Secret, {or}.")
+            }
             None => format!("The type of Secret {name} is not known."),
             Some(_) => return Ok(()),
         })

@@ -49,7 +49,9 @@ impl Adoptable {
     pub(super) fn note(&self, record: &Record) -> String {
         let note = format!("Took over Secret {}. It contains key {} now.", self.secret.name, record.key_id);
         let Some(held) = self.held_key() else {
-            return format!("{note} The operator does not know the value before. If it is a key, revoke it yourself.");
+            return format!(
+                "{note} The operator does not know the value before. If it is a key, revoke it yourself."
+            );
         };
         let id = &held.key_id;
         match record.previous.iter().find(|key| key.key_id == *id) {
@@ -178,7 +180,8 @@ impl Decision<'_> {
 
     /// Whether the record names one for longer: then nobody would report it as an orphan.
     pub(super) fn names_unproven_too_long(&mut self, record: &Record) -> bool {
-        let unproven: Vec<&PreviousKey> = record.previous.iter().filter(|key| self.is_unproven(key)).collect();
+        let unproven: Vec<&PreviousKey> =
+            record.previous.iter().filter(|key| self.is_unproven(key)).collect();
         for key in &unproven {
             self.waits.request_wake_up(self.now.monotonic_at(key.revoke_after));
         }
@@ -192,7 +195,9 @@ impl Decision<'_> {
         let state = || facts.key_state(self.settings, self.now, &key.key_id, key.attempt.as_ref());
         let is_admin_key_refused =
             facts.account.calls_blocked.as_ref().is_some_and(|block| block.reason.is_stalled());
-        key.adopted.is_some() && !is_admin_key_refused && matches!(state(), KeyState::Foreign | KeyState::Absent)
+        key.adopted.is_some()
+            && !is_admin_key_refused
+            && matches!(state(), KeyState::Foreign | KeyState::Absent)
     }
 }
 

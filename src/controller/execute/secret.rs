@@ -99,7 +99,10 @@ impl Execution<'_> {
             }
             SecretFacts::Adoptable(found) => {
                 let patch = adopting_patch(self.facts, found, record, data);
-                self.context.kubernetes.patch_secret(&object.namespace, &found.secret.name, &patch, dry_run).await
+                self.context
+                    .kubernetes
+                    .patch_secret(&object.namespace, &found.secret.name, &patch, dry_run)
+                    .await
             }
             SecretFacts::Absent | SecretFacts::Foreign(_) => {
                 let body = new_secret(self.facts, record, data);
