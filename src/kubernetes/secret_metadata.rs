@@ -181,3 +181,60 @@ pub enum Value {
     /// The SHA-256 of the value under the record's data key; `None` if there is no value, or a field was altered.
     Read(Option<String>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::WatchedApiKey, controller::object_facts};
+    use serde_json::json;
+
+    fn secret(change: impl FnOnce(&mut SecretMetadata)) -> SecretMetadata {
+        let meta = json!({
+            "namespace": "team", "name": "shared", "uid": "secret", "resourceVersion": "1",
+            "annotations": {ADOPTABLE_BY_ANNOTATION: "new"},
+        });
+        let mut metadata = SecretMetadata::from_object_meta(serde_json::from_value(meta).unwrap()).unwrap();
+        metadata.kind = Some("Opaque".to_owned());
+        change(&mut metadata);
+        metadata
+    }
+
+    #[test]
+    fn a_secret_is_adopted_only_if_all_allows_it() {
+        let object = |spec: serde_json::Value| {
+            let metadata = json!({"namespace": "team", "name": "new", "uid": "uid"});
+            let object: WatchedApiKey =
+                serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            object_facts(&object)
+        };
+        let plain = object(json!({"secret": {"adopt": true}}));
+        let typed = object(json!({"secret": {"adopt": true, "type": "example.com/key"}}));
+        let kind = |kind: &'static str| secret(move |secret| secret.kind = Some(kind.to_owned()));
+        assert_eq!(secret(|_| {}).consents_to(&plain), Ok(()));
+        assert_eq!(kind("example.com/key").consents_to(&typed), Ok(()));
+        for (found, object, words) in [
+            (secret(|secret| secret.adoptable_by = None), &plain, "boltz.bio/adoptable-by: new"),
+            (
+                secret(|secret| secret.adoptable_by = Some("other".to_owned())),
+                &plain,
+                "boltz.bio/adoptable-by: new",
+            ),
+            (secret(|secret| secret.immutable = true), &plain, "immutable"),
+            (secret(|secret| secret.deleting = true), &plain, "being deleted"),
+            (
+                secret(|secret| secret.owner_references = vec![OwnerReference::default()]),
+                &plain,
+                "has an owner",
+            ),
+            (kind("kubernetes.io/tls"), &plain, "not adopted"),
+            (kind("bootstrap.kubernetes.io/token"), &plain, "not adopted"),
+            (kind("helm.sh/release.v1"), &plain, "not adopted"),
+            (kind("example.com/key"), &plain, "spec.secret.type is Opaque"),
+            (kind("Opaque"), &typed, "spec.secret.type is example.com/key"),
+            (secret(|secret| secret.kind = None), &plain, "not known"),
+        ] {
+            let why = found.consents_to(object).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+    }
+}

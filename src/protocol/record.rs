@@ -21,6 +21,8 @@ pub const MAX_PREVIOUS_READ: usize = 64;
 const MAX_OTHER_LENGTH: usize = 4096;
 /// The same for a previous key.
 const MAX_OTHER_OF_PREVIOUS: usize = 512;
+/// Maximum length of a proof: the operator's own are shorter.
+const MAX_PROOF: usize = 128;
 
 /// Why a key was issued. Used in records, status, events and metrics.
 #[derive(
@@ -242,6 +244,7 @@ impl Record {
             data.bound();
         }
         for key in &mut self.previous {
+            key.adopted.take_if(|proof| proof.len() > MAX_PROOF);
             key.other.bound(MAX_OTHER_OF_PREVIOUS);
         }
         self

@@ -338,7 +338,9 @@ fn with_another_admin_key_an_old_proof_is_none() {
     live(&mut process, &mut world, MINUTE);
     world.admin_key = 2;
     process = Process::start_other(&world, 2);
+    world.edit(|object| object.rotate = Some("1".to_owned()));
     live(&mut process, &mut world, DAY - 10 * MINUTE);
+    assert_eq!(world.record().key_id, "key-3");
     assert_eq!(says_of_the_key_before(&world), Some(true), "it is no orphan before the end of its overlap");
     live(&mut process, &mut world, DAY);
     assert!(!world.key("key-1").revoked);
@@ -375,21 +377,27 @@ fn a_fault_at_any_step_loses_no_key() {
 /// Between the look at the Secret and the write somebody puts another value into it.
 #[test]
 fn another_value_is_asked_anew() {
-    let (mut world, mut process) = renamed();
-    let forged = key_of_another(&mut world);
-    let mut facts = process.facts(&world, false).unwrap();
-    while !matches!(process.decide_on(&world, &mut facts).step, Step::Store { .. }) {
+    for same_key in [true, false] {
+        let (mut world, mut process) = renamed();
+        let forged = key_of_another(&mut world);
+        let mut facts = process.facts(&world, false).unwrap();
+        while !matches!(process.decide_on(&world, &mut facts).step, Step::Store { .. }) {
+            process.step(&mut world, &mut facts, &mut |_| None).unwrap_or_else(|_| panic!("it crashed"));
+        }
+        let record = if same_key { world.record().clone() } else { forged.clone() };
+        let secret = world.secret();
+        secret.record = Some(Record { value_sha256: value_sha256(b"invented"), ..record });
+        secret.value = Some("invented".to_owned());
+        // The key in hand is stored, or revoked and another one stored.
         process.step(&mut world, &mut facts, &mut |_| None).unwrap_or_else(|_| panic!("it crashed"));
+        live(&mut process, &mut world, 10 * MINUTE);
+        assert_eq!(world.ready_reason(), "Issued");
+        assert_ne!(says_of_the_key_before(&world), Some(true), "{same_key}");
+        live(&mut process, &mut world, 2 * DAY);
+        assert!(!world.key("key-1").revoked && !world.key(&forged.key_id).revoked);
+        assert_eq!(world.violation, None);
+        assert!(world.record().previous.is_empty());
     }
-    let secret = world.secret();
-    secret.record = Some(Record { value_sha256: value_sha256(b"invented"), ..forged.clone() });
-    secret.value = Some("invented".to_owned());
-    live(&mut process, &mut world, 10 * MINUTE);
-    assert_eq!(world.ready_reason(), "Issued");
-    assert_eq!(says_of_the_key_before(&world), None);
-    live(&mut process, &mut world, 2 * DAY);
-    assert!(!world.key("key-1").revoked && !world.key(&forged.key_id).revoked);
-    assert_eq!(world.violation, None);
 }
 
 fn restarting(mut spec: Json) -> Json {
