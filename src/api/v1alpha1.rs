@@ -88,8 +88,9 @@ pub struct BoltzApiKeySpec {
     #[serde(default)]
     pub secret: SecretSpec,
 
-    /// Workloads in the same namespace to restart after each rotation, as `kubectl rollout restart` does. List
-    /// workloads that read the key from an environment variable: a running container does not see the new value.
+    /// Workloads in the same namespace to restart after each rotation, as `kubectl rollout restart` does; also after a
+    /// first key that replaced the value of a Secret. List workloads that read the key from an environment variable: a
+    /// running container does not see the new value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
