@@ -1,8 +1,9 @@
 //! Secrets that were there before: adopted with their consent, and not otherwise. An object is renamed without a moment
 //! without a key.
 
-use crate::test_env::{EnvOptions, TestEnv, condition, owned, value_of};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, owned, value_of};
 use boltz_emulator::{Emulator, Operation};
+use boltz_harness::eventually;
 use boltz_operator::protocol::record::{Record, value_sha256};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -35,14 +36,18 @@ async fn annotate_secret(env: &TestEnv, name: &str, annotations: Json) {
     env.secrets().patch(name, &PatchParams::default(), &patch).await.unwrap();
 }
 
-/// The notes of the events with that reason about that object.
-async fn notes(env: &TestEnv, name: &str, reason: &str) -> Vec<String> {
+/// Waits for the event `Adopted` about that object. What it says.
+async fn adopted_note(env: &TestEnv, name: &str) -> String {
     let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
-    let all = events.list(&ListParams::default()).await.unwrap();
-    let about = all.into_iter().filter(|event| {
-        event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
-    });
-    about.filter_map(|event| event.message).collect()
+    let is_about = |event: &Event| {
+        event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some("Adopted")
+    };
+    eventually(PATIENCE, "the event Adopted", async || {
+        let all = events.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        all.into_iter().find(is_about).and_then(|event| event.message).ok_or_else(|| "none".to_owned())
+    })
+    .await
+    .unwrap()
 }
 
 /// Deletes an object, and keeps its key and its Secret.
@@ -85,11 +90,8 @@ async fn a_secret_that_people_made_is_adopted_when_it_consents() {
     assert!(!after.annotations().contains_key(CONSENT), "it was for this once");
     env.judge("web").await;
     assert_eq!(env.emulator.count(Operation::Create), 1);
-    let notes = notes(&env, "web", "Adopted").await;
-    assert!(
-        notes[0].contains("Took over Secret web") && notes[0].contains("does not know the value"),
-        "{notes:?}"
-    );
+    let note = adopted_note(&env, "web").await;
+    assert!(note.contains("Took over Secret web") && note.contains("does not know the value"), "{note}");
 }
 
 #[tokio::test]
@@ -195,7 +197,7 @@ async fn an_object_is_renamed_without_a_moment_without_a_key() {
     });
     deployments.create(&PostParams::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
     env.create("old-name", json!({"secret": {"name": "shared"}})).await;
-    let old = env.id_of("old-name").await;
+    let old = env.ready("old-name").await.status.unwrap().key_id.unwrap();
     let (secrets, emulator) = (env.secrets(), Arc::clone(&env.emulator));
     let watch = always_has_a_key(secrets, "shared", &emulator);
     let story = async {
@@ -206,13 +208,13 @@ async fn an_object_is_renamed_without_a_moment_without_a_key() {
         let mut spec = adopting("shared", "12s");
         spec["rolloutRestartTargets"] = json!([{"kind": "Deployment", "name": "web"}]);
         env.create("new-name", spec).await;
-        let new = env.id_of("new-name").await;
+        let new = env.ready("new-name").await.status.unwrap().key_id.unwrap();
         assert_ne!(old, new);
         assert_eq!(env.active_ids(), [old.clone(), new.clone()].into());
         let record = env.record("shared").await;
         assert_eq!(record.previous[0].key_id, old);
-        let notes = notes(&env, "new-name", "Adopted").await;
-        assert!(notes[0].contains(&format!("The key before, {old}, stays valid until")), "{notes:?}");
+        let note = adopted_note(&env, "new-name").await;
+        assert!(note.contains(&format!("The key before, {old}, stays valid until")), "{note}");
         let restarted = deployments.get("web").await.unwrap().spec.unwrap().template.metadata.unwrap();
         assert_eq!(restarted.annotations.unwrap()["boltz.bio/restarted-for"], new);
         env.operator.killed_and_restarted().await.unwrap();
