@@ -20,6 +20,8 @@ pub const ROTATE_OUTSIDE_WINDOW_ANNOTATION: &str = "boltz.bio/rotate-outside-win
 pub const ROTATE_NOW_ANNOTATION: &str = "boltz.bio/rotate-now";
 /// A new value retries everything immediately that waits after a failure.
 pub const RETRY_ANNOTATION: &str = "boltz.bio/retry";
+/// On a Secret: the name of the object that may take it over with `spec.secret.adopt`.
+pub const ADOPTABLE_BY_ANNOTATION: &str = "boltz.bio/adoptable-by";
 /// `true` pauses the object: nothing is issued, reshaped, restarted or taken from workloads.
 pub const PAUSED_ANNOTATION: &str = "boltz.bio/paused";
 /// Overrides `spec.deletionPolicy` while the object is being deleted.

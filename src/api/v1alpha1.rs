@@ -88,8 +88,9 @@ pub struct BoltzApiKeySpec {
     #[serde(default)]
     pub secret: SecretSpec,
 
-    /// Workloads in the same namespace to restart after each rotation, as `kubectl rollout restart` does. List
-    /// workloads that read the key from an environment variable: a running container does not see the new value.
+    /// Workloads in the same namespace to restart after each rotation, as `kubectl rollout restart` does; also after a
+    /// first key that replaced the value of a Secret. List workloads that read the key from an environment variable: a
+    /// running container does not see the new value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub rollout_restart_targets: Vec<RolloutRestartTarget>,
@@ -245,8 +246,8 @@ const RESERVED_TYPES: [&str; 3] = ["kubernetes.io/", "bootstrap.kubernetes.io/",
     validation = Rule::new("!has(self.data) || !(self.key in self.data)").message("data must not have the entry that secret.key names").field_path(".data")
 )]
 pub struct SecretSpec {
-    /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet. A change moves
-    /// the key to the new Secret and deletes the old one.
+    /// Name of the Secret. Default: the name of this object. A Secret with this name must not exist yet, unless `adopt` is
+    /// true. A change moves the key to the new Secret and deletes the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self == '' || !format.dns1123Subdomain().validate(self).hasValue()").message("must be a DNS-1123 subdomain: lower-case letters, digits, '-' and '.'"))]
@@ -274,6 +275,12 @@ pub struct SecretSpec {
     /// Labels and annotations of the Secret.
     #[serde(default, skip_serializing_if = "SecretTemplate::is_empty")]
     pub template: SecretTemplate,
+
+    /// If true, a Secret that exists already is taken over: a new key replaces its value. The Secret must consent with the
+    /// annotation `boltz.bio/adoptable-by: <name of this object>`. It must have the type that `type` says, no owner, and must
+    /// not be immutable. Only an object that has no Secret yet adopts one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
 }
 
 fn default_secret_key() -> String {
@@ -288,8 +295,14 @@ impl Default for SecretSpec {
             data: BTreeMap::new(),
             type_: None,
             template: SecretTemplate::default(),
+            adopt: false,
         }
     }
+}
+
+/// Whether a Secret of this type makes others act on it.
+pub fn is_reserved_type(kind: &str) -> bool {
+    RESERVED_TYPES.iter().any(|reserved| kind.starts_with(*reserved))
 }
 
 impl SecretSpec {

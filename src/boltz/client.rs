@@ -2,6 +2,7 @@
 
 use super::{
     error::{BoltzError, SendError},
+    proof::adoption_proof,
     response::{date, read_answer, read_refusal, retry_after, says_already},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
@@ -203,6 +204,11 @@ impl BoltzClient {
             }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What proves to this operator that it wrote itself that the object adopted that key. `None`: there is no admin key.
+    pub(crate) fn adoption_proof(&self, object_uid: &str, key_id: &str) -> Option<String> {
+        self.admin_key.borrow().as_ref().map(|key| adoption_proof(key, object_uid, key_id))
     }
 
     /// Changes when the admin key changes.

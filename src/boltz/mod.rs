@@ -60,6 +60,7 @@ mod list_failure;
 pub(crate) mod organization;
 mod pages;
 mod pass;
+mod proof;
 mod queue;
 mod response;
 pub mod snapshot;

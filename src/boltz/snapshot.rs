@@ -80,9 +80,15 @@ impl Snapshot {
         self.organization.is_none() || organization.is_none() || self.organization.as_ref() == organization
     }
 
-    /// The pass reduced to one object and its named key ids.
-    pub fn view<'a>(&self, object: &ObjectMark, named: impl Iterator<Item = &'a str>) -> Pass {
-        let keys = self.keys_of(object);
+    /// The pass reduced to one object and its named key ids. Keys that it has adopted keep the name of another object.
+    pub fn view<'a>(
+        &self,
+        object: &ObjectMark,
+        named: impl Iterator<Item = &'a str>,
+        adopted: &[String],
+    ) -> Pass {
+        let adopted = adopted.iter().filter_map(|id| self.find(id)).filter(|key| key.object != *object);
+        let keys: Vec<&Arc<KeyOfObject>> = self.keys_of(object).iter().chain(adopted).collect();
         let is_under_other_name = |id: &&str| {
             let is_ours = keys.iter().any(|own| own.key.id == *id);
             !is_ours && (self.unmarked.contains(*id) || self.find(id).is_some())
@@ -106,6 +112,11 @@ impl Snapshot {
         let key_at = |position: &u32| &self.keys[*position as usize];
         let found = self.by_id.binary_search_by(|position| key_at(position).key.id.as_str().cmp(id)).ok()?;
         Some(key_at(&self.by_id[found]))
+    }
+
+    /// The key with this id, if it carries the marker of that object.
+    pub(crate) fn key_of(&self, object: &ObjectMark, id: &str) -> Option<&ListedKey> {
+        self.find(id).filter(|own| own.object == *object).map(|own| &own.key)
     }
 
     /// Whether it shows a key with this id that is ours, or that one of our objects refers to.
@@ -295,12 +306,12 @@ mod tests {
             ("not named", "", true),
         ]);
         let named = ["a", "c", "named", "not named", "absent"];
-        let view = pass.view(&ObjectMark::from_uid("one"), named.into_iter());
+        let view = pass.view(&ObjectMark::from_uid("one"), named.into_iter(), &[]);
         let keys: Vec<(&str, bool)> = view.keys.iter().map(|key| (key.id.as_str(), key.is_active)).collect();
         assert_eq!(keys, [("a", true), ("b", true)], "what shows a key as active is believed");
         assert_eq!(Vec::from_iter(view.under_other_names), ["c", "named"]);
         assert_eq!((pass.rows, pass.by_object().count()), (7, 2));
-        assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty()).keys.is_empty());
+        assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty(), &[]).keys.is_empty());
     }
 
     #[test]
@@ -338,7 +349,7 @@ mod tests {
             [renamed, row("two", "one", true)].into_iter().for_each(|row| assert!(listed.add(row, &names())));
             before = listed.complete(now, Some(&before));
             let of = |object| {
-                Vec::from_iter(before.view(&ObjectMark::from_uid(object), ["named"].into_iter()).keys)
+                Vec::from_iter(before.view(&ObjectMark::from_uid(object), ["named"].into_iter(), &[]).keys)
             };
             let one = of("one");
             assert_eq!((one.len(), one[0].id.as_str(), one[0].is_active), (1, "named", is_active), "{name}");

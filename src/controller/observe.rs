@@ -9,10 +9,11 @@ use crate::{
             ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
         },
     },
+    boltz::snapshot::Snapshot,
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
-    plan::{self, Facts, Found, ObjectFacts, Step},
+    plan::{self, Facts, Found, ObjectFacts, SecretFacts, Step},
     protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use kube::ResourceExt;
@@ -48,7 +49,7 @@ pub(super) fn from_latest(context: &Context, object: ObjectFacts) -> Facts {
         .into_iter()
         .filter_map(|name| Some((name.clone(), context.secrets.get(&object.namespace, &name)?)))
         .collect();
-    assemble(object, secrets, false)
+    assemble(object, secrets, None, false)
 }
 
 /// The same from the API server. `None`: the object was deleted, or another object has its name.
@@ -63,10 +64,14 @@ pub async fn live(
     };
     let object = object_facts(&read);
     state.take_returned(read, context.relists(&object.namespace));
-    let mut secrets = Vec::new();
+    let (mut secrets, mut adoption) = (Vec::new(), None);
     for name in secret_names(context, &object) {
         context.activity.goes_on(&object.uid);
         match read_secret(context, &object.namespace, &name).await {
+            Ok(Some((metadata, hash))) if name == object.secret_name() && object.wants_to_adopt() => {
+                adoption = adoptable(context, &object, &metadata, hash.clone()).await?;
+                secrets.push((name, (metadata, Value::Read(hash))));
+            }
             Ok(Some((metadata, hash))) => secrets.push((name, (metadata, Value::Read(hash)))),
             Ok(None) => {}
             // A deletion revokes the keys that the ledger, the status and Boltz's list lead to. It does not need the
@@ -88,7 +93,48 @@ pub async fn live(
             },
         }
     }
-    Ok(Some(assemble(object, secrets, true)))
+    Ok(Some(assemble(object, secrets, adoption, true)))
+}
+
+/// Whether the object may adopt the Secret of its name. `None`: the Secret is its own.
+async fn adoptable(
+    context: &Context,
+    object: &ObjectFacts,
+    metadata: &SecretMetadata,
+    hash: Option<String>,
+) -> Result<Option<Found>, KubernetesError> {
+    if metadata.ownership(&object.uid) == Ownership::Ours {
+        return Ok(None);
+    }
+    if let Err(why) = metadata.consents_to(object) {
+        return Ok(Some(Found::Foreign(why)));
+    }
+    let (mut living, mut is_owner_gone) = (Vec::new(), false);
+    if let Some(record) = &metadata.record {
+        let owner = ObjectMark::from_uid(&record.owner_uid);
+        let is_owner =
+            |object: &WatchedApiKey| ObjectMark::from_uid(&object.uid().unwrap_or_default()) == owner;
+        living = match context.kubernetes.list_objects(None, is_owner).await {
+            Ok(living) => {
+                is_owner_gone = living.is_empty();
+                living
+            }
+            // Without the right to list all, nothing proves that the owner is gone. It may still be seen to live.
+            Err(error) if error.is_forbidden() => {
+                context.kubernetes.list_objects(Some(&object.namespace), is_owner).await?
+            }
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(Some(match living.first() {
+        Some(owner) => Found::Foreign(format!(
+            "Secret {} belongs to the BoltzApiKey {}, which exists, so it cannot be adopted. Delete that BoltzApiKey with \
+             deletionPolicy Retain first, or set spec.secret.name to another name.",
+            metadata.name,
+            owner.name_any()
+        )),
+        None => Found::Adoptable(Box::new(metadata.as_adoptable(&object.uid, hash, is_owner_gone))),
+    }))
 }
 
 /// Whether the deletion of the object can do without the Secret: it goes with the object, or it is known to stay without.
@@ -145,16 +191,26 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.account = context.account.facts(&facts.object, now.monotonic);
     facts.account.list_failing = context.inventory.list_failing();
     let organization = facts.account.organization.as_ref();
-    facts.passes = context
-        .inventory
-        .snapshots()
-        .iter()
-        // The list of another organization says nothing about keys of this one.
-        .filter(|snapshot| snapshot.is_of(organization))
-        .map(|snapshot| snapshot.view(&mark, ids.iter().map(String::as_str)))
-        .collect();
+    let mut snapshots = context.inventory.snapshots();
+    // The list of another organization says nothing about keys of this one.
+    snapshots.retain(|snapshot| snapshot.is_of(organization));
+    let is_proof = |(id, proof): &(&str, &str)| {
+        context.account.client().adoption_proof(&facts.object.uid, id).as_deref() == Some(*proof)
+    };
+    let adopted: Vec<String> = facts.adopted_keys().filter(is_proof).map(|(id, _)| id.to_owned()).collect();
+    let view = |snapshot: &Arc<Snapshot>| snapshot.view(&mark, ids.iter().map(String::as_str), &adopted);
+    facts.passes = snapshots.iter().map(view).collect();
     state.memory.learn(facts, &context.settings, now);
     facts.memory = state.memory.clone();
+    let uid = &facts.object.uid;
+    if let SecretFacts::Adoptable(found) = &mut facts.secret
+        && let Some(record) = &found.record
+    {
+        let owner = ObjectMark::from_uid(&record.owner_uid);
+        let listed = snapshots.first().and_then(|snapshot| snapshot.key_of(&owner, &record.key_id));
+        found.listed = listed.filter(|key| key.is_active_at(now.wall)).cloned();
+        found.proof = context.account.client().adoption_proof(uid, &record.key_id);
+    }
 }
 
 /// Converts the object to facts. Invalid annotations are ignored.
@@ -220,10 +276,19 @@ pub async fn read_secret(
     Ok(Some((metadata, hash)))
 }
 
-fn assemble(object: ObjectFacts, secrets: Vec<(String, (SecretMetadata, Value))>, live: bool) -> Facts {
+/// `adoption`: whether the Secret of the wanted name may be adopted, if it is not the object's.
+fn assemble(
+    object: ObjectFacts,
+    secrets: Vec<(String, (SecretMetadata, Value))>,
+    mut adoption: Option<Found>,
+    live: bool,
+) -> Facts {
     let found = secrets.into_iter().map(|(name, (metadata, value))| {
         let found = match metadata.ownership(&object.uid) {
             Ownership::Ours => Found::Ours(Box::new(metadata.as_own(&object.uid, value))),
+            Ownership::Foreign(whose) if name == object.secret_name() => {
+                adoption.take().unwrap_or(Found::Foreign(whose))
+            }
             Ownership::Foreign(whose) => Found::Foreign(whose),
         };
         (name, found)

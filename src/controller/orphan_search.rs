@@ -47,7 +47,7 @@ impl LiveRead {
 /// The ids of all orphans.
 async fn read_orphans(context: &Context) -> Result<HashSet<String>, KubernetesError> {
     let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(HashSet::new()) };
-    let objects = context.kubernetes.list_objects(|_| true).await?;
+    let objects = context.kubernetes.list_objects(None, |_| true).await?;
     let mut recorded = HashSet::new();
     let mut page = None;
     loop {
@@ -73,7 +73,8 @@ pub(super) async fn retain_unreferenced(
     found: &mut HashMap<String, Found>,
 ) -> Result<(), KubernetesError> {
     let marks: HashSet<ObjectMark> = found.values().map(|found| found.object).collect();
-    let objects = by_mark(context.kubernetes.list_objects(|object| marks.contains(&mark_of(object))).await?);
+    let is_wanted = |object: &WatchedApiKey| marks.contains(&mark_of(object));
+    let objects = by_mark(context.kubernetes.list_objects(None, is_wanted).await?);
     let now = context.clock.now().wall;
     let still = find(snapshot, |mark| objects.get(mark).cloned(), &HashSet::new(), now);
     found.retain(|id, _| still.contains_key(id));

@@ -111,6 +111,7 @@ impl Secrets {
                     let metadata = SecretMetadata::from_object_meta(secret.metadata);
                     if let Some(metadata) = metadata.filter(|metadata| index.observe(metadata.clone())) {
                         self.reconcile_owner(&metadata);
+                        self.offer(&metadata);
                     }
                 }
                 Ok(Event::InitDone) => {
@@ -135,6 +136,19 @@ impl Secrets {
 
     fn reconcile_owner(&self, metadata: &SecretMetadata) {
         if let Some(object) = owner_of(metadata, &self.objects.store) {
+            self.objects.reconcile(object);
+        }
+    }
+
+    /// An object that waits for the consent of a Secret that another object left retries immediately.
+    fn offer(&self, metadata: &SecretMetadata) {
+        let Some(name) = &metadata.adoptable_by else { return };
+        let object = ObjectRef::new(name).within(&metadata.namespace);
+        let found = self.objects.store.get(&object).filter(|found| {
+            found.secret_name() == metadata.name && found.metadata.uid != metadata.owner_label
+        });
+        if let Some(found) = found {
+            self.context.mark_freed(found.metadata.uid.clone().unwrap_or_default());
             self.objects.reconcile(object);
         }
     }

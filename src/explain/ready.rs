@@ -37,7 +37,7 @@ pub(super) fn of_ready(reason: Reason) -> Texts {
                 "kubectl get secret SECRET --namespace NAMESPACE --show-labels",
                 "kubectl get secret SECRET --namespace NAMESPACE -o jsonpath='{.metadata.ownerReferences}'",
             ],
-            "Choose another `secret.name`, or delete the Secret. If the Secret has the operator's label, the operator continues immediately; otherwise it checks again after 60 s, then less often, at least every 5 min.",
+            "Choose another `secret.name`, delete the Secret, or have it adopted: set `secret.adopt`, and give the Secret the annotation `boltz.bio/adoptable-by`. If the Secret has the operator's label, the operator continues immediately; otherwise it checks again after 60 s, then less often, at least every 5 min.",
             "Do not delete the Secret before you know who uses it. Do not give it the operator's label or annotation by hand: the operator does not believe them.",
         ),
         Reason::SecretWriteFailed => (

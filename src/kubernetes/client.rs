@@ -43,12 +43,18 @@ pub(crate) struct SecretWithData {
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     #[serde(default)]
     data: Data,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    immutable: Option<bool>,
 }
 
 impl SecretWithData {
     /// Its metadata and its values.
     pub fn into_parts(self) -> Option<(SecretMetadata, Data)> {
-        Some((SecretMetadata::from_object_meta(self.metadata)?, self.data))
+        let metadata = SecretMetadata::from_object_meta(self.metadata)?;
+        let (kind, immutable) = (self.kind, self.immutable == Some(true));
+        Some((SecretMetadata { kind, immutable, ..metadata }, self.data))
     }
 }
 
@@ -228,12 +234,16 @@ impl Kubernetes {
         bounded_by(RESTART_TIMEOUT, self.client.request(request)).await
     }
 
-    /// Reads the objects of all namespaces from the API server, and keeps some.
+    /// Reads the objects of one namespace, or of all, from the API server, and keeps some.
     pub(crate) async fn list_objects(
         &self,
+        namespace: Option<&str>,
         is_kept: impl Fn(&WatchedApiKey) -> bool,
     ) -> Result<Vec<WatchedApiKey>, KubernetesError> {
-        let api: Api<WatchedApiKey> = Api::all(self.client.clone());
+        let api: Api<WatchedApiKey> = match namespace {
+            Some(namespace) => self.objects(namespace),
+            None => Api::all(self.client.clone()),
+        };
         let mut parameters = kube::api::ListParams::default().limit(OBJECTS_PER_PAGE);
         let mut objects = Vec::new();
         loop {

@@ -3,10 +3,10 @@
 use crate::{
     api::{
         DEFAULT_SECRET_TYPE,
-        annotations::{OWNER_LABEL, RECORD_ANNOTATION},
+        annotations::{ADOPTABLE_BY_ANNOTATION, OWNER_LABEL, RECORD_ANNOTATION},
     },
     kubernetes::client::{Data, api_version},
-    plan::{Facts, OwnSecret},
+    plan::{Adoptable, Facts, OwnSecret},
     protocol::{record::Record, secret_data::expand},
 };
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::OwnerReference};
@@ -89,6 +89,15 @@ pub fn new_secret(facts: &Facts, record: &Record, data: &Data) -> Vec<u8> {
     })
     .to_string()
     .into_bytes()
+}
+
+/// The merge patch with which a Secret is adopted. What its record says that the operator set, and no longer sets, goes; and
+/// so does the consent, which was for this once.
+pub fn adopting_patch(facts: &Facts, found: &Adoptable, record: &Record, data: &Data) -> Json {
+    let own = OwnSecret { record: found.record.clone(), ..found.secret.clone() };
+    let mut patch = secret_patch(facts, &own, record, Some(data));
+    patch["metadata"]["annotations"][ADOPTABLE_BY_ANNOTATION] = Json::Null;
+    patch
 }
 
 /// The merge patch that sets the record and, if given, the fields. Removes labels, annotations and fields that the operator

@@ -86,6 +86,9 @@ impl Entry {
             record: record.map(|record| Record { is_cut: record.is_cut || rest.is_cut, ..record }),
             owner_references: rest.owner_references,
             deleting: rest.deleting,
+            adoptable_by: None,
+            kind: None,
+            immutable: false,
         };
         (metadata, rest.value)
     }
@@ -277,6 +280,9 @@ mod tests {
                 ..OwnerReference::default()
             }],
             deleting: false,
+            adoptable_by: None,
+            kind: None,
+            immutable: false,
         }
     }
 

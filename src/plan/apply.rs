@@ -5,7 +5,7 @@ use super::{
     answer::{Answer, BoltzFailure, Effect, Verdict},
     attempt::{MintedKey, Progress},
     effects::{Count, Effects, EventKind, transitions},
-    facts::Facts,
+    facts::{Facts, SecretFacts},
     failing::Failing,
     memory::{ProcessMemory, Proof},
     rollout::Rollout,
@@ -224,6 +224,9 @@ impl ProcessMemory {
                 };
             }
             effects.event(EventKind::Normal, "Rotated", note);
+        }
+        if let SecretFacts::Adoptable(found) = &facts.secret {
+            effects.event(EventKind::Normal, "Adopted", found.note(record));
         }
         // The operator moved to another organization.
         let is_left = |key: &&PreviousKey| facts.is_other(key.organization.as_ref());

@@ -17,7 +17,7 @@ use crate::protocol::record::Record;
 use std::{collections::BTreeSet, time::Duration};
 
 /// If the check is unclear for so long, and the list says all the time that the key is gone, the list is believed.
-const UNCLEAR_FOR: Duration = Duration::from_secs(3600);
+pub(super) const UNCLEAR_FOR: Duration = Duration::from_secs(3600);
 
 impl Decision<'_> {
     /// Whether the current key is gone: Boltz's list says so, and so does the key.
@@ -172,12 +172,21 @@ impl Failing<'_> {
             }
             KeyCheck::Unclear(_) | KeyCheck::OtherKey => {
                 let answer = check.told();
-                let message = format!(
-                    "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does not \
-                     show whether it is valid: {answer}. No new key is issued until this is clear, for at \
-                     most one hour. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
-                     revoke a key that may still work."
-                );
+                let is_held = self.memory.adoptable.as_ref().is_some_and(|adoptable| adoptable.holds(key_id));
+                let message = if is_held {
+                    format!(
+                        "The Secret to be adopted may contain key {key_id} of this operator, and a request with the key \
+                         itself does not show that: {answer}. A new key replaces it when this is clear, and after one hour \
+                         at the latest."
+                    )
+                } else {
+                    format!(
+                        "Boltz's list of keys does not show key {key_id} as active, and a request with the key itself does \
+                         not show whether it is valid: {answer}. No new key is issued until this is clear, for at \
+                         most one hour. To issue one now, set the annotation boltz.bio/rotate. boltz.bio/rotate-now would \
+                         revoke a key that may still work."
+                    )
+                };
                 self.record_failure(Failure::Passing, Reason::KeyDoubtful, message, None, true);
             }
         }

@@ -1,6 +1,6 @@
 //! The input of a decision. Plain data, collected by [`crate::controller`].
 
-use super::{block::Block, memory::ProcessMemory, time::Monotonic};
+use super::{adopt::Adoptable, block::Block, memory::ProcessMemory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
     protocol::{ledger::Ledger, marker::AttemptId, record::Record},
@@ -90,6 +90,11 @@ impl ObjectFacts {
         self.is_paused || self.spec.as_ref().is_ok_and(|spec| spec.suspend)
     }
 
+    /// Whether a Secret that exists already may become its own.
+    pub fn wants_to_adopt(&self) -> bool {
+        !self.deleting && self.spec.as_ref().is_ok_and(|spec| spec.secret.adopt)
+    }
+
     /// The name of the Secret that the spec asks for. Default: the name of the object.
     pub fn secret_name(&self) -> &str {
         self.spec.as_ref().map_or(&self.name, |spec| spec.secret_name(&self.name))
@@ -105,6 +110,8 @@ pub enum SecretFacts {
     Foreign(String),
     /// It belongs to the object.
     Ours(Box<OwnSecret>),
+    /// It belongs to nobody, and consents to belong to the object. It stays as it is until a key is stored in it.
+    Adoptable(Box<Adoptable>),
 }
 
 /// A Secret that belongs to the object.
@@ -136,7 +143,7 @@ pub struct Pass {
     pub started: Monotonic,
     /// The same by the wall clock, to compare with Boltz's times.
     pub started_at: Timestamp,
-    /// The keys with the object's marker.
+    /// The keys with the object's marker, and previous keys of its record that it has adopted with proof.
     pub keys: Vec<ListedKey>,
     /// Key ids that the object refers to, but that Boltz lists without this object's marker.
     pub under_other_names: BTreeSet<String>,

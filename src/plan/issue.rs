@@ -34,7 +34,9 @@ impl Decision<'_> {
             let had_a_key = facts.object.status.key_id.is_some() || !facts.named_keys().is_empty();
             return Some(match &facts.secret {
                 SecretFacts::Ours(_) if had_a_key => IssueReason::SecretAltered,
-                SecretFacts::Absent | SecretFacts::Foreign(_) if had_a_key => IssueReason::SecretMissing,
+                SecretFacts::Absent | SecretFacts::Foreign(_) | SecretFacts::Adoptable(_) if had_a_key => {
+                    IssueReason::SecretMissing
+                }
                 _ => IssueReason::Initial,
             });
         };
@@ -174,6 +176,9 @@ impl Decision<'_> {
                 until: None,
             });
             return None;
+        }
+        if let Some(step) = self.ask_held_key() {
+            return step;
         }
         self.findings.wants_turn = Some(reason);
         if let Some(block) = self.no_turn() {

@@ -1,6 +1,7 @@
 //! What is known about one key.
 
 use super::{
+    adopt::Adoptable,
     answer::KeyCheck,
     attempt::{Ownership, Progress},
     facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts},
@@ -66,6 +67,8 @@ pub struct NamedKey {
     pub even_if_used: bool,
     /// A key of another one than the admin key's cannot be revoked. `None`: not known, treated as ours.
     pub organization: Option<String>,
+    /// The proof in the record that it may be revoked, if it was in a Secret that the object adopted.
+    pub adopted: Option<String>,
     /// Fields of later releases, if the record lists it as previous.
     pub other: OtherFields,
 }
@@ -81,6 +84,7 @@ impl NamedKey {
             expires_at: self.expires_at,
             even_if_used: self.even_if_used,
             organization: self.organization,
+            adopted: self.adopted,
             other: self.other,
         }
     }
@@ -108,7 +112,7 @@ impl Facts {
     pub(super) fn own_secrets(&self) -> impl Iterator<Item = &OwnSecret> {
         let wanted = match &self.secret {
             SecretFacts::Ours(own) => Some(own.as_ref()),
-            SecretFacts::Absent | SecretFacts::Foreign(_) => None,
+            SecretFacts::Absent | SecretFacts::Foreign(_) | SecretFacts::Adoptable(_) => None,
         };
         wanted.into_iter().chain(&self.other_secrets)
     }
@@ -168,6 +172,7 @@ impl Facts {
                 revoke_after: None,
                 even_if_used: false,
                 organization: record.organization.clone(),
+                adopted: None,
                 other: OtherFields::default(),
             });
             for previous in &record.previous {
@@ -179,6 +184,7 @@ impl Facts {
                     revoke_after: Some(previous.revoke_after),
                     even_if_used: previous.even_if_used,
                     organization: previous.organization.clone(),
+                    adopted: previous.adopted.clone(),
                     other: previous.other.clone(),
                 });
             }
@@ -193,6 +199,7 @@ impl Facts {
                     revoke_after: known.replaced.map(|replaced| replaced.revoke_after),
                     even_if_used: known.replaced.is_some_and(|replaced| replaced.even_if_used),
                     organization: key.organization.clone(),
+                    adopted: None,
                     other: OtherFields::default(),
                 });
             }
@@ -206,6 +213,7 @@ impl Facts {
                 revoke_after: None,
                 even_if_used: false,
                 organization: None,
+                adopted: None,
                 other: OtherFields::default(),
             });
         }
@@ -218,6 +226,7 @@ impl Facts {
                 revoke_after: Some(previous.revoke_after.0),
                 even_if_used: false,
                 organization: None,
+                adopted: None,
                 other: OtherFields::default(),
             });
         }
@@ -228,7 +237,9 @@ impl Facts {
     pub(crate) fn ids_and_attempts(&self) -> BTreeSet<String> {
         let attempts = self.object.ledger.entries.iter().map(|entry| entry.attempt.to_string());
         let named = self.named_keys().into_iter();
+        let held = self.adoptable().and_then(Adoptable::held_key).map(|record| record.key_id.clone());
         attempts
+            .chain(held)
             .chain(named.flat_map(|key| [Some(key.id), key.attempt.map(String::from)]).flatten())
             .collect()
     }

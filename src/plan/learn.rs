@@ -26,6 +26,7 @@ impl ProcessMemory {
     /// Updates process memory from the facts: a received key that the record or status names is stored (rule 9); a new
     /// request clears blocks; new ids get the current time as first seen.
     pub fn learn(&mut self, facts: &mut Facts, settings: &Settings, now: Now) {
+        self.learn_adoptable(facts);
         self.learn_lost_attempts(facts, settings, now);
         self.prune(facts);
         for name in facts.ids_and_attempts() {
@@ -151,7 +152,8 @@ impl ProcessMemory {
                 }
         });
         let named: BTreeSet<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
-        key_check.take_if(|checked| !named.contains(&checked.key_id));
+        let is_held = |id: &str| facts.adoptable().is_some_and(|adoptable| adoptable.holds(id));
+        key_check.take_if(|checked| !named.contains(&checked.key_id) && !is_held(&checked.key_id));
         let is_shown = |id: &String| {
             facts.passes.iter().flat_map(|pass| &pass.keys).any(|key| key.id == *id && key.is_active)
         };
@@ -181,6 +183,10 @@ impl ProcessMemory {
         match &facts.secret {
             SecretFacts::Foreign(whose) => {
                 let is_known = self.foreign_secret.as_ref().is_some_and(|known| known.0 == name);
+                if !is_known && !facts.live && facts.object.wants_to_adopt() {
+                    // No cache shows whether it consents: a live read follows.
+                    return;
+                }
                 let trouble = self.troubles.get(&Slot::Preflight);
                 if !is_known || (facts.live && trouble.is_none_or(|trouble| !trouble.block.is_in_effect(now)))
                 {
@@ -202,7 +208,7 @@ impl ProcessMemory {
                     facts.secret = SecretFacts::Foreign(whose.clone());
                 }
             }
-            SecretFacts::Absent | SecretFacts::Ours(_) => {
+            SecretFacts::Absent | SecretFacts::Ours(_) | SecretFacts::Adoptable(_) => {
                 if self.foreign_secret.take().is_some() {
                     self.lift_secret_troubles();
                 }

@@ -1,6 +1,7 @@
 //! What this process knows about its own calls.
 
 use super::{
+    adopt::Adoptable,
     answer::KeyCheck,
     attempt::{Attempt, Intent, MintedKey, Ownership, Progress},
     block::Block,
@@ -71,6 +72,8 @@ pub struct ProcessMemory {
     pub(super) lifted_at: Option<Monotonic>,
     /// A Secret of another owner that a live read found under the name in the spec: its name, and whose it is.
     pub foreign_secret: Option<Box<(String, String)>>,
+    /// The Secret that a live read found, and that the object is to adopt.
+    pub(super) adoptable: Option<Box<Adoptable>>,
 }
 
 /// Why a key counts as revoked.

@@ -52,6 +52,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod adopt;
 mod answer;
 mod apply;
 mod attempt;
@@ -84,6 +85,7 @@ mod time;
 mod undone;
 mod window;
 
+pub use adopt::Adoptable;
 pub use answer::{
     Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, KeyCheck, Requested, Unusable, Verdict,
 };

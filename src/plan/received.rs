@@ -87,6 +87,8 @@ impl Decision<'_> {
                 previous
             })
             .collect();
+        previous.extend(self.unproven_in_overlap());
+        previous.extend(self.held_key_as_previous(end));
         previous.sort_by_key(|previous| previous.revoke_after);
         let replaced = self
             .facts
@@ -111,6 +113,7 @@ impl Decision<'_> {
             rotate: intent.rotate.clone(),
             rotate_now: intent.rotate_now.clone(),
             rotations: replaced.unwrap_or_default(),
+            replaced_value: self.replaces_unknown_value(),
             previous,
             data: self.facts.record().and_then(|record| record.data.clone()),
             other: self.facts.record().map(|record| record.other.clone()).unwrap_or_default(),

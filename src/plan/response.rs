@@ -2,6 +2,7 @@
 //! tests share it.
 
 use super::{
+    adopt::Adoptable,
     answer::{Answer, ApiFailure, Requested, Unusable, Verdict},
     attempt::{Intent, MintedKey},
     facts::{Facts, ObjectFacts, OwnSecret, SecretFacts},
@@ -44,6 +45,8 @@ pub enum Found {
     Ours(Box<OwnSecret>),
     /// It belongs to another owner. Contains the message for the condition.
     Foreign(String),
+    /// It belongs to nobody, and consents to belong to the object.
+    Adoptable(Box<Adoptable>),
 }
 
 impl Facts {
@@ -57,6 +60,7 @@ impl Facts {
                     // A Secret that is being deleted still occupies the name.
                     Found::Ours(own) => SecretFacts::Ours(own),
                     Found::Foreign(whose) => SecretFacts::Foreign(whose),
+                    Found::Adoptable(found) => SecretFacts::Adoptable(found),
                 };
             } else if let Found::Ours(own) = found {
                 // Only a Secret with a record and our ownerReference was certainly written by this operator. A retained
@@ -68,6 +72,14 @@ impl Facts {
                     other_secrets.push(*own);
                 }
             }
+        }
+        if let (SecretFacts::Adoptable(found), Some(own)) = (&secret, other_secrets.first()) {
+            // A move would leave two keys that are current.
+            secret = SecretFacts::Foreign(format!(
+                "Secret {} already exists, and this object has its key in Secret {}. Only an object without a Secret adopts \
+                 one. Delete Secret {0}, or set spec.secret.name to another name.",
+                found.secret.name, own.name
+            ));
         }
         Self {
             object,
@@ -186,6 +198,9 @@ impl Answer {
     pub fn secret_not_written(failure: ApiFailure, secret: &SecretFacts) -> Self {
         Self::ApiFailed(match (failure.verdict, secret) {
             (Verdict::NotFound, SecretFacts::Ours(_)) => ApiFailure { verdict: Verdict::Conflict, ..failure },
+            (Verdict::NotFound, SecretFacts::Adoptable(_)) => {
+                ApiFailure { verdict: Verdict::Conflict, ..failure }
+            }
             _ => failure,
         })
     }

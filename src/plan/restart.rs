@@ -42,12 +42,12 @@ pub struct Restart {
 
 impl Facts {
     /// Workloads that still use an older key, and the key that they have to load: all targets as long as the status names
-    /// the older key, then those that the status lists as pending.
+    /// the older key or, of a first key that replaced another value, none; then those that the status lists as pending.
     pub fn pending_restarts(&self) -> Vec<(RolloutRestartTarget, String)> {
-        let (Some(record), Some(reported)) = (self.record(), &self.object.status.key_id) else {
-            return Vec::new();
-        };
-        let is_new = *reported != record.key_id;
+        let Some(record) = self.record() else { return Vec::new() };
+        let reported = self.object.status.key_id.as_ref();
+        // Without a key before, workloads wait for the Secret, unless they had another value.
+        let is_new = reported.map_or(record.replaced_value, |reported| *reported != record.key_id);
         self.targets()
             .filter(|target| is_new || self.object.status.pending_restarts.contains(target))
             .filter(|target| self.known_restart(target, record).is_none())

@@ -39,6 +39,8 @@ impl Decision<'_> {
             SecretFacts::Ours(own) => own,
             // Rule 13: the Secret stays as it is. What its record has to know is still added.
             SecretFacts::Foreign(_) | SecretFacts::Absent if is_paused => return None,
+            // Only an object without a Secret adopts one.
+            SecretFacts::Adoptable(_) => return None,
             SecretFacts::Foreign(_) => {
                 let block = self.block_of(&[Slot::Preflight]);
                 if block.is_none() {
@@ -76,8 +78,9 @@ impl Decision<'_> {
         // A forged record is written anew when Boltz's list shows which of its keys exist.
         let is_cut = record.is_cut && active.iter().all(is_known);
         let is_complete = active.iter().all(|key| record.names(&key.id));
-        if is_cut || !is_complete {
-            let previous = active.into_iter().map(|key| key.into_previous(end)).collect();
+        let unproven = self.unproven_in_overlap();
+        if is_cut || !is_complete || self.names_unproven_too_long(record) {
+            let previous = active.into_iter().map(|key| key.into_previous(end)).chain(unproven).collect();
             let record = Record { previous, is_cut: false, ..record.clone() };
             if let Some(step) = self.attempt(Step::WriteRecord(Box::new(record))) {
                 return Some(step);

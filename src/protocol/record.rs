@@ -21,6 +21,8 @@ pub const MAX_PREVIOUS_READ: usize = 64;
 const MAX_OTHER_LENGTH: usize = 4096;
 /// The same for a previous key.
 const MAX_OTHER_OF_PREVIOUS: usize = 512;
+/// Maximum length of a proof: the operator's own are shorter.
+const MAX_PROOF: usize = 128;
 
 /// Why a key was issued. Used in records, status, events and metrics.
 #[derive(
@@ -129,6 +131,9 @@ pub struct Record {
     /// How many times the object's key has been replaced.
     #[serde(default)]
     pub rotations: i64,
+    /// It is the object's first key, and it replaced a value that workloads may have loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced_value: bool,
     /// Previous keys that may still be active, oldest first. At most [`MAX_PREVIOUS`]; concurrent writers can exceed the
     /// limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -165,6 +170,9 @@ pub struct PreviousKey {
     /// The organization that it belongs to, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
+    /// It was in the Secret when the object adopted it: the operator's proof that it may be revoked. Empty: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
     /// What later releases wrote into this entry: it survives a rewrite.
     #[serde(flatten)]
     pub other: OtherFields,
@@ -195,6 +203,7 @@ impl Record {
             template_hash: String::new(),
             data: None,
             rotations: 0,
+            replaced_value: false,
             previous: Vec::new(),
             other: OtherFields::default(),
             is_cut: false,
@@ -235,6 +244,7 @@ impl Record {
             data.bound();
         }
         for key in &mut self.previous {
+            key.adopted.take_if(|proof| proof.len() > MAX_PROOF);
             key.other.bound(MAX_OTHER_OF_PREVIOUS);
         }
         self
@@ -279,6 +289,7 @@ mod tests {
             expires_at: None,
             even_if_used: false,
             organization: None,
+            adopted: None,
             other: OtherFields::default(),
         };
         let read = |ids: &mut dyn Iterator<Item = String>| {

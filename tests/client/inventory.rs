@@ -122,7 +122,7 @@ async fn a_pass_shows_each_object_its_own_keys() {
     let pass = env.pass(1).await;
     assert_eq!(pass.rows, 5);
     let named = ids.iter().map(String::as_str).chain(["not-listed"]);
-    let view = pass.view(&ObjectMark::from_uid(UID), named);
+    let view = pass.view(&ObjectMark::from_uid(UID), named, &[]);
     let keys: BTreeSet<(&str, &AttemptId)> =
         view.keys.iter().map(|key| (key.id.as_str(), &key.attempt)).collect();
     let attempts = [1, 2].map(AttemptId::from_random);
@@ -261,7 +261,7 @@ async fn one_odd_row_of_many_costs_nobody_else_anything() {
         env.emulator.stand("lie", StandingFault::lie(Operation::List, lie.clone()));
         let pass = env.pass(2).await;
         assert_eq!((active(&pass, &env), pass.doubt), (left, Doubt::None), "{lie:?}");
-        let view = pass.view(&ObjectMark::from_uid(UID), std::iter::once(id.as_str()));
+        let view = pass.view(&ObjectMark::from_uid(UID), std::iter::once(id.as_str()), &[]);
         assert_eq!((view.keys.len(), view.under_other_names.len()), (12, 0), "{lie:?}");
     }
 }
@@ -392,7 +392,7 @@ fn a_million_keys() {
         let (before, begun) = (resident(), std::time::Instant::now());
         let pass = Snapshot::of(now, (0..count).map(row), &names, Default::default());
         let took = begun.elapsed();
-        let first = pass.view(&ObjectMark::from_uid(&format!("{:032x}", 1)), std::iter::empty());
+        let first = pass.view(&ObjectMark::from_uid(&format!("{:032x}", 1)), std::iter::empty(), &[]);
         assert_eq!((pass.rows, first.keys.len()), (count as usize, 1));
         println!("{count} keys: {} MB, {took:.1?} with the JSON of their rows", resident() - before);
     }

@@ -262,6 +262,7 @@ fn trace_15_forged_ids_neither_block_a_deletion_nor_hurt_others() {
         expires_at: None,
         even_if_used: true,
         organization: None,
+        adopted: None,
         other: Default::default(),
     }];
     world.secret().record = Some(record);

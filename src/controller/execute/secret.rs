@@ -6,7 +6,7 @@ use crate::{
     kubernetes::{
         client::{Data, SecretWithData},
         error::KubernetesError,
-        secret_body::{fields, new_secret, owner_references, secret_patch},
+        secret_body::{adopting_patch, fields, new_secret, owner_references, secret_patch},
         secret_metadata::{SecretMetadata, Value},
     },
     plan::{Answer, OwnSecret, SecretFacts},
@@ -51,6 +51,9 @@ impl Execution<'_> {
                             (Some((read, _)), SecretFacts::Ours(own)) => {
                                 read.resource_version == own.resource_version
                             }
+                            (Some((read, _)), SecretFacts::Adoptable(found)) => {
+                                read.resource_version == found.secret.resource_version
+                            }
                             _ => false,
                         };
                         if as_known {
@@ -93,6 +96,13 @@ impl Execution<'_> {
             SecretFacts::Ours(own) => {
                 let patch = secret_patch(self.facts, own, record, Some(data));
                 self.context.kubernetes.patch_secret(&object.namespace, &own.name, &patch, dry_run).await
+            }
+            SecretFacts::Adoptable(found) => {
+                let patch = adopting_patch(self.facts, found, record, data);
+                self.context
+                    .kubernetes
+                    .patch_secret(&object.namespace, &found.secret.name, &patch, dry_run)
+                    .await
             }
             SecretFacts::Absent | SecretFacts::Foreign(_) => {
                 let body = new_secret(self.facts, record, data);

@@ -4,7 +4,10 @@ use super::outcome::{Outcome, Target};
 use crate::test_env::TestEnv;
 use boltz_emulator::{Effect, Fault, Operation, Outcome as Answer};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -25,6 +28,8 @@ pub enum Scenario {
     Move,
     /// A rotation restarts a workload.
     Restart,
+    /// The Secret of an object that is gone is adopted.
+    Adopt,
 }
 
 /// One call: a row of the matrix.
@@ -59,7 +64,7 @@ const fn boltz(
     Call { name, more_writes, scenario, target: Target::Boltz(operation, skip) }
 }
 
-pub const CALLS: [Call; 30] = [
+pub const CALLS: [Call; 34] = [
     api("C0 dry run", 1, Scenario::Create, "POST", "secrets", true),
     api("C1 attempt", 3, Scenario::Create, "PATCH", "boltzapikeys/*", false),
     boltz("C2 POST", 2, Scenario::Create, Operation::Create, 0),
@@ -91,6 +96,10 @@ pub const CALLS: [Call; 30] = [
     api("move: delete the old Secret", 1, Scenario::Move, "DELETE", "secrets/*", false),
     api("restart the workload", 2, Scenario::Restart, "PATCH", "deployments/*", false),
     api("read the rollout", 0, Scenario::Restart, "GET", "deployments/*", false),
+    api("adopt: read the Secret", 1, Scenario::Adopt, "GET", "secrets/*", false),
+    boltz("adopt: check the key", 1, Scenario::Adopt, Operation::AuthMe, 0),
+    api("adopt: dry run", 1, Scenario::Adopt, "PATCH", "secrets/*", true),
+    api("adopt: write the Secret", 2, Scenario::Adopt, "PATCH", "secrets/*", false),
 ];
 
 /// A further field of the Secret.
@@ -121,6 +130,17 @@ impl Scenario {
                 ready(env, self.spec()).await?;
                 rotated(env).await?;
             }
+            Self::Adopt => {
+                let spec = json!({"secret": {"name": "key"}, "deletionPolicy": "Retain"});
+                env.create("before", spec).await;
+                env.ready("before").await;
+                env.delete("before").await;
+                env.gone("before").await;
+                let consent = json!({"metadata": {"annotations": {"boltz.bio/adoptable-by": "key"}}});
+                let consented =
+                    env.secrets().patch("key", &PatchParams::default(), &Patch::Merge(consent)).await;
+                consented.map_err(|error| error.to_string())?;
+            }
             Self::Restart => {
                 let deployments: Api<Deployment> = Api::namespaced(env.client.clone(), &env.namespace);
                 let deployment = serde_json::from_value(json!({
@@ -149,7 +169,7 @@ impl Scenario {
     /// Makes the operator act.
     pub async fn trigger(self, env: &mut TestEnv) -> Result<(), String> {
         match self {
-            Self::Create => drop(env.create("key", self.spec()).await),
+            Self::Create | Self::Adopt => drop(env.create("key", self.spec()).await),
             Self::Rotate | Self::Restart => env.annotate("key", "boltz.bio/rotate", "1").await,
             // Time does it.
             Self::EndOfOverlap => {}
@@ -163,7 +183,7 @@ impl Scenario {
     /// How long a key works after it was replaced.
     pub fn overlap(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Create | Self::Rotate | Self::Recover | Self::Move | Self::Restart => 1,
+            Self::Create | Self::Rotate | Self::Recover | Self::Move | Self::Restart | Self::Adopt => 1,
             // Not before the attempt of the old key is settled. On a busy machine the call must not come before the fault.
             Self::EndOfOverlap => 9,
             Self::Delete => 3600,
@@ -173,7 +193,7 @@ impl Scenario {
     pub fn spec(self) -> serde_json::Value {
         json!({
             "rotation": {"overlap": format!("{}s", self.overlap().as_secs())},
-            "secret": {"data": {FIELD: "BOLTZ_API_KEY=$(key)"}},
+            "secret": {"adopt": self == Self::Adopt, "data": {FIELD: "BOLTZ_API_KEY=$(key)"}},
         })
     }
 
@@ -181,7 +201,12 @@ impl Scenario {
     fn posts(self) -> usize {
         match self {
             Self::Create | Self::Move => 1,
-            Self::Rotate | Self::EndOfOverlap | Self::Recover | Self::Delete | Self::Restart => 2,
+            Self::Rotate
+            | Self::EndOfOverlap
+            | Self::Recover
+            | Self::Delete
+            | Self::Restart
+            | Self::Adopt => 2,
         }
     }
 
@@ -197,7 +222,8 @@ impl Scenario {
             Self::Recover => 5,
             // The finalizer.
             Self::Delete => 7,
-            Self::Restart => 8,
+            // The finalizer of the object before.
+            Self::Restart | Self::Adopt => 8,
         }
     }
 }
@@ -206,7 +232,8 @@ impl Call {
     /// How many POSTs it takes.
     pub fn posts(&self, outcome: Outcome) -> RangeInclusive<usize> {
         // The value of a key that is not stored dies with its process.
-        let is_lost = ["C3 Secret", "R3 Secret"].contains(&self.name) && outcome == Outcome::KilledBefore;
+        let is_lost = ["C3 Secret", "R3 Secret", "adopt: write the Secret"].contains(&self.name)
+            && outcome == Outcome::KilledBefore;
         let least = self.scenario.posts() + usize::from(self.is_post() || is_lost);
         // It may send its POST before it is killed, or not.
         let is_attempt = ["C1 attempt", "R1 attempt", "recover: second attempt"].contains(&self.name);

@@ -3,6 +3,7 @@
 //! All tests share one control plane; each has its own namespace, emulator and operator process.
 
 mod admission;
+mod adoption;
 mod backup;
 mod boltz_lies;
 mod boltz_list;

@@ -53,7 +53,8 @@ impl World {
         self.follow_deliveries(By::Users);
         let wrong = self.why_it_must_live(id, reason);
         let Some(key) = self.keys.iter_mut().find(|key| key.id == id) else { return };
-        if key.object != ObjectMark::from_uid(uid) {
+        let is_adopted = self.adopted.contains(&(uid.to_owned(), id.to_owned()));
+        if key.object != ObjectMark::from_uid(uid) && !is_adopted {
             self.violation = Some(format!("{id} is not ours, and is revoked"));
         } else if wrong.is_some() {
             self.violation = wrong;

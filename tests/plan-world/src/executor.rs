@@ -340,6 +340,9 @@ impl Process {
         let version = world.next_version();
         let (uid, expected) = match &facts.secret {
             SecretFacts::Ours(own) => (own.uid.clone(), own.resource_version.parse().ok()),
+            SecretFacts::Adoptable(found) => {
+                (found.secret.uid.clone(), found.secret.resource_version.parse().ok())
+            }
             SecretFacts::Absent | SecretFacts::Foreign(_) => (format!("secret-{version}"), None),
         };
         let secret = Secret {
@@ -395,7 +398,8 @@ impl World {
         let stored = self.secrets.get(facts.object.secret_name());
         match (&facts.secret, stored) {
             (SecretFacts::Ours(own), Some(stored)) if is_known(own, stored) => Ok(()),
-            (SecretFacts::Ours(_), None) => Err(api_failed(Verdict::NotFound)),
+            (SecretFacts::Adoptable(found), Some(stored)) if is_known(&found.secret, stored) => Ok(()),
+            (SecretFacts::Ours(_) | SecretFacts::Adoptable(_), None) => Err(api_failed(Verdict::NotFound)),
             (SecretFacts::Absent | SecretFacts::Foreign(_), None) => Ok(()),
             (_, Some(_)) => Err(api_failed(Verdict::Conflict)),
         }

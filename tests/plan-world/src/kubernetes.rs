@@ -119,7 +119,12 @@ impl World {
         if lives == secret.owner.as_ref() && key.is_some_and(|key| key.revoked) {
             self.violation = Some(format!("{name} is stored with a revoked key"));
         }
-        self.secrets.insert(name, secret);
+        let before = self.secrets.insert(name, secret.clone()).filter(|before| before.owner != secret.owner);
+        let held =
+            before.and_then(|before| self.keys.iter().find(|key| Some(&key.value) == before.value.as_ref()));
+        if let (Some(held), Some(owner)) = (held, secret.owner) {
+            self.adopted.insert((owner, held.id.clone()));
+        }
     }
 
     /// A write of the object that fits.

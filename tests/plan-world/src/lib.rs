@@ -27,7 +27,10 @@ pub use words::{is_mint, is_store, plain, words};
 use boltz_operator::plan::{Answer, Doubt, ObjectFacts, Rollout, Settings, Step, later};
 use faults::Late;
 use jiff::Timestamp;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -84,6 +87,14 @@ pub struct World {
     pub rollout: Rollout,
     /// The workloads that were restarted: for which key, and what they show.
     pub workloads: BTreeMap<String, (String, Rollout)>,
+    /// Secrets of nobody consent to be adopted.
+    pub secrets_consent: bool,
+    /// The operator may not list the objects of all namespaces.
+    pub objects_are_hidden: bool,
+    /// With another admin key the operator does not believe the proofs that it made before.
+    pub admin_key: u32,
+    /// Which object holds which key because it adopted the Secret that the value was in.
+    pub adopted: BTreeSet<(String, String)>,
     /// What must never be, and was.
     pub violation: Option<String>,
     pub reached: Reached,
@@ -121,6 +132,10 @@ impl World {
             inventory_interval: 10 * MINUTE,
             rollout: Rollout::Done(30 * SECOND),
             workloads: BTreeMap::new(),
+            secrets_consent: false,
+            objects_are_hidden: false,
+            admin_key: 1,
+            adopted: BTreeSet::new(),
             violation: None,
             reached: Reached::default(),
             deliveries: Vec::new(),
@@ -153,6 +168,11 @@ impl World {
         process.run_until_idle(&mut world);
         assert_eq!(world.record().key_id, "key-2");
         (world, process)
+    }
+
+    /// What proves to an operator with this admin key that the object adopted that key.
+    pub fn proof(&self, uid: &str, key_id: &str) -> String {
+        format!("{} says that {uid} adopted {key_id}", self.admin_key)
     }
 
     pub(crate) fn tell(&mut self, step: &Step, answer: &Answer) {

@@ -3,8 +3,8 @@
 use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, kubernetes::own_secret};
 use boltz_operator::{
     plan::{
-        AccountFacts, Answer, Block, Doubt, Facts, Found, ListedKey, Monotonic, Now, Pass, Plan,
-        ProcessMemory, Proof, RevokeReason, Slot, Step, Trouble, later, plan,
+        AccountFacts, Adoptable, Answer, Block, Doubt, Facts, Found, ListedKey, Monotonic, Now, Pass, Plan,
+        ProcessMemory, Proof, RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
     },
     protocol::marker::{AttemptId, ObjectMark},
 };
@@ -58,6 +58,17 @@ pub struct Process {
     pub stale: Option<Box<World>>,
 }
 
+fn listed(key: &Key) -> ListedKey {
+    ListedKey {
+        id: key.id.clone(),
+        attempt: key.attempt.clone(),
+        prefix: String::new(),
+        is_active: !key.revoked,
+        expires_at: key.expires_at,
+        last_used_at: key.last_used_at,
+    }
+}
+
 impl Process {
     pub fn start(world: &World) -> Self {
         Self::start_other(world, world.elapsed.as_secs() + 1)
@@ -109,8 +120,17 @@ impl Process {
         let object = seen.object.clone()?;
         let found = |(name, stored): (&String, &crate::Secret)| {
             let is_ours = stored.owner.as_deref() == Some(&object.uid);
+            let is_adoptable = live && seen.secrets_consent && !stored.owned && object.wants_to_adopt();
+            let own = || own_secret(name, stored, &object.uid);
             let found = match is_ours {
-                true => Found::Ours(Box::new(own_secret(name, stored, &object.uid))),
+                true => Found::Ours(Box::new(own())),
+                false if is_adoptable => Found::Adoptable(Box::new(Adoptable {
+                    secret: own(),
+                    record: stored.record.clone(),
+                    is_owner_gone: !seen.objects_are_hidden,
+                    listed: None,
+                    proof: None,
+                })),
                 false => Found::Foreign("The Secret belongs to somebody else.".to_owned()),
             };
             (name.clone(), found)
@@ -154,6 +174,12 @@ impl Process {
         facts.account = self.account.clone();
         let mark = ObjectMark::from_uid(&facts.object.uid);
         let named: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
+        let adopted: Vec<String> = facts
+            .adopted_keys()
+            .filter(|(id, proof)| *proof == world.proof(&facts.object.uid, id))
+            .map(|(id, _)| id.to_owned())
+            .collect();
+        let is_own = |key: &&Key| key.object == mark || adopted.contains(&key.id);
         facts.passes = self
             .listings
             .iter()
@@ -161,23 +187,11 @@ impl Process {
             .map(|listing| Pass {
                 started: Monotonic(listing.started - self.started),
                 started_at: listing.started_at,
-                keys: listing
-                    .keys
-                    .iter()
-                    .filter(|key| key.object == mark)
-                    .map(|key| ListedKey {
-                        id: key.id.clone(),
-                        attempt: key.attempt.clone(),
-                        prefix: String::new(),
-                        is_active: !key.revoked,
-                        expires_at: key.expires_at,
-                        last_used_at: key.last_used_at,
-                    })
-                    .collect(),
+                keys: listing.keys.iter().filter(is_own).map(listed).collect(),
                 under_other_names: listing
                     .keys
                     .iter()
-                    .filter(|key| key.object != mark && named.contains(&key.id))
+                    .filter(|key| !is_own(key) && named.contains(&key.id))
                     .map(|key| key.id.clone())
                     .collect(),
                 doubt: listing.doubt,
@@ -185,6 +199,16 @@ impl Process {
             .collect();
         self.memory.learn(facts, &world.settings, self.now(world));
         facts.memory = self.memory.clone();
+        let uid = facts.object.uid.clone();
+        if let SecretFacts::Adoptable(found) = &mut facts.secret
+            && let Some(record) = &found.record
+        {
+            let owner = ObjectMark::from_uid(&record.owner_uid);
+            let mut keys = self.listings.front().into_iter().flat_map(|listing| &listing.keys);
+            let key = keys.find(|key| key.id == record.key_id && key.object == owner && !key.revoked);
+            found.listed = key.map(listed);
+            found.proof = Some(world.proof(&uid, &record.key_id));
+        }
     }
 
     /// The decision now, by what the caches show.

@@ -162,6 +162,7 @@ impl User {
                         expires_at: None,
                         even_if_used: true,
                         organization: None,
+                        adopted: None,
                         other: Default::default(),
                     });
                 }

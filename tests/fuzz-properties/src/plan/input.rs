@@ -140,6 +140,9 @@ impl Input {
             record: Record::parse(Some(record)),
             owner_references: Vec::new(),
             deleting: false,
+            adoptable_by: None,
+            kind: None,
+            immutable: false,
         };
         let label = (!self.foreign).then_some(UID);
         let wanted = self.record.as_ref().map(|record| metadata(object.secret_name(), record, label));
@@ -169,7 +172,7 @@ impl Input {
             let started = Now { monotonic: started, ..now };
             let named_ids = named.iter().cloned().collect();
             Snapshot::of(started, self.keys.iter().cloned(), &names, named_ids)
-                .view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str))
+                .view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str), &[])
         };
         vec![view(now.monotonic), view(now.monotonic.minus(Duration::from_secs(1)))]
     }
