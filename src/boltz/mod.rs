@@ -60,6 +60,7 @@ pub(crate) mod organization;
 mod pages;
 mod pass;
 mod queue;
+pub(crate) mod request_id;
 mod response;
 pub mod snapshot;
 mod turns;
