@@ -170,7 +170,9 @@ pub enum Verb {
         #[arg(long, default_value = "5m", value_name = "TIME", value_parser = time)]
         timeout: SignedDuration,
     },
-    /// Lists every key that the operator knows: current, previous and orphaned.
+    /// Lists the keys of BoltzApiKeys, current and previous; with -A also orphans.
+    ///
+    /// A key that is being created, or whose value was lost and which is about to be revoked, is not among them.
     Keys,
     /// Lists orphans: active keys of this cluster that no BoltzApiKey and no Secret refers to.
     Orphans {
@@ -180,9 +182,9 @@ pub enum Verb {
         /// Only these key ids.
         #[arg(requires = "revoke")]
         ids: Vec<String>,
-        /// Only keys that have been orphans for longer than this.
-        #[arg(long, default_value = "24h", value_name = "TIME", value_parser = time)]
-        older_than: SignedDuration,
+        /// Only keys that have been orphans for longer than this. Default: all; with --revoke: 24h.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        older_than: Option<SignedDuration>,
         /// The operator's --cluster-name. Needed if several operators publish orphans in one namespace.
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
@@ -208,6 +210,8 @@ pub enum Verb {
         #[arg(long, default_value = "1h", value_name = "TIME", value_parser = time)]
         since: SignedDuration,
     },
+    /// Prints the CustomResourceDefinition of this version, for kubectl apply --server-side.
+    Crd,
     /// Shows the versions of this program, of the operator and of the API server.
     Version,
     /// Prints the script with which a shell completes verbs, flags and object names.
@@ -245,6 +249,39 @@ mod tests {
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documentation_names_every_verb_and_flag() {
+        let page = include_str!("../../docs/kubectl-boltz.md");
+        let mut missing = Vec::new();
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            if ![format!("`{name}"), format!("kubectl boltz {name}")].iter().any(|text| page.contains(text)) {
+                missing.push(name.to_owned());
+            }
+            let flags = verb.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "help");
+            missing.extend(
+                flags
+                    .map(|flag| format!("--{flag}"))
+                    .filter(|flag| !page.contains(flag))
+                    .map(|flag| format!("{name} {flag}")),
+            );
+        }
+        let global = Cli::command();
+        let flags = global.get_arguments().filter_map(clap::Arg::get_long).map(|flag| format!("--{flag}"));
+        missing.extend(
+            flags.filter(|flag| !["--help", "--version"].contains(&flag.as_str()) && !page.contains(flag)),
+        );
+        assert!(missing.is_empty(), "docs/kubectl-boltz.md lacks {missing:?}");
+        // And none that is gone.
+        let known: Vec<String> =
+            Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+        for command in page.split("kubectl boltz ").skip(1) {
+            let verb: String =
+                command.chars().take_while(|part| part.is_ascii_lowercase() || *part == '-').collect();
+            assert!(verb.is_empty() || known.contains(&verb), "there is no verb {verb}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct BoltzApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
 
-    /// When the key was last used. Updated at most once a day.
+    /// When a key of this object was last used, the present one or one before it. Updated at most once a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Time>,
 

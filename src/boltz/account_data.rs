@@ -13,6 +13,10 @@ const ACCEPTED_ORGANIZATION: &str = "acceptedOrganization";
 const ACTIVE_KEYS: &str = "activeKeys";
 /// Its value is the message for people; empty: Boltz does not change names.
 pub const NAMES_ALTERED: &str = "namesAltered";
+/// Its value is a state of the metric `boltz_admin_key_state`; empty: not known yet.
+pub const ADMIN_KEY: &str = "adminKey";
+/// Its value is how many seconds the operator's clock is ahead of Boltz's.
+pub const CLOCK_SKEW: &str = "clockSkewSeconds";
 const CONFIRM_MISSING_KEYS: &str = "confirmMissingKeys";
 
 /// The name of the ConfigMap.
@@ -31,6 +35,10 @@ pub struct Remembered {
     pub active_keys: usize,
     /// Boltz gave a new key another name than requested. Contains the message for the condition.
     pub names_altered: Option<String>,
+    /// For people: what the leader knows of its admin key.
+    pub admin_key: Option<String>,
+    /// For people: how far its clock is ahead of Boltz's, coarsely.
+    pub clock_skew_seconds: i64,
     /// A person confirmed that so many keys are gone. Counts until a pass is believed.
     pub confirmed_missing_keys: usize,
 }
@@ -55,6 +63,8 @@ impl Remembered {
             organization,
             active_keys: count(ACTIVE_KEYS),
             names_altered: text(NAMES_ALTERED),
+            admin_key: text(ADMIN_KEY),
+            clock_skew_seconds: text(CLOCK_SKEW).and_then(|text| text.parse().ok()).unwrap_or_default(),
             confirmed_missing_keys: count(CONFIRM_MISSING_KEYS),
         }
     }
@@ -67,6 +77,8 @@ impl Remembered {
             entry(ACCEPTED_ORGANIZATION, self.accepted.clone().unwrap_or_default()),
             entry(ACTIVE_KEYS, self.active_keys.to_string()),
             entry(NAMES_ALTERED, self.names_altered.clone().unwrap_or_default()),
+            entry(ADMIN_KEY, self.admin_key.clone().unwrap_or_default()),
+            entry(CLOCK_SKEW, self.clock_skew_seconds.to_string()),
             entry(
                 CONFIRM_MISSING_KEYS,
                 match self.confirmed_missing_keys {
@@ -95,6 +107,8 @@ mod tests {
             accepted: Some("org".to_owned()),
             active_keys: 12,
             names_altered: Some("why".to_owned()),
+            admin_key: Some("refused".to_owned()),
+            clock_skew_seconds: -90,
             confirmed_missing_keys: 3,
         };
         let names = |current: &str, former: &[&str]| {

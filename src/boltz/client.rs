@@ -3,6 +3,7 @@
 use super::{
     error::{BoltzError, SendError},
     proof::adoption_proof,
+    request_id,
     response::{date, read_answer, read_refusal, retry_after, says_already},
     types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyPage, Revocation},
 };
@@ -291,6 +292,9 @@ async fn exchange(
     if let Some(wait) = retry_after {
         metrics.set_retry_after(wait);
     }
+    let sent = sent.as_ref().and_then(|value| value.to_str().ok());
+    let secrets = [sent.unwrap_or_default(), admin_key.as_ref().map_or("", |key| key.expose_secret())];
+    request_id::note(response.headers(), &secrets);
     let mut body = Vec::new();
     loop {
         let chunk = match timeout_at(deadline, response.chunk()).await {
@@ -310,8 +314,6 @@ async fn exchange(
             }
         }
     }
-    let sent = sent.as_ref().and_then(|value| value.to_str().ok());
-    let secrets = [sent.unwrap_or_default(), admin_key.as_ref().map_or("", |key| key.expose_secret())];
     if status.is_success() {
         return Ok((status, without(body, &secrets)));
     }

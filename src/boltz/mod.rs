@@ -62,6 +62,7 @@ mod pages;
 mod pass;
 mod proof;
 mod queue;
+pub(crate) mod request_id;
 mod response;
 pub mod snapshot;
 mod turns;

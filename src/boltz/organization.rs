@@ -5,6 +5,9 @@ use super::account_data::Remembered;
 /// The number of active keys is written again when it differs by more than this share.
 const COARSENESS: usize = 20;
 
+/// A difference of clocks is written again when it differs by more seconds.
+const CLOCK_COARSENESS: u64 = 60;
+
 /// The organization, as remembered and as Boltz says it.
 #[derive(Debug)]
 pub(super) struct Organization {
@@ -16,6 +19,8 @@ pub(super) struct Organization {
     retry_altered_names: bool,
     /// Boltz altered a name before what is remembered was read.
     names_altered: Option<String>,
+    /// What is known of the admin key, for people.
+    admin_key: Option<&'static str>,
     /// What `auth/me` said last about the current admin key.
     said: Said,
 }
@@ -48,7 +53,14 @@ impl Default for Organization {
 impl Organization {
     /// What is remembered has to be read first: see [`Organization::remember`].
     pub(super) fn unread(accepted: Option<String>, retry_altered_names: bool) -> Self {
-        Self { remembered: None, accepted, retry_altered_names, names_altered: None, said: Said::Nothing }
+        Self {
+            remembered: None,
+            accepted,
+            retry_altered_names,
+            names_altered: None,
+            admin_key: None,
+            said: Said::Nothing,
+        }
     }
 
     /// What is remembered was read. Returns whether something is to be written.
@@ -59,7 +71,7 @@ impl Organization {
             is_new = true;
         }
         self.remembered = Some(remembered);
-        is_new
+        is_new | self.admin_key.is_some_and(|state| self.set_admin_key(state))
     }
 
     /// It is to be read again.
@@ -153,6 +165,23 @@ impl Organization {
         is_new
     }
 
+    /// What is known of the admin key now. Returns whether something is to be written.
+    pub(super) fn set_admin_key(&mut self, state: &'static str) -> bool {
+        self.admin_key = Some(state);
+        let known = self.remembered.as_mut().map(|remembered| &mut remembered.admin_key);
+        known.is_some_and(|known| known.replace(state.to_owned()).as_deref() != Some(state))
+    }
+
+    /// Returns whether the difference is worth a write.
+    pub(super) fn set_clock_skew(&mut self, seconds: i64) -> bool {
+        let Some(remembered) = &mut self.remembered else { return false };
+        let is_new = remembered.clock_skew_seconds.abs_diff(seconds) > CLOCK_COARSENESS;
+        if is_new {
+            remembered.clock_skew_seconds = seconds;
+        }
+        is_new
+    }
+
     /// A person confirmed that so many keys are gone.
     pub(super) fn confirm_missing_keys(&mut self, count: usize) {
         if let Some(remembered) = &mut self.remembered {
@@ -193,6 +222,22 @@ mod tests {
             .remember(Remembered { organization: remembered.map(str::to_owned), ..Remembered::default() });
         organization.record_answer(said.map(str::to_owned).into());
         organization
+    }
+
+    #[test]
+    fn what_is_written_for_people_is_written_when_it_changes() {
+        let mut unread = Organization::unread(None, false);
+        assert!(!unread.set_admin_key("refused"), "what is remembered has to be read first");
+        assert!(!unread.set_clock_skew(100));
+        assert!(unread.remember(Remembered::default()));
+        assert_eq!(unread.remembered().unwrap().admin_key.as_deref(), Some("refused"));
+        for (state, is_new) in [("refused", false), ("valid", true), ("valid", false)] {
+            assert_eq!(unread.set_admin_key(state), is_new, "{state}");
+        }
+        for (seconds, is_new) in [(60, false), (61, true), (121, false), (0, true), (-60, false), (-61, true)]
+        {
+            assert_eq!(unread.set_clock_skew(seconds), is_new, "{seconds}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     step_log::{ExecutedStep, next_reconcile_id},
 };
 use crate::{
+    boltz::request_id,
     plan::{Effects, Facts, RevokeReason, Slot, Step},
     protocol::marker::ObjectMark,
 };
@@ -48,10 +49,12 @@ pub(super) async fn revoke_unreported_keys(
         }
         context.activity.enter(&facts.object.uid, "Revoke");
         let began = context.clock.now().monotonic;
-        let answer = revoke_key(context, &key_id, RevokeReason::NotStored).await;
+        let revoking = revoke_key(context, &key_id, RevokeReason::NotStored);
+        let (answer, request_id) = request_id::recorded(revoking).await;
         let took = context.clock.now().monotonic.since(began);
         let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
-        let executed = ExecutedStep::new(&facts.object, next_reconcile_id(), &step, &answer, took);
+        let executed =
+            ExecutedStep::new(&facts.object, next_reconcile_id(), &step, &answer, took, request_id);
         let effects = state.apply(&step, answer, &facts, context);
         // An event about a deleted object is of no use.
         context.publish(&executed, &Effects { events: Vec::new(), ..effects });

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
+    boltz::request_id,
     observability::{metrics::ObjectGauges, watches::Resource},
     plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
     protocol::marker::ObjectMark,
@@ -89,9 +90,11 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         }
         context.activity.enter(&uid, (&decision.step).into());
         let began = context.clock.now().monotonic;
-        let (answer, shown) = execute(context, &mut state, &facts, &decision.step).await;
+        let executing = execute(context, &mut state, &facts, &decision.step);
+        let ((answer, shown), request_id) = request_id::recorded(executing).await;
         let took = context.clock.now().monotonic.since(began);
-        let executed = ExecutedStep::new(&facts.object, reconcile_id, &decision.step, &answer, took);
+        let executed =
+            ExecutedStep::new(&facts.object, reconcile_id, &decision.step, &answer, took, request_id);
         let effects = state.apply(&decision.step, answer, &facts, context);
         context.publish(&executed, &effects);
         context.activity.enter(&uid, "Plan");
@@ -133,9 +136,14 @@ fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
 
 fn set_gauges(context: &Context, state: &ObjectState, facts: &Facts, decision: &Plan) {
     let latest = state.latest.as_ref();
-    let deleted_at = latest.and_then(|object| object.metadata().deletion_timestamp.as_ref());
+    let metadata = latest.map(|object| object.metadata());
+    let deleted_at = metadata.and_then(|metadata| metadata.deletion_timestamp.as_ref());
+    let created_at = metadata.and_then(|metadata| metadata.creation_timestamp.as_ref());
     let status = desired_status(facts, &context.settings, context.clock.now(), &decision.findings);
-    let gauges = gauges(facts, decision, &status, deleted_at.map(|time| time.0));
+    let mut gauges = gauges(facts, decision, &status, deleted_at.map(|time| time.0));
+    // A key that replaced others may be new: then the object's age says how long none was used.
+    let first_key_at = if status.rotations.unwrap_or_default() == 0 { gauges.created_at } else { None };
+    gauges.in_use_since = gauges.last_used_at.max(first_key_at.or(created_at.map(|time| time.0)));
     context.metrics.set_object(&facts.object.namespace, &facts.object.name, gauges);
 }
 
@@ -151,8 +159,10 @@ fn gauges(
     let on_purpose = [Reason::Suspended, Reason::Paused].map(Reason::as_str);
     let is_on_purpose =
         !is_ready && ready.is_some_and(|condition| on_purpose.contains(&condition.reason.as_str()));
-    let listed = status.key_id.as_deref().and_then(|id| facts.listed(id));
+    let listed = facts.passes.first().into_iter().flat_map(|pass| &pass.keys);
+    let listed = listed.filter_map(|key| key.last_used_at).max();
     let reported = status.last_used_at.as_ref().map(|time| time.0);
+    let has_key = status.key_id.is_some();
     let schedule = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
     // Also while it is suspended.
     let renewal_at = schedule
@@ -172,9 +182,15 @@ fn gauges(
         created_at: status.created_at.as_ref().map(|time| time.0),
         expires_at: status.expires_at.as_ref().map(|time| time.0),
         renewal_at: renewal_at.map(|at| postponed.map_or(at, |until| at.max(until))),
-        last_used_at: listed.and_then(|key| key.last_used_at).or(reported),
+        last_used_at: listed.max(reported).filter(|_| has_key),
+        in_use_since: None,
         previous_keys: status.previous_keys.len(),
         is_previous_key_used: !decision.findings.still_used.is_empty(),
+        // A pause is meant, and nothing of a deleted object is of use.
+        restarts_unfinished: match facts.object.is_paused || facts.object.deleting {
+            true => 0,
+            false => facts.unfinished_restarts().len(),
+        },
         is_paused: facts.object.is_paused && !facts.object.deleting,
         overdue_since: overdue.chain(deleted_at.filter(|_| keys_go)).min(),
     }

@@ -20,6 +20,8 @@ pub(super) struct ExecutedStep<'a> {
     /// The name of the answer.
     pub result: &'static str,
     pub took: Duration,
+    /// What a response of Boltz calls the request, if it does.
+    pub request_id: Option<String>,
 }
 
 impl<'a> ExecutedStep<'a> {
@@ -29,8 +31,9 @@ impl<'a> ExecutedStep<'a> {
         step: &'a Step,
         answer: &Answer,
         took: Duration,
+        request_id: Option<String>,
     ) -> Self {
-        Self { object, reconcile_id, step, result: answer.into(), took }
+        Self { object, reconcile_id, step, result: answer.into(), took, request_id }
     }
 
     /// Writes what is to be said of it, or that it was executed.
@@ -46,11 +49,12 @@ impl<'a> ExecutedStep<'a> {
     }
 
     fn log_line(&self, line: &LogLine) {
-        let Self { object, reconcile_id, step, result, took } = self;
+        let Self { object, reconcile_id, step, result, took, request_id } = self;
         let (namespace, name, uid) = (&object.namespace, &object.name, &object.uid);
         let attempt = step.attempt().map(tracing::field::display);
         let key_id = line.key_id.as_deref().or_else(|| step.key_id());
         let duration_seconds = took.as_secs_f64();
+        let boltz_request_id = request_id.as_deref();
         let step: &str = (*step).into();
         let (message, detail) = (line.message, &line.detail);
         macro_rules! with_level {
@@ -63,6 +67,7 @@ impl<'a> ExecutedStep<'a> {
                     step,
                     attempt,
                     key_id,
+                    boltz_request_id,
                     duration_seconds,
                     result,
                     detail,

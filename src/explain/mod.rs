@@ -1,6 +1,7 @@
 //! What reasons of conditions mean, how to look, what to do about each and what not to do. `kubectl boltz explain` shows these
 //! words; `docs/runbooks/reasons.md` is made of them by `make reasons`, and `docs/reference/api.md` has the meanings.
 
+mod events;
 mod progress;
 mod ready;
 
@@ -25,7 +26,7 @@ pub struct Explanation {
     pub avoid: &'static str,
 }
 
-/// Explains the reason of a condition. `None`: no condition has it.
+/// Explains the reason of a condition, an event or a revocation. `None`: none has it.
 pub fn explain(reason: &str) -> Option<Explanation> {
     explanations().find(|known| known.reason.eq_ignore_ascii_case(reason))
 }
@@ -44,7 +45,7 @@ pub fn explanations() -> impl Iterator<Item = Explanation> {
 
 fn explanations_of_progress() -> impl Iterator<Item = (&'static str, Texts)> {
     let of_issues = IssueReason::VARIANTS.iter().map(|reason| (reason.as_str(), progress::of_issue(*reason)));
-    of_issues.chain([(NO_KEY_OVERDUE, progress::NOTHING_OVERDUE)])
+    of_issues.chain([(NO_KEY_OVERDUE, progress::NOTHING_OVERDUE)]).chain(events::EVENTS)
 }
 
 /// Meaning, look, action and avoid.
@@ -72,7 +73,8 @@ The message of the condition says more than the reason: read it first, with `kub
             if reason == first_of_progress {
                 page.push_str(
                     "\nThe following are no reasons of `Ready`. They are those of `Reconciling` while a key is issued, of events and \
-                     of `status.lastRotationReason`; the last one is of `RevocationFailing`.\n",
+                     of `status.lastRotationReason`; `NoKeyOverdue` is of `RevocationFailing`. Those after it are of events and of \
+                     revocations.\n",
                 );
             }
             let look = look.join("\n");
@@ -110,6 +112,24 @@ The message of the condition says more than the reason: read it first, with `kub
                 "docs/reference/api.md lacks this row:\n{row}"
             );
         }
+    }
+
+    /// Conditions are explained elsewhere, but for the one that says what fails.
+    #[test]
+    fn each_event_and_each_reason_of_a_revocation_is_explained() {
+        for reason in crate::plan::RevokeReason::VARIANTS {
+            assert!(explain(reason.as_str()).is_some(), "{}", reason.as_str());
+        }
+        let reference = include_str!("../../docs/reference/api.md");
+        let table = reference.split("## Events").nth(1).unwrap().split("A first key").next().unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let names = rows.flat_map(|row| row.split('|').next().unwrap().split(['`', ',', ' ']));
+        let mut count = 0;
+        for name in names.filter(|name| !name.is_empty() && !["Ready", "Stalled"].contains(name)) {
+            assert!(explain(name).is_some(), "{name}");
+            count += 1;
+        }
+        assert!(count >= 10, "{count}");
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(crate) async fn keep(
             },
             () = tokio::time::sleep(CONFIRMATION_INTERVAL), if inventory.is_in_doubt() => false,
         };
+        account.publish_clock_skew();
         // A write would replace what somebody has confirmed meanwhile.
         let read = read_confirmation(&store, account, inventory, clock, &mut confirmed).await;
         // What is still to be written is no change by somebody else.

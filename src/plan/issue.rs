@@ -27,7 +27,7 @@ impl Decision<'_> {
     ) -> Option<IssueReason> {
         let facts = self.facts;
         // First: the key that is replaced gets no overlap, whatever else happened to its Secret.
-        if self.has_leaked() {
+        if facts.has_leaked(&facts.memory) {
             return Some(IssueReason::RotateNow);
         }
         let Some(record) = facts.record() else {
@@ -95,18 +95,6 @@ impl Decision<'_> {
         } else {
             None
         }
-    }
-
-    /// `rotate-now` has a value that the current key does not answer. Without its record, this is known only if this
-    /// process saw it.
-    fn has_leaked(&self) -> bool {
-        let facts = self.facts;
-        let is_current = |key_id: &String| facts.object.status.key_id.as_ref() == Some(key_id);
-        let seen = facts.memory.last_record.as_ref().filter(|record| is_current(&record.key_id));
-        let seen = seen.map(|record| &record.rotate_now);
-        let handled = facts.record().map(|record| &record.rotate_now).or(seen);
-        facts.object.rotate_now.is_some()
-            && handled.is_some_and(|handled| *handled != facts.object.rotate_now)
     }
 
     /// Steps C0 to C2, or the reason why they cannot run.

@@ -5,6 +5,7 @@ use super::{
     answer::KeyCheck,
     attempt::{Ownership, Progress},
     facts::{Doubt, Facts, ListedKey, OwnSecret, Pass, SecretFacts},
+    memory::ProcessMemory,
     settings::Settings,
     time::{Now, elapsed},
 };
@@ -231,6 +232,16 @@ impl Facts {
             });
         }
         named
+    }
+
+    /// `rotate-now` has a value that the current key does not answer. Without its record, this is known only if this
+    /// process saw it.
+    pub(super) fn has_leaked(&self, memory: &ProcessMemory) -> bool {
+        let is_current = |key_id: &String| self.object.status.key_id.as_ref() == Some(key_id);
+        let seen = memory.last_record.as_ref().filter(|record| is_current(&record.key_id));
+        let seen = seen.map(|record| &record.rotate_now);
+        let handled = self.record().map(|record| &record.rotate_now).or(seen);
+        self.object.rotate_now.is_some() && handled.is_some_and(|handled| *handled != self.object.rotate_now)
     }
 
     /// Key ids and attempts for which this process remembers when it first saw them.

@@ -67,6 +67,7 @@ impl ProcessMemory {
         if facts.object.deleting {
             self.deleting_since.get_or_insert(now.monotonic);
         }
+        self.leaked_since = facts.has_leaked(self).then(|| self.leaked_since.unwrap_or(now.wall));
         self.must_read &= !facts.live;
         self.learn_whose_secret(facts, settings, now.monotonic);
         self.learn_what_may_be_cured(facts, settings, now.monotonic);

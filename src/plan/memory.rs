@@ -11,6 +11,7 @@ use super::{
     time::Monotonic,
 };
 use crate::protocol::marker::AttemptId;
+use jiff::Timestamp;
 use litemap::LiteMap;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,6 +59,8 @@ pub struct ProcessMemory {
     pub(super) restarts: BTreeMap<String, Restart>,
     /// When this process first saw that the object is being deleted.
     pub(super) deleting_since: Option<Monotonic>,
+    /// When this process first saw a `rotate-now` that no key answers yet.
+    pub(super) leaked_since: Option<Timestamp>,
     /// When this process first saw that the ledger was forged.
     pub(super) forged_since: Option<Monotonic>,
     /// The last record of the Secret that this process saw. The Secret may be deleted.

@@ -92,7 +92,7 @@ impl Facts {
 
     /// Workloads that may still have pods with an older key, because their restart has not ended. Not those that the operator
     /// may not restart or may not read: whoever withheld the permission restarts them, and only Boltz's list shows when.
-    pub(super) fn unfinished_restarts(&self) -> Vec<String> {
+    pub(crate) fn unfinished_restarts(&self) -> Vec<String> {
         let Some(record) = self.record() else { return Vec::new() };
         let pending = self.pending_restarts();
         let is_forbidden = |target: &RolloutRestartTarget| {

@@ -24,6 +24,7 @@ impl Decision<'_> {
     pub(super) fn revocations(&mut self) -> Option<Step> {
         // Rule 13: a paused object keeps every key that a workload may have.
         let is_paused = self.facts.object.is_paused;
+        self.leaked_key_lives();
         if is_paused {
             // It may have leaked: whoever paused the object should know.
             let leaked = self.facts.named_keys().into_iter().filter(|key| key.even_if_used);
@@ -44,6 +45,22 @@ impl Decision<'_> {
             }
         }
         self.strays()
+    }
+
+    /// A key that has leaked and is not replaced yet should be revoked already. Said with the failure that keeps the new one
+    /// away.
+    fn leaked_key_lives(&mut self) {
+        if self.facts.memory.leaked_since.is_none() {
+            return;
+        }
+        let lasts = |block: &Block| block.reason.is_stalled() || self.fails_to_issue();
+        let failure = self.findings.blocked.clone().filter(lasts);
+        let current = self.facts.named_keys().into_iter().filter(|key| key.revoke_after.is_none());
+        let alive: Vec<NamedKey> =
+            current.filter(|key| self.facts.may_be_active(self.settings, self.now, key)).collect();
+        for key in alive {
+            self.overdue(&key.id, failure.clone());
+        }
     }
 
     fn end_of_overlap(&mut self, key: &NamedKey) -> Option<Step> {
@@ -272,7 +289,7 @@ impl Decision<'_> {
         }
         let named = self.facts.named_keys().into_iter().find(|key| key.id == key_id);
         let since = match named {
-            Some(key) => key.revoke_after,
+            Some(key) => key.revoke_after.or(self.facts.memory.leaked_since),
             None => self.facts.listed(key_id).and_then(|key| {
                 let entries = &self.facts.object.ledger.entries;
                 let entry = entries.iter().find(|entry| entry.attempt == key.attempt)?;

@@ -104,9 +104,10 @@ pub fn desired_status(
             status.last_rotation_time = Some(Time(record.issued_at));
             status.last_rotation_reason = Some(record.reason.as_str().to_owned());
         }
-        let same_key = old.key_id.as_ref() == Some(&record.key_id);
-        let before = old.last_used_at.as_ref().filter(|_| same_key);
-        status.last_used_at = coarse(before, last_used(facts, &record.key_id));
+        // Also of a key that was replaced: what rotates often would seem unused else.
+        let uses = facts.passes.first().into_iter().flat_map(|pass| &pass.keys);
+        let newest = uses.filter_map(|key| key.last_used_at).max();
+        status.last_used_at = coarse(old.last_used_at.as_ref(), newest);
     } else {
         // The Secret is missing. The status is then the only source for the keys that it contained.
         status.key_id = old.key_id.clone();

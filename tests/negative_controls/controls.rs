@@ -1219,9 +1219,9 @@ pub const ALL: &[Control] = &[
     Control {
         defence: "a leak counts also when the Secret is gone",
         rule: "8",
-        file: "src/plan/issue.rs",
-        with: "let handled = facts.record().map(|record| &record.rotate_now).or(seen);",
-        without: "let handled = facts.record().map(|record| &record.rotate_now);",
+        file: "src/plan/keys.rs",
+        with: "let handled = self.record().map(|record| &record.rotate_now).or(seen);",
+        without: "let handled = self.record().map(|record| &record.rotate_now);",
         red: &[Pure("a_leaked_key_gets_no_overlap_whatever_happens_to_its_secret")],
     },
     Control {

@@ -113,6 +113,66 @@ fn the_reference_names_all_there_is() {
     }
 }
 
+/// The texts of the defaults that are no text of clap.
+const DEFAULTS_IN_WORDS: [&str; 3] = ["--cluster-name", "--watch-namespaces", "--lease-name"];
+
+#[test]
+fn the_reference_has_the_defaults_of_flags() {
+    let command = Config::command();
+    let mut compared = 0;
+    for flag in command.get_arguments() {
+        let Some(name) = flag.get_long().filter(|name| !matches!(*name, "help" | "version")) else {
+            continue;
+        };
+        let name = format!("--{name}");
+        let row = FLAGS.lines().find(|line| line.starts_with(&format!("| `{name}`")));
+        let Some(row) = row.filter(|_| !DEFAULTS_IN_WORDS.contains(&name.as_str())) else { continue };
+        let said = row.split(" | ").nth(1).unwrap();
+        let defaults: Vec<_> =
+            flag.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let expected = match (defaults.as_slice(), flag.get_action()) {
+            ([], clap::ArgAction::SetTrue) => "`false`".to_owned(),
+            ([], _) => "–".to_owned(),
+            (values, _) => format!("`{}`", values.join(",")),
+        };
+        assert_eq!(said, expected, "the default of {name}");
+        compared += 1;
+    }
+    assert!(compared >= 20, "only {compared} were compared");
+}
+
+/// The defaults of fields that the CRD has.
+#[test]
+fn the_reference_has_the_defaults_of_fields() {
+    fn defaults(schema: &Json, path: &str, found: &mut Vec<(String, Json)>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            // That of a group is made of those of its fields.
+            if !field["default"].is_null() && !field["default"].is_object() {
+                found.push((path.clone(), field["default"].clone()));
+            }
+            defaults(field, &path, found);
+        }
+    }
+    let schema =
+        json!(crd::crd())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone();
+    let mut found = Vec::new();
+    defaults(&schema, "", &mut found);
+    let mut compared = 0;
+    for (path, default) in found {
+        let Some(row) = API.lines().find(|line| line.starts_with(&format!("| `{path}` |"))) else { continue };
+        let said = row.split(" | ").nth(1).unwrap();
+        let expected = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        // A word may follow.
+        assert!(
+            said.starts_with(&format!("`{expected}`")),
+            "the default of {path} is {expected}, not {said}"
+        );
+        compared += 1;
+    }
+    assert!(compared >= 5, "only {compared} were compared");
+}
+
 /// And nothing that there is no more.
 #[test]
 fn the_reference_names_no_flag_and_no_event_that_is_gone() {

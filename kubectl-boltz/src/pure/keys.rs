@@ -1,5 +1,6 @@
 //! Every key of the cluster: current, previous, orphaned.
 
+use super::object::View;
 use crate::words::{or_dash, plain, relative, table};
 use boltz_operator::{api::WatchedApiKey, controller::orphan_list::PublishedOrphan};
 use jiff::{SignedDuration, Timestamp};
@@ -56,7 +57,7 @@ pub fn join(objects: &[WatchedApiKey], orphans: &[PublishedOrphan]) -> Vec<Known
             object: name.clone(),
             expires_at: status.expires_at.as_ref().map(|time| time.0),
             revoke_after: None,
-            last_used_on: status.last_used_at.as_ref().map(|time| day(time.0)),
+            last_used_on: View::new(object, Timestamp::UNIX_EPOCH).current_key_last_used_at().map(day),
         });
         let previous = status.previous_keys.iter().map(|previous| KnownKey {
             key_id: previous.key_id.clone(),
@@ -125,6 +126,16 @@ pub fn render_orphans(orphans: &[PublishedOrphan], now: Timestamp) -> String {
     table(&["KEY ID", "PREFIX", "ORPHANED", "EXPIRES", "LAST USED", "UID OF ITS OBJECT"], &rows)
 }
 
+/// Those that have been orphans for longer than this.
+pub fn older(
+    mut orphans: Vec<PublishedOrphan>,
+    than: Option<SignedDuration>,
+    now: Timestamp,
+) -> Vec<PublishedOrphan> {
+    orphans.retain(|orphan| than.is_none_or(|than| now.duration_since(orphan.orphaned_since) >= than));
+    orphans
+}
+
 /// The orphans that are to be revoked: those with these ids, or all, and only old ones. `Err`: the ids of no such orphan.
 pub fn chosen<'a>(
     orphans: &'a [PublishedOrphan],
@@ -177,6 +188,16 @@ mod tests {
                 found.map(|found| found.iter().map(|orphan| orphan.key_id.clone()).collect::<Vec<_>>());
             let owned = |ids: Vec<&str>| ids.into_iter().map(str::to_owned).collect::<Vec<_>>();
             assert_eq!(found, expected.map(owned).map_err(owned), "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn the_list_can_leave_out_young_orphans() {
+        let orphans = || vec![orphan("old", "2026-11-20T12:00:00Z"), orphan("young", NOW)];
+        for (than, left) in
+            [(None, 2), (Some(SignedDuration::ZERO), 2), (Some(SignedDuration::from_hours(1)), 1)]
+        {
+            assert_eq!(older(orphans(), than, NOW.parse().unwrap()).len(), left, "{than:?}");
         }
     }
 

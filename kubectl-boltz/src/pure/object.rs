@@ -2,7 +2,10 @@
 
 use crate::words::plain;
 use boltz_operator::{
-    api::{BoltzApiKeyStatus, WatchedApiKey, annotations::PAUSED_ANNOTATION},
+    api::{
+        BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey,
+        annotations::{DELETION_POLICY_ANNOTATION, FINALIZER, PAUSED_ANNOTATION},
+    },
     plan::Reason,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -44,6 +47,20 @@ impl<'a> View<'a> {
 
     pub fn is_deleting(&self) -> bool {
         self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Among its finalizers is the operator's: its keys are not revoked yet.
+    pub fn has_our_finalizer(&self) -> bool {
+        self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+    }
+
+    /// A deletion keeps its keys. The annotation overrides the spec.
+    pub fn keeps_its_keys(&self) -> bool {
+        match self.object.annotations().get(DELETION_POLICY_ANNOTATION).map(String::as_str) {
+            Some("Retain") => true,
+            Some("Revoke") => false,
+            _ => self.object.spec.as_ref().is_ok_and(|spec| spec.deletion_policy == DeletionPolicy::Retain),
+        }
     }
 
     pub fn is_suspended(&self) -> bool {
@@ -91,6 +108,12 @@ impl<'a> View<'a> {
         Some(self.status()?.last_used_at.as_ref()?.0)
     }
 
+    /// The same of the current key: an earlier use was one of a key before it.
+    pub fn current_key_last_used_at(&self) -> Option<Timestamp> {
+        let created = self.status()?.created_at.as_ref().map(|time| time.0);
+        self.last_used_at().filter(|used| created.is_none_or(|created| *used >= created))
+    }
+
     /// When the current key was issued.
     pub fn issued_at(&self) -> Option<Timestamp> {
         let status = self.status()?;
@@ -115,9 +138,14 @@ impl<'a> View<'a> {
         self.expires_at().is_some_and(|expiry| expiry.duration_since(self.now) <= within)
     }
 
-    /// The current key was not used for that time.
+    /// No key of it was used for that time. A key that replaced others may be new: then it is the object's age that counts.
     pub fn is_unused_for(&self, time: SignedDuration) -> bool {
-        let since = self.last_used_at().or(self.issued_at());
+        let status = self.status();
+        let rotations = status.and_then(|status| status.rotations).unwrap_or_default();
+        let first_key = self.issued_at().filter(|_| rotations == 0);
+        let created = self.object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let has_key = status.is_some_and(|status| status.created_at.is_some());
+        let since = self.last_used_at().max(first_key.or(created).or(self.issued_at()).filter(|_| has_key));
         since.is_some_and(|since| self.now.duration_since(since) >= time)
     }
 
@@ -284,9 +312,25 @@ mod tests {
             (json!({}), false),
             (json!({"createdAt": "2026-10-01T00:00:00Z"}), true),
             (json!({"createdAt": "2026-10-01T00:00:00Z", "lastUsedAt": "2026-11-20T00:00:00Z"}), false),
-            (json!({"createdAt": "2026-10-01T00:00:00Z", "lastRotationTime": "2026-11-20T00:00:00Z"}), false),
+            // A key that is new may be the newest of many that nobody used.
+            (
+                json!({
+                    "createdAt": "2026-11-20T00:00:00Z", "lastRotationTime": "2026-11-20T00:00:00Z", "rotations": 3,
+                }),
+                true,
+            ),
+            (
+                json!({
+                    "createdAt": "2026-11-20T00:00:00Z", "lastRotationTime": "2026-11-20T00:00:00Z", "rotations": 3,
+                    "lastUsedAt": "2026-11-19T00:00:00Z",
+                }),
+                false,
+            ),
+            (json!({"createdAt": "2026-11-20T00:00:00Z", "rotations": 0}), false),
         ] {
-            let object = object("a", json!({}), status.clone());
+            let mut object = object("a", json!({}), status.clone());
+            object.metadata.creation_timestamp =
+                serde_json::from_value(json!("2026-09-01T00:00:00Z")).unwrap();
             let view = View::new(&object, NOW.parse().unwrap());
             assert_eq!(view.is_unused_for(days(30)), is_unused, "{status}");
         }

@@ -28,7 +28,10 @@ pub fn render(view: &View, users: Users) -> String {
     });
     if let Some(id) = status.and_then(|status| status.key_id.as_deref()) {
         let mut details = vec![format!("{}  {}", view.bar(), lifetime(view))];
-        details.push(format!("last used {}", or_dash(view.last_used_at(), |at| relative(at, view.now))));
+        details.push(format!(
+            "last used {}",
+            or_dash(view.current_key_last_used_at(), |at| relative(at, view.now))
+        ));
         branches.push((format!("key {}  current", plain(id)), details));
     }
     let previous = status.map(|status| status.previous_keys.as_slice()).unwrap_or_default();

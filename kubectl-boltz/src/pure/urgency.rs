@@ -62,11 +62,21 @@ impl View<'_> {
         let Some(status) = self.status().filter(|status| !status.is_untouched()) else {
             return styled(BAD, "no operator has looked at it yet");
         };
-        if self.is_deleting() {
-            return "its keys are being revoked".to_owned();
-        }
         if self.is("Stalled") {
             return styled(BAD, "somebody has to act");
+        }
+        if self.is_deleting() {
+            return match (self.has_our_finalizer(), self.keeps_its_keys()) {
+                (false, _) => "finalizers of others hold it".to_owned(),
+                (true, true) => "it goes; its keys and its Secret stay".to_owned(),
+                (true, false) if self.is_overdue() => {
+                    styled(BAD, "the revocation of its keys is tried again")
+                }
+                (true, false) => "its keys are being revoked".to_owned(),
+            };
+        }
+        if self.is("RevocationFailing") {
+            return styled(BAD, "the revocation of a key is tried again");
         }
         if self.is_paused() {
             return "nothing while the annotation boltz.bio/paused is true".to_owned();
@@ -77,8 +87,10 @@ impl View<'_> {
         if !self.is("Ready") || self.is("Reconciling") {
             return styled(CARE, "the operator goes on by itself");
         }
-        if !status.pending_restarts.is_empty() {
-            return format!("{} workloads are restarted", status.pending_restarts.len());
+        match status.pending_restarts.len() {
+            0 => {}
+            1 => return styled(CARE, "1 workload waits to be restarted"),
+            count => return styled(CARE, &format!("{count} workloads wait to be restarted")),
         }
         let until = |style: Style, what: &str, time: Timestamp| {
             let text = if time < self.now {
@@ -193,7 +205,7 @@ mod tests {
             (
                 json!({"conditions": ready, "pendingRestarts": [{"kind": "Deployment", "name": "web"}]}),
                 Urgency::Fine,
-                "1 workloads are restarted",
+                "1 workload waits to be restarted",
             ),
             (
                 json!({"conditions": ready, "expiresAt": "2026-11-26T11:30:00Z"}),
@@ -206,10 +218,57 @@ mod tests {
                     condition_of("RevocationFailing", true, "BoltzRejected", "Key a is still valid."),
                 ]}),
                 Urgency::Overdue,
-                "nothing is due",
+                "the revocation of a key is tried again",
             ),
         ] {
             assert_eq!(seen(status.clone()), (urgency, next.to_owned()), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_happens_next_to_an_object_that_is_being_deleted() {
+        let going = conditions(false, true, false);
+        let ours = &["boltz.bio/revoke-keys"][..];
+        let (early, late) = ("2026-11-26T11:59:00Z", "2026-11-26T09:00:00Z");
+        for (spec, annotation, finalizers, since, conditions, next) in [
+            (json!({}), None, ours, early, &going, "its keys are being revoked"),
+            (json!({}), None, ours, late, &going, "the revocation of its keys is tried again"),
+            (
+                json!({}),
+                None,
+                ours,
+                late,
+                &super::tests::conditions(false, false, true),
+                "somebody has to act",
+            ),
+            (
+                json!({"deletionPolicy": "Retain"}),
+                None,
+                ours,
+                early,
+                &going,
+                "it goes; its keys and its Secret stay",
+            ),
+            (json!({}), Some("Retain"), ours, early, &going, "it goes; its keys and its Secret stay"),
+            (
+                json!({"deletionPolicy": "Retain"}),
+                Some("Revoke"),
+                ours,
+                early,
+                &going,
+                "its keys are being revoked",
+            ),
+            (json!({}), None, &["example/other"], early, &going, "finalizers of others hold it"),
+        ] {
+            let mut object = object("a", spec, json!({"conditions": conditions}));
+            let metadata = &mut object.metadata;
+            metadata.deletion_timestamp = serde_json::from_value(json!(since)).unwrap();
+            metadata.finalizers = Some(finalizers.iter().map(|name| (*name).to_owned()).collect());
+            metadata.annotations =
+                annotation.map(|policy| [("boltz.bio/deletion-policy".to_owned(), policy.to_owned())].into());
+            let view = View::new(&object, NOW.parse().unwrap());
+            let said = anstream::adapter::strip_str(&view.next_step()).to_string();
+            assert_eq!(said, next, "{annotation:?}, {finalizers:?}, {since}");
         }
     }
 

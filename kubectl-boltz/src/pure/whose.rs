@@ -1,6 +1,7 @@
 //! From a key to the object that it belongs to.
 
 use super::object::View;
+use crate::words::relative;
 use boltz_operator::{
     api::WatchedApiKey,
     controller::orphan_list::PublishedOrphan,
@@ -73,6 +74,30 @@ pub struct Owner {
     pub role: Role,
     #[serde(rename = "keyID", skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// When the overlap of a previous key ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoke_after: Option<Timestamp>,
+}
+
+impl Owner {
+    /// What the key is to the object.
+    pub fn text(&self, now: Timestamp) -> String {
+        match (self.role, self.revoke_after) {
+            (Role::Current, _) => "its current key".to_owned(),
+            (Role::Previous, Some(end)) if end <= now => {
+                format!("a previous key of it, not revoked although its overlap ended {}", relative(end, now))
+            }
+            (Role::Previous, Some(end)) => {
+                format!("a previous key of it, whose overlap ends {}", relative(end, now))
+            }
+            (Role::Previous, None) => "a previous key of it".to_owned(),
+            (Role::MadeForIt, _) => {
+                "a key that was made for it; the status does not say whether it is the current one, a previous one or revoked. The \
+                 key's id tells: kubectl boltz whose ID"
+                    .to_owned()
+            }
+        }
+    }
 }
 
 /// What a key is to its object.
@@ -81,18 +106,8 @@ pub struct Owner {
 pub enum Role {
     Current,
     Previous,
-    /// The key was made for the object, and the status does not name it: it is revoked, lost or being stored.
+    /// The key was made for the object, by its name at Boltz. The status has no names of keys.
     MadeForIt,
-}
-
-impl Role {
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Current => "its current key",
-            Self::Previous => "a previous key of it, in its overlap",
-            Self::MadeForIt => "a key that was made for it; by its status it has none or others now",
-        }
-    }
 }
 
 /// The objects that the key belongs to. More than one only if somebody forged a status.
@@ -120,7 +135,12 @@ fn owner(question: &Question, object: &WatchedApiKey) -> Option<Owner> {
         _ => return None,
     };
     let view = View::new(object, Timestamp::UNIX_EPOCH).object;
-    Some(Owner { namespace: view.namespace().unwrap_or_default(), name: view.name_any(), role, key_id })
+    let mut previous = status.iter().flat_map(|status| &status.previous_keys);
+    let revoke_after =
+        previous.find(|previous| role == Role::Previous && Some(&previous.key_id) == key_id.as_ref());
+    let revoke_after = revoke_after.map(|previous| previous.revoke_after.0);
+    let (namespace, name) = (view.namespace().unwrap_or_default(), view.name_any());
+    Some(Owner { namespace, name, role, key_id, revoke_after })
 }
 
 /// The orphan that the key is.
@@ -137,7 +157,7 @@ pub fn orphan<'a>(question: &Question, orphans: &'a [PublishedOrphan]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pure::samples::object;
+    use crate::pure::samples::{NOW, object};
     use serde_json::json;
 
     const VALUE: &str = "sk_bc_work_live_secret";
@@ -174,6 +194,29 @@ mod tests {
         ] {
             let found = role(Question::from_text(&text));
             assert_eq!(found, is_found.then_some(Role::Current), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_key_is_to_its_object_is_not_guessed() {
+        let previous = |id: &str, end: &str| json!({"keyID": id, "revokeAfter": end});
+        let status = json!({"keyID": "key-3", "previousKeys": [
+            previous("key-2", "2026-11-26T17:00:00Z"), previous("key-1", "2026-11-26T07:00:00Z"),
+        ]});
+        let objects = [object("design", json!({}), status)];
+        for (argument, text) in [
+            ("key-3", "its current key"),
+            ("key-2", "a previous key of it, whose overlap ends in 5h"),
+            ("key-1", "a previous key of it, not revoked although its overlap ended 5h ago"),
+            // It may be any of them.
+            (
+                "team/design bo.prod.550e8400e29b41d4.0123456789ab",
+                "a key that was made for it; the status does not say whether it is the current one",
+            ),
+        ] {
+            let found = owners(&Question::from_argument(argument).unwrap(), &objects);
+            let said = found[0].text(NOW.parse().unwrap());
+            assert!(said.starts_with(text), "{argument}: {said}");
         }
     }
 

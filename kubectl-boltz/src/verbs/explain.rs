@@ -34,10 +34,12 @@ const RUNBOOKS: &[(&str, &str)] = runbooks![
     "BoltzApiKeyMintLoop",
     "BoltzApiKeyNotReady",
     "BoltzApiKeyPreviousKeyStillUsed",
+    "BoltzApiKeyRestartUnfinished",
     "BoltzApiKeyRevocationOverdue",
     "BoltzApiKeyRotationOverdue",
     "BoltzApiKeyUnused",
     "BoltzOperatorAdminKeyRefused",
+    "BoltzOperatorAdminKeyUnchecked",
     "BoltzOperatorBoltzUnreachable",
     "BoltzOperatorCannotWatch",
     "BoltzOperatorDown",
@@ -213,11 +215,15 @@ mod tests {
             );
         }
         for (name, begin) in [
-            ("RevocationFailing", Some("RevocationFailing\n  True means: A key that")),
+            ("RevocationFailing", Some("RevocationFailing\n  meaning: A key that")),
             ("Pending", Some("Pending\n  meaning: A key is being issued. If")),
             // Of `Reconciling` and of events.
             ("SecretAltered", Some("SecretAltered\n  meaning: The key in")),
             ("NoKeyOverdue", Some("NoKeyOverdue\n  meaning: Only in")),
+            // Of events and of revocations only.
+            ("NotRolledOut", Some("NotRolledOut\n  meaning: The rollout")),
+            ("KeysLeftBehind", Some("KeysLeftBehind\n  meaning: The object moved")),
+            ("Stray", Some("Stray\n  meaning: A key was revoked")),
             // It may be the name of an object.
             ("pending", None),
         ] {

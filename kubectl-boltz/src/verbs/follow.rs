@@ -1,7 +1,7 @@
 //! Waits for what the operator does.
 
 use super::Session;
-use crate::{cluster::Object, failure::Failure, pure::object::View};
+use crate::{cluster::Object, failure::Failure, output::tell, pure::object::View};
 use kube::ResourceExt;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,42 @@ pub enum GiveUp {
     IfNewlyBlocked,
     /// The operator tries again, and what stalls may be something else.
     Never,
+}
+
+/// Goes on looking when a look fails that may succeed later.
+#[derive(Debug)]
+pub struct Looks {
+    /// A first look that fails shows that something is wrong with the question.
+    have_succeeded: bool,
+    is_told: bool,
+}
+
+impl Looks {
+    pub fn new() -> Self {
+        Self { have_succeeded: false, is_told: false }
+    }
+
+    /// Something succeeded before.
+    pub fn after_success() -> Self {
+        Self { have_succeeded: true, is_told: false }
+    }
+
+    /// `None`: the look failed, which is said once, and the next one may succeed.
+    pub fn seen<T>(&mut self, look: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match look {
+            Err(failure) if self.have_succeeded && failure.may_pass() => {
+                if !std::mem::replace(&mut self.is_told, true) {
+                    tell(&format!("{}; looking again until it passes", failure.short()));
+                }
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+            Ok(found) => {
+                *self = Self::after_success();
+                Ok(Some(found))
+            }
+        }
+    }
 }
 
 /// What is waited for.
@@ -76,5 +112,26 @@ impl Wait<'_> {
             }
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_passes_ends_no_watch() {
+        let passing = || Err::<u8, _>(Failure::Unreachable("connection refused".to_owned()));
+        let lasting = || Err::<u8, _>(Failure::NoCrd);
+        let mut looks = Looks::new();
+        assert!(looks.seen(passing()).is_err(), "the first look shows what is wrong");
+        assert!(matches!(looks.seen(Ok(1)), Ok(Some(1))));
+        for _ in 0..3 {
+            assert!(matches!(looks.seen(passing()), Ok(None)));
+            assert!(looks.is_told);
+        }
+        assert!(matches!(looks.seen(Ok(2)), Ok(Some(2))));
+        assert!(!looks.is_told, "the next failure is news");
+        assert!(looks.seen(lasting()).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `status`, `list` and `users`.
 
-use super::Session;
+use super::{Session, follow::Looks};
 use crate::{
     cluster::Object,
     failure::{Failure, NOT_READY},
@@ -30,9 +30,12 @@ pub(super) fn code_of(objects: &[&WatchedApiKey], now: Timestamp) -> u8 {
 }
 
 pub async fn status(session: &Session, selector: Option<&str>, watch: bool) -> Result<u8, Failure> {
-    let mut before = None;
+    let (mut before, mut looks) = (None, Looks::new());
     loop {
-        let shown = table_of(session, selector, &Filter::default(), true).await?;
+        let Some(shown) = looks.seen(table_of(session, selector, &Filter::default(), true).await)? else {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            continue;
+        };
         if !watch {
             write(session, &shown)?;
             return Ok(shown.code);
@@ -125,9 +128,12 @@ pub fn resource_name(object: &Object) -> String {
 }
 
 pub async fn status_of(session: &Session, name: &str, watch: bool) -> Result<u8, Failure> {
-    let mut before = None;
+    let (mut before, mut looks) = (None, Looks::new());
     loop {
-        let object = session.cluster.get(name).await?;
+        let Some(object) = looks.seen(session.cluster.get(name).await)? else {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            continue;
+        };
         let view = View::new(&object.read, session.now());
         let code = code_of(&[&object.read], session.now());
         let (mut text, mut users) = (String::new(), None);

@@ -58,6 +58,9 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
     if let Verb::Completion { shell } = &cli.verb {
         return output::print(&complete::script(shell)).map(|()| 0);
     }
+    if matches!(cli.verb, Verb::Crd) {
+        return spec::print_crd(cli.global.output).map(|()| 0);
+    }
     let session = Session { cluster: Cluster::connect(&cli.global).await?, format: cli.global.output };
     if names_objects(&cli.verb) {
         in_one_namespace(&session)?;
@@ -94,11 +97,12 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Explain { what } => explain::explain(&session, &what).await,
         Verb::Doctor { wait, timeout } => doctor::doctor(&session, wait.then(|| positive(timeout))).await,
         Verb::Keys => orphans::keys(&session).await,
-        Verb::Orphans { revoke: false, cluster, lease_name, .. } => {
-            orphans::orphans(&session, &Publisher { cluster, lease_name }).await
+        Verb::Orphans { revoke: false, older_than, cluster, lease_name, .. } => {
+            orphans::orphans(&session, &Publisher { cluster, lease_name }, older_than).await
         }
         Verb::Orphans { ids, older_than, cluster, lease_name, confirm, timeout, .. } => {
             let publisher = Publisher { cluster, lease_name };
+            let older_than = older_than.unwrap_or(orphans::OLD_ENOUGH);
             let wish =
                 orphans::Wish { ids, older_than, publisher, yes: confirm.yes, timeout: positive(timeout) };
             orphans::revoke(&session, wish).await
@@ -106,8 +110,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Events { name } => explain::events(&session, name.as_deref()).await,
         Verb::Logs { name, since } => logs::logs(&session, &name, since).await,
         Verb::Version => logs::version(&session).await,
-        // It needs no cluster.
-        Verb::Completion { .. } => Ok(0),
+        // They need no cluster.
+        Verb::Completion { .. } | Verb::Crd => Ok(0),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::{
     Session,
+    follow::Looks,
     operator::{WHERE_IT_IS, operators},
 };
 use crate::{
     cluster::call,
     failure::{Failure, NOT_READY},
     output::{Format, confirm, print, tell},
-    pure::keys::{chosen, join, render, render_orphans},
+    pure::keys::{chosen, join, older, render, render_orphans},
     words::{duration, or_dash, plain},
 };
 use boltz_operator::{
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 
 /// The operator's Lease, if nothing says its name.
 const DEFAULT_LEASE: &str = "boltz-operator";
+/// Which orphans are revoked, if nothing is said.
+pub const OLD_ENOUGH: SignedDuration = SignedDuration::from_hours(24);
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which operator's orphans; all, if nothing is said.
@@ -122,40 +125,58 @@ pub async fn keys(session: &Session) -> Result<u8, Failure> {
     let objects = session.cluster.list(session.cluster.scope(), None).await?;
     let read: Vec<WatchedApiKey> = objects.into_iter().map(|object| object.read).collect();
     // Without a namespace's name, orphans belong to the whole cluster.
-    let orphans = if session.cluster.all_namespaces {
+    let mut count = None;
+    let orphans: Vec<PublishedOrphan> = if session.cluster.all_namespaces {
         match published(session, &Publisher::default()).await {
-            Ok(lists) => lists.into_iter().flat_map(|published| published.list.orphans).collect(),
+            Ok(lists) => {
+                count = Some(lists.iter().map(|published| published.list.count).sum::<usize>());
+                lists.into_iter().flat_map(|published| published.list.orphans).collect()
+            }
             Err(error) => {
                 tell(&format!("orphans are not shown: {error}"));
                 Vec::new()
             }
         }
     } else {
+        if session.format.is_for_people() {
+            tell("orphans belong to no namespace, so they are not shown. With them: kubectl boltz keys -A");
+        }
         Vec::new()
     };
     let keys = join(&read, &orphans);
+    let left_out = count.unwrap_or_default().saturating_sub(orphans.len());
     let text = || match session.format {
         Format::Name => keys.iter().map(|key| format!("{}\n", plain(&key.key_id))).collect(),
+        _ if left_out > 0 => format!("{}and {left_out} more orphans\n", render(&keys, session.now())),
         _ => render(&keys, session.now()),
     };
-    session.format.write(&json!({"keys": keys}), text)?;
+    // Null: it is not known.
+    session.format.write(&json!({"orphanCount": count, "keys": keys}), text)?;
     Ok(0)
 }
 
-pub async fn orphans(session: &Session, publisher: &Publisher) -> Result<u8, Failure> {
+pub async fn orphans(
+    session: &Session,
+    publisher: &Publisher,
+    older_than: Option<SignedDuration>,
+) -> Result<u8, Failure> {
     let lists = published(session, publisher).await?;
     if lists.is_empty() {
         return Err(nothing_published(session));
     }
-    let orphans: Vec<PublishedOrphan> = lists.iter().flat_map(|one| one.list.orphans.clone()).collect();
+    let all: Vec<PublishedOrphan> = lists.iter().flat_map(|one| one.list.orphans.clone()).collect();
     let count: usize = lists.iter().map(|one| one.list.count).sum();
+    // The oldest are published.
+    let left_out = count.saturating_sub(all.len());
+    let orphans = older(all, older_than, session.now());
     let text = || match session.format {
         Format::Name => orphans.iter().map(|orphan| format!("{}\n", plain(&orphan.key_id))).collect(),
+        _ if orphans.is_empty() && older_than.is_some() => "no orphan is that old\n".to_owned(),
         _ if orphans.is_empty() => "no orphans\n".to_owned(),
         _ => {
             let mut text = render_orphans(&orphans, session.now());
-            if count > orphans.len() {
-                text.push_str(&format!("and {} more\n", count - orphans.len()));
+            if left_out > 0 {
+                text.push_str(&format!("and {left_out} more\n"));
             }
             text.push_str("next: kubectl boltz explain BoltzOperatorOrphanedKeys  # before you revoke any\n");
             text
@@ -232,10 +253,14 @@ pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
     let parameters = PatchParams::default();
     call(api.patch(&target.config_map, &parameters, &patch), "patch", "configmaps", namespace).await?;
     tell("requested; waiting for the operator");
-    let started = Instant::now();
+    let (started, mut looks) = (Instant::now(), Looks::after_success());
     loop {
-        let found = call(api.get(&target.config_map), "get", "configmaps", namespace).await?;
-        let text = found.data.as_ref().and_then(|data| data.get(&response_key(&target.cluster)));
+        let found = call(api.get(&target.config_map), "get", "configmaps", namespace).await;
+        let found = looks.seen(found)?;
+        let text = found
+            .as_ref()
+            .and_then(|found| found.data.as_ref())
+            .and_then(|data| data.get(&response_key(&target.cluster)));
         let response: Option<RevocationResponse> = text.and_then(|text| serde_json::from_str(text).ok());
         if let Some(response) = response.filter(|response| response.request == request.id) {
             return report(session, &response);

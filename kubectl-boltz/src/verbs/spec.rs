@@ -7,23 +7,44 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    output::{confirm, tell},
+    output::{Format, confirm, print, tell},
     words::plain,
 };
-use boltz_operator::api::annotations::DELETION_POLICY_ANNOTATION;
+use boltz_operator::api::{annotations::DELETION_POLICY_ANNOTATION, crd};
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 pub async fn suspend(session: &Session, names: &[String], suspend: bool) -> Result<u8, Failure> {
     let done = if suspend { "suspended" } else { "resumed" };
-    let mut objects = Vec::new();
+    let (mut objects, mut failed) = (Vec::new(), None);
     for name in names {
-        let object = session.cluster.patch(name, &json!({"spec": {"suspend": suspend}}), false).await?;
-        session.report(&format!("{} {done}", resource_name(&object)))?;
-        objects.push(object);
+        match session.cluster.patch(name, &json!({"spec": {"suspend": suspend}}), false).await {
+            Ok(object) => {
+                session.report(&format!("{} {done}", resource_name(&object)))?;
+                objects.push(object);
+            }
+            Err(failure) => {
+                failed = Some(failure);
+                break;
+            }
+        }
     }
-    session.write_changed(&objects)?;
-    Ok(0)
+    // Also those before one that failed.
+    if failed.is_none() || !objects.is_empty() {
+        session.write_changed(&objects)?;
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+/// The definition, for whoever has this program and nothing else.
+pub fn print_crd(format: Format) -> Result<(), Failure> {
+    let crd = json!(crd::crd());
+    let name = || "customresourcedefinition.apiextensions.k8s.io/boltzapikeys.boltz.bio\n".to_owned();
+    match format {
+        Format::Name => print(&name()),
+        Format::Json => Format::Json.write(&crd, String::new),
+        _ => Format::Yaml.write(&crd, String::new),
+    }
 }
 
 pub async fn release(session: &Session, name: &str, yes: bool, timeout: Duration) -> Result<u8, Failure> {

@@ -91,7 +91,7 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
     }
     let text = || {
         let line = |owner: &Owner| {
-            let Owner { namespace, name, role, key_id } = owner;
+            let Owner { namespace, name, key_id, .. } = owner;
             if session.format == Format::Name {
                 return format!("{namespace}/{name}\n");
             }
@@ -99,7 +99,7 @@ pub async fn whose(session: &Session, key: &str) -> Result<u8, Failure> {
             format!(
                 "{namespace}/{name}: {}{id}\nnext: kubectl boltz status {name} --namespace {namespace}  # if the key has leaked: \
                  kubectl boltz revoke-leaked {name} --namespace {namespace}\n",
-                role.text()
+                owner.text(session.now())
             )
         };
         owners.iter().map(line).collect()

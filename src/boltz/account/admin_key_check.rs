@@ -52,7 +52,7 @@ impl Account {
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "failed to check the admin key");
                     if self.lock().admin_key.refusal().is_none() {
-                        self.metrics.set_admin_key(AdminKeyState::Unreachable);
+                        self.publish_admin_key(AdminKeyState::Unreachable);
                     }
                     if is_new {
                         self.record_answer(Said::Nothing);
@@ -164,7 +164,7 @@ impl Account {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.admin_key, admin_key.clone());
         drop(state);
-        self.metrics.set_admin_key(admin_key.state());
+        self.publish_admin_key(admin_key.state());
         if before == admin_key {
             return;
         }

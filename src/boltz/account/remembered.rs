@@ -6,6 +6,7 @@ use crate::{
         account_data::Remembered,
         organization::{Organization, Said},
     },
+    observability::metrics::AdminKeyState,
     protocol::marker::MAX_NAME_LENGTH,
 };
 use parking_lot::Mutex;
@@ -82,6 +83,22 @@ impl Account {
     /// The number of active keys in the newest pass that was believed.
     pub(crate) fn set_active_keys(&self, count: usize) {
         if self.organization.lock().set_active_keys(count) {
+            self.announce_remembered();
+        }
+    }
+
+    /// For people: what is known of the admin key now.
+    pub(super) fn publish_admin_key(&self, state: AdminKeyState) {
+        self.metrics.set_admin_key(state);
+        if self.organization.lock().set_admin_key(state.into()) {
+            self.announce_remembered();
+        }
+    }
+
+    /// For people: how far the clock is ahead of Boltz's, as its newest response says.
+    pub(crate) fn publish_clock_skew(&self) {
+        let skew = self.metrics.clock_skew();
+        if skew.is_some_and(|seconds| self.organization.lock().set_clock_skew(seconds)) {
             self.announce_remembered();
         }
     }

@@ -1,5 +1,4 @@
 //! The metrics. No label contains a message or a key id.
-//!
 //! What describes objects, Boltz's list and the queue is shown by the leader only: a standby knows none of it.
 
 mod boltz;
@@ -39,9 +38,9 @@ use text::Classic;
 /// The calls to Boltz.
 const OPERATIONS: [&str; 4] = ["auth_me", "create", "list", "revoke"];
 /// Their results: statuses that Boltz documents, and what there is instead of a status.
-const CODES: [&str; 18] = [
+const CODES: [&str; 19] = [
     "200", "400", "401", "402", "403", "404", "408", "409", "410", "422", "425", "429", "500", "502", "503",
-    "connect", "timeout", "error",
+    "504", "connect", "timeout", "error",
 ];
 
 type Label = (&'static str, &'static str);
@@ -339,6 +338,10 @@ impl Metrics {
 
     pub(crate) fn set_clock_skew(&self, seconds: i64) {
         self.responses.lock().clock_skew = Some(seconds);
+    }
+
+    pub(crate) fn clock_skew(&self) -> Option<i64> {
+        self.responses.lock().clock_skew
     }
 
     /// Boltz asks to be left alone for so long.

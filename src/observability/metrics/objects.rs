@@ -17,11 +17,16 @@ pub(crate) struct ObjectGauges {
     pub expires_at: Option<Timestamp>,
     /// When it is replaced or, while the object is suspended or paused, when it would be.
     pub renewal_at: Option<Timestamp>,
+    /// Of any of its keys.
     pub last_used_at: Option<Timestamp>,
+    /// The last use or, if there was none, since when there has been a key.
+    pub in_use_since: Option<Timestamp>,
     /// The number of previous keys that are still valid.
     pub previous_keys: usize,
     /// A previous key is still in use after the end of its overlap.
     pub is_previous_key_used: bool,
+    /// The number of workloads that may still run with an old key.
+    pub restarts_unfinished: usize,
     /// The annotation `boltz.bio/paused` stops the operator.
     pub is_paused: bool,
     /// Since when its oldest key should be revoked.
@@ -76,13 +81,14 @@ pub(super) const OBJECT_METRICS: &[Computed<Objects>] = &[
     ),
     of_object(
         "apikey_last_used_timestamp_seconds",
-        "Last use of the current key that Boltz's list shows, in seconds since 1970; absent if never used",
+        "Last use of a key of the object, the current one or one before it, in seconds since 1970; absent if never used",
         |objects| objects.each(|object| seconds(object.last_used_at)),
     ),
     of_object(
         "apikey_unused_seconds",
-        "Time since the current key was last used or, if never, since it was created",
-        |objects| objects.each(|object| since(object.last_used_at.max(object.created_at))),
+        "Time since a key of the object was last used or, if none was, since it got its first key; after a rotation, since the \
+         object was created",
+        |objects| objects.each(|object| since(object.in_use_since)),
     ),
     of_object("apikey_previous_keys", "Previous keys that are still valid", |objects| {
         #[allow(clippy::cast_precision_loss, reason = "they are few")]
@@ -92,6 +98,12 @@ pub(super) const OBJECT_METRICS: &[Computed<Objects>] = &[
         "apikey_previous_key_still_used",
         "Whether a previous key is not revoked because it is still in use after the end of its overlap",
         |objects| objects.each(|object| Some(object.is_previous_key_used.into())),
+    ),
+    of_object(
+        "apikey_restarts_unfinished",
+        "Workloads of spec.rolloutRestartTargets that were not restarted for the current key, or whose rollout has not ended",
+        #[allow(clippy::cast_precision_loss, reason = "they are few")]
+        |objects| objects.each(|object| Some(object.restarts_unfinished as f64)),
     ),
     of_object("apikey_paused", "Whether the annotation boltz.bio/paused stops the operator", |objects| {
         objects.each(|object| Some(object.is_paused.into()))

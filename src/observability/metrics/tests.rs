@@ -19,6 +19,7 @@ fn full() -> Metrics {
         expires_at: now,
         renewal_at: now,
         last_used_at: now,
+        in_use_since: now,
         ..ObjectGauges::default()
     };
     metrics.set_object("team", "key", object);

@@ -70,8 +70,9 @@ impl Prometheus {
     }
 }
 
-/// The colour that Grafana gives to a value with that name: an override by name counts more than the panel's thresholds.
-fn color(panel: &Json, name: &str, value: f64) -> String {
+/// The colour that Grafana gives to a value with that name: an override by name counts more than the panel's thresholds. Without a
+/// value it is that of the first step.
+fn color(panel: &Json, name: &str, value: Option<f64>) -> String {
     let config = &panel["fieldConfig"];
     let overrides = config["overrides"].as_array().into_iter().flatten();
     let own = overrides
@@ -81,9 +82,13 @@ fn color(panel: &Json, name: &str, value: f64) -> String {
     let thresholds = own.map_or(&config["defaults"]["thresholds"], |property| &property["value"]);
     let steps =
         thresholds["steps"].as_array().unwrap_or_else(|| panic!("{} has no thresholds", panel["title"]));
-    let mut reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|least| value >= least));
+    let is_reached = |least: f64| value.is_some_and(|value| value >= least);
+    let mut reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(is_reached));
     reached.next_back().unwrap()["color"].as_str().unwrap().to_owned()
 }
+
+/// Of a number that is not known.
+const GREY: &str = "#808080";
 
 fn dashboard() -> Json {
     let file = fs::read_to_string(chart().join("files/dashboards/boltz-operator.json")).unwrap();
@@ -94,26 +99,34 @@ fn stats(dashboard: &Json) -> impl Iterator<Item = &Json> {
     dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "stat")
 }
 
-/// The titles of the numbers that are red now.
-async fn red(prometheus: &Prometheus) -> Vec<String> {
+/// The titles of the numbers that have that colour now.
+async fn numbers(prometheus: &Prometheus, wanted: &str) -> Vec<String> {
     let dashboard = dashboard();
-    let mut red = Vec::new();
+    let mut titles = Vec::new();
     for panel in stats(&dashboard) {
         let target = &panel["targets"][0];
         let results = prometheus.query(&evaluated(target["expr"].as_str().unwrap())).await.unwrap();
-        let is_red = |result: &Json| {
+        let color_of = |result: &Json| {
             let name = target["legendFormat"]
                 .as_str()
                 .unwrap()
                 .replace("{{state}}", result["metric"]["state"].as_str().unwrap_or_default());
-            color(panel, &name, result["value"][1].as_str().unwrap().parse().unwrap()) == "red"
+            color(panel, &name, Some(result["value"][1].as_str().unwrap().parse().unwrap()))
         };
-        if results.iter().any(is_red) {
-            red.push(panel["title"].as_str().unwrap().to_owned());
+        let mut colors: Vec<String> = results.iter().map(color_of).collect();
+        if colors.is_empty() {
+            colors.push(color(panel, "", None));
+        }
+        if colors.iter().any(|color| color == wanted) {
+            titles.push(panel["title"].as_str().unwrap().to_owned());
         }
     }
-    red
+    titles
 }
+
+/// What is shown of objects.
+const OF_OBJECTS: [&str; 5] =
+    ["Ready", "Not ready", "Expiring soon", "Rotations overdue", "Longest overdue revocation"];
 
 #[test]
 fn each_number_has_a_colour_for_what_is_wrong_and_one_for_what_is_right() {
@@ -129,8 +142,8 @@ fn each_number_has_a_colour_for_what_is_wrong_and_one_for_what_is_right() {
         ("No single leader", "", 0.0, 1.0),
     ] {
         let panel = stats(&dashboard).find(|panel| panel["title"] == title).unwrap();
-        assert_eq!(color(panel, name, right), "green", "{title}: {right}");
-        assert_eq!(color(panel, name, wrong), "red", "{title}: {wrong}");
+        assert_eq!(color(panel, name, Some(right)), "green", "{title}: {right}");
+        assert_eq!(color(panel, name, Some(wrong)), "red", "{title}: {wrong}");
     }
     let admin_key = stats(&dashboard).find(|panel| panel["title"] == "Admin key").unwrap();
     for (state, expected) in [
@@ -140,9 +153,14 @@ fn each_number_has_a_colour_for_what_is_wrong_and_one_for_what_is_right() {
         ("unreachable", "red"),
         ("wrong_organization", "red"),
     ] {
-        assert_eq!(color(admin_key, state, 1.0), expected, "{state}");
+        assert_eq!(color(admin_key, state, Some(1.0)), expected, "{state}");
     }
     assert_eq!(stats(&dashboard).count(), 8, "a new number needs a line here");
+    for panel in stats(&dashboard) {
+        // What nobody knows is neither good nor bad.
+        assert_eq!(color(panel, "", None), GREY, "{}", panel["title"]);
+        assert_eq!(panel["fieldConfig"]["defaults"]["noValue"], "no data", "{}", panel["title"]);
+    }
 }
 
 /// The value of a number whose queries find these series after two hours.
@@ -203,6 +221,35 @@ fn a_key_expires_soon_by_the_rule_of_the_alert() {
     }
 }
 
+#[test]
+fn a_key_for_which_no_replacement_is_planned_expires_soon_within_a_day() {
+    let expiring =
+        |expiry: &'static str| [(r#"boltz_apikey_expiration_timestamp_seconds{name="a"}"#, expiry)];
+    assert_number("Expiring soon", &expiring("93000x120"), 1.0);
+    assert_number("Expiring soon", &expiring("95000x120"), 0.0);
+}
+
+/// Their alerts are silent too.
+#[test]
+fn objects_that_are_being_deleted_are_not_red() {
+    let deleting =
+        |metric: &str, values: &'static str| (format!(r#"boltz_apikey_{metric}{{name="a"}}"#), values);
+    let series = [
+        deleting("ready", "0x120"),
+        deleting("active", "0x120"),
+        deleting("expiration_timestamp_seconds", "600x120"),
+        deleting("renewal_timestamp_seconds", "60x120"),
+        (r#"boltz_apikey_status{name="a",reason="Deleting"}"#.to_owned(), "1x120"),
+        // Another one without a key for which a replacement is planned.
+        (r#"boltz_apikey_ready{name="b"}"#.to_owned(), "1x120"),
+        (r#"boltz_apikey_active{name="b"}"#.to_owned(), "1x120"),
+    ];
+    let series = series.each_ref().map(|(series, values)| (series.as_str(), *values));
+    for title in ["Not ready", "Expiring soon", "Rotations overdue"] {
+        assert_number(title, &series, 0.0);
+    }
+}
+
 /// What Grafana puts in the place of its variables.
 fn evaluated(query: &str) -> String {
     let variables = [
@@ -221,6 +268,10 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     let operator = env.operator.base_url();
     let prometheus = Prometheus::start(operator.strip_prefix("http://").unwrap());
     prometheus.until("boltz_leader == 1").await;
+    // A new installation.
+    assert_eq!(numbers(&prometheus, "red").await, [""; 0]);
+    let unknown = numbers(&prometheus, GREY).await;
+    assert!(OF_OBJECTS.iter().all(|title| unknown.iter().any(|known| known == title)), "{unknown:?}");
     // The first key is seen, because its counter was there before.
     let key = json!({"expiresInDays": 90, "rotation": {"interval": "24h"}});
     env.create("well", key).await;
@@ -234,7 +285,9 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     prometheus.until(r#"boltz_admin_key_state{state="valid"} == 1"#).await;
     let pending = prometheus.query("ALERTS").await.unwrap();
     assert!(pending.is_empty(), "{pending:?}");
-    assert_eq!(red(&prometheus).await, [""; 0]);
+    assert_eq!(numbers(&prometheus, "red").await, [""; 0]);
+    let good = numbers(&prometheus, "green").await;
+    assert!(OF_OBJECTS.iter().all(|title| good.iter().any(|known| known == title)), "{good:?}");
 
     // A key that cannot be revoked, and one that cannot be issued.
     env.create("leaked", json!({})).await;
@@ -270,15 +323,24 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     prometheus.until(r#"boltz_apikey_revocation_overdue_seconds{name="leaked"} > 0"#).await;
     env.set_admin_key("sk_bc_admin_live_of_nobody");
     prometheus.until(r#"boltz_admin_key_state{state="refused"} == 1"#).await;
-    assert_eq!(red(&prometheus).await, ["Not ready", "Admin key"]);
-    // Gone, and not forgotten: the number is 0 and not absent.
+    // The same for `kubectl boltz doctor`.
+    let published = async || match env.remembered("adminKey").await {
+        Ok(state) if state == "refused" => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually(PATIENCE, "it is published", published).await.unwrap();
+    assert_eq!(numbers(&prometheus, "red").await, ["Not ready", "Admin key"]);
+    // Gone, and not forgotten: the number is 0 and not absent. What only it knew is not known any more.
     env.operator.kill();
     eventually(PATIENCE, "no leader is red", async || {
-        let red = red(&prometheus).await;
-        if red.contains(&"No single leader".to_owned()) { Ok(()) } else { Err(format!("{red:?}")) }
+        let red = numbers(&prometheus, "red").await;
+        if red == ["No single leader"] { Ok(()) } else { Err(format!("{red:?}")) }
     })
     .await
     .unwrap();
+    assert_eq!(numbers(&prometheus, "green").await, [""; 0]);
+    // The times of its keys are remembered for the critical alerts.
+    prometheus.until(r#"boltz:apikey_expiration_timestamp_seconds:last{name="short"}"#).await;
 }
 
 /// A standby is ready, so that only this alert tells.
@@ -303,7 +365,8 @@ async fn that_every_replica_waits_is_seen() {
     prometheus
         .until(r#"ALERTS{alertname="BoltzOperatorNoLeader",alertstate="pending",cluster="test"}"#)
         .await;
-    assert_eq!(red(&prometheus).await, ["No single leader"]);
+    assert_eq!(numbers(&prometheus, "red").await, ["No single leader"]);
+    assert_eq!(numbers(&prometheus, "green").await, [""; 0]);
     let delete = ["delete", "lease", LEASE, "--namespace", "boltz-system"];
     control_plane.kubectl(&delete).unwrap();
     prometheus.until("boltz_leader == 1").await;
@@ -344,7 +407,6 @@ async fn a_picture() {
                 env.emulator.stand("no revocation", StandingFault::status(Operation::Revoke, 409));
                 env.annotate("model-1", "boltz.bio/rotate-now", "1").await;
             }
-            20 => env.emulator.lift("no revocation"),
             _ => {}
         }
         if round >= 6 && round % 2 == 0 {

@@ -56,8 +56,10 @@ async fn a_viewer_sees_everything_but_the_key() {
     expect(0, &["__complete", "status", "-n", &env.namespace, "des"], &["design\n:4\n"]);
     // From a key to its object, also without rights on other namespaces.
     let name = env.emulator.active_keys()[0].name.clone();
-    for key in [&id, &name] {
-        expect(0, &["whose", key], &[&format!("{}/design", env.namespace)]);
+    for (key, role) in
+        [(&id, "its current key"), (&name, "a key that was made for it; the status does not say")]
+    {
+        expect(0, &["whose", key], &[&format!("{}/design: {role}", env.namespace)]);
     }
     let said = viewer.run_with_input(&["whose", "-"], &format!("BOLTZ_API_KEY=\"{value}\"\n"));
     assert!(said.code == 0 && said.out.contains("/design: its current key"), "{said:?}");

@@ -46,8 +46,23 @@ async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run
         revoked.map(|_| ()).ok_or_else(|| format!("{:?}", steps(&env).last()))
     })
     .await;
+    // The same as a story. The first key has no event.
+    env.wait("describe tells the rotation", || {
+        let object = ["describe", "boltzapikey", "main", "--namespace", env.namespace.as_str()];
+        let told = env.control_plane.kubectl(&object).map_err(|error| error.to_string())?;
+        let events = told.split("Events:").nth(1).unwrap_or_default();
+        let all = ["Normal   Rotated", "Revoked", "RotateNow", id.as_str()];
+        let lacks: Vec<_> =
+            all.iter().filter(|part| !events.replace("  ", " ").contains(&part.replace("  ", " "))).collect();
+        if lacks.is_empty() { Ok(()) } else { Err(format!("{lacks:?} is not in {told}")) }
+    })
+    .await;
     assert!(!env.operator.log().contains("\"DEBUG\""));
+    // Lines of that level, and not only the news that there will be some.
+    let details = || env.operator.log().matches("\"level\":\"DEBUG\"").count();
+    let mut rotations = 1;
     for level in ["DEBUG", "as configured"] {
+        let before = details();
         env.operator.process().signal("HUP");
         env.wait(level, || {
             let log = env.operator.log();
@@ -58,5 +73,17 @@ async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run
             }
         })
         .await;
+        let after_signal = details();
+        rotations += 1;
+        env.annotate("main", "boltz.bio/rotate-now", &rotations.to_string()).await;
+        env.wait("the next revocation is in the log", || {
+            let revocations = steps(&env).iter().filter(|line| line["step"] == "Revoke").count();
+            if revocations as i64 >= rotations { Ok(()) } else { Err(revocations.to_string()) }
+        })
+        .await;
+        match level {
+            "DEBUG" => assert!(details() > before, "nothing is said at the level DEBUG"),
+            _ => assert_eq!(details(), after_signal, "something is still said at the level DEBUG"),
+        }
     }
 }

@@ -94,6 +94,12 @@ async fn a_restart_is_seen_through_and_may_end_the_overlap() {
     says(&env, "Deployment", "web", json!({"conditions": [late]})).await;
     let object = until_states(&env, "key", &[Failed, Paused, Restarted]).await;
     assert!(object.status.unwrap().restarts[0].message.as_ref().unwrap().contains("timed out"));
+    let unfinished = |count: u8| {
+        let namespace = &env.namespace;
+        format!("boltz_apikey_restarts_unfinished{{namespace=\"{namespace}\",name=\"key\"}} {count}")
+    };
+    let [all, none] = [unfinished(3), unfinished(0)];
+    env.until_metric(&all).await;
     says(&env, "Deployment", "web", all_new()).await;
     until_states(&env, "key", &[Done, Paused, Restarted]).await;
 
@@ -110,6 +116,7 @@ async fn a_restart_is_seen_through_and_may_end_the_overlap() {
     // Somebody deletes the pods.
     says(&env, "StatefulSet", "db", all_new()).await;
     until_states(&env, "key", &[Done, Done, Done]).await;
+    env.until_metric(&none).await;
     env.until_active(1).await;
     assert!(!env.active_ids().contains(&old), "long before the end of its overlap");
     env.until("key", "no previous keys", |object| {

@@ -2,7 +2,9 @@
 //!
 //! Input: lines; a display name, a cluster name, a UID, 60 bits as a number. Each is written in both formats.
 
-use boltz_operator::protocol::marker::{AttemptId, ClusterName, MAX_NAME_LENGTH, Marker, MarkerFormat, ObjectMark};
+use boltz_operator::protocol::marker::{
+    AttemptId, ClusterName, MAX_NAME_LENGTH, Marker, MarkerFormat, ObjectMark,
+};
 
 /// Holds for every input, or panics.
 pub fn check(text: &str) {

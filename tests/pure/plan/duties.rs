@@ -2,7 +2,7 @@
 
 use boltz_operator::{
     api::DeletionPolicy,
-    plan::{BoltzErrorKind, Step},
+    plan::{BoltzErrorKind, Step, later},
 };
 use plan_world::{Fault, HOUR, MINUTE, Process, SECOND, Secret, World, key_value, plain};
 use serde_json::{Value as Json, json};
@@ -92,6 +92,39 @@ fn a_revocation_that_fails_is_told_although_the_secret_is_gone() {
     assert!(condition(&world, "RevocationFailing").0);
     live(&mut process, &mut world, 20 * MINUTE, refuse_secrets);
     assert_eq!(world.active(), ["key-2"], "the leaked key");
+}
+
+/// It has no end of an overlap, because no new key has replaced it.
+#[test]
+fn a_leaked_key_that_cannot_be_replaced_is_overdue() {
+    for (what, issuable) in [("refused", true), ("suspended", false)] {
+        let (mut world, mut process) = World::ready(plain());
+        if !issuable {
+            world.edit_spec(json!({"suspend": true}));
+        }
+        world.edit(|object| object.rotate_now = Some("1".to_owned()));
+        let since = world.true_time();
+        let refuse =
+            |step: &Step| matches!(step, Step::Mint(_)).then_some(Fault::Boltz(BoltzErrorKind::Refused));
+        live(&mut process, &mut world, 3 * HOUR, refuse);
+        assert_eq!(world.active(), ["key-1"], "{what}");
+        let overdue = process.decide(&world).findings.overdue;
+        assert_eq!(overdue.len(), 1, "{what}: {overdue:?}");
+        assert_eq!(overdue[0].key_id, "key-1", "{what}");
+        assert!(
+            overdue[0].since.is_some_and(|at| at >= since && at < later(since, MINUTE)),
+            "{what}: {overdue:?}"
+        );
+        if issuable {
+            let (is_failing, _, message) = condition(&world, "RevocationFailing");
+            assert!(is_failing && message.contains("key-1"), "{message}");
+        } else {
+            world.edit_spec(plain());
+        }
+        live(&mut process, &mut world, HOUR, |_| None);
+        assert_eq!(world.active(), ["key-2"], "{what}");
+        assert!(!condition(&world, "RevocationFailing").0 || !issuable, "{what}");
+    }
 }
 
 /// The Secret that recorded the end of a key goes. The end stays.

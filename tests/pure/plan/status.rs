@@ -188,11 +188,15 @@ fn the_last_use_moves_by_days() {
             assert_eq!(found, says, "{id}: {said:?}, {listed:?}");
         }
     }
-    // What was said of another key says nothing of this one.
+    // What was said of the key before this one stays, and a later use of that one counts too.
     let mut seen = Seen::of(plain());
     seen.facts.object.status.last_used_at = time("2026-11-24T00:30:00Z");
     seen.facts.object.status.key_id = Some("key-1".to_owned());
-    assert_eq!(seen.status().last_used_at, None);
+    assert_eq!(seen.status().last_used_at, time("2026-11-24T00:30:00Z"));
+    for key in seen.facts.passes.iter_mut().flat_map(|pass| &mut pass.keys).filter(|key| key.id == "key-1") {
+        key.last_used_at = Some(at("2026-11-26T00:00:00Z"));
+    }
+    assert_eq!(seen.status().last_used_at, time("2026-11-26T00:00:00Z"));
 }
 
 fn condition(status: &BoltzApiKeyStatus, kind: &str) -> Condition {

@@ -26,7 +26,7 @@ pub async fn api_server(session: &Session) -> Finding {
 
 pub async fn crd(session: &Session) -> Finding {
     const CHECK: &str = "CRD";
-    let install = "kubectl apply --server-side -f crds/  # with the operator, by Helm: docs/install.md";
+    let install = "kubectl boltz crd | kubectl apply --server-side --filename -  # with the operator, by Helm: docs/install.md";
     let version = BoltzApiKey::api_version(&());
     match in_time(session.cluster.client.list_api_group_resources(&version)).await {
         Ok(Ok(list)) if list.resources.iter().any(|resource| resource.name == "boltzapikeys") => {}
@@ -49,7 +49,7 @@ pub async fn crd(session: &Session) -> Finding {
             CHECK,
             Grade::Care,
             format!("older than this program: it has no {NEWEST_FIELD}"),
-            "kubectl apply --server-side -f crds/  # of the operator's release",
+            "kubectl boltz crd | kubectl apply --server-side --filename -",
         ),
         Ok(Err(_)) | Err(_) => {
             Finding::good(CHECK, format!("{version} is installed; its schema could not be read"))

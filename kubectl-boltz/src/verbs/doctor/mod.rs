@@ -125,7 +125,14 @@ async fn examine(session: &Session) -> Vec<Finding> {
         findings.extend(operator::examine(session, operator).await);
     }
     if has_crd {
-        findings.extend(objects::objects(session, &operators).await);
+        let of_objects = objects::objects(session, &operators).await;
+        // What the operator itself says is better than that no object complains.
+        let is_known = |check: &str| findings.iter().any(|known| known.check == check);
+        let news: Vec<Finding> = of_objects
+            .into_iter()
+            .filter(|finding| finding.grade == Grade::Bad || !is_known(finding.check))
+            .collect();
+        findings.extend(news);
     }
     findings.extend(monitoring::monitoring(session, &operators).await);
     findings

@@ -43,8 +43,8 @@ pub async fn examine(session: &Session, operator: &Operator) -> Vec<Finding> {
     let (leader, leads_for) = lease(session, operator).await.unwrap_or_else(|finding| (finding, None));
     let mut findings = vec![deployment(operator), leader];
     if let Some(lease_name) = operator.settings.get("lease-name") {
-        findings
-            .push(memory(session, operator, &account_data::config_map_name(&lease_name), leads_for).await);
+        let name = account_data::config_map_name(&lease_name);
+        findings.extend(memory(session, operator, &name, leads_for).await);
         let name = orphan_list::config_map_name(&lease_name);
         findings.push(orphans(session, operator, &name, leads_for).await);
     }
@@ -193,12 +193,12 @@ async fn memory(
     operator: &Operator,
     name: &str,
     leads_for: Option<SignedDuration>,
-) -> Finding {
+) -> Vec<Finding> {
     let is_late = leads_for.is_some_and(|time| time > SETTLED);
-    let written = "when Boltz has accepted the admin key";
+    let written = "when the admin key was checked";
     let config_map = match config_map(session, operator, MEMORY, name, is_late, written).await {
         Ok(config_map) => config_map,
-        Err(finding) => return finding,
+        Err(finding) => return vec![finding],
     };
     let data = config_map.data.unwrap_or_default();
     // Several installations may share it, each with keys of its own.
@@ -209,7 +209,7 @@ async fn memory(
     };
     if let Some(message) = values(account_data::NAMES_ALTERED).into_iter().next() {
         let fix = "kubectl boltz explain NamesAltered";
-        return Finding::new(MEMORY, Grade::Bad, message, fix);
+        return vec![Finding::new(MEMORY, Grade::Bad, message, fix)];
     }
     let organizations = values(account_data::ORGANIZATION);
     let of = if organizations.is_empty() {
@@ -217,7 +217,69 @@ async fn memory(
     } else {
         format!(", organization {}", organizations.join(", "))
     };
-    Finding::good(MEMORY, format!("ConfigMap {name}{of}"))
+    let mut findings = vec![Finding::good(MEMORY, format!("ConfigMap {name}{of}"))];
+    // Without a leader it says what was.
+    if leads_for.is_some() {
+        findings.extend(values(account_data::ADMIN_KEY).iter().map(|state| admin_key(state)));
+        let skews = values(account_data::CLOCK_SKEW).into_iter().filter_map(|text| text.parse().ok());
+        findings.extend(skews.map(clocks));
+    }
+    findings
+}
+
+/// By the state that the leader has published.
+fn admin_key(state: &str) -> Finding {
+    const CHECK: &str = "admin key";
+    let explain = |alert: &str| format!("kubectl boltz explain {alert}");
+    match state {
+        "valid" => Finding::good(CHECK, "Boltz accepts it, the operator says"),
+        "test_mode" => Finding::new(
+            CHECK,
+            Grade::Care,
+            "it is a test-mode key, the operator says: no live keys can be created",
+            "put a live admin key into the operator's Secret, if the objects are to get live keys",
+        ),
+        "refused" => Finding::new(
+            CHECK,
+            Grade::Bad,
+            "it is missing, or Boltz rejects it, the operator says: no key is issued, rotated or revoked",
+            explain("BoltzOperatorAdminKeyRefused"),
+        ),
+        "wrong_organization" => Finding::new(
+            CHECK,
+            Grade::Bad,
+            "it belongs to another organization than the keys, the operator says",
+            explain("BoltzOperatorAdminKeyRefused"),
+        ),
+        "unreachable" => Finding::new(
+            CHECK,
+            Grade::Bad,
+            "Boltz did not answer when it was to be checked, the operator says",
+            explain("BoltzOperatorAdminKeyUnchecked"),
+        ),
+        other => Finding::new(
+            CHECK,
+            Grade::Unknown,
+            format!("its state is {other}, the operator says; this program does not know that"),
+            "use the kubectl-boltz of the operator's release",
+        ),
+    }
+}
+
+/// By what the leader has published: it writes differences of more than a minute.
+fn clocks(ahead: i64) -> Finding {
+    const CHECK: &str = "clocks";
+    if ahead == 0 {
+        return Finding::good(CHECK, "the operator's clock and Boltz's agree, within a minute");
+    }
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    let text = duration(SignedDuration::from_secs(ahead));
+    Finding::new(
+        CHECK,
+        Grade::Care,
+        format!("the operator's clock is {text} {direction} Boltz's"),
+        "set the clock of the operator's node",
+    )
 }
 
 async fn orphans(
@@ -251,4 +313,33 @@ async fn orphans(
         );
     }
     Finding::good(ORPHANS, format!("none, says the ConfigMap {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_leader_published_is_told() {
+        for (state, grade) in [
+            ("valid", Grade::Good),
+            ("test_mode", Grade::Care),
+            ("refused", Grade::Bad),
+            ("wrong_organization", Grade::Bad),
+            ("unreachable", Grade::Bad),
+            ("later", Grade::Unknown),
+        ] {
+            let found = admin_key(state);
+            assert_eq!((found.check, found.grade), ("admin key", grade), "{state}");
+            assert_eq!(found.fix.is_empty(), grade == Grade::Good, "{state}");
+        }
+        for (ahead, grade, text) in [
+            (0, Grade::Good, "agree"),
+            (300, Grade::Care, "is 5m ahead of"),
+            (-300, Grade::Care, "is 5m behind"),
+        ] {
+            let found = clocks(ahead);
+            assert!(found.grade == grade && found.message.contains(text), "{found:?}");
+        }
+    }
 }

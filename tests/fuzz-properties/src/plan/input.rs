@@ -9,11 +9,7 @@ use boltz_operator::{
             ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
         },
     },
-    boltz::{
-        KeyDetails,
-        cluster_names::ClusterNames,
-        snapshot::Snapshot,
-    },
+    boltz::{KeyDetails, cluster_names::ClusterNames, snapshot::Snapshot},
     controller::object_facts,
     duration::parse_duration,
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value as Stored},
@@ -171,8 +167,11 @@ impl Input {
         let view = |started| {
             let started = Now { monotonic: started, ..now };
             let named_ids = named.iter().cloned().collect();
-            Snapshot::of(started, self.keys.iter().cloned(), &names, named_ids)
-                .view(&ObjectMark::from_uid(UID), named.iter().map(String::as_str), &[])
+            Snapshot::of(started, self.keys.iter().cloned(), &names, named_ids).view(
+                &ObjectMark::from_uid(UID),
+                named.iter().map(String::as_str),
+                &[],
+            )
         };
         vec![view(now.monotonic), view(now.monotonic.minus(Duration::from_secs(1)))]
     }
