@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub(super) fn adoption_proof(admin_key: &SecretString, object_uid: &str, key_id: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, admin_key.expose_secret().as_bytes());
     let message = serde_json::json!(["boltz.bio/adopted", object_uid, key_id]).to_string();
-    crate::protocol::marker::hexadecimal(hmac::sign(&key, message.as_bytes()).as_ref())
+    crate::protocol::digits::hexadecimal(hmac::sign(&key, message.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

@@ -328,7 +328,7 @@ mod tests {
         for names in &operators {
             let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
             let pass = Snapshot::of(now, rows.clone(), names, HashSet::new());
-            let view = pass.view(&object, ["key-0", "key-1"].into_iter());
+            let view = pass.view(&object, ["key-0", "key-1"].into_iter(), &[]);
             assert_eq!(
                 (view.keys.len(), view.under_other_names.len()),
                 (2, 0),

@@ -92,10 +92,9 @@ impl Decision<'_> {
         self.status().unwrap_or(Step::Wait)
     }
 
-    /// A failure that is told at once, or that has lasted.
     fn somebody_has_to_act(&self) -> bool {
-        let is_without_end = self.findings.blocked.as_ref().is_some_and(|block| block.until.is_none());
-        is_without_end || !self.findings.also.is_empty() || self.facts.account.list_failing.is_some()
+        let mut blocks = self.findings.blocked.iter().chain(&self.findings.also);
+        blocks.any(|block| block.until.is_none() || block.reason.is_stalled())
     }
 
     /// Rule 7: revokes a key id only if this process created the key, or if Boltz lists it with this object's marker.

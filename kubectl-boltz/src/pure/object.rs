@@ -6,7 +6,7 @@ use boltz_operator::{
         BoltzApiKeyStatus, DeletionPolicy, WatchedApiKey,
         annotations::{DELETION_POLICY_ANNOTATION, FINALIZER, PAUSED_ANNOTATION},
     },
-    plan::Reason,
+    plan::{Opening, Reason, Window},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -112,6 +112,12 @@ impl<'a> View<'a> {
     pub fn current_key_last_used_at(&self) -> Option<Timestamp> {
         let created = self.status()?.created_at.as_ref().map(|time| time.0);
         self.last_used_at().filter(|used| created.is_none_or(|created| *used >= created))
+    }
+
+    /// The rotation window that is open or opens next.
+    pub fn next_window(&self) -> Option<Opening> {
+        let window = self.object.spec.as_ref().ok()?.rotation.window.as_ref()?;
+        Window::read(window).ok()?.first_ending_after(self.now)
     }
 
     /// When the current key was issued.

@@ -84,11 +84,13 @@ fn lifetime(view: &View) -> String {
         let verb = if at <= view.now { "expired" } else { "expires" };
         format!("{verb} {}", relative_and_absolute(at, view.now))
     });
-    let window = view.status().and_then(|status| status.rotation_window.as_ref());
-    let window = window.map(|window| {
-        let (start, end) = (window.start.0, window.end.0);
-        format!(", rotated in the window from {} to {}", start.strftime("%F %R"), end.strftime("%F %R UTC"))
-    });
+    let between = |start: Timestamp, end: Timestamp| {
+        format!("from {} to {}", start.strftime("%F %R"), end.strftime("%F %R UTC"))
+    };
+    let window = match view.status().and_then(|status| status.rotation_window.as_ref()) {
+        Some(window) => Some(format!(", rotated in the window {}", between(window.start.0, window.end.0))),
+        None => view.next_window().map(|next| format!(", next window {}", between(next.start, next.end))),
+    };
     format!("{issued}, {end}{}", window.unwrap_or_default())
 }
 
@@ -157,6 +159,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn the_next_window_is_told_also_if_nothing_waits_for_it() {
+        let spec = json!({"rotation": {"window": {"schedule": "0 2 * * 6", "duration": "3h"}}});
+        let object = object("design", spec, json!({"createdAt": "2026-11-20T12:00:00Z"}));
+        let view = View::new(&object, NOW.parse().unwrap());
+        assert_eq!(
+            lifetime(&view),
+            "issued 6d ago, never expires, next window from 2026-11-28 02:00 to 2026-11-28 05:00 UTC"
+        );
+    }
+
+    #[test]
     fn everything_is_in_the_tree() {
         let object = object(
             "design",
@@ -208,7 +221,7 @@ mod tests {
              └─ pods that use the Secret\n    \
                  web-1/app  envFrom: OLD KEY: started 7d ago, before the rotation\n\
              \n\
-             next: 1 workloads are restarted\n\
+             next: 1 workload waits to be restarted\n\
              containers with an old key: 1, and a previous key is revoked in 60m. To give them the current key:\n  \
                kubectl --namespace team rollout restart deployment/web\n"
         );

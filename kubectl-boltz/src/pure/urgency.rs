@@ -102,9 +102,13 @@ impl View<'_> {
         };
         let revocations = status.previous_keys.iter().map(|key| (key.revoke_after.0, "previous key revoked"));
         let rotation = self.renewal_time().map(|time| (time, "rotated"));
+        // A rotation that was asked for, or is due by its interval, waits for another window than that of the renewal.
+        let windows = status.rotation_window.iter();
+        let waits = windows.filter(|window| self.renewal_time().is_none_or(|time| time >= window.end.0));
+        let waits = waits.map(|window| (window.start.0, "rotated, in its window"));
         let expiry =
             self.expires_at().filter(|_| rotation.is_none()).map(|time| (time, "expires, not rotated"));
-        let next = revocations.chain(rotation).chain(expiry).min_by_key(|(time, _)| *time);
+        let next = revocations.chain(rotation).chain(waits).chain(expiry).min_by_key(|(time, _)| *time);
         match next {
             Some((time, what)) if self.now.duration_since(time) > OVERDUE => until(BAD, what, time),
             Some((time, what)) => until(PLAIN, what, time),
@@ -201,6 +205,14 @@ mod tests {
                 }),
                 Urgency::Overdue,
                 "previous key revoked: due 24h ago",
+            ),
+            (
+                json!({
+                    "conditions": ready, "renewalTime": "2026-12-29T12:00:00Z",
+                    "rotationWindow": {"start": "2026-11-28T01:00:00Z", "end": "2026-11-28T04:00:00Z"},
+                }),
+                Urgency::Fine,
+                "rotated, in its window in 37h",
             ),
             (
                 json!({"conditions": ready, "pendingRestarts": [{"kind": "Deployment", "name": "web"}]}),
