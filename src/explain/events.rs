@@ -13,7 +13,7 @@ const LOOK_AT_STRAYS: &[&str] = &[
 ];
 
 /// Names and texts.
-pub(super) const EVENTS: [(&str, Texts); 15] = [
+pub(super) const EVENTS: [(&str, Texts); 16] = [
     (
         "Rotated",
         (
@@ -21,6 +21,15 @@ pub(super) const EVENTS: [(&str, Texts); 15] = [
             LOOK_AT_PODS,
             "Restart workloads that read the key from an environment variable, or list them in `rolloutRestartTargets`.",
             "Do not wait for the end of the overlap: workloads with the old key fail then.",
+        ),
+    ),
+    (
+        "Adopted",
+        (
+            "The object took over a Secret that existed (`secret.adopt`): a new key is in it. The event says what becomes of the key before.",
+            LOOK_AT_PODS,
+            "Restart workloads that read the key from an environment variable. If the event says so, revoke the key before yourself.",
+            "Do not add the annotation `boltz.bio/adoptable-by` again: it was for this once.",
         ),
     ),
     (

@@ -95,6 +95,7 @@ impl Decision<'_> {
     fn somebody_has_to_act(&self) -> bool {
         let mut blocks = self.findings.blocked.iter().chain(&self.findings.also);
         blocks.any(|block| block.until.is_none() || block.reason.is_stalled())
+            || self.facts.account.list_failing.is_some()
     }
 
     /// Rule 7: revokes a key id only if this process created the key, or if Boltz lists it with this object's marker.

@@ -87,7 +87,7 @@ impl Boltz {
         serde_json::from_value(self.get("state").await["keys"].take()).unwrap()
     }
 
-    /// The ids of the keys of that namespace that authenticate now. A name at Boltz begins with it.
+    /// The ids of the keys of that namespace that authenticate now. A name at Boltz begins with it, if it is short.
     pub async fn active_in(&self, namespace: &str) -> Vec<String> {
         let begins = format!("{namespace}/");
         let keys = self.keys().await.into_iter();

@@ -208,8 +208,9 @@ fn without_every_part_of_the_proof_a_key_is_never_revoked() {
         ),
         (
             "the key carries no marker of this cluster",
-            |world, _| {
+            |world, process| {
                 world.key("key-1").object = ObjectMark::from_uid("of a person");
+                process.take_pass(world);
             },
             None,
         ),
