@@ -9,7 +9,6 @@ use super::{
     keys::KeyState,
     memory::ProcessMemory,
     step::{Slot, Step},
-    time::Monotonic,
 };
 use crate::protocol::{
     OtherFields,
@@ -104,11 +103,13 @@ impl Decision<'_> {
             return None;
         }
         if adoptable.listed.is_none() {
-            if !self.may_be_listed_later() {
+            if !self.may_be_listed_later(record) {
                 return None;
             }
             self.waits.request_wake_up(gives_up_at);
-            self.waits.request_pass(facts, Monotonic::default());
+            // One that may show it already, and one that must.
+            self.waits.request_pass(facts, seen);
+            self.waits.request_pass(facts, seen.plus(self.settings.settle_time));
             let message = format!(
                 "Waiting for Boltz's list of keys to show whether key {}, which Secret {} may contain, is a key of this \
                  operator. A new key replaces it then, and after one hour at the latest.",
@@ -132,9 +133,12 @@ impl Decision<'_> {
         Some(step)
     }
 
-    /// There is no pass, or it is doubtful.
-    fn may_be_listed_later(&self) -> bool {
-        self.facts.passes.first().is_none_or(|pass| pass.doubt != Doubt::None)
+    /// There is no pass, it is doubtful, or the key may be newer.
+    fn may_be_listed_later(&self, record: &Record) -> bool {
+        let seen = self.facts.memory.first_seen.get(&record.key_id).copied().unwrap_or(self.now.monotonic);
+        let shows_it_from = seen.plus(self.settings.settle_time);
+        let pass = self.facts.passes.first();
+        pass.is_none_or(|pass| pass.doubt != Doubt::None || pass.started < shows_it_from)
     }
 
     /// The key that is replaced by adoption. Rule 7: it is revoked at the end of its overlap only with a proof. Without one
@@ -145,7 +149,7 @@ impl Decision<'_> {
         let record = adoptable.held_key()?;
         let check = facts.check_of_held(record);
         let is_known_to_be_none = matches!(check, Some(KeyCheck::Invalid | KeyCheck::OtherKey))
-            || (adoptable.listed.is_none() && !self.may_be_listed_later());
+            || (adoptable.listed.is_none() && !self.may_be_listed_later(record));
         if is_known_to_be_none || facts.named_keys().iter().any(|key| key.id == record.key_id) {
             return None;
         }

@@ -85,8 +85,8 @@ pub const ALL: &[Control] = &[
         defence: "a doubtful or missing list is waited for before a Secret is adopted",
         rule: "7",
         file: "src/plan/adopt.rs",
-        with: "if !self.may_be_listed_later() {",
-        without: "if self.may_be_listed_later() || true {",
+        with: "if !self.may_be_listed_later(record) {",
+        without: "if self.may_be_listed_later(record) || true {",
         red: &[Pure("a_list_that_is_doubtful_or_missing_is_waited_for_an_hour")],
     },
     Control {

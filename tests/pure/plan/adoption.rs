@@ -254,6 +254,17 @@ fn without_every_part_of_the_proof_a_key_is_never_revoked() {
 }
 
 #[test]
+fn a_key_that_is_newer_than_the_newest_pass_is_waited_for() {
+    let (mut world, mut process) = renamed();
+    let keys = std::mem::take(&mut world.keys);
+    process.take_pass(&mut world);
+    world.keys = keys;
+    live(&mut process, &mut world, 10 * MINUTE);
+    assert_eq!(world.ready_reason(), "Issued");
+    assert_eq!(says_of_the_key_before(&world), Some(true));
+}
+
+#[test]
 fn a_key_that_cannot_be_asked_is_waited_for_an_hour() {
     let refuses = |step: &Step| {
         matches!(step, Step::CheckKey { .. }).then_some(Fault::Boltz(BoltzErrorKind::Unavailable))

@@ -334,7 +334,7 @@ fn under_until_idle_a_restart_that_has_not_ended_is_use() {
 }
 
 #[test]
-fn under_until_idle_a_restart_that_is_still_owed_is_use() {
+fn under_until_idle_a_restart_that_is_pending_is_use() {
     let refused = &mut |step: &Step| matches!(step, Step::RestartWorkload { .. }).then_some(Fault::Refused);
     let spec = json!({"rolloutRestartTargets": targets(), "rotation": {"overlapPolicy": "UntilIdle"}});
     let (mut world, mut process) = World::ready(spec);

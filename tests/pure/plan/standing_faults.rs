@@ -401,7 +401,7 @@ fn an_object_whose_secret_cannot_be_written_turns_not_ready_when_its_key_expires
     world.assert_good();
 }
 
-/// What is owed to a workload outlasts the fault, and the process.
+/// A pending restart outlasts the fault, and the process.
 #[test]
 fn a_restart_that_was_refused_follows_even_after_a_crash() {
     let targets = json!([{"kind": "Deployment", "name": "worker"}, {"kind": "DaemonSet", "name": "agent"}]);
