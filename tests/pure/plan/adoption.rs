@@ -224,18 +224,12 @@ fn without_every_part_of_the_proof_a_key_is_never_revoked() {
             },
             Some(false),
         ),
-        (
-            "the key is not active",
-            |world, process| {
-                world.key("key-1").revoked = true;
-                process.take_pass(world);
-            },
-            None,
-        ),
+        ("the key is not active", |world, _| world.key("key-1").revoked = true, None),
     ];
     for (what, change, expected) in rows {
         let (mut world, mut process) = renamed();
         change(&mut world, &mut process);
+        process.take_pass(&mut world);
         // Only that may be called a proof which the world itself has seen.
         live(&mut process, &mut world, 10 * MINUTE);
         assert_eq!(world.ready_reason(), "Issued", "{what}");
