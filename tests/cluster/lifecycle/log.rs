@@ -60,7 +60,7 @@ async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run
     assert!(!env.operator.log().contains("\"DEBUG\""));
     // Lines of that level, and not only the news that there will be some.
     let details = || env.operator.log().matches("\"level\":\"DEBUG\"").count();
-    let mut rotations = 1;
+    let mut rotations = 1_usize;
     for level in ["DEBUG", "as configured"] {
         let before = details();
         env.operator.process().signal("HUP");
@@ -78,7 +78,7 @@ async fn each_step_is_one_line_with_the_same_fields_and_the_level_changes_at_run
         env.annotate("main", "boltz.bio/rotate-now", &rotations.to_string()).await;
         env.wait("the next revocation is in the log", || {
             let revocations = steps(&env).iter().filter(|line| line["step"] == "Revoke").count();
-            if revocations as i64 >= rotations { Ok(()) } else { Err(revocations.to_string()) }
+            if revocations >= rotations { Ok(()) } else { Err(revocations.to_string()) }
         })
         .await;
         match level {

@@ -123,7 +123,9 @@ fn a_leaked_key_that_cannot_be_replaced_is_overdue() {
         }
         live(&mut process, &mut world, HOUR, |_| None);
         assert_eq!(world.active(), ["key-2"], "{what}");
-        assert!(!condition(&world, "RevocationFailing").0 || !issuable, "{what}");
+        if issuable {
+            assert!(!condition(&world, "RevocationFailing").0, "{what}");
+        }
     }
 }
 
