@@ -9,6 +9,7 @@ use super::{
     keys::KeyState,
     memory::ProcessMemory,
     step::{Slot, Step},
+    time::Monotonic,
 };
 use crate::protocol::{
     OtherFields,
@@ -107,9 +108,13 @@ impl Decision<'_> {
                 return None;
             }
             self.waits.request_wake_up(gives_up_at);
-            // One that may show it already, and one that must.
-            self.waits.request_pass(facts, seen);
-            self.waits.request_pass(facts, seen.plus(self.settings.settle_time));
+            if self.has_no_trusted_pass() {
+                self.waits.request_pass(facts, Monotonic::default());
+            } else {
+                // One that may show it already, and one that must.
+                self.waits.request_pass(facts, seen);
+                self.waits.request_pass(facts, seen.plus(self.settings.settle_time));
+            }
             let message = format!(
                 "Waiting for Boltz's list of keys to show whether key {}, which Secret {} may contain, is a key of this \
                  operator. A new key replaces it then, and after one hour at the latest.",
@@ -137,8 +142,12 @@ impl Decision<'_> {
     fn may_be_listed_later(&self, record: &Record) -> bool {
         let seen = self.facts.memory.first_seen.get(&record.key_id).copied().unwrap_or(self.now.monotonic);
         let shows_it_from = seen.plus(self.settings.settle_time);
-        let pass = self.facts.passes.first();
-        pass.is_none_or(|pass| pass.doubt != Doubt::None || pass.started < shows_it_from)
+        let newest = self.facts.passes.first();
+        self.has_no_trusted_pass() || newest.is_some_and(|pass| pass.started < shows_it_from)
+    }
+
+    fn has_no_trusted_pass(&self) -> bool {
+        self.facts.passes.first().is_none_or(|pass| pass.doubt != Doubt::None)
     }
 
     /// The key that is replaced by adoption. Rule 7: it is revoked at the end of its overlap only with a proof. Without one
