@@ -116,7 +116,7 @@ fn single_alerts_can_be_switched_off_and_changed() {
     let plain = rendered(&json!({"enabled": true}));
     let mut expected = rules();
     for rule in &mut expected {
-        if let Some(annotations) = rule["annotations"].as_object_mut() {
+        if let Some(annotations) = rule.get_mut("annotations").and_then(Json::as_object_mut) {
             annotations.remove("runbook_url");
         }
     }
