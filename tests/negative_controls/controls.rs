@@ -90,6 +90,17 @@ pub const ALL: &[Control] = &[
         red: &[Pure("a_list_that_is_doubtful_or_missing_is_waited_for_an_hour")],
     },
     Control {
+        defence: "a pass that is older than the key in the Secret to be adopted does not say that there is none",
+        rule: "7",
+        file: "src/plan/adopt.rs",
+        with: "newest.is_some_and(|pass| pass.started < shows_it_from)",
+        without: "newest.is_some_and(|pass| pass.started < shows_it_from && false)",
+        red: &[
+            Pure("a_key_that_is_newer_than_the_newest_pass_is_waited_for"),
+            Cluster("an_object_is_renamed_without_a_moment_without_a_key"),
+        ],
+    },
+    Control {
         defence: "an adopted key without a proof is no orphan before its overlap is over",
         rule: "6",
         file: "src/plan/received.rs",
