@@ -159,8 +159,6 @@ fn gauges(
     let on_purpose = [Reason::Suspended, Reason::Paused].map(Reason::as_str);
     let is_on_purpose =
         !is_ready && ready.is_some_and(|condition| on_purpose.contains(&condition.reason.as_str()));
-    let listed = facts.passes.first().into_iter().flat_map(|pass| &pass.keys);
-    let listed = listed.filter_map(|key| key.last_used_at).max();
     let reported = status.last_used_at.as_ref().map(|time| time.0);
     let has_key = status.key_id.is_some();
     let schedule = facts.object.spec.as_ref().ok().and_then(|spec| RotationSchedule::read(spec).ok());
@@ -182,7 +180,7 @@ fn gauges(
         created_at: status.created_at.as_ref().map(|time| time.0),
         expires_at: status.expires_at.as_ref().map(|time| time.0),
         renewal_at: renewal_at.map(|at| postponed.map_or(at, |until| at.max(until))),
-        last_used_at: listed.max(reported).filter(|_| has_key),
+        last_used_at: facts.newest_use().max(reported).filter(|_| has_key),
         in_use_since: None,
         previous_keys: status.previous_keys.len(),
         is_previous_key_used: !decision.findings.still_used.is_empty(),

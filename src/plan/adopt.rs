@@ -98,7 +98,7 @@ impl Decision<'_> {
             facts.check_of_held(record),
             Some(KeyCheck::Valid | KeyCheck::Invalid | KeyCheck::OtherKey)
         );
-        let seen = facts.memory.first_seen.get(&record.key_id).copied().unwrap_or(self.now.monotonic);
+        let seen = self.first_seen(&record.key_id);
         let gives_up_at = seen.plus(UNCLEAR_FOR);
         if is_answered || facts.account.lacks_auth_me || gives_up_at <= self.now.monotonic {
             return None;
@@ -140,8 +140,7 @@ impl Decision<'_> {
 
     /// There is no pass, it is doubtful, or the key may be newer.
     fn may_be_listed_later(&self, record: &Record) -> bool {
-        let seen = self.facts.memory.first_seen.get(&record.key_id).copied().unwrap_or(self.now.monotonic);
-        let shows_it_from = seen.plus(self.settings.settle_time);
+        let shows_it_from = self.first_seen(&record.key_id).plus(self.settings.settle_time);
         let newest = self.facts.passes.first();
         self.has_no_trusted_pass() || newest.is_some_and(|pass| pass.started < shows_it_from)
     }

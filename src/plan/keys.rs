@@ -234,6 +234,11 @@ impl Facts {
         named
     }
 
+    /// When a key of the object was last used, as the newest pass shows it.
+    pub(crate) fn newest_use(&self) -> Option<Timestamp> {
+        self.passes.first()?.keys.iter().filter_map(|key| key.last_used_at).max()
+    }
+
     /// `rotate-now` has a value that the current key does not answer. Without its record, this is known only if this
     /// process saw it.
     pub(super) fn has_leaked(&self, memory: &ProcessMemory) -> bool {

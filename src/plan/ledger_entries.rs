@@ -99,7 +99,7 @@ impl Decision<'_> {
             return None;
         }
         let wait = BETWEEN_ATTEMPTS.after(u32::try_from(failures).unwrap_or(u32::MAX));
-        let seen = facts.memory.first_seen.get(last.attempt.as_str()).copied().unwrap_or(self.now.monotonic);
+        let seen = self.first_seen(last.attempt.as_str());
         // A user may have removed the cause.
         let requested_at = facts.memory.requested_at.filter(|at| *at > seen);
         if requested_at.is_some_and(|at| at <= self.now.monotonic) {

@@ -204,11 +204,13 @@ impl Decision<'_> {
     pub(super) fn key_settles_at(&self, key: &NamedKey) -> Monotonic {
         match &key.attempt {
             Some(attempt) => self.facts.settled_at(self.settings, self.now, attempt),
-            None => {
-                let seen = self.facts.memory.first_seen.get(&key.id).copied();
-                seen.unwrap_or(self.now.monotonic).plus(self.settings.settling())
-            }
+            None => self.first_seen(&key.id).plus(self.settings.settling()),
         }
+    }
+
+    /// When this process first saw the id: now, if it has not learned it yet.
+    pub(super) fn first_seen(&self, key_id: &str) -> Monotonic {
+        self.facts.memory.first_seen.get(key_id).copied().unwrap_or(self.now.monotonic)
     }
 
     /// What follows from what is known about the key.
@@ -248,8 +250,7 @@ impl Decision<'_> {
         if self.facts.passes.first().is_some_and(|pass| pass.doubt != Doubt::None) {
             return;
         }
-        let seen = self.facts.memory.first_seen.get(&key.id).copied().unwrap_or(self.now.monotonic);
-        let from = seen.plus(self.settings.settle_time);
+        let from = self.first_seen(&key.id).plus(self.settings.settle_time);
         let after_the_last = self.facts.passes.first().map(|pass| pass.started.plus(Duration::from_nanos(1)));
         self.waits.request_pass(self.facts, Monotonic::default());
         self.waits.request_pass(self.facts, after_the_last.map_or(from, |after| after.max(from)));

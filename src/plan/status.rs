@@ -105,9 +105,7 @@ pub fn desired_status(
             status.last_rotation_reason = Some(record.reason.as_str().to_owned());
         }
         // Also of a key that was replaced: what rotates often would seem unused else.
-        let uses = facts.passes.first().into_iter().flat_map(|pass| &pass.keys);
-        let newest = uses.filter_map(|key| key.last_used_at).max();
-        status.last_used_at = coarse(old.last_used_at.as_ref(), newest);
+        status.last_used_at = coarse(old.last_used_at.as_ref(), facts.newest_use());
     } else {
         // The Secret is missing. The status is then the only source for the keys that it contained.
         status.key_id = old.key_id.clone();

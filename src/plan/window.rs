@@ -89,9 +89,8 @@ impl Window {
     }
 }
 
-/// The schedule of a CronJob, in the words of cronexpr. Source: <https://pkg.go.dev/github.com/robfig/cron/v3>, which
-/// CronJob uses. It restricts the days also by `*/2`, so that the other day field suffices, and knows no Sunday at the end
-/// of a week.
+/// The schedule of a CronJob, written so that cronexpr reads it as CronJob does. For CronJob `*/2` restricts a day field as a
+/// list of days would, and a week ends on Saturday. Source: <https://pkg.go.dev/github.com/robfig/cron/v3>.
 fn for_cronexpr(schedule: &str) -> String {
     let named = match schedule.trim() {
         "@yearly" | "@annually" => "0 0 1 1 *",
