@@ -36,6 +36,7 @@ mod selector;
 mod standing_faults;
 mod two_writers;
 mod undone_writes;
+mod watchdog;
 mod watches;
 mod window;
 mod workload_trouble;
