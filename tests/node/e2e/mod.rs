@@ -121,7 +121,7 @@ impl Story {
     fn what_the_plugin_says(&self, key: &str) {
         let (namespace, name) = (team::NAMESPACE, team::OBJECT);
         let doctor = self.cluster.plugin("doctor");
-        for check in ["operator", "leader", "admin key", "egress to Boltz"] {
+        for check in ["operator", "leader", "admin key", "clocks", "Boltz's list"] {
             assert!(doctor.contains(&format!("✓ {check}:")), "{check}: {doctor}");
         }
         assert!(!doctor.contains('✗'), "{doctor}");
