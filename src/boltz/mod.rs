@@ -49,6 +49,7 @@ pub mod account_data;
 pub(crate) mod admin_key;
 mod breaker;
 mod bucket;
+pub mod ca_file;
 mod client;
 pub mod cluster_names;
 mod error;
