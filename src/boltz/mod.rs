@@ -74,5 +74,6 @@ pub use breaker::Scope;
 pub use client::{BoltzClient, BoltzClientError, BoltzClientOptions};
 pub use error::{BoltzError, BoxError, SendError};
 pub use queue::MintLimits;
-pub use response::{read_answer, read_refusal, retry_after};
+pub use request_id::id as request_id_of;
+pub use response::{date, read_answer, read_refusal, retry_after};
 pub use types::{AuthMe, CreateKeyRequest, CreatedKey, KeyDetails, KeyMode, KeyPage, Revocation};
