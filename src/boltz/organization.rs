@@ -154,7 +154,9 @@ impl Organization {
         };
         match (&remembered.organization, said) {
             (None, _) => Ok(()),
-            (Some(expected), Some(said)) if said == expected || self.accepted.as_ref() == Some(said) => Ok(()),
+            (Some(expected), Some(said)) if said == expected || self.accepted.as_ref() == Some(said) => {
+                Ok(())
+            }
             (Some(expected), Some(said)) => {
                 Err(format!("it belongs to the Boltz organization {said}, and the keys belong to {expected}"))
             }

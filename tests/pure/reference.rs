@@ -213,7 +213,8 @@ fn the_security_model_names_tests_that_exist() {
     let threats = SECURITY.split("## What each role can do").nth(1).unwrap();
     let (mut tests, mut scripts) = (0, 0);
     for span in threats.split('`').skip(1).step_by(2) {
-        let is_name = span.chars().all(|character| character.is_ascii_lowercase() || "_0123456789".contains(character));
+        let is_name =
+            span.chars().all(|character| character.is_ascii_lowercase() || "_0123456789".contains(character));
         if is_name && span.matches('_').count() >= 3 {
             assert!(code.contains(&format!("fn {span}(")), "there is no test {span}");
             tests += 1;

@@ -1,8 +1,8 @@
 //! The metrics of Boltz's organization: list, admin key, queue for new keys.
 
 use super::{
-    catalog::{Computed, Series, single},
     Metrics,
+    catalog::{Computed, Series, single},
     objects::{seconds, since},
 };
 use jiff::Timestamp;

@@ -38,10 +38,8 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
 #[tokio::test]
 async fn a_workspace_key_in_place_of_an_admin_key_is_named() {
     let env = TestEnv::new().await;
-    env.emulator.set_admin_keys(vec![AdminKey {
-        key_type: "workspace".to_owned(),
-        ..AdminKey::new("sk_bc_ws")
-    }]);
+    env.emulator
+        .set_admin_keys(vec![AdminKey { key_type: "workspace".to_owned(), ..AdminKey::new("sk_bc_ws") }]);
     env.set_admin_key("sk_bc_ws");
     env.create("waiting", json!({})).await;
     let object = env
@@ -56,10 +54,8 @@ async fn a_workspace_key_in_place_of_an_admin_key_is_named() {
 #[tokio::test]
 async fn a_test_mode_admin_key_is_enough_for_test_keys_only() {
     let env = TestEnv::new().await;
-    env.emulator.set_admin_keys(vec![AdminKey {
-        mode: "test".to_owned(),
-        ..AdminKey::new("sk_bc_admin_test")
-    }]);
+    env.emulator
+        .set_admin_keys(vec![AdminKey { mode: "test".to_owned(), ..AdminKey::new("sk_bc_admin_test") }]);
     env.set_admin_key("sk_bc_admin_test");
     env.until_metric(r#"boltz_admin_key_state{state="test_mode"} 1"#).await;
     env.wait("the key is known", || {

@@ -221,7 +221,8 @@ async fn a_tenant_reaches_no_secret_key_or_workload_of_others() {
     }
     // A workload elsewhere, and an address for the admin key: there are no such fields.
     let elsewhere = json!([{"kind": "Deployment", "name": "app", "namespace": others}]);
-    let spec = json!({"rolloutRestartTargets": elsewhere, "baseURL": "http://127.0.0.1:1", "namespace": others});
+    let spec =
+        json!({"rolloutRestartTargets": elsewhere, "baseURL": "http://127.0.0.1:1", "namespace": others});
     tenant.create("elsewhere", spec).await.unwrap();
     // A Secret that says it belongs to the others' object, with their record, and with a person's key as a previous one.
     let mut forged: Json = serde_json::from_str(&record).unwrap();
@@ -284,7 +285,9 @@ async fn a_marker_in_a_display_name_makes_no_key_that_of_others() {
     let tenant = Tenant::of(env, &env.namespace, "edit").await;
     let name = env.emulator.key(&neighbours.key).unwrap().name;
     let marker = name.split(' ').next_back().unwrap().to_owned();
-    for (object, display_name) in [("whole", name.clone()), ("marker", marker.clone()), ("spaced", format!("x {marker}"))] {
+    for (object, display_name) in
+        [("whole", name.clone()), ("marker", marker.clone()), ("spaced", format!("x {marker}"))]
+    {
         tenant.create(object, json!({"displayName": display_name})).await.unwrap();
         env.ready(object).await;
     }
@@ -361,7 +364,10 @@ async fn a_tenant_with_many_objects_does_not_exhaust_the_mints_of_others() {
     let objects = tenant.objects().list(&Default::default()).await.unwrap();
     let waiting = objects.iter().filter(|object| !is(object, "Ready")).count();
     assert!(waiting > 20, "{waiting} objects of the tenant still wait");
-    let told = objects.iter().filter_map(|object| condition(object, "Ready")).filter(|ready| ready.status == "False");
+    let told = objects
+        .iter()
+        .filter_map(|object| condition(object, "Ready"))
+        .filter(|ready| ready.status == "False");
     let reasons: BTreeSet<String> = told.map(|ready| ready.reason.clone()).collect();
     assert!(reasons.contains("MintBudgetExceeded"), "{reasons:?}");
     tokio::time::sleep(Duration::from_secs(1)).await;

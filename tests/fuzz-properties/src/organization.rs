@@ -16,7 +16,8 @@ pub fn check(input: &[u8]) {
     let mut parts = input.splitn(2, |byte| *byte == b'\n');
     let (data, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     if let Ok(me) = read_answer::<AuthMe>(body) {
-        let words = [Some(&me.key_type), me.mode.as_ref(), me.api_key_id.as_ref(), me.organization_id.as_ref()];
+        let words =
+            [Some(&me.key_type), me.mode.as_ref(), me.api_key_id.as_ref(), me.organization_id.as_ref()];
         for word in words.into_iter().flatten() {
             assert!(word.chars().count() <= MOST && !word.contains(char::is_control), "{word:?}");
         }

@@ -458,7 +458,11 @@ impl ControlPlane {
     }
 
     /// A client with the rights of that ServiceAccount, by a token of its own.
-    pub async fn client_of_service_account(&self, namespace: &str, name: &str) -> Result<Client, HarnessError> {
+    pub async fn client_of_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Client, HarnessError> {
         let token = self.kubectl(&["create", "token", name, "--namespace", namespace])?;
         let file = format!("{:032x}", rand::random::<u128>());
         self.write_kubeconfig(&file, &kubeconfig::token_user(token.trim()))
