@@ -43,6 +43,8 @@ impl AccountEnv {
         let emulator = Arc::new(Emulator::in_memory(options, EmulatorClock::starting_at(start)));
         emulator.set_admin_keys([vec![AdminKey::new(OLD)], others].concat());
         let metrics = Arc::new(Metrics::new());
+        // Only a leader shows what it knows.
+        metrics.set_leader(true);
         let (file, offers) = watch::channel(Some(SecretString::from(OLD)));
         let (in_use, used) = watch::channel(Some(SecretString::from(OLD)));
         boltz_harness::install_tls_provider();
