@@ -343,6 +343,18 @@ mod tests {
     }
 
     #[test]
+    fn only_an_admin_key_of_the_same_organization_replaces_another() {
+        let takes = |remembered, accepted, said: Option<&str>| {
+            let said = said.map(str::to_owned);
+            organization(remembered, accepted, None).takes(said.as_ref()).is_ok()
+        };
+        assert!(takes(None, None, Some("b")) && takes(None, None, None));
+        assert!(takes(Some("a"), None, Some("a")) && takes(Some("a"), Some("b"), Some("b")));
+        assert!(!takes(Some("a"), None, Some("b")) && !takes(Some("a"), None, None));
+        assert!(Organization::unread(None, false).takes(None).is_err());
+    }
+
+    #[test]
     fn without_knowledge_nothing_is_absent() {
         assert!(Organization::unread(None, false).is_unclear());
         assert!(!Organization::default().is_unclear());
