@@ -131,11 +131,17 @@ impl BoltzClient {
         let call = self.request(Method::POST, KEYS).json(request);
         let timeout = timeout.min(self.request_timeout);
         let created: CreatedKey = self.send_within("create", call, timeout).await?;
-        // An id that cannot be read is empty. A value that is the admin key must not get into a Secret.
+        // An id that cannot be read is empty, and one that repeats the value is none. A value that is the admin key must
+        // not get into a Secret.
         let value = created.key.expose_secret();
         let is_admin_key = value.contains(REDACTED)
             || self.admin_key.borrow().as_ref().is_some_and(|admin_key| value == admin_key.expose_secret());
-        if value.is_empty() || is_admin_key || created.details.id.is_empty() {
+        let details = &created.details;
+        let repeats_value = [Some(&details.id), details.workspace_id.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|text| text.contains(value));
+        if value.is_empty() || is_admin_key || details.id.is_empty() || repeats_value {
             return Err(BoltzError::Unreadable);
         }
         Ok(created)

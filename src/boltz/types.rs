@@ -1,9 +1,6 @@
 //! Request and response bodies. Source: `docs/boltz-api.md`.
 
-use crate::{
-    protocol::is_id,
-    scrub::{REDACTED, scrub},
-};
+use crate::{protocol::is_id, scrub::REDACTED};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{
@@ -16,6 +13,8 @@ use std::fmt;
 const MAX_WORD_LENGTH: usize = 128;
 /// A page with more rows cannot be read. Small rows take fifty times as much memory as their text.
 const MAX_ROWS: usize = 10_000;
+/// How the value of each key begins (`docs/boltz-api.md`).
+const VALUE_PREFIX: &str = "sk_bc_";
 /// The length of `key_prefix`, in characters.
 const KEY_PREFIX_LENGTH: usize = 12;
 
@@ -127,9 +126,10 @@ fn key_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     Ok(if is_word { text } else { "unknown".to_owned() })
 }
 
+/// Not the value of a key. The admin key was replaced already. Random ids look like a part of a key by chance, and one
+/// that cannot be read makes the whole list unreadable: so it is less than `scrub` suspects.
 fn is_repeatable(text: &str) -> bool {
-    // Without control characters, and without anything like a key. The admin key was replaced already.
-    scrub(text, &[]) == text && !text.contains(REDACTED)
+    !text.contains(char::is_control) && !text.starts_with(VALUE_PREFIX) && !text.contains(REDACTED)
 }
 
 fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -217,6 +217,10 @@ mod tests {
             ("line\nbreak", false, false),
             ("\u{1b}[31m", false, false),
             ("sk_bc_ws_live_0123456789", false, false),
+            ("key_c2sTCuWCsogILSm7yVTE", true, true),
+            ("key_c2stCuWCsogILSm7yVTE", true, true),
+            ("V1StGXR8-sk_5jdHi6Bmyt", true, true),
+            ("sk-5jdHi6BmytV1StGXR8", true, true),
         ] {
             let row = json!({"id": text, "workspace_id": text});
             let row: KeyDetails = serde_json::from_value(row).unwrap();

@@ -1084,8 +1084,8 @@ pub const ALL: &[Control] = &[
         defence: "what Boltz says is short and printable",
         rule: "12",
         file: "src/boltz/types.rs",
-        with: "scrub(text, &[]) == text",
-        without: "!text.is_empty() || text.is_empty()",
+        with: "&& !text.starts_with(VALUE_PREFIX)",
+        without: "",
         red: &[Unit("what_cannot_be_repeated_is_absent")],
     },
     Control {

@@ -37,6 +37,7 @@ mod standing_faults;
 mod tenants;
 mod two_writers;
 mod undone_writes;
+mod watchdog;
 mod watches;
 mod window;
 mod workload_trouble;
