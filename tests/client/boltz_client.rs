@@ -455,7 +455,11 @@ async fn an_answer_to_a_create_needs_an_id_that_can_be_repeated() {
         assert_eq!(error.effect(), Effect::Unknown);
     }
     let repeats_value = r#"{"key":"an-odd-value","key_details":{"id":"key-an-odd-value","name":"n"}}"#;
-    env.emulator.inject(Fault::once(Operation::Create, When::None, Outcome::Foreign(repeats_value.to_owned())));
+    env.emulator.inject(Fault::once(
+        Operation::Create,
+        When::None,
+        Outcome::Foreign(repeats_value.to_owned()),
+    ));
     assert!(matches!(env.create().await, Err(BoltzError::Unreadable)));
 }
 

@@ -17,9 +17,11 @@ async fn a_process_that_stands_still_says_so_and_a_restart_cures_it() {
         Err(error) => return boltz_harness::skip(&format!("threads cannot be stopped: {error}")),
     };
     env.create("meanwhile", json!({})).await;
-    eventually(Duration::from_secs(120), "/healthz fails", async || match env.operator.get("/healthz").await {
-        Err(error) if error.contains("503") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually(Duration::from_secs(120), "/healthz fails", async || {
+        match env.operator.get("/healthz").await {
+            Err(error) if error.contains("503") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await
     .unwrap();

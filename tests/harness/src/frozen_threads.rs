@@ -43,7 +43,8 @@ fn stop(pid: u32, is_wanted: fn(&str) -> bool) -> io::Result<()> {
     let mut stopped = 0;
     for entry in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
         let task = entry?;
-        let thread = task.file_name().to_string_lossy().parse().map(Pid::from_raw).map_err(io::Error::other)?;
+        let thread =
+            task.file_name().to_string_lossy().parse().map(Pid::from_raw).map_err(io::Error::other)?;
         let Ok(name) = fs::read_to_string(task.path().join("comm")) else { continue };
         if !is_wanted(name.trim()) {
             continue;
