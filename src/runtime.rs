@@ -3,7 +3,7 @@
 use crate::{
     boltz::{
         BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account, account_data,
-        admin_key::AdminKeySource, cluster_names::ClusterNames, inventory::Inventory,
+        admin_key::AdminKeySource, ca_file, cluster_names::ClusterNames, inventory::Inventory,
     },
     cli::Config,
     clock::Clock,
@@ -148,7 +148,8 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     let identity = format!("{}_{:016x}", host_name(), rand::rng().random::<u64>());
 
     let source = config.admin_key_file.clone().map_or(AdminKeySource::Environment, AdminKeySource::File);
-    let (admin_key, admin_key_changes) = watch::channel(source.read().await);
+    let (offered, offers) = watch::channel(source.read().await);
+    let (admin_key, admin_key_changes) = watch::channel(offers.borrow().clone());
     let extra_roots_pem = match &config.boltz_ca_file {
         Some(file) => Some(tokio::fs::read(file).await.map_err(StartError::CaFile)?),
         None => None,
@@ -156,7 +157,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     let boltz = BoltzClient::new(
         BoltzClientOptions {
             base_url: config.boltz_base_url.clone(),
-            extra_roots_pem,
+            extra_roots_pem: extra_roots_pem.clone(),
             request_timeout: config.request_timeout,
         },
         admin_key_changes.clone(),
@@ -197,10 +198,14 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     ));
 
     // Aborted when they are dropped.
-    let mut admin_key_tasks = JoinSet::new();
-    admin_key_tasks.spawn(async move { source.publish(admin_key).await });
-    let checks = Arc::clone(&context);
-    admin_key_tasks.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
+    let mut followers = JoinSet::new();
+    followers.spawn(source.publish(offered));
+    let (checks, proofs) = (Arc::clone(&context), Arc::clone(&context));
+    followers.spawn(async move { proofs.account.take_new_admin_keys(offers, admin_key).await });
+    followers.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
+    if let Some((file, known)) = config.boltz_ca_file.clone().zip(extra_roots_pem) {
+        followers.spawn(ca_file::follow(file, known, context.account.client().clone()));
+    }
     Operator { context, config, identity, listener, lease_client }.run(prompt, stop_signal).await;
     Ok(())
 }

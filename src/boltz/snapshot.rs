@@ -206,6 +206,11 @@ impl ListedRows {
         true
     }
 
+    /// The number of rows of ours in memory.
+    pub(super) fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Keeps one row of each id: a list without end must not fill the memory. What shows a key as active is believed, so the
     /// row that says so for the longest time counts; of equal ones the first.
     fn compact(&mut self) {

@@ -3,10 +3,16 @@
 use crate::{protocol::is_id, scrub::REDACTED};
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error, SeqAccess, Visitor},
+};
+use std::fmt;
 
 /// Longer words of Boltz count as absent. They are written to annotations, conditions and the log.
 const MAX_WORD_LENGTH: usize = 128;
+/// A page with more rows cannot be read. Small rows take fifty times as much memory as their text.
+const MAX_ROWS: usize = 10_000;
 /// How the value of each key begins (`docs/boltz-api.md`).
 const VALUE_PREFIX: &str = "sk_bc_";
 /// The length of `key_prefix`, in characters.
@@ -130,10 +136,34 @@ fn lenient_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
     lenient::<D, Option<bool>>(deserializer).map(|value| value.unwrap_or(true))
 }
 
+fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyDetails>, D::Error> {
+    struct Rows;
+    impl<'de> Visitor<'de> for Rows {
+        type Value = Vec<KeyDetails>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(formatter, "at most {MAX_ROWS} keys")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+            let mut rows = Vec::new();
+            while let Some(row) = sequence.next_element()? {
+                if rows.len() == MAX_ROWS {
+                    return Err(A::Error::invalid_length(MAX_ROWS + 1, &self));
+                }
+                rows.push(row);
+            }
+            Ok(rows)
+        }
+    }
+    deserializer.deserialize_seq(Rows)
+}
+
 /// One page of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct KeyPage {
     /// At most as many keys as were asked for.
+    #[serde(deserialize_with = "rows")]
     pub data: Vec<KeyDetails>,
     /// Whether there is a page after this one.
     pub has_more: bool,

@@ -1041,6 +1041,14 @@ pub const ALL: &[Control] = &[
         red: &[Unit("only_an_accepted_organization_replaces_another")],
     },
     Control {
+        defence: "a new admin key is proved before it is used",
+        rule: "A list that lies 4",
+        file: "src/boltz/account/new_admin_key.rs",
+        with: "let doubt = if is_known { Ok(()) } else",
+        without: "let doubt = if true { Ok(()) } else",
+        red: &[Client("while_a_new_admin_key_is_not_proved_the_old_one_is_used")],
+    },
+    Control {
         defence: "no key is created before it is known whose keys these are",
         rule: "A list that lies 4",
         file: "src/boltz/organization.rs",

@@ -16,7 +16,7 @@ https://api.boltz.bio
 {{- if or .Values.boltz.ca.configMap .Values.boltz.ca.secret }}
 - --boltz-ca-file=/etc/boltz-operator/ca/{{ .Values.boltz.ca.key }}
 {{- end }}
-- --admin-key-file=/etc/boltz-operator/admin-key/{{ .Values.adminKey.secretKey }}
+- --admin-key-file={{ .Values.adminKey.file | default (printf "/etc/boltz-operator/admin-key/%s" .Values.adminKey.secretKey) }}
 {{- with .Values.clusterName }}
 - --cluster-name={{ . }}
 {{- end }}

@@ -3,6 +3,9 @@
 {{- if and .Values.adminKey.value .Values.adminKey.existingSecret -}}
 {{- fail "adminKey: set only one of existingSecret and value" -}}
 {{- end -}}
+{{- if and .Values.adminKey.file (or .Values.adminKey.value .Values.adminKey.existingSecret) -}}
+{{- fail "adminKey: set only one of file, existingSecret and value" -}}
+{{- end -}}
 {{- if and .Values.boltz.ca.configMap .Values.boltz.ca.secret -}}
 {{- fail "boltz.ca: set only one of configMap and secret" -}}
 {{- end -}}

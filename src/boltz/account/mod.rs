@@ -4,12 +4,15 @@
 mod admin_key_check;
 mod calls;
 mod describe;
+mod expiry;
+mod new_admin_key;
 mod remembered;
 
 pub use calls::Call;
 pub(crate) use describe::MOST;
 pub(crate) use remembered::UnknownOrganization;
 
+use self::expiry::AdminKeyExpiry;
 use super::{
     breaker::{Breaker, Scope},
     limiter::{LONGEST_WAIT, Limiter, rate_limit_block},
@@ -49,6 +52,7 @@ pub struct Account {
     check: Notify,
     /// The admin key that was checked last.
     checked_key: Mutex<Option<watch::Receiver<Option<SecretString>>>>,
+    admin_key_expiry: Mutex<AdminKeyExpiry>,
 }
 
 #[derive(Debug)]
@@ -177,6 +181,7 @@ impl Account {
             revocations: Arc::new(Semaphore::new(limits.at_once)),
             check: Notify::new(),
             checked_key: Mutex::default(),
+            admin_key_expiry: Mutex::default(),
         }
     }
 

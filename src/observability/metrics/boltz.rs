@@ -1,8 +1,9 @@
 //! The metrics of Boltz's organization: list, admin key, queue for new keys.
 
 use super::{
+    Metrics,
     catalog::{Computed, Series, single},
-    objects::since,
+    objects::{seconds, since},
 };
 use jiff::Timestamp;
 use prometheus_client::metrics::MetricType::Gauge;
@@ -25,6 +26,21 @@ pub(crate) enum AdminKeyState {
     WrongOrganization,
 }
 
+impl Metrics {
+    pub(crate) fn set_admin_key(&self, state: AdminKeyState) {
+        self.organization.lock().admin_key = Some(state);
+    }
+
+    /// Whether there is a new admin key that is not used yet.
+    pub(crate) fn set_new_admin_key_unproved(&self, is_unproved: bool) {
+        self.organization.lock().is_new_admin_key_unproved = is_unproved;
+    }
+
+    pub(crate) fn set_admin_key_expiry(&self, expires_at: Option<Timestamp>) {
+        self.organization.lock().admin_key_expires_at = expires_at;
+    }
+}
+
 /// Why a key is to be issued, as far as the queue distinguishes it, and how many wait.
 pub(crate) type QueueLengths = [(&'static str, usize); 4];
 
@@ -41,6 +57,8 @@ pub(crate) struct PassGauges {
 #[derive(Debug, Default)]
 pub(super) struct Organization {
     pub admin_key: Option<AdminKeyState>,
+    pub is_new_admin_key_unproved: bool,
+    pub admin_key_expires_at: Option<Timestamp>,
     pub inventory_interval: Duration,
     pub leading_since: Option<Timestamp>,
     pub pass: Option<PassGauges>,
@@ -68,6 +86,17 @@ pub(super) const BOLTZ_METRICS: &[Computed<Organization>] = &[
                 |admin_key| AdminKeyState::VARIANTS.iter().map(move |it| (state(*it), is(admin_key, *it)));
             known.admin_key.into_iter().flat_map(all).collect()
         },
+    ),
+    of_boltz(
+        "admin_key_new_unproved",
+        "Whether the admin key file has a key that is not used: Boltz refuses it, or does not say that it is of the same \
+         organization. The key before is used",
+        |known| single(known.admin_key.map(|_| known.is_new_admin_key_unproved)),
+    ),
+    of_boltz(
+        "admin_key_expiration_timestamp_seconds",
+        "Expiry of the admin key, as Boltz's list shows it; absent if it never expires, or if the list does not show it",
+        |known| single(seconds(known.admin_key_expires_at)),
     ),
     of_boltz(
         "orphaned_keys",

@@ -290,10 +290,14 @@ impl Metrics {
         *self.objects.lock() = Objects::default();
         let mut organization = self.organization.lock();
         // These do not depend on who leads.
-        let (admin_key, inventory_interval) = (organization.admin_key, organization.inventory_interval);
-        let leading_since = Some(Timestamp::now());
-        *organization =
-            Organization { admin_key, inventory_interval, leading_since, ..Organization::default() };
+        let Organization { admin_key, is_new_admin_key_unproved, inventory_interval, .. } = *organization;
+        *organization = Organization {
+            admin_key,
+            is_new_admin_key_unproved,
+            inventory_interval,
+            leading_since: Some(Timestamp::now()),
+            ..Organization::default()
+        };
     }
 
     pub(crate) fn set_watch_healthy(&self, namespace: &str, resource: &str, is_healthy: bool) {
@@ -356,10 +360,6 @@ impl Metrics {
     pub(crate) fn boltz_call(&self, operation: &'static str, code: &str, took: Duration) {
         self.requests.get_or_create(&request(operation, code)).inc();
         self.request_duration.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn set_admin_key(&self, state: AdminKeyState) {
-        self.organization.lock().admin_key = Some(state);
     }
 
     /// Call when this process gets the Lease and when it loses it.

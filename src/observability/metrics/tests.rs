@@ -24,6 +24,7 @@ fn full() -> Metrics {
     };
     metrics.set_object("team", "key", object);
     metrics.set_admin_key(AdminKeyState::Valid);
+    metrics.set_admin_key_expiry(now);
     metrics.set_watch_healthy("team", "secrets", true);
     metrics.set_orphaned_keys(Some(0));
     let started_at = Timestamp::now();

@@ -120,6 +120,10 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"boltz": {"baseURL": "http://localhost.example"}}), "use an https:// URL"),
         (json!({"boltz": {"ca": {"configMap": "a", "secret": "b"}}}), "only one of configMap and secret"),
         (json!({"adminKey": {"value": "a", "existingSecret": "b"}}), "only one of existingSecret and value"),
+        (
+            json!({"adminKey": {"file": "/a", "existingSecret": "b"}}),
+            "only one of file, existingSecret and value",
+        ),
         (json!({"config": {"labelSelector": "shard=a"}}), "tests.labels: required"),
         (
             json!({"config": {"listen": "127.0.0.1:8080"}}),

@@ -34,6 +34,7 @@ mod secret_data;
 mod secret_shape;
 mod selector;
 mod standing_faults;
+mod tenants;
 mod two_writers;
 mod undone_writes;
 mod watchdog;

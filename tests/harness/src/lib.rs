@@ -19,6 +19,7 @@ mod watch_faults;
 use std::io::Write;
 
 pub use audit::AuditEvent;
+pub use certificates::{Authority, Credential};
 pub use control_plane::{
     Component, ControlPlane, ControlPlaneOptions, HarnessError, OPERATOR_USER, programs,
 };
