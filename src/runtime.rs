@@ -2,8 +2,13 @@
 
 use crate::{
     boltz::{
-        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account, account_data,
-        admin_key::AdminKeySource, cluster_names::ClusterNames, inventory::Inventory,
+        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits,
+        account::Account,
+        account_data,
+        accounts::{Accounts, ServedAccount},
+        admin_key::AdminKeySource,
+        cluster_names::ClusterNames,
+        inventory::Inventory,
     },
     cli::Config,
     clock::Clock,
@@ -17,6 +22,7 @@ use crate::{
     listen::listen,
     observability::{metrics::Metrics, server, telemetry::LogLevel, watchdog},
     plan::Settings,
+    protocol::account_name::AccountName,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PartialObjectMeta};
@@ -136,10 +142,8 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     };
     tokio::pin!(stop_signal);
     let clock = Clock::start();
-    let metrics = Metrics::new()
-        .per_object(config.metrics_per_object)
-        .with_inventory_interval(config.inventory_interval);
-    let metrics = Arc::new(metrics);
+    let metrics = Arc::new(Metrics::new().per_object(config.metrics_per_object));
+    metrics.set_inventory_interval(&AccountName::OF_FLAGS, config.inventory_interval);
     let listener = on(prompt, listen(config.listen)).await.map_err(StartError::Listen)?;
     let client = kubernetes_client().await?;
     // Its connections are tasks of the runtime on which it is created.
@@ -182,10 +186,10 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     };
     let account = Account::new(boltz, limits, Arc::clone(&metrics))
         .unread(config.accept_organization.clone(), config.retry_altered_names);
+    let served = ServedAccount::new(account, inventory);
     let context = Arc::new(Context::new(
         Kubernetes::new(client.clone()),
-        account,
-        inventory,
+        Accounts::of([Arc::clone(&served)]),
         Limits {
             settings: Settings { settle_time: config.settle_time, recheck: RECHECK },
             request_timeout: config.request_timeout,
@@ -199,8 +203,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     // Aborted when they are dropped.
     let mut admin_key_tasks = JoinSet::new();
     admin_key_tasks.spawn(async move { source.publish(admin_key).await });
-    let checks = Arc::clone(&context);
-    admin_key_tasks.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
+    admin_key_tasks.spawn(async move { served.account.watch_admin_key(admin_key_changes).await });
     Operator { context, config, identity, listener, lease_client }.run(prompt, stop_signal).await;
     Ok(())
 }
@@ -303,13 +306,15 @@ async fn work(
         // Not ready until the caches are synced.
         ready.send_replace(false);
         context.metrics.begin_to_lead();
-        let account = &context.account;
+        let Some(served) = context.accounts.get(&AccountName::OF_FLAGS) else { return };
+        let ServedAccount { account, inventory } = served.as_ref();
         account.reread();
         let control = async {
             let _ = tokio::time::timeout(PREPARATION, account.until_prepared()).await;
-            let (listing, interval) = (Arc::clone(&context), config.inventory_interval);
+            let (listing, interval) = (Arc::clone(&served), config.inventory_interval);
+            let (clock, metrics) = (context.clock, Arc::clone(&context.metrics));
             let inventory = on(&here, async move {
-                listing.inventory.run(&listing.account, interval, listing.clock, &listing.metrics).await;
+                listing.inventory.run(&listing.account, interval, clock, &metrics).await;
             });
             tokio::select! {
                 () = inventory => {}
@@ -319,7 +324,7 @@ async fn work(
         let client = context.kubernetes.client().clone();
         tokio::select! {
             () = control => {}
-            () = remembered::keep(client, &namespace, &remembered_name, account, &context.inventory, context.clock) => {}
+            () = remembered::keep(client, &namespace, &remembered_name, account, inventory, context.clock) => {}
         }
     };
     if !config.leader_elect {

@@ -188,12 +188,15 @@ impl Inventory {
                     // A large page may be possible again.
                     *self.page_size.lock() = Some(PAGE_SIZE);
                     let judgment = self.judge(&mut snapshot, organization, account, clock);
-                    metrics.set_inventory(PassGauges {
-                        keys: snapshot.rows,
-                        is_doubtful: judgment.doubt != Doubt::None,
-                        missing: judgment.missing,
-                        started_at: snapshot.started_at,
-                    });
+                    metrics.set_inventory(
+                        account.name(),
+                        PassGauges {
+                            keys: snapshot.rows,
+                            is_doubtful: judgment.doubt != Doubt::None,
+                            missing: judgment.missing,
+                            started_at: snapshot.started_at,
+                        },
+                    );
                     self.push(Arc::new(snapshot));
                     judgment.doubt
                 }

@@ -9,12 +9,12 @@ use crate::{
             ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
         },
     },
-    boltz::snapshot::Snapshot,
+    boltz::{accounts::ServedAccount, snapshot::Snapshot},
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
-    plan::{self, Facts, Found, ObjectFacts, SecretFacts, Step},
-    protocol::{ledger::Ledger, marker::ObjectMark},
+    plan::{self, AccountFacts, Facts, Found, Monotonic, ObjectFacts, SecretFacts, Step},
+    protocol::{account_name::AccountName, ledger::Ledger, marker::ObjectMark},
 };
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -187,30 +187,57 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
-    context.inventory.set_named(&mark, &ids);
-    facts.account = context.account.facts(&facts.object, now.monotonic);
-    facts.account.list_failing = context.inventory.list_failing();
+    let served = choose_account(context, facts, &mark, now.monotonic);
+    let mut snapshots = Vec::new();
+    if let Some(ServedAccount { inventory, .. }) = served.as_deref() {
+        inventory.set_named(&mark, &ids);
+        snapshots = inventory.snapshots();
+    }
     let organization = facts.account.organization.as_ref();
-    let mut snapshots = context.inventory.snapshots();
     // The list of another organization says nothing about keys of this one.
     snapshots.retain(|snapshot| snapshot.is_of(organization));
-    let is_proof = |(id, proof): &(&str, &str)| {
-        context.account.client().adoption_proof(&facts.object.uid, id).as_deref() == Some(*proof)
-    };
+    let proof_of = |id: &str| served.as_ref()?.account.client().adoption_proof(&facts.object.uid, id);
+    let is_proof = |(id, proof): &(&str, &str)| proof_of(id).as_deref() == Some(*proof);
     let adopted: Vec<String> = facts.adopted_keys().filter(is_proof).map(|(id, _)| id.to_owned()).collect();
     let view = |snapshot: &Arc<Snapshot>| snapshot.view(&mark, ids.iter().map(String::as_str), &adopted);
     facts.passes = snapshots.iter().map(view).collect();
     state.memory.learn(facts, &context.settings, now);
     facts.memory = state.memory.clone();
-    let uid = &facts.object.uid;
     if let SecretFacts::Adoptable(found) = &mut facts.secret
         && let Some(record) = &found.record
     {
         let owner = ObjectMark::from_uid(&record.owner_uid);
         let listed = snapshots.first().and_then(|snapshot| snapshot.key_of(&owner, &record.key_id));
         found.listed = listed.filter(|key| key.is_active_at(now.wall)).cloned();
-        found.proof = context.account.client().adoption_proof(uid, &record.key_id);
+        let client = served.as_ref().map(|served| served.account.client());
+        found.proof = client.and_then(|client| client.adoption_proof(&facts.object.uid, &record.key_id));
     }
+}
+
+/// The account that the object uses, and the facts about it. An object that used another one before wants no key of that
+/// any more.
+fn choose_account(
+    context: &Context,
+    facts: &mut Facts,
+    mark: &ObjectMark,
+    now: Monotonic,
+) -> Option<Arc<ServedAccount>> {
+    let name = AccountName::OF_FLAGS;
+    if let Some(before) =
+        context.awaited.set_account(*mark, &name).and_then(|name| context.accounts.get(&name))
+    {
+        before.account.object_gone(&facts.object.uid, now);
+        before.inventory.forget(mark);
+    }
+    let served = context.accounts.get(&name);
+    facts.account = match &served {
+        Some(served) => AccountFacts {
+            list_failing: served.inventory.list_failing(),
+            ..served.account.facts(&facts.object, now)
+        },
+        None => AccountFacts { name, ..AccountFacts::default() },
+    };
+    served
 }
 
 /// Converts the object to facts. Invalid annotations are ignored.

@@ -3,7 +3,7 @@
 use super::{adopt::Adoptable, block::Block, memory::ProcessMemory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
-    protocol::{ledger::Ledger, marker::AttemptId, record::Record},
+    protocol::{account_name::AccountName, ledger::Ledger, marker::AttemptId, record::Record},
 };
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -191,6 +191,8 @@ impl ListedKey {
 /// State shared by all objects of the account.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccountFacts {
+    /// The account that the object uses.
+    pub name: AccountName,
     /// Why Boltz must not be called at all.
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.

@@ -22,7 +22,7 @@ use crate::{
     boltz::BoltzClient,
     observability::metrics::{AdminKeyState, Metrics},
     plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
-    protocol::record::IssueReason,
+    protocol::{account_name::AccountName, record::IssueReason},
 };
 use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
@@ -32,6 +32,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 /// One Boltz organization: the client, and what all objects share when they call Boltz.
 #[derive(Debug)]
 pub struct Account {
+    name: AccountName,
     client: BoltzClient,
     limits: MintLimits,
     metrics: Arc<Metrics>,
@@ -155,9 +156,10 @@ fn workspace_of(object: &ObjectFacts) -> Option<String> {
 }
 
 impl Account {
-    /// An account whose admin key has not been checked yet.
+    /// The account of the flags, whose admin key has not been checked yet.
     pub fn new(client: BoltzClient, limits: MintLimits, metrics: Arc<Metrics>) -> Self {
         Self {
+            name: AccountName::OF_FLAGS,
             client,
             limits,
             metrics,
@@ -180,6 +182,11 @@ impl Account {
         }
     }
 
+    /// The name of the account.
+    pub fn name(&self) -> &AccountName {
+        &self.name
+    }
+
     /// Each call needs a permission first (`calls.rs`), and its result is reported afterwards.
     pub fn client(&self) -> &BoltzClient {
         &self.client
@@ -189,7 +196,7 @@ impl Account {
     pub(crate) fn lead(&self, now: Monotonic) {
         let state = &mut self.lock();
         state.queue = MintQueue::new(self.limits, now);
-        self.metrics.set_waiting(state.queue.lengths());
+        self.metrics.set_waiting(&self.name, state.queue.lengths());
     }
 
     /// Changes with the admin key.
@@ -236,6 +243,7 @@ impl Account {
         // A turn includes the permission to call.
         let calls_blocked = calls_blocked.or_else(|| busy_until.map(rate_limit_block)).filter(|_| !has_turn);
         AccountFacts {
+            name: self.name.clone(),
             calls_blocked,
             mints_blocked: unknown.or(mints_blocked).or(names_altered),
             base_url: self.client().base_url().to_owned(),
@@ -300,7 +308,7 @@ impl Account {
 
     fn queue_changed(&self, mut state: MutexGuard<'_, State>, now: Monotonic) {
         state.advance(now);
-        self.metrics.set_waiting(state.queue.lengths());
+        self.metrics.set_waiting(&self.name, state.queue.lengths());
         let has_news = state.queue.len() > 0 || state.queue.with_news().next().is_some();
         drop(state);
         if has_news {

@@ -43,7 +43,7 @@ pub async fn execute(
         Step::CheckKey { secret, key_id } => execution.check_key(secret, key_id).await,
         Step::Store { attempt, record } => execution.store(attempt, record).await,
         Step::WriteStatus(status) => execution.write_status(status).await,
-        Step::Revoke { key_id, reason } => (revoke_key(context, key_id, *reason).await, Shown::Nothing),
+        Step::Revoke { key_id, reason } => (execution.revoke(key_id, *reason).await, Shown::Nothing),
         Step::AddFinalizer => execution.add_finalizer().await,
         Step::WriteRecord(record) => execution.write_record(record).await,
         Step::MoveSecret { from } => execution.move_secret(from).await,

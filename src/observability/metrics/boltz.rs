@@ -4,9 +4,10 @@ use super::{
     catalog::{Computed, Series, single},
     objects::since,
 };
+use crate::protocol::account_name::AccountName;
 use jiff::Timestamp;
 use prometheus_client::metrics::MetricType::Gauge;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use strum::VariantArray;
 
 /// What is known about the admin key.
@@ -37,7 +38,24 @@ pub(crate) struct PassGauges {
     pub started_at: Timestamp,
 }
 
-/// What the leader knows.
+/// What the leader knows of each account.
+pub(super) type Organizations = BTreeMap<AccountName, Organization>;
+
+/// The series of all accounts. That of the flags has no label, so that nothing changes for who has no other.
+pub(super) fn of_all_accounts(
+    known: &Organizations,
+    series: fn(&Organization) -> Vec<Series>,
+) -> Vec<Series> {
+    let labelled = |(account, known): (&AccountName, &Organization)| {
+        let name = account.name().map(|name| ("account", name.to_owned()));
+        let with_name =
+            move |(labels, value): Series| (name.clone().into_iter().chain(labels).collect(), value);
+        series(known).into_iter().map(with_name).collect::<Vec<Series>>()
+    };
+    known.iter().flat_map(labelled).collect()
+}
+
+/// What the leader knows of one account.
 #[derive(Debug, Default)]
 pub(super) struct Organization {
     pub admin_key: Option<AdminKeyState>,
