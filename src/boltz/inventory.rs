@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     observability::metrics::{Metrics, PassGauges},
     plan::{Block, Doubt, Monotonic},
-    protocol::marker::ObjectMark,
+    protocol::{account_name::AccountName, marker::ObjectMark},
     retry_delay,
 };
 use parking_lot::Mutex;
@@ -257,7 +257,7 @@ impl Inventory {
             account.set_active_keys(fuse.expected());
         }
         snapshot.doubt = judgment.doubt;
-        report(judgment, &self.names);
+        report(judgment, &self.names, account.name());
         judgment
     }
 
@@ -316,13 +316,13 @@ impl Inventory {
     }
 }
 
-fn report(judgment: Judgment, names: &ClusterNames) {
+fn report(judgment: Judgment, names: &ClusterNames, account: &AccountName) {
     let Judgment { doubt, missing, expected } = judgment;
     if doubt != Doubt::None {
         tracing::warn!(
             missing,
             expected,
-            confirm_with = format!("{}={missing}", Remembered::confirmation_key(names)),
+            confirm_with = format!("{}={missing}", Remembered::confirmation_key(names, account)),
             "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour \
              agree, or until somebody confirms it in the operator's account ConfigMap"
         );

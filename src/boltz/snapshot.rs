@@ -29,6 +29,8 @@ pub struct Snapshot {
     unmarked: HashSet<String>,
     /// The number of listed rows, ours or not.
     pub rows: usize,
+    /// The number of active keys without our marker.
+    pub foreign: usize,
     /// What the pass does not prove.
     pub doubt: Doubt,
     /// The organization whose list this is, if known.
@@ -40,6 +42,7 @@ pub struct Snapshot {
 struct KeyOfObject {
     object: ObjectMark,
     key: ListedKey,
+    created_at: Option<Timestamp>,
 }
 
 impl KeyOfObject {
@@ -52,7 +55,7 @@ impl KeyOfObject {
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
         };
-        Self { object, key }
+        Self { object, key, created_at: row.created_at }
     }
 
     fn place(&self) -> (ObjectMark, &str) {
@@ -119,6 +122,11 @@ impl Snapshot {
         self.find(id).filter(|own| own.object == *object).map(|own| &own.key)
     }
 
+    /// When Boltz created this key.
+    pub(crate) fn created_at(&self, id: &str) -> Option<Timestamp> {
+        self.find(id)?.created_at
+    }
+
     /// Whether it shows a key with this id that is ours, or that one of our objects refers to.
     pub(crate) fn lists(&self, id: &str) -> bool {
         self.find(id).is_some() || self.unmarked.contains(id)
@@ -181,11 +189,19 @@ pub(super) struct ListedRows {
     /// Ids that our objects refer to: whether Boltz lists them under another name is of interest.
     named: HashSet<String>,
     rows: usize,
+    foreign: usize,
 }
 
 impl ListedRows {
     pub(super) fn new(named: HashSet<String>) -> Self {
-        Self { keys: Vec::new(), compact_at: MIN_COMPACTED, unmarked: HashMap::new(), named, rows: 0 }
+        Self {
+            keys: Vec::new(),
+            compact_at: MIN_COMPACTED,
+            unmarked: HashMap::new(),
+            named,
+            rows: 0,
+            foreign: 0,
+        }
     }
 
     /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift
@@ -196,6 +212,7 @@ impl ListedRows {
         match Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster)) {
             Some(_) if row.id.is_empty() => return false,
             Some(marker) => self.keys.push(KeyOfObject::new(marker.object, marker.attempt, row)),
+            None if row.is_active && !self.named.contains(&row.id) => self.foreign += 1,
             None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id.clone(), row)),
             None => {}
         }
@@ -258,6 +275,7 @@ impl ListedRows {
             by_id,
             unmarked,
             rows: self.rows,
+            foreign: self.foreign,
             doubt: Doubt::None,
             organization: None,
         }

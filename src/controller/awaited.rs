@@ -51,6 +51,11 @@ impl Awaited {
         self.0.lock().accounts.get(object).unwrap_or(&AccountName::OF_FLAGS) == account
     }
 
+    /// How many objects use this account.
+    pub(super) fn users_of(&self, account: &AccountName) -> usize {
+        self.0.lock().accounts.values().filter(|used| *used == account).count()
+    }
+
     /// The account that the object uses. Returns the one that it used before, if that was another.
     pub(super) fn set_account(&self, object: ObjectMark, account: &AccountName) -> Option<AccountName> {
         let accounts = &mut self.0.lock().accounts;

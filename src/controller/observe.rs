@@ -1,6 +1,6 @@
 //! All reads: collects the facts of a decision, from caches or from the API server.
 
-use super::{Context, ObjectState};
+use super::{Context, ObjectState, choose_account::choose_account};
 use crate::{
     api::{
         BoltzApiKeyStatus, CachedApiKey, DeletionPolicy, WatchedApiKey,
@@ -13,8 +13,8 @@ use crate::{
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
-    plan::{self, AccountFacts, Facts, Found, Monotonic, ObjectFacts, SecretFacts, Step},
-    protocol::{account_name::AccountName, ledger::Ledger, marker::ObjectMark},
+    plan::{self, Facts, Found, ObjectFacts, SecretFacts, Step},
+    protocol::{ledger::Ledger, marker::ObjectMark},
 };
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -171,6 +171,9 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, ste
             let value = Value::Read(value_sha256);
             let own = metadata.as_own(&facts.object.uid, value.clone());
             context.secrets.put(*metadata, value);
+            if let Some(served) = context.account_of(facts) {
+                served.end_request(&facts.object.uid);
+            }
             plan::Shown::Secret(Box::new(own))
         }
         Shown::NoSecret(name) => {
@@ -212,32 +215,6 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
         let client = served.as_ref().map(|served| served.account.client());
         found.proof = client.and_then(|client| client.adoption_proof(&facts.object.uid, &record.key_id));
     }
-}
-
-/// The account that the object uses, and the facts about it. An object that used another one before wants no key of that
-/// any more.
-fn choose_account(
-    context: &Context,
-    facts: &mut Facts,
-    mark: &ObjectMark,
-    now: Monotonic,
-) -> Option<Arc<ServedAccount>> {
-    let name = AccountName::OF_FLAGS;
-    if let Some(before) =
-        context.awaited.set_account(*mark, &name).and_then(|name| context.accounts.get(&name))
-    {
-        before.account.object_gone(&facts.object.uid, now);
-        before.inventory.forget(mark);
-    }
-    let served = context.accounts.get(&name);
-    facts.account = match &served {
-        Some(served) => AccountFacts {
-            list_failing: served.inventory.list_failing(),
-            ..served.account.facts(&facts.object, now)
-        },
-        None => AccountFacts { name, ..AccountFacts::default() },
-    };
-    served
 }
 
 /// Converts the object to facts. Invalid annotations are ignored.

@@ -4,6 +4,7 @@
 
 use super::{
     Context,
+    account_orphans::{handling_of, reported},
     execute::revoke_key,
     orphan_list::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
@@ -42,14 +43,17 @@ pub(super) async fn watch_orphans(
     let mut orphans = Orphans::default();
     let mut completions = served.inventory.completions();
     completions.mark_changed();
-    let store = handling.config_map.as_ref().map(|(namespace, name)| {
+    // Those of a `BoltzAccount` are in its status.
+    let published = handling.config_map.as_ref().filter(|_| served.name().is_of_flags());
+    let store = published.map(|(namespace, name)| {
         ConfigMapStore::new(context.kubernetes.client().clone(), namespace, name.clone())
     });
-    let work = Work { context: &context, served: &served, handling: &handling };
     let mut failures = 0;
     // Which keys a namespace refers to is unknown until its lists are complete.
     context.watches.until_all_synced().await;
     loop {
+        let handling = handling_of(&served, &handling);
+        let work = Work { context: &context, served: &served, handling: &handling };
         let may_be_asked = store.is_some() && orphans.confirmed().next().is_some();
         tokio::select! {
             changed = completions.changed() => {
@@ -59,6 +63,10 @@ pub(super) async fn watch_orphans(
                 let Some(snapshot) = served.inventory.snapshots().into_iter().next() else { continue };
                 let objects: Vec<Arc<CachedApiKey>> = stores.iter().flat_map(Store::state).collect();
                 orphans.record_pass(&work, &snapshot, &objects).await;
+                if served.rules().is_some() {
+                    let is_known = !orphans.are_unknown && orphans.passes >= 2;
+                    served.set_orphans(is_known.then(|| reported(orphans.list(), &served, &snapshot)));
+                }
             }
             () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => {}
         }
@@ -169,7 +177,7 @@ impl Orphans {
             .filter(|(_, orphan)| now.monotonic.since(orphan.since) >= handling.grace)
             .map(|(id, _)| id.clone())
             .collect();
-        if handling.policy == OrphanPolicy::Revoke {
+        if handling.policy == OrphanPolicy::Revoke && !handling.sees_only_some_objects {
             let mut read = LiveRead::of(Arc::clone(work.served));
             for id in due {
                 if let Err(error) = self.revoke(work, &id, &mut read).await {

@@ -12,7 +12,7 @@ use crate::{
     api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
     boltz::{accounts::ServedAccount, request_id},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
+    plan::{AccountFacts, Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
     protocol::marker::ObjectMark,
 };
 use jiff::Timestamp;
@@ -73,7 +73,8 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
             && let Some(ServedAccount { account, .. }) = served.as_deref()
             && account.wants_key(&facts.object, wants, now)
         {
-            facts.account = account.facts(&facts.object, now);
+            let AccountFacts { stays, policy, .. } = std::mem::take(&mut facts.account);
+            facts.account = AccountFacts { stays, policy, ..account.facts(&facts.object, now) };
             decision = plan(&facts, &context.settings, context.clock.now());
             // A turn that is of no use now is for others.
             if decision.step == Step::Wait && decision.findings.wants_turn.is_none() {

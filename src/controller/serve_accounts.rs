@@ -1,8 +1,12 @@
 //! What runs for each account while it is served: turns to get a key, reconciliations after passes and recoveries, orphans.
 
 use super::{
-    Context, OrphanHandling, orphans::watch_orphans, reconcile_after_passes::reconcile_after_passes,
-    triggered::Triggered, watch_stream::one_namespace,
+    Context, OrphanHandling,
+    orphans::watch_orphans,
+    reconcile_after_passes::reconcile_after_passes,
+    tasks::{all_end, pass_panic_on},
+    triggered::Triggered,
+    watch_stream::one_namespace,
 };
 use crate::{api::CachedApiKey, boltz::accounts::ServedAccount, protocol::account_name::AccountName};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -20,12 +24,9 @@ pub(super) struct Watched {
 }
 
 /// Runs what belongs to each account, from when it is served until it is not any more. Does not end.
-pub(super) async fn serve_accounts(
-    context: Arc<Context>,
-    watched: Vec<Watched>,
-    handling: impl Fn(&ServedAccount) -> OrphanHandling,
-) {
+pub(super) async fn serve_accounts(context: Arc<Context>, watched: Vec<Watched>, handling: OrphanHandling) {
     let mut changes = context.accounts.changes();
+    let mut defaults = context.accounts.default_changes();
     let mut tasks = JoinSet::new();
     let mut running: BTreeMap<AccountName, (Arc<ServedAccount>, AbortHandle)> = BTreeMap::new();
     loop {
@@ -40,7 +41,7 @@ pub(super) async fn serve_accounts(
         });
         for served in accounts {
             running.entry(served.name().clone()).or_insert_with(|| {
-                let handling = handling(&served);
+                let handling = handling.clone();
                 let work = serve(Arc::clone(&context), Arc::clone(&served), watched.clone(), handling);
                 let task = tasks.spawn(work);
                 (served, task)
@@ -48,7 +49,9 @@ pub(super) async fn serve_accounts(
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            Some(ended) = tasks.join_next() => super::watch::pass_panic_on(ended),
+            // Any object may be one that names no account.
+            Ok(()) = defaults.changed() => watched.iter().for_each(|watched| watched.objects.reconcile_where(|_| true)),
+            Some(ended) = tasks.join_next() => pass_panic_on(ended),
         }
     }
 }
@@ -68,14 +71,21 @@ async fn serve(
         tasks.spawn(reconcile_after_passes(Arc::clone(&context), Arc::clone(&served), objects));
     }
     tasks.spawn(watch_orphans(context, served, stores, handling));
-    super::watch::all_end(&mut tasks).await;
+    all_end(&mut tasks).await;
 }
 
 /// Reconciles the objects of the account whenever its admin key can be used again.
 async fn reconcile_recovered(context: Arc<Context>, served: Arc<ServedAccount>, objects: Triggered) {
     let mut recoveries = served.account.recoveries();
-    while recoveries.changed().await.is_ok() {
-        objects.reconcile_where(|mark| context.awaited.uses(mark, served.name()));
+    loop {
+        // Those that were there before their account.
+        if !served.name().is_of_flags() || recoveries.has_changed().unwrap_or_default() {
+            recoveries.borrow_and_update();
+            objects.reconcile_where(|mark| context.awaited.uses(mark, served.name()));
+        }
+        if recoveries.changed().await.is_err() {
+            return;
+        }
     }
 }
 

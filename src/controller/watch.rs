@@ -2,10 +2,12 @@
 
 use super::{
     Context, OrphanHandling,
+    accounts::{self, AccountSettings, serve_boltz_accounts},
     cleanup::cleanup_deleted,
     reconcile::reconcile,
     reconcile_in_time::reconcile_in_time,
     serve_accounts::{Watched, serve_accounts},
+    tasks::all_end,
     triggered::Triggered,
     watch_secrets::Secrets,
     watch_stream::{api_in, report, watch_with_relist, watcher_config},
@@ -27,7 +29,7 @@ use kube::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +45,10 @@ pub struct Scope {
     pub label_selector: Option<String>,
     /// Maximum number of objects reconciled at the same time.
     pub concurrency: u16,
-    /// What to do with orphans.
+    /// What to do with orphans of the flags' account.
     pub orphans: OrphanHandling,
+    /// How `BoltzAccounts` are served. `None`: they are not.
+    pub accounts: Option<Arc<AccountSettings>>,
 }
 
 /// Watches and reconciles until `stop` is cancelled, then ends gracefully. Dropping the future cancels reconciliations.
@@ -58,6 +62,9 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     context.awaited.clear();
     context.watches.begin(namespaces.iter().map(String::as_str));
     let (mut controllers, mut others) = (JoinSet::new(), JoinSet::new());
+    if scope.accounts.is_some() {
+        accounts::begin(&context);
+    }
     context.accounts.lead(context.clock.now().monotonic);
     let mut watched: Vec<Watched> = Vec::new();
     for namespace in namespaces {
@@ -80,7 +87,10 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     let stores: Vec<Store<CachedApiKey>> =
         watched.iter().map(|watched| watched.objects.store.clone()).collect();
     let orphans = scope.orphans;
-    others.spawn(serve_accounts(Arc::clone(&context), watched, move |_| orphans.clone()));
+    others.spawn(serve_accounts(Arc::clone(&context), watched, orphans));
+    if let Some(settings) = scope.accounts {
+        others.spawn(serve_boltz_accounts(Arc::clone(&context), settings, stores.clone()));
+    }
     others.spawn(cleanup_deleted(Arc::clone(&context), stores, has_selector));
     let watches = Arc::clone(&context.watches);
     others.spawn(async move {
@@ -100,22 +110,6 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     controllers.shutdown().await;
     others.shutdown().await;
     context.until_idle().await;
-}
-
-/// Waits for all tasks. A panic of one is a panic of the process.
-pub(super) async fn all_end(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        pass_panic_on(ended);
-    }
-}
-
-/// A panic of the task is a panic here.
-pub(super) fn pass_panic_on(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && let Ok(panic) = error.try_into_panic()
-    {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 /// Reconciles the objects of one namespace, or of all. Each reconciliation is a task of its own.

@@ -1,6 +1,6 @@
 //! The input of a decision. Plain data, collected by [`crate::controller`].
 
-use super::{adopt::Adoptable, block::Block, memory::ProcessMemory, time::Monotonic};
+use super::{account::AccountPolicy, adopt::Adoptable, block::Block, memory::ProcessMemory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
     protocol::{account_name::AccountName, ledger::Ledger, marker::AttemptId, record::Record},
@@ -193,6 +193,12 @@ impl ListedKey {
 pub struct AccountFacts {
     /// The account that the object uses.
     pub name: AccountName,
+    /// It is not served. What depends on it waits.
+    pub is_absent: bool,
+    /// The object asks for another account: why it stays with this one.
+    pub stays: Option<String>,
+    /// What the account allows.
+    pub policy: AccountPolicy,
     /// Why Boltz must not be called at all.
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.

@@ -124,6 +124,7 @@ async fn operate(run: ProcessRun) {
             config_map: None,
             sees_only_some_objects: false,
         },
+        accounts: None,
     };
     let (ready, _is_ready) = watch::channel(false);
     tokio::join!(

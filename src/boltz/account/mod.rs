@@ -5,6 +5,7 @@ mod admin_key_check;
 mod calls;
 mod describe;
 mod remembered;
+mod share;
 
 pub use calls::Call;
 pub(crate) use describe::MOST;
@@ -17,6 +18,8 @@ use super::{
     queue::{MintLimits, MintQueue},
     waiters::Waiter,
 };
+use share::Slots;
+
 use crate::{
     api::Mode,
     boltz::BoltzClient,
@@ -27,14 +30,14 @@ use crate::{
 use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
 use std::sync::Arc;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 /// One Boltz organization: the client, and what all objects share when they call Boltz.
 #[derive(Debug)]
 pub struct Account {
     name: AccountName,
     client: BoltzClient,
-    limits: MintLimits,
+    limits: Mutex<MintLimits>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     organization: Mutex<Organization>,
@@ -45,7 +48,7 @@ pub struct Account {
     /// Changes with the admin key. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
     queued: watch::Sender<u64>,
-    revocations: Arc<Semaphore>,
+    revocations: Arc<Slots>,
     /// Requests a check of the admin key.
     check: Notify,
     /// The admin key that was checked last.
@@ -161,7 +164,7 @@ impl Account {
         Self {
             name: AccountName::OF_FLAGS,
             client,
-            limits,
+            limits: Mutex::new(limits),
             metrics,
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
@@ -176,10 +179,16 @@ impl Account {
             prepared: watch::Sender::new((false, true)),
             recovered: watch::Sender::new(0),
             queued: watch::Sender::new(0),
-            revocations: Arc::new(Semaphore::new(limits.at_once)),
+            revocations: Arc::new(Slots::new(limits.at_once)),
             check: Notify::new(),
             checked_key: Mutex::default(),
         }
+    }
+
+    /// The account of this name.
+    #[must_use]
+    pub fn named(self, name: AccountName) -> Self {
+        Self { name, ..self }
     }
 
     /// The name of the account.
@@ -195,7 +204,9 @@ impl Account {
     /// A new leader begins with an empty queue and a tenth of the tokens.
     pub(crate) fn lead(&self, now: Monotonic) {
         let state = &mut self.lock();
-        state.queue = MintQueue::new(self.limits, now);
+        let limits = *self.limits.lock();
+        state.queue = MintQueue::new(limits, now);
+        state.queue.set_most_turns(self.revocations.share());
         self.metrics.set_waiting(&self.name, state.queue.lengths());
     }
 
@@ -251,7 +262,7 @@ impl Account {
             organization: organization.current().cloned(),
             accepts_organization: organization.is_accepted(),
             turn_blocked,
-            list_failing: None,
+            ..AccountFacts::default()
         }
     }
 

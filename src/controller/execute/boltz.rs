@@ -6,7 +6,10 @@ use crate::{
     boltz::{CreateKeyRequest, KeyMode, Revocation, accounts::ServedAccount},
     controller::{Context, observe::Shown},
     kubernetes::client::SecretWithData,
-    plan::{Answer, BoltzErrorKind, KeyCheck, MintedKey, ObjectFacts, Requested, RevokeReason, Unusable},
+    plan::{
+        AccountPolicy, Answer, BoltzErrorKind, Effect, KeyCheck, MintedKey, ObjectFacts, Requested,
+        RevokeReason, Unusable, outlasts_limit,
+    },
     protocol::{
         marker::{AttemptId, Marker, ObjectMark},
         record::value_sha256,
@@ -21,7 +24,7 @@ pub async fn revoke_key(
     key_id: &str,
     reason: RevokeReason,
 ) -> Answer {
-    let ServedAccount { account, inventory } = served;
+    let ServedAccount { account, inventory, .. } = served;
     tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
     let call = match account.short_call(context.clock).await {
         Ok(call) => call,
@@ -66,14 +69,17 @@ impl Execution<'_> {
     pub(super) async fn mint(&mut self, attempt: &AttemptId) -> Answer {
         let now = self.context.clock.now().monotonic;
         let Some(served) = self.context.account_of(self.facts) else { return Answer::Stale };
-        let ServedAccount { account, inventory } = served.as_ref();
+        let ServedAccount { account, inventory, .. } = served.as_ref();
+        if !self.has_room(&served, attempt) {
+            return Answer::Stale;
+        }
         let Some(call) = account.create_call(&self.facts.object.uid, now) else { return Answer::Stale };
         let Some((known, intent)) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let object = ObjectMark::from_uid(&self.facts.object.uid);
         let marker = inventory.names().marker(object, attempt.clone());
-        let request = create_request(&self.facts.object, &intent.spec, &marker);
+        let request = create_request(&self.facts.object, &intent.spec, &marker, &self.facts.account.policy);
         // Passes that end later may show the new key.
         let passes = inventory.snapshots();
         match account.client().create_key(&request, timeout).await {
@@ -116,9 +122,23 @@ impl Execution<'_> {
             }
             Err(error) => {
                 account.record_failure(&call, &error, self.context.clock.now().monotonic);
+                if error.effect() == Effect::None {
+                    served.end_request(&self.facts.object.uid);
+                }
                 Answer::BoltzFailed(error.failure())
             }
         }
+    }
+
+    /// Whether the namespace may have one more live key. Other objects may have requested one since the decision.
+    fn has_room(&self, served: &ServedAccount, attempt: &AttemptId) -> bool {
+        let Some(keys) = self.facts.account.policy.live_keys else { return true };
+        let intent = self.facts.memory.attempts.get(attempt).and_then(|known| known.intent.as_ref());
+        let most = Some(keys.most).filter(|_| !intent.is_some_and(|intent| outlasts_limit(intent.reason)));
+        let (uid, namespace) = (&self.facts.object.uid, &self.facts.object.namespace);
+        let stored = self.context.secrets.live_keys(namespace, served.name());
+        let settled_at = self.context.clock.now().monotonic.plus(self.context.settings.settle_time);
+        served.request_key((uid, namespace), stored, most, settled_at)
     }
 
     /// Reads the Secret and asks Boltz with its value. The only use of a stored value (rule 12).
@@ -164,7 +184,12 @@ impl Execution<'_> {
     }
 }
 
-fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker) -> CreateKeyRequest {
+fn create_request(
+    object: &ObjectFacts,
+    spec: &BoltzApiKeySpec,
+    marker: &Marker,
+    policy: &AccountPolicy,
+) -> CreateKeyRequest {
     let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty());
     CreateKeyRequest {
         name: match display_name {
@@ -177,6 +202,6 @@ fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker)
             Mode::Live => KeyMode::Live,
             Mode::Test => KeyMode::Test,
         },
-        workspace_id: spec.workspace_id.clone().filter(|id| !id.is_empty()),
+        workspace_id: policy.workspace_of(spec).map(str::to_owned),
     }
 }

@@ -86,8 +86,8 @@ impl Execution<'_> {
     async fn write_attempt(&mut self, keep: &[LedgerEntry], intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
         let attempt = AttemptId::from_random(rand::rng().random());
-        let organization = self.facts.account.organization.clone();
-        let ledger = self.state.memory.begin_attempt(&attempt, keep, intent, now, organization);
+        let account = &self.facts.account;
+        let ledger = self.state.memory.begin_attempt(&attempt, keep, intent, now, account);
         let finalizers = with_finalizer(&self.facts.object.finalizers);
         let metadata = json!({
             "finalizers": finalizers,

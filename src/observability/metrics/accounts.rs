@@ -37,7 +37,6 @@ impl Metrics {
     }
 
     /// The account is not served any more.
-    #[cfg(test)]
     pub(crate) fn forget_account(&self, account: &AccountName) {
         self.organizations.lock().remove(account);
     }
