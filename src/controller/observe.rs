@@ -242,6 +242,7 @@ pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
             Some("Revoke") => Some(DeletionPolicy::Revoke),
             _ => None,
         },
+        retain_is_forbidden: false,
         status: object.status.clone().unwrap_or_default(),
     }
 }

@@ -68,8 +68,6 @@ pub struct AccountPolicy {
     pub live_keys: Option<LiveKeys>,
     /// No key may be retained.
     pub forbids_retain: bool,
-    /// The object would retain its keys, which is not allowed.
-    pub retain_is_denied: bool,
 }
 
 /// The live keys of a namespace's objects.
@@ -102,7 +100,7 @@ impl AccountPolicy {
     }
 
     /// What of the spec is not allowed.
-    fn violations(&self, spec: &BoltzApiKeySpec) -> Vec<String> {
+    fn violations(&self, object: &ObjectFacts, spec: &BoltzApiKeySpec) -> Vec<String> {
         let mut violations = Vec::new();
         let workspace = self.workspace_of(spec);
         if !self.workspaces.is_empty() && !self.workspaces.iter().any(|id| Some(id.as_str()) == workspace) {
@@ -125,7 +123,7 @@ impl AccountPolicy {
             (None, None) if self.require_expiry => violations.push("no expiresInDays".to_owned()),
             _ => {}
         }
-        if self.retain_is_denied {
+        if self.forbids_retain && object.wanted_deletion_policy() == Ok(DeletionPolicy::Retain) {
             violations.push("deletionPolicy Retain".to_owned());
         }
         violations
@@ -183,24 +181,21 @@ impl Facts {
     /// Applies what the account says of deletions: if it allows no key to be retained, none is, whatever the spec and the
     /// annotation say.
     pub fn apply_account_policy(&mut self) {
-        let is_retained = self.object.effective_deletion_policy() != Ok(DeletionPolicy::Revoke);
-        if self.account.policy.forbids_retain && is_retained {
-            self.account.policy.retain_is_denied = self.object.spec.is_ok();
-            self.object.deletion_policy = Some(DeletionPolicy::Revoke);
-        }
+        self.object.retain_is_forbidden = self.account.policy.forbids_retain;
     }
 }
 
 impl Decision<'_> {
     /// Why the object's account allows it no key for this reason; without a reason, what its spec violates.
     pub(super) fn policy_denies(&self, reason: Option<IssueReason>) -> Option<Block> {
-        let ObjectFacts { spec, namespace, .. } = &self.facts.object;
+        let object = &self.facts.object;
+        let ObjectFacts { spec, namespace, .. } = object;
         let (account, policy) = (&self.facts.account, &self.facts.account.policy);
         let denied = |message, until| Some(Block { reason: Reason::PolicyDenied, message, until });
         if let Some(refusal) = &policy.refusal {
             return denied(format!("{refusal} No key is issued."), None);
         }
-        let violations = policy.violations(spec.as_ref().ok()?);
+        let violations = policy.violations(object, spec.as_ref().ok()?);
         if !violations.is_empty() {
             let message =
                 format!("{} does not allow this: {}. No key is issued.", account.name, violations.join("; "));

@@ -64,6 +64,8 @@ pub struct ObjectFacts {
     pub is_paused: bool,
     /// The value of the deletion-policy annotation.
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Its account allows no key to be retained.
+    pub retain_is_forbidden: bool,
     /// Its status. Only a hint (rule 2).
     pub status: BoltzApiKeyStatus,
 }
@@ -72,6 +74,14 @@ impl ObjectFacts {
     /// What happens to the keys when the object is deleted. The annotation overrides the spec. The error is that of the
     /// spec.
     pub(crate) fn effective_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
+        if self.retain_is_forbidden {
+            return Ok(DeletionPolicy::Revoke);
+        }
+        self.wanted_deletion_policy()
+    }
+
+    /// The same as the object asks for it, whatever its account allows.
+    pub(super) fn wanted_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
         match (self.deletion_policy, &self.spec) {
             (Some(policy), _) => Ok(policy),
             (None, Ok(spec)) => Ok(spec.deletion_policy),

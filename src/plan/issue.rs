@@ -215,7 +215,7 @@ impl Decision<'_> {
         denied.or_else(|| self.belongs_to_another_organization()).or_else(|| {
             let refused = self.in_effect(&self.facts.account.calls_blocked);
             let block = refused
-                .filter(|block| block.reason.is_stalled())
+                .filter(|block| block.reason.is_stalled() || self.facts.account.is_absent)
                 .or_else(|| self.block_of(&[Slot::Mint]))
                 .or_else(|| self.in_effect(&self.facts.account.mints_blocked))
                 .or_else(|| self.ledger_backoff())?;

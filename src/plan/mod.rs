@@ -28,6 +28,7 @@
 //!     rotate_now: None,
 //!     is_paused: false,
 //!     deletion_policy: None,
+//!     retain_is_forbidden: false,
 //!     status: Default::default(),
 //! };
 //! let mut facts = Facts {

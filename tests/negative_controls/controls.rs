@@ -50,8 +50,8 @@ pub const ALL: &[Control] = &[
         defence: "no key is retained where that is forbidden",
         rule: "15",
         file: "src/plan/account.rs",
-        with: "if self.account.policy.forbids_retain && is_retained {",
-        without: "if false && is_retained {",
+        with: "self.object.retain_is_forbidden = self.account.policy.forbids_retain;",
+        without: "self.object.retain_is_forbidden = false;",
         red: &[Pure("no_key_is_retained_where_that_is_forbidden")],
     },
     Control {

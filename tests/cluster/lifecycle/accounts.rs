@@ -32,6 +32,9 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: accounts
 subjects: [{kind: ServiceAccount, name: boltz-operator, namespace: boltz-system}]
 "#;
 
+/// The namespace of an operator outside the cluster is that of its kubeconfig.
+const OPERATOR_NAMESPACE: &str = "default";
+
 struct Accounts {
     env: TestEnv,
     /// The Boltz of each account, by its place in `organizations`.
@@ -71,7 +74,7 @@ impl Accounts {
             "stringData": {"admin-key": self.boltz[boltz].admin_key()},
         }))
         .unwrap();
-        let secrets: Api<Secret> = Api::namespaced(self.env.client.clone(), "boltz-system");
+        let secrets: Api<Secret> = Api::namespaced(self.env.client.clone(), OPERATOR_NAMESPACE);
         secrets.create(&PostParams::default(), &secret).await.unwrap();
         let mut whole = json!({
             "adminKeySecretRef": {"name": format!("{name}-admin-key")},
@@ -364,7 +367,7 @@ async fn an_admin_key_is_read_again_and_must_be_of_the_same_organization() {
     let all = Accounts::new(&["org_first"]).await;
     all.account("first", 0, json!({"namespaceSelector": {}})).await;
     all.ready("first").await;
-    let secrets: Api<Secret> = Api::namespaced(all.env.client.clone(), "boltz-system");
+    let secrets: Api<Secret> = Api::namespaced(all.env.client.clone(), OPERATOR_NAMESPACE);
     let replace = async |key: &str| {
         let patch = Patch::Merge(json!({"stringData": {"admin-key": key}}));
         secrets.patch("first-admin-key", &PatchParams::default(), &patch).await.unwrap();

@@ -181,6 +181,7 @@ impl Process {
         facts.memory = self.memory.clone();
         let chosen = facts.choose_account(&self.default_account);
         facts.account = AccountFacts {
+            is_absent: chosen.name.is_none() || self.account.is_absent,
             name: chosen.name.unwrap_or_else(|| AccountName::named("")),
             stays: chosen.stays,
             calls_blocked: chosen.blocked.or(self.account.calls_blocked.clone()),
