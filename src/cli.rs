@@ -31,7 +31,8 @@ pub struct Config {
     )]
     pub boltz_base_url: String,
 
-    /// PEM file with root certificates to trust for Boltz, in addition to the built-in Mozilla roots.
+    /// PEM file with root certificates to trust for Boltz, in addition to the built-in Mozilla roots. It is reloaded when it
+    /// changes.
     #[arg(long, env = "BOLTZ_OPERATOR_BOLTZ_CA_FILE", value_name = "FILE", help_heading = "Boltz")]
     pub boltz_ca_file: Option<PathBuf>,
 

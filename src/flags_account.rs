@@ -3,7 +3,7 @@
 use crate::{
     boltz::{
         BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account, account_data,
-        accounts::ServedAccount, admin_key::AdminKeySource, cluster_names::ClusterNames,
+        accounts::ServedAccount, admin_key::AdminKeySource, ca_file, cluster_names::ClusterNames,
         inventory::Inventory,
     },
     cli::Config,
@@ -24,13 +24,14 @@ pub(crate) async fn start(
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Arc<ServedAccount>>, BoltzClientError> {
     let source = config.admin_key_file.clone().map_or(AdminKeySource::Environment, AdminKeySource::File);
-    let (admin_key, changes) = watch::channel(source.read().await);
     if !config.has_admin_key() {
         return Ok(None);
     }
+    let (offered, offers) = watch::channel(source.read().await);
+    let (admin_key, changes) = watch::channel(offers.borrow().clone());
     let options = BoltzClientOptions {
         base_url: config.boltz_base_url.clone(),
-        extra_roots_pem,
+        extra_roots_pem: extra_roots_pem.clone(),
         request_timeout: config.request_timeout,
     };
     let client = BoltzClient::new(options, changes.clone(), Arc::clone(metrics))?;
@@ -38,8 +39,12 @@ pub(crate) async fn start(
         .unread(config.accept_organization.clone(), config.retry_altered_names);
     let served = ServedAccount::new(account, Inventory::new(names.clone()));
     metrics.set_inventory_interval(&AccountName::OF_FLAGS, config.inventory_interval);
-    tasks.spawn(async move { source.publish(admin_key).await });
-    let checked = Arc::clone(&served);
+    tasks.spawn(source.publish(offered));
+    let (checked, proved) = (Arc::clone(&served), Arc::clone(&served));
+    tasks.spawn(async move { proved.account.take_new_admin_keys(offers, admin_key).await });
+    if let Some((file, known)) = config.boltz_ca_file.clone().zip(extra_roots_pem) {
+        tasks.spawn(ca_file::follow(file, known, served.account.client().clone()));
+    }
     tasks.spawn(async move { checked.account.watch_admin_key(changes).await });
     Ok(Some(served))
 }
@@ -59,6 +64,7 @@ pub(crate) fn of_others(
             .cloned()
             .collect(),
         extra_roots_pem,
+        ca_file: config.boltz_ca_file.clone(),
         request_timeout: config.request_timeout,
         limits: limits(config),
         names,

@@ -1,7 +1,9 @@
 //! Removes secrets and control characters from text of others before it is repeated in a status, an event or a log line.
 
-/// How keys of Boltz begin, also in base64. See `docs/boltz-api.md`.
-const KEY_PREFIXES: [&str; 4] = ["sk_", "sk-", "c2tf", "c2st"];
+/// How keys of Boltz begin, in either case. See `docs/boltz-api.md`.
+const KEY_PREFIXES: [&str; 2] = ["sk_", "sk-"];
+/// The same in base64, whose case counts.
+const ENCODED_KEY_PREFIXES: [&str; 2] = ["c2tf", "c2st"];
 pub(crate) const REDACTED: &str = "[redacted]";
 /// What is shorter is a word of its own, and no key.
 const MIN_SECRET_LENGTH: usize = 8;
@@ -53,9 +55,11 @@ fn push_word(text: &mut String, word: &mut String) {
 /// The prefix may stand anywhere in the word: after `key=`, for example.
 fn looks_like_a_key(word: &str) -> bool {
     let lower_case = word.to_ascii_lowercase();
-    KEY_PREFIXES.iter().any(|prefix| {
-        lower_case.find(prefix).is_some_and(|at| word.len() - at > 8 && !follows_a_letter(word, at))
-    })
+    let has = |text: &str, prefix: &str| {
+        text.find(prefix).is_some_and(|at| word.len() - at > 8 && !follows_a_letter(word, at))
+    };
+    KEY_PREFIXES.iter().any(|prefix| has(&lower_case, prefix))
+        || ENCODED_KEY_PREFIXES.iter().any(|prefix| has(word, prefix))
 }
 
 fn follows_a_letter(word: &str, at: usize) -> bool {
@@ -93,6 +97,7 @@ mod tests {
             "request 550e8400-e29b-41d4-a716-446655440000 failed",
             "a task_that_runs-and_runs",
             "key_0123456789abcdefghij is already revoked",
+            "key_c2sTCuWCsogILSm7yVTE is already revoked",
             "https://api.example/compute/v1/admin/api-keys/key_0123456789abcdefghij/revoke",
         ] {
             assert_eq!(scrub(text, &["secret"]), text);

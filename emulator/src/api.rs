@@ -159,7 +159,7 @@ fn details(state: &State, row: Row<'_>, now: Timestamp) -> Json {
             "id": row.id(),
             "allowed_ips": [],
             "created_at": Timestamp::UNIX_EPOCH,
-            "expires_at": null,
+            "expires_at": admin.expires_at,
             "is_active": true,
             "key_prefix": admin.plaintext.chars().take(12).collect::<String>(),
             "key_type": admin.key_type,

@@ -58,6 +58,12 @@ pub struct AdminKey {
     /// `live`; or `test`, which creates test-mode keys only.
     #[serde(default = "live")]
     pub mode: String,
+    /// The organization that it belongs to. Absent: that of the settings.
+    #[serde(default)]
+    pub organization_id: Option<String>,
+    /// From then on it is refused. Absent: never. The list shows it.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
 }
 
 fn admin() -> String {
@@ -71,7 +77,13 @@ fn live() -> String {
 impl AdminKey {
     /// Of type `admin`, in mode `live`.
     pub fn new(plaintext: impl Into<String>) -> Self {
-        Self { plaintext: plaintext.into(), key_type: admin(), mode: live() }
+        Self {
+            plaintext: plaintext.into(),
+            key_type: admin(),
+            mode: live(),
+            organization_id: None,
+            expires_at: None,
+        }
     }
 }
 

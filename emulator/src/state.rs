@@ -210,7 +210,10 @@ impl State {
 
     /// `None`: the text is no key that is active now.
     pub fn authenticate(&self, plaintext: &str, now: Timestamp) -> Option<Principal> {
-        if let Some(place) = self.admin_keys.iter().position(|admin| admin.plaintext == plaintext) {
+        let is_it = |admin: &AdminKey| {
+            admin.plaintext == plaintext && admin.expires_at.is_none_or(|expiry| expiry > now)
+        };
+        if let Some(place) = self.admin_keys.iter().position(is_it) {
             return Some(Principal::Admin(place, self.admin_keys[place].clone()));
         }
         let key = self.keys.get(*self.index_by_plaintext.get(plaintext)?)?;
@@ -343,9 +346,11 @@ impl State {
 
     /// What `auth/me` says. Counts as use.
     pub fn who_is(&mut self, principal: Principal, now: Timestamp) -> Json {
+        let mut organization = self.settings.organization_id.clone();
         let (id, key_type, mode, workspace) = match principal {
             Principal::Admin(place, admin) => {
                 let workspace = (admin.key_type == "workspace").then(|| DEFAULT_WORKSPACE.to_owned());
+                organization = admin.organization_id.or(organization);
                 (admin_key_id(place), admin.key_type, admin.mode, workspace)
             }
             Principal::Workspace(id) => {
@@ -362,10 +367,10 @@ impl State {
             "api_key_id": id,
             "key_type": key_type,
             "mode": mode,
-            "organization_id": self.settings.organization_id,
+            "organization_id": organization,
             "organization_name": "Emulated organization",
             "principal_type": "api_key",
-            "selected_organization_id": self.settings.organization_id,
+            "selected_organization_id": organization,
         });
         if let Some(workspace) = workspace {
             answer["workspace_id"] = json!(workspace);

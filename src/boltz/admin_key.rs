@@ -29,7 +29,9 @@ impl AdminKeySource {
             },
             Self::Environment => std::env::var("BOLTZ_API_KEY").ok()?,
         };
-        let key = text.trim();
+        // Overwritten when it is dropped.
+        let text = SecretString::from(text);
+        let key = text.expose_secret().trim();
         if http::HeaderValue::from_str(key).is_err() {
             tracing::error!(
                 "the admin key contains characters that are not allowed in an HTTP header; check the admin key file"
@@ -39,7 +41,7 @@ impl AdminKeySource {
         (!key.is_empty()).then(|| SecretString::from(key))
     }
 
-    /// Publishes each change of the key. Does not end.
+    /// Publishes each change of the file. Does not end.
     pub(crate) async fn publish(self, key: watch::Sender<Option<SecretString>>) {
         let Self::File(path) = &self else { return std::future::pending().await };
         let missing = || {
@@ -52,20 +54,24 @@ impl AdminKeySource {
             tokio::time::sleep(POLL_INTERVAL).await;
             let read = self.read().await;
             let changed = key.send_if_modified(|known| {
-                let differs = known.as_ref().map(|key| key.expose_secret().to_owned())
-                    != read.as_ref().map(|key| key.expose_secret().to_owned());
+                let differs = !is_same(known.as_ref(), read.as_ref());
                 if differs {
                     known.clone_from(&read);
                 }
                 differs
             });
             match (changed, read.is_some()) {
-                (true, true) => tracing::info!("loaded a new admin key"),
+                (true, true) => tracing::info!("the admin key file has a new key"),
                 (true, false) => missing(),
                 (false, _) => {}
             }
         }
     }
+}
+
+/// Compares without a copy.
+pub(super) fn is_same(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
+    one.map(ExposeSecret::expose_secret) == other.map(ExposeSecret::expose_secret)
 }
 
 #[cfg(test)]

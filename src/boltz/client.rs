@@ -50,6 +50,9 @@ pub enum BoltzClientError {
     /// The additional root certificates are not PEM.
     #[error("--boltz-ca-file: must contain certificates in PEM format")]
     Roots(#[source] reqwest::Error),
+    /// There are none.
+    #[error("--boltz-ca-file: contains no certificate")]
+    NoRoots,
     /// TLS or proxy settings are invalid.
     #[error("failed to create the Boltz client: {0}")]
     Build(#[source] reqwest::Error),
@@ -60,7 +63,8 @@ type Transport = BoxCloneSyncService<Request, Response, SendError>;
 /// The admin API of one organization. Cheap to clone.
 #[derive(Clone)]
 pub struct BoltzClient {
-    http: reqwest::Client,
+    /// Replaced when other authorities are to be trusted.
+    connections: Arc<watch::Sender<reqwest::Client>>,
     transport: Transport,
     base_url: String,
     request_timeout: Duration,
@@ -86,31 +90,26 @@ impl BoltzClient {
         admin_key: watch::Receiver<Option<SecretString>>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BoltzClientError> {
-        // Built in, because an image from scratch has no root certificates, and reqwest then fails even for http.
-        let mut roots: Vec<Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
-            .iter()
-            .map(|der| Certificate::from_der(der))
-            .collect::<Result<_, _>>()
-            .map_err(BoltzClientError::Build)?;
-        if let Some(pem) = &options.extra_roots_pem {
-            roots.extend(Certificate::from_pem_bundle(pem).map_err(BoltzClientError::Roots)?);
-        }
-        let http = reqwest::Client::builder()
-            .tls_certs_only(roots)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .user_agent(concat!("boltz-operator/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(BoltzClientError::Build)?;
+        let connections = Arc::new(watch::Sender::new(connections(options.extra_roots_pem.as_deref())?));
+        let current = Arc::clone(&connections);
+        let send = tower::service_fn(move |request| {
+            let client = current.borrow().clone();
+            async move { client.execute(request).await.map_err(SendError::from) }
+        });
         Ok(Self {
-            transport: Transport::new(http.clone().map_err(SendError::from)),
-            http,
+            connections,
+            transport: Transport::new(send),
             base_url: options.base_url.trim_end_matches('/').to_owned(),
             request_timeout: options.request_timeout,
             admin_key,
             metrics,
         })
+    }
+
+    /// Trusts these authorities, in addition to the public ones, from the next request on.
+    pub fn replace_roots(&self, pem: &[u8]) -> Result<(), BoltzClientError> {
+        self.connections.send_replace(connections(Some(pem))?);
+        Ok(())
     }
 
     /// Sends requests to this service instead of the network.
@@ -132,11 +131,17 @@ impl BoltzClient {
         let call = self.request(Method::POST, KEYS).json(request);
         let timeout = timeout.min(self.request_timeout);
         let created: CreatedKey = self.send_within("create", call, timeout).await?;
-        // An id that cannot be read is empty. A value that is the admin key must not get into a Secret.
+        // An id that cannot be read is empty, and one that repeats the value is none. A value that is the admin key must
+        // not get into a Secret.
         let value = created.key.expose_secret();
         let is_admin_key = value.contains(REDACTED)
             || self.admin_key.borrow().as_ref().is_some_and(|admin_key| value == admin_key.expose_secret());
-        if value.is_empty() || is_admin_key || created.details.id.is_empty() {
+        let details = &created.details;
+        let repeats_value = [Some(&details.id), details.workspace_id.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|text| text.contains(value));
+        if value.is_empty() || is_admin_key || details.id.is_empty() || repeats_value {
             return Err(BoltzError::Unreadable);
         }
         Ok(created)
@@ -188,7 +193,8 @@ impl BoltzClient {
 
     /// The same of another key, if Boltz accepts it. Boltz may count this as use of the key.
     pub async fn auth_me_with(&self, key: &SecretString) -> Result<Option<AuthMe>, BoltzError> {
-        let request = self.http.request(Method::GET, format!("{}{AUTH_ME}", self.base_url));
+        let url = format!("{}{AUTH_ME}", self.base_url);
+        let request = self.connections.borrow().request(Method::GET, url);
         let Ok(mut header) = HeaderValue::from_str(key.expose_secret()) else {
             return Err(BoltzError::InvalidId);
         };
@@ -212,6 +218,10 @@ impl BoltzClient {
         self.admin_key.borrow().as_ref().map(|key| adoption_proof(key, object_uid, key_id))
     }
 
+    pub(super) fn has_no_admin_key(&self) -> bool {
+        self.admin_key.borrow().is_none()
+    }
+
     /// Changes when the admin key changes.
     pub(super) fn admin_key_changes(&self) -> watch::Receiver<Option<SecretString>> {
         let mut changes = self.admin_key.clone();
@@ -220,7 +230,7 @@ impl BoltzClient {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base_url));
+        let request = self.connections.borrow().request(method, format!("{}{path}", self.base_url));
         let key = self.admin_key.borrow();
         // AdminKeySource returns only keys that are valid header values.
         let header = key.as_ref().and_then(|key| HeaderValue::from_str(key.expose_secret()).ok());
@@ -258,6 +268,31 @@ impl BoltzClient {
         let (_, body) = result?;
         read_answer(&body)
     }
+}
+
+/// Connections that trust the public authorities and these.
+fn connections(extra_roots_pem: Option<&[u8]>) -> Result<reqwest::Client, BoltzClientError> {
+    // Built in, because an image from scratch has no root certificates, and reqwest then fails even for http.
+    let mut roots: Vec<Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|der| Certificate::from_der(der))
+        .collect::<Result<_, _>>()
+        .map_err(BoltzClientError::Build)?;
+    if let Some(pem) = extra_roots_pem {
+        let extra = Certificate::from_pem_bundle(pem).map_err(BoltzClientError::Roots)?;
+        if extra.is_empty() {
+            return Err(BoltzClientError::NoRoots);
+        }
+        roots.extend(extra);
+    }
+    reqwest::Client::builder()
+        .tls_certs_only(roots)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .user_agent(concat!("boltz-operator/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(BoltzClientError::Build)
 }
 
 /// Sends one request and reads the complete response: the status and body of a 2xx, or an error. The timeout is enforced

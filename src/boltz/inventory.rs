@@ -285,7 +285,9 @@ impl Inventory {
                 if number > UNSPACED_PAGES {
                     tokio::time::sleep(PAGE_SPACING).await;
                 }
-                match pass.add(pages.page(after.as_deref()).await?)? {
+                let page = pages.page(after.as_deref()).await?;
+                account.look_for_admin_key(&page.data, clock.now().wall);
+                match pass.add(page)? {
                     AfterPage::Next(cursor) => after = Some(cursor),
                     AfterPage::Complete => break,
                 }

@@ -147,6 +147,25 @@ impl Organization {
         }
     }
 
+    /// Whether an admin key of this organization may replace the one in use. The error says why not.
+    pub(super) fn takes(&self, said: Option<&String>) -> Result<(), String> {
+        let Some(remembered) = &self.remembered else {
+            return Err("it is not known yet to which organization the keys belong".to_owned());
+        };
+        match (&remembered.organization, said) {
+            (None, _) => Ok(()),
+            (Some(expected), Some(said)) if said == expected || self.accepted.as_ref() == Some(said) => {
+                Ok(())
+            }
+            (Some(expected), Some(said)) => {
+                Err(format!("it belongs to the Boltz organization {said}, and the keys belong to {expected}"))
+            }
+            (Some(expected), None) => {
+                Err(format!("Boltz does not say whether it belongs to the organization {expected}"))
+            }
+        }
+    }
+
     /// Whether it is unknown if Boltz's list is the list of this organization: then it proves no absence.
     pub(super) fn is_unclear(&self) -> bool {
         self.remembered
@@ -321,6 +340,18 @@ mod tests {
         }
         let message = organization(Some("a"), None, Some("b")).compare().unwrap_err();
         assert!(message.contains("--accept-organization=b"), "{message}");
+    }
+
+    #[test]
+    fn only_an_admin_key_of_the_same_organization_replaces_another() {
+        let takes = |remembered, accepted, said: Option<&str>| {
+            let said = said.map(str::to_owned);
+            organization(remembered, accepted, None).takes(said.as_ref()).is_ok()
+        };
+        assert!(takes(None, None, Some("b")) && takes(None, None, None));
+        assert!(takes(Some("a"), None, Some("a")) && takes(Some("a"), Some("b"), Some("b")));
+        assert!(!takes(Some("a"), None, Some("b")) && !takes(Some("a"), None, None));
+        assert!(Organization::unread(None, false).takes(None).is_err());
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::{
 use crate::plan::Now;
 use std::collections::HashSet;
 
+/// A list with more keys of ours than this proves nothing: it would fill the memory.
+const MAX_KEYS: usize = 1_000_000;
+
 /// A pass that is not complete yet. Rows of others leave nothing behind, so that its memory is bounded by our own keys.
 #[derive(Debug)]
 pub struct PassInProgress<'a> {
@@ -31,6 +34,9 @@ pub enum InconsistentList {
     /// A key of ours is listed without an id, or with one that cannot be one.
     #[error("Boltz's list of keys shows a key of this operator without an id that can be read")]
     UnreadableId,
+    /// There are more keys of ours than an operator can serve.
+    #[error("Boltz's list of keys shows more than {MAX_KEYS} keys of this operator")]
+    TooMany,
     /// A cursor came twice: the pages form a circle.
     #[error("Boltz's list of keys returned the same cursor twice, so it has no end")]
     RepeatedCursor,
@@ -66,6 +72,9 @@ impl<'a> PassInProgress<'a> {
             if !self.listed.add(row, self.names) {
                 return Err(InconsistentList::UnreadableId);
             }
+        }
+        if self.listed.count() > MAX_KEYS {
+            return Err(InconsistentList::TooMany);
         }
         if !page.has_more {
             return Ok(AfterPage::Complete);
@@ -185,6 +194,22 @@ mod tests {
         ] {
             assert_eq!(walk(pages), expected);
         }
+    }
+
+    /// Each page shows other keys of ours.
+    #[test]
+    fn a_list_of_endlessly_many_keys_ends() {
+        let names = names();
+        let row: crate::boltz::KeyDetails =
+            serde_json::from_value(json!({"name": "bo.mine.550e8400e29b41d4.0a9876543210"})).unwrap();
+        let mut pass = PassInProgress::begin(now(), &names, HashSet::new());
+        let ended = (0..1000).find_map(|number: usize| {
+            let id = |row: usize| (number * 5000 + row).to_string();
+            let rows = (0..5000).map(|index| crate::boltz::KeyDetails { id: id(index), ..row.clone() });
+            let page = KeyPage { data: rows.collect(), has_more: true, last_id: Some(id(0)) };
+            pass.add(page).err().map(|error| (number, error))
+        });
+        assert_eq!(ended, Some((MAX_KEYS / 5000, InconsistentList::TooMany)));
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn printable(value: &serde_json::Value, secrets: &[&str]) -> String {
 }
 
 /// When the response was sent, by the clock of Boltz or of a gateway in front of it.
-pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
     http_date(headers.get(http::header::DATE)?.to_str().ok()?)
 }
 

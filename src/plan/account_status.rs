@@ -53,6 +53,8 @@ pub struct AccountState {
     pub admin_key: AdminKeyReport,
     /// The first characters of the admin key.
     pub admin_key_prefix: Option<String>,
+    /// When it expires, if Boltz says it.
+    pub admin_key_expires_at: Option<Timestamp>,
     /// The organization of the admin key.
     pub organization: Option<String>,
     /// The newest pass.
@@ -119,7 +121,7 @@ impl AccountState {
             ],
             organization_id: self.organization.clone().or_else(|| old.organization_id.clone()),
             admin_key_prefix: self.admin_key_prefix.clone(),
-            admin_key_expires_at: old.admin_key_expires_at.clone(),
+            admin_key_expires_at: self.admin_key_expires_at.map(|at| Time(whole_seconds(at))),
             keys: self.keys.or(old.keys),
             orphans,
         }

@@ -406,9 +406,7 @@ async fn no_error_tells_a_key() {
 async fn the_admin_key_is_not_repeated() {
     let env = ClientEnv::new().await;
     let admin_key = "of-an-unusual-shape";
-    let admin =
-        AdminKey { plaintext: admin_key.to_owned(), key_type: "admin".to_owned(), mode: "live".to_owned() };
-    env.emulator.set_admin_keys(vec![admin]);
+    env.emulator.set_admin_keys(vec![AdminKey::new(admin_key)]);
     env.admin_key.send_replace(Some(SecretString::from(admin_key)));
     let escaped = admin_key.replacen('o', "\\u006f", 1);
     let body = format!(r#"{{"key":"{escaped}","key_details":{{"id":"key_1","name":"n"}}}}"#);
@@ -456,6 +454,13 @@ async fn an_answer_to_a_create_needs_an_id_that_can_be_repeated() {
         assert!(matches!(error, BoltzError::Unreadable), "{id}: {error:?}");
         assert_eq!(error.effect(), Effect::Unknown);
     }
+    let repeats_value = r#"{"key":"an-odd-value","key_details":{"id":"key-an-odd-value","name":"n"}}"#;
+    env.emulator.inject(Fault::once(
+        Operation::Create,
+        When::None,
+        Outcome::Foreign(repeats_value.to_owned()),
+    ));
+    assert!(matches!(env.create().await, Err(BoltzError::Unreadable)));
 }
 
 /// The operator's clock is years ahead.

@@ -20,8 +20,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tower::ServiceExt;
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const HOUR: Duration = Duration::from_secs(3600);
 const UID: &str = "550e8400-e29b-41d4-a716-446655440000";
 const ANOTHER_UID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
@@ -90,18 +90,21 @@ fn client(emulator: &Arc<Emulator>, metrics: &Arc<Metrics>) -> BoltzClient {
     let (_, key) = watch::channel(Some(SecretString::from(emulator.admin_key())));
     let base_url = "http://boltz.example".to_owned();
     let options = BoltzClientOptions { base_url, extra_roots_pem: None, request_timeout: 10 * SECOND };
+    transport(BoltzClient::new(options, key, Arc::clone(metrics)).unwrap(), emulator)
+}
+
+/// The client's requests go to the emulator, without a network.
+pub fn transport(client: BoltzClient, emulator: &Arc<Emulator>) -> BoltzClient {
     let emulator = Arc::clone(emulator);
-    BoltzClient::new(options, key, Arc::clone(metrics)).unwrap().through(tower::service_fn(
-        move |request: reqwest::Request| {
-            let routes = emulator.routes();
-            async move {
-                let request: http::Request<reqwest::Body> = request.try_into().unwrap();
-                let (head, body) = routes.oneshot(request.map(Body::new)).await.unwrap().into_parts();
-                let body = to_bytes(body, usize::MAX).await.unwrap();
-                Ok::<_, SendError>(http::Response::from_parts(head, body).into())
-            }
-        },
-    ))
+    client.through(tower::service_fn(move |request: reqwest::Request| {
+        let routes = emulator.routes();
+        async move {
+            let request: http::Request<reqwest::Body> = request.try_into().unwrap();
+            let (head, body) = routes.oneshot(request.map(Body::new)).await.unwrap().into_parts();
+            let body = to_bytes(body, usize::MAX).await.unwrap();
+            Ok::<_, SendError>(http::Response::from_parts(head, body).into())
+        }
+    }))
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin_key;
 mod boltz_client;
+mod hostile_boltz;
 mod inventory;
 mod lease;
 mod listening;

@@ -1097,6 +1097,14 @@ pub const ALL: &[Control] = &[
         red: &[Unit("only_an_accepted_organization_replaces_another")],
     },
     Control {
+        defence: "a new admin key is proved before it is used",
+        rule: "A list that lies 4",
+        file: "src/boltz/account/new_admin_key.rs",
+        with: "let doubt = if is_known { Ok(()) } else",
+        without: "let doubt = if true { Ok(()) } else",
+        red: &[Client("while_a_new_admin_key_is_not_proved_the_old_one_is_used")],
+    },
+    Control {
         defence: "no key is created before it is known whose keys these are",
         rule: "A list that lies 4",
         file: "src/boltz/organization.rs",
@@ -1132,8 +1140,8 @@ pub const ALL: &[Control] = &[
         defence: "what Boltz says is short and printable",
         rule: "12",
         file: "src/boltz/types.rs",
-        with: "scrub(text, &[]) == text",
-        without: "!text.is_empty() || text.is_empty()",
+        with: "&& !text.starts_with(VALUE_PREFIX)",
+        without: "",
         red: &[Unit("what_cannot_be_repeated_is_absent")],
     },
     Control {

@@ -6,8 +6,10 @@ use std::{fs, path::Path};
 fn every_committed_input_keeps_what_has_to_hold() {
     let as_text = |check: fn(&str)| move |input: &[u8]| check(std::str::from_utf8(input).unwrap());
     tried("boltz_json", fuzz_properties::boltz_json::check);
+    tried("headers", fuzz_properties::headers::check);
     tried("ledger_and_record", as_text(fuzz_properties::ledger_and_record::check));
     tried("marker", as_text(fuzz_properties::marker::check));
+    tried("organization", fuzz_properties::organization::check);
     tried("plan", as_text(fuzz_properties::plan::check));
     tried("retry_after", fuzz_properties::retry_after::check);
 }

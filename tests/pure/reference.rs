@@ -9,10 +9,11 @@ use boltz_operator::{
 };
 use clap::CommandFactory;
 use serde_json::{Value as Json, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 use strum::VariantArray;
 
 const FLAGS: &str = include_str!("../../docs/reference/flags.md");
+const SECURITY: &str = include_str!("../../docs/security.md");
 const API: &str = include_str!("../../docs/reference/api.md");
 const ACCOUNTS: &str = include_str!("../../docs/reference/accounts.md");
 /// The files that make events. A new one makes the number of events differ from the table.
@@ -211,4 +212,38 @@ fn the_reference_names_no_flag_and_no_event_that_is_gone() {
         .map(|word| format!("`{word}`"))
         .collect();
     assert_eq!(named, events());
+}
+
+/// What docs/security.md says of tests: every name that could be one is one, and every script is there.
+#[test]
+fn the_security_model_names_tests_that_exist() {
+    fn read(folder: &Path, code: &mut String) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                read(&path, code);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                code.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    ["src", "tests"].iter().for_each(|folder| read(&root.join(folder), &mut code));
+    let threats = SECURITY.split("## What each role can do").nth(1).unwrap();
+    let (mut tests, mut scripts) = (0, 0);
+    for span in threats.split('`').skip(1).step_by(2) {
+        let is_name =
+            span.chars().all(|character| character.is_ascii_lowercase() || "_0123456789".contains(character));
+        if is_name && span.matches('_').count() >= 3 {
+            assert!(code.contains(&format!("fn {span}(")), "there is no test {span}");
+            tests += 1;
+        }
+        let script = span.split(' ').next().unwrap_or_default();
+        if script.starts_with("tests/") || script.starts_with("release/") {
+            assert!(root.join(script).exists(), "there is no {script}");
+            scripts += 1;
+        }
+    }
+    assert!(tests >= 40 && scripts >= 4, "only {tests} tests and {scripts} scripts are named");
 }

@@ -17,7 +17,7 @@ https://api.boltz.bio
 - --boltz-ca-file=/etc/boltz-operator/ca/{{ .Values.boltz.ca.key }}
 {{- end }}
 {{- if .Values.adminKey.enabled }}
-- --admin-key-file=/etc/boltz-operator/admin-key/{{ .Values.adminKey.secretKey }}
+- --admin-key-file={{ .Values.adminKey.file | default (printf "/etc/boltz-operator/admin-key/%s" .Values.adminKey.secretKey) }}
 {{- end }}
 {{- if .Values.accounts.enabled }}
 - --boltz-accounts

@@ -9,6 +9,9 @@
 {{- if and .Values.accounts.create (not .Values.accounts.enabled) -}}
 {{- fail "accounts.create: requires accounts.enabled=true" -}}
 {{- end -}}
+{{- if and .Values.adminKey.file (or .Values.adminKey.value .Values.adminKey.existingSecret) -}}
+{{- fail "adminKey: set only one of file, existingSecret and value" -}}
+{{- end -}}
 {{- if and .Values.boltz.ca.configMap .Values.boltz.ca.secret -}}
 {{- fail "boltz.ca: set only one of configMap and secret" -}}
 {{- end -}}

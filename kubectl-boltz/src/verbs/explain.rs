@@ -40,6 +40,8 @@ const RUNBOOKS: &[(&str, &str)] = runbooks![
     "BoltzApiKeyUnused",
     "BoltzOperatorAdminKeyRefused",
     "BoltzOperatorAdminKeyUnchecked",
+    "BoltzOperatorAdminKeyUnproved",
+    "BoltzOperatorAdminKeyExpiresSoon",
     "BoltzOperatorBoltzUnreachable",
     "BoltzOperatorCannotWatch",
     "BoltzOperatorDown",

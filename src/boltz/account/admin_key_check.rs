@@ -132,6 +132,7 @@ impl Account {
     fn hear(&self, me: AuthMe) -> AdminKey {
         self.lock().lacks_auth_me = false;
         let verdict = judge(&me);
+        self.note_admin_key_id(me.api_key_id);
         self.record_answer(me.organization_id.into());
         match self.compare_organization() {
             Err(message) => AdminKey::WrongOrganization(message),
@@ -189,7 +190,7 @@ impl Account {
     }
 }
 
-fn judge(me: &AuthMe) -> AdminKey {
+pub(super) fn judge(me: &AuthMe) -> AdminKey {
     // A type that this release does not know may be one that can create keys: then creates show it.
     if me.key_type == "workspace" {
         AdminKey::Refused(format!(

@@ -14,6 +14,7 @@ pub(crate) const MOST: usize = 100;
 impl Account {
     /// What the status of its `BoltzAccount` says of it.
     pub(crate) fn describe_to(&self, described: &mut AccountState) {
+        described.admin_key_expires_at = self.admin_key_expires_at();
         let (is_checked, is_read) = *self.prepared.borrow();
         let organization = self.organization.lock();
         let remembered = organization.remembered();

@@ -4,6 +4,8 @@
 mod admin_key_check;
 mod calls;
 mod describe;
+mod expiry;
+mod new_admin_key;
 mod remembered;
 mod share;
 
@@ -11,6 +13,7 @@ pub use calls::Call;
 pub(crate) use describe::MOST;
 pub(crate) use remembered::UnknownOrganization;
 
+use self::expiry::AdminKeyExpiry;
 use super::{
     breaker::{Breaker, Scope},
     limiter::{LONGEST_WAIT, Limiter, rate_limit_block},
@@ -53,6 +56,7 @@ pub struct Account {
     check: Notify,
     /// The admin key that was checked last.
     checked_key: Mutex<Option<watch::Receiver<Option<SecretString>>>>,
+    admin_key_expiry: Mutex<AdminKeyExpiry>,
 }
 
 #[derive(Debug)]
@@ -182,6 +186,7 @@ impl Account {
             revocations: Arc::new(Slots::new(limits.at_once)),
             check: Notify::new(),
             checked_key: Mutex::default(),
+            admin_key_expiry: Mutex::default(),
         }
     }
 

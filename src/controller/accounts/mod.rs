@@ -27,6 +27,7 @@ use kube::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -44,6 +45,8 @@ pub struct AccountSettings {
     pub allowed_urls: Vec<String>,
     /// Root certificates to trust, in PEM format.
     pub extra_roots_pem: Option<Vec<u8>>,
+    /// The file that they are from. It is read again when it changes.
+    pub ca_file: Option<PathBuf>,
     /// Timeout of one call to Boltz.
     pub request_timeout: Duration,
     /// The limits of an account that names none.

@@ -10,6 +10,7 @@ use crate::{
         BoltzClient, BoltzClientOptions, MintLimits,
         account::Account,
         accounts::{AccountRules, ReportedOrphans, ServedAccount},
+        ca_file,
         inventory::Inventory,
     },
     controller::{Context, tasks::pass_panic_on},
@@ -205,7 +206,8 @@ impl AccountTask {
         key: Option<SecretString>,
     ) -> Result<Serving, Unserved> {
         let (context, settings) = (&self.context, &self.settings);
-        let (key, changes) = watch::channel(key);
+        let (key, offers) = watch::channel(key);
+        let (used, changes) = watch::channel(offers.borrow().clone());
         let options = BoltzClientOptions {
             base_url: base_url.to_owned(),
             extra_roots_pem: settings.extra_roots_pem.clone(),
@@ -220,7 +222,11 @@ impl AccountTask {
         served.account.lead(context.clock.now().monotonic);
         served.set_rules(rules);
         let mut tasks = JoinSet::new();
-        let checked = Arc::clone(&served);
+        let (checked, proved) = (Arc::clone(&served), Arc::clone(&served));
+        tasks.spawn(async move { proved.account.take_new_admin_keys(offers, used).await });
+        if let Some((file, known)) = settings.ca_file.clone().zip(settings.extra_roots_pem.clone()) {
+            tasks.spawn(ca_file::follow(file, known, served.account.client().clone()));
+        }
         tasks.spawn(async move { checked.account.watch_admin_key(changes).await });
         let (kept, client, clock) = (Arc::clone(&served), context.kubernetes.client().clone(), context.clock);
         let (namespace, name) = settings.remembered.clone();

@@ -36,6 +36,15 @@ impl Metrics {
         self.of_account(account, |known| known.admin_key = Some(state));
     }
 
+    /// Whether there is a new admin key that is not used yet.
+    pub(crate) fn set_new_admin_key_unproved(&self, account: &AccountName, is_unproved: bool) {
+        self.of_account(account, |known| known.is_new_admin_key_unproved = is_unproved);
+    }
+
+    pub(crate) fn set_admin_key_expiry(&self, account: &AccountName, expires_at: Option<Timestamp>) {
+        self.of_account(account, |known| known.admin_key_expires_at = expires_at);
+    }
+
     /// The account is not served any more.
     pub(crate) fn forget_account(&self, account: &AccountName) {
         self.organizations.lock().remove(account);

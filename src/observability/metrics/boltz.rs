@@ -2,7 +2,7 @@
 
 use super::{
     catalog::{Computed, Series, single},
-    objects::since,
+    objects::{seconds, since},
 };
 use crate::protocol::account_name::AccountName;
 use jiff::Timestamp;
@@ -59,6 +59,8 @@ pub(super) fn of_all_accounts(
 #[derive(Debug, Default)]
 pub(super) struct Organization {
     pub admin_key: Option<AdminKeyState>,
+    pub is_new_admin_key_unproved: bool,
+    pub admin_key_expires_at: Option<Timestamp>,
     pub inventory_interval: Duration,
     pub leading_since: Option<Timestamp>,
     pub pass: Option<PassGauges>,
@@ -86,6 +88,17 @@ pub(super) const BOLTZ_METRICS: &[Computed<Organization>] = &[
                 |admin_key| AdminKeyState::VARIANTS.iter().map(move |it| (state(*it), is(admin_key, *it)));
             known.admin_key.into_iter().flat_map(all).collect()
         },
+    ),
+    of_boltz(
+        "admin_key_new_unproved",
+        "Whether the admin key file has a key that is not used: Boltz refuses it, or does not say that it is of the same \
+         organization. The key before is used",
+        |known| single(known.admin_key.map(|_| known.is_new_admin_key_unproved)),
+    ),
+    of_boltz(
+        "admin_key_expiration_timestamp_seconds",
+        "Expiry of the admin key, as Boltz's list shows it; absent if it never expires, or if the list does not show it",
+        |known| single(seconds(known.admin_key_expires_at)),
     ),
     of_boltz(
         "orphaned_keys",

@@ -281,9 +281,14 @@ impl Metrics {
         let leading_since = Some(Timestamp::now());
         for organization in self.organizations.lock().values_mut() {
             // These do not depend on who leads.
-            let (admin_key, inventory_interval) = (organization.admin_key, organization.inventory_interval);
-            *organization =
-                Organization { admin_key, inventory_interval, leading_since, ..Organization::default() };
+            let Organization { admin_key, is_new_admin_key_unproved, inventory_interval, .. } = *organization;
+            *organization = Organization {
+                admin_key,
+                is_new_admin_key_unproved,
+                inventory_interval,
+                leading_since,
+                ..Organization::default()
+            };
         }
     }
 

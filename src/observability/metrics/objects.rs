@@ -137,7 +137,7 @@ fn labels(
 }
 
 #[allow(clippy::cast_precision_loss, reason = "these times are exact for millions of years")]
-fn seconds(time: Option<Timestamp>) -> Option<f64> {
+pub(super) fn seconds(time: Option<Timestamp>) -> Option<f64> {
     time.map(|time| time.as_second() as f64)
 }
 

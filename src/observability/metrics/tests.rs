@@ -25,6 +25,7 @@ fn full() -> Metrics {
     };
     metrics.set_object("team", "key", object);
     metrics.set_admin_key(&AccountName::OF_FLAGS, AdminKeyState::Valid);
+    metrics.set_admin_key_expiry(&AccountName::OF_FLAGS, now);
     metrics.set_watch_healthy("team", "secrets", true);
     metrics.set_orphaned_keys(&AccountName::OF_FLAGS, Some(0));
     let started_at = Timestamp::now();

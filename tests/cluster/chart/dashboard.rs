@@ -321,7 +321,8 @@ async fn every_query_of_the_dashboard_has_data_and_a_healthy_operator_no_alert()
     }
     prometheus.until(r#"ALERTS{alertname="BoltzApiKeyNotReady",alertstate="pending",name="rejected"}"#).await;
     prometheus.until(r#"boltz_apikey_revocation_overdue_seconds{name="leaked"} > 0"#).await;
-    env.set_admin_key("sk_bc_admin_live_of_nobody");
+    // A wrong key in the file alone would not be used.
+    env.emulator.set_admin_keys(Vec::new());
     prometheus.until(r#"boltz_admin_key_state{state="refused"} == 1"#).await;
     // The same for `kubectl boltz doctor`.
     let published = async || match env.remembered("adminKey").await {

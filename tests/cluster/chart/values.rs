@@ -29,6 +29,7 @@ fn the_defaults_are_the_operators_own() {
 fn every_flag_has_a_value() {
     let flags = flags(&json!({
         "boltz": {"baseURL": "http://boltz.example", "allowInsecureHTTP": true, "ca": {"configMap": "roots"}},
+        "accounts": {"enabled": true, "allowedURLs": ["https://boltz.example"]},
         "clusterName": "prod",
         "watchNamespaces": ["team-a", "team-b"],
         "config": {
@@ -120,6 +121,10 @@ fn wrong_values_are_refused_with_words_that_help() {
         (json!({"boltz": {"baseURL": "http://localhost.example"}}), "use an https:// URL"),
         (json!({"boltz": {"ca": {"configMap": "a", "secret": "b"}}}), "only one of configMap and secret"),
         (json!({"adminKey": {"value": "a", "existingSecret": "b"}}), "only one of existingSecret and value"),
+        (
+            json!({"adminKey": {"file": "/a", "existingSecret": "b"}}),
+            "only one of file, existingSecret and value",
+        ),
         (json!({"config": {"labelSelector": "shard=a"}}), "tests.labels: required"),
         (
             json!({"config": {"listen": "127.0.0.1:8080"}}),

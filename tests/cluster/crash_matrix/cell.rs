@@ -9,6 +9,7 @@ use super::{
 use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, record_of, value_of};
 use boltz_emulator::Operation;
 use boltz_harness::{ApiProxy, eventually};
+use boltz_operator::api::annotations::ROTATE_ANNOTATION;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use std::time::Duration;
@@ -226,12 +227,17 @@ async fn at_rest(env: &TestEnv, scenario: Scenario) -> Result<(), String> {
         condition.type_ == "Ready" && condition.status == "True" && condition.reason == "Issued"
     });
     let rotated = !matches!(scenario, Scenario::Rotate | Scenario::Restart) || record.rotations >= 1;
+    // Before that, nothing has been done yet about what the user did.
+    let requested = object.metadata.annotations.as_ref().and_then(|known| known.get(ROTATE_ANNOTATION));
+    let is_seen =
+        status.observed_generation == object.metadata.generation && record.rotate.as_ref() == requested;
     if id.as_ref() == Some(&record.key_id)
         && status.key_id == id
         && active == [record.key_id.clone()]
         && status.previous_keys.is_empty()
         && ready
         && rotated
+        && is_seen
         && has_field
     {
         Ok(())

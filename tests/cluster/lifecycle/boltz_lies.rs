@@ -235,25 +235,23 @@ async fn keys_that_had_expired_on_arrival_are_revoked_and_requested_ever_more_se
 async fn an_admin_key_of_another_organization_is_not_used() {
     let mut env = TestEnv::settling_fast().await;
     ready(&env, &["kept", "deleted"]).await;
-    let admin = |plaintext: &str| AdminKey {
-        plaintext: plaintext.to_owned(),
-        key_type: "admin".to_owned(),
-        mode: "live".to_owned(),
+    let old = AdminKey::new(env.emulator.admin_key());
+    let other = AdminKey {
+        organization_id: Some("org_other".to_owned()),
+        ..AdminKey::new("of another organization")
     };
-    env.emulator.change(|settings| settings.organization_id = Some("org_other".to_owned()));
-    env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
-    // Until Boltz says whose the new key is, no key is issued with it.
-    env.emulator.stand("auth/me", StandingFault::status(Operation::AuthMe, 500));
-    // The old one stays valid until the operator has loaded the new one: it is not refused meanwhile.
-    let old = env.emulator.admin_key().to_owned();
-    env.emulator.set_admin_keys(vec![admin("of another organization"), admin(&old)]);
+    // The old one works, so it is used, and an alarm tells it.
+    env.emulator.set_admin_keys(vec![other.clone(), old]);
     env.set_admin_key("of another organization");
-    env.until_metric(r#"boltz_admin_key_state{state="unreachable"} 1"#).await;
-    env.create("before", json!({})).await;
-    let object = env.not_ready("before", "BoltzUnauthorized").await;
-    assert!(condition(&object, "Ready").unwrap().message.contains("auth/me"));
-    env.emulator.lift("auth/me");
+    env.until_metric("boltz_admin_key_new_unproved 1").await;
+    ready(&env, &["meanwhile"]).await;
+    env.until_metric(r#"boltz_admin_key_state{state="valid"} 1"#).await;
+    assert!(env.operator.log().contains("the new admin key is not used, because it belongs to"));
+    // Now there is only the wrong one.
+    env.emulator.stand("its list", StandingFault::lie(Operation::List, Lie::NoKeys));
+    env.emulator.set_admin_keys(vec![other]);
     env.until_metric(r#"boltz_admin_key_state{state="wrong_organization"} 1"#).await;
+    env.create("before", json!({})).await;
     for restarts in [false, true] {
         if restarts {
             restart(&mut env, &[]).await;
@@ -276,16 +274,15 @@ async fn an_admin_key_of_another_organization_is_not_used() {
         }
     }
     env.delete("deleted").await;
-    assert_eq!(env.emulator.count(Operation::Create), 2);
+    assert_eq!(env.emulator.count(Operation::Create), 3);
     assert_eq!(env.emulator.count(Operation::Revoke), 0);
     assert!(is(&env.get("kept").await, "Ready"));
 
-    env.emulator.change(|settings| settings.organization_id = Some("org_example".to_owned()));
     env.emulator.lift("its list");
-    env.emulator.set_admin_keys(vec![admin("of the right one")]);
+    env.emulator.set_admin_keys(vec![AdminKey::new("of the right one")]);
     env.set_admin_key("of the right one");
     env.gone("deleted").await;
-    env.judge_all(&["kept", "before", "after"], &[]).await;
+    env.judge_all(&["kept", "meanwhile", "before", "after"], &[]).await;
 }
 
 /// While the operator runs, somebody deletes or edits what it remembers: the next process would not know whose keys these are.

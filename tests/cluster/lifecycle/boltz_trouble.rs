@@ -13,11 +13,7 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
     env.create("first", json!({})).await;
     env.ready("first").await;
     env.until_metric(r#"boltz_admin_key_state{state="valid"} 1"#).await;
-    env.emulator.set_admin_keys(vec![AdminKey {
-        plaintext: "a new one".to_owned(),
-        key_type: "admin".to_owned(),
-        mode: "live".to_owned(),
-    }]);
+    env.emulator.set_admin_keys(vec![AdminKey::new("a new one")]);
     env.create("second", json!({})).await;
     let object = env.not_ready("second", "BoltzUnauthorized").await;
     assert!(is(&object, "Stalled"));
@@ -42,11 +38,8 @@ async fn a_refused_admin_key_stops_all_calls_and_a_good_one_is_taken_within_seco
 #[tokio::test]
 async fn a_workspace_key_in_place_of_an_admin_key_is_named() {
     let env = TestEnv::new().await;
-    env.emulator.set_admin_keys(vec![AdminKey {
-        plaintext: "sk_bc_ws".to_owned(),
-        key_type: "workspace".to_owned(),
-        mode: "live".to_owned(),
-    }]);
+    env.emulator
+        .set_admin_keys(vec![AdminKey { key_type: "workspace".to_owned(), ..AdminKey::new("sk_bc_ws") }]);
     env.set_admin_key("sk_bc_ws");
     env.create("waiting", json!({})).await;
     let object = env
@@ -61,11 +54,8 @@ async fn a_workspace_key_in_place_of_an_admin_key_is_named() {
 #[tokio::test]
 async fn a_test_mode_admin_key_is_enough_for_test_keys_only() {
     let env = TestEnv::new().await;
-    env.emulator.set_admin_keys(vec![AdminKey {
-        plaintext: "sk_bc_admin_test".to_owned(),
-        key_type: "admin".to_owned(),
-        mode: "test".to_owned(),
-    }]);
+    env.emulator
+        .set_admin_keys(vec![AdminKey { mode: "test".to_owned(), ..AdminKey::new("sk_bc_admin_test") }]);
     env.set_admin_key("sk_bc_admin_test");
     env.until_metric(r#"boltz_admin_key_state{state="test_mode"} 1"#).await;
     env.wait("the key is known", || {

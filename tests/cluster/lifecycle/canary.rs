@@ -61,6 +61,13 @@ async fn no_log_line_status_event_metric_or_debug_page_holds_a_secret_value() {
     .unwrap();
     assert!(debug.contains("DOWN: the key [redacted] is down"), "{debug}");
     env.emulator.lift("down");
+    // What `ps` shows, and the environment, which is no secret either.
+    let of_process = |file: &str| {
+        let text = std::fs::read(format!("/proc/{}/{file}", env.operator.process().pid())).unwrap();
+        assert!(!text.is_empty(), "{file} can be read here");
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let (arguments, environment) = (of_process("cmdline"), of_process("environ"));
     let object = serde_json::to_string(&env.get("canary").await).unwrap();
     let events = env.control_plane.kubectl(&["get", "events", "-n", &env.namespace, "-o", "yaml"]).unwrap();
     env.delete("canary").await;
@@ -83,6 +90,8 @@ async fn no_log_line_status_event_metric_or_debug_page_holds_a_secret_value() {
             ("debug", &debug),
             ("object", &object),
             ("events", &events),
+            ("arguments", &arguments),
+            ("environment", &environment),
         ] {
             for form in [value, &value[20..], &encoded[..encoded.len() - 2]] {
                 if let Some(at) = text.find(form) {

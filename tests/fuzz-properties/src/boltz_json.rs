@@ -29,17 +29,32 @@ fn read_every_way(body: &[u8]) -> Vec<String> {
         Ok(text) => told.push(text),
         Err(error) => told.extend(words(&error)),
     };
-    tell(read_answer::<KeyPage>(body).map(debug));
-    tell(read_answer::<KeyDetails>(body).map(debug));
+    tell(read_answer::<KeyPage>(body).inspect(bounded_page).map(debug));
+    tell(read_answer::<KeyDetails>(body).inspect(bounded).map(debug));
     tell(read_answer::<AuthMe>(body).map(debug));
     tell(read_answer::<CreatedKey>(body).map(|created| {
         let CreatedKey { key, details } = created;
+        bounded(&details);
         format!("{key:?} {details:?}")
     }));
     for status in [200, 302, 400, 401, 429, 503] {
         tell(Err(read_refusal(StatusCode::from_u16(status).unwrap(), None, body, &[])));
     }
     told
+}
+
+fn bounded_page(page: &KeyPage) {
+    assert!(page.data.len() <= 10_000);
+    page.data.iter().for_each(bounded);
+    assert!(page.last_id.as_ref().is_none_or(|id| id.len() <= 256 && !id.is_empty()));
+}
+
+/// What is stored or repeated is short and printable.
+fn bounded(details: &KeyDetails) {
+    let workspace = details.workspace_id.as_deref().unwrap_or_default();
+    for (text, most) in [(details.id.as_str(), 256), (workspace, 128), (&details.key_prefix, 12)] {
+        assert!(text.chars().count() <= most && !text.contains(char::is_control), "{text:?}");
+    }
 }
 
 fn debug(answer: impl Debug) -> String {

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod boltz_json;
+pub mod headers;
 pub mod ledger_and_record;
 pub mod marker;
+pub mod organization;
 pub mod plan;
 pub mod retry_after;

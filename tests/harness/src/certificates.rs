@@ -8,7 +8,9 @@ use std::{fmt, io, path::Path};
 
 /// A certificate and its private key, both PEM.
 pub struct Credential {
+    /// The certificate.
     pub certificate: String,
+    /// Its private key.
     pub key: String,
 }
 
@@ -33,6 +35,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
+    /// With a new key.
     pub fn create() -> io::Result<Self> {
         let create = || {
             let mut params = CertificateParams::new(Vec::new())?;
@@ -46,6 +49,7 @@ impl Authority {
         create().map_err(|error: rcgen::Error| io::Error::other(error))
     }
 
+    /// Its own certificate.
     pub fn pem(&self) -> &str {
         &self.pem
     }

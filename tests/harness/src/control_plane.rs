@@ -457,6 +457,19 @@ impl ControlPlane {
         write().map_err(io_error(format!("write a kubeconfig for {user}")))
     }
 
+    /// A client with the rights of that ServiceAccount, by a token of its own.
+    pub async fn client_of_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Client, HarnessError> {
+        let token = self.kubectl(&["create", "token", name, "--namespace", namespace])?;
+        let file = format!("{:032x}", rand::random::<u128>());
+        self.write_kubeconfig(&file, &kubeconfig::token_user(token.trim()))
+            .map_err(io_error(format!("write a kubeconfig for the ServiceAccount {name}")))?;
+        kubeconfig::client(&self.kubeconfig(&file)).await
+    }
+
     /// The certificate of the authority that signed the API server's.
     pub(crate) fn authority_pem(&self) -> &str {
         self.authority.pem()

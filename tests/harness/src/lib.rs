@@ -6,6 +6,7 @@ mod audit;
 mod certificates;
 pub mod child_process;
 mod control_plane;
+mod frozen_threads;
 mod kubeconfig;
 mod node;
 mod operator;
@@ -18,9 +19,11 @@ mod watch_faults;
 use std::io::Write;
 
 pub use audit::AuditEvent;
+pub use certificates::{Authority, Credential};
 pub use control_plane::{
     Component, ControlPlane, ControlPlaneOptions, HarnessError, OPERATOR_USER, programs,
 };
+pub use frozen_threads::FrozenThreads;
 pub use node::{NODE_ADDRESS, Node, PAUSE_IMAGE, PrivateNetwork};
 pub use operator::OperatorProcess;
 pub use ports::free_port;

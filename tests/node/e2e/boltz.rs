@@ -1,6 +1,9 @@
 //! Boltz, as a pod of the emulator, which is also the judge: it has seen every request and knows every key.
 
-use super::cluster::{Cluster, PATIENCE};
+use super::{
+    cluster::{Cluster, PATIENCE},
+    team,
+};
 use boltz_harness::{child_process::OwnedProcess, eventually};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -21,6 +24,7 @@ pub struct Boltz {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Key {
     pub id: String,
+    pub name: String,
     pub is_active: bool,
 }
 
@@ -83,9 +87,16 @@ impl Boltz {
         serde_json::from_value(self.get("state").await["keys"].take()).unwrap()
     }
 
-    /// The ids of those that authenticate now.
+    /// The ids of the keys of that namespace that authenticate now. A name at Boltz begins with it, if it is short.
+    pub async fn active_in(&self, namespace: &str) -> Vec<String> {
+        let begins = format!("{namespace}/");
+        let keys = self.keys().await.into_iter();
+        keys.filter(|key| key.is_active && key.name.starts_with(&begins)).map(|key| key.id).collect()
+    }
+
+    /// Of the team of the story.
     pub async fn active(&self) -> Vec<String> {
-        self.keys().await.into_iter().filter(|key| key.is_active).map(|key| key.id).collect()
+        self.active_in(team::NAMESPACE).await
     }
 
     pub async fn requests(&self, operation: &str) -> Vec<Request> {
@@ -116,7 +127,7 @@ impl Boltz {
         self.post("release", &Json::Null).await;
     }
 
-    /// Waits until exactly these keys authenticate.
+    /// Waits until of the team's keys exactly these authenticate.
     pub async fn until_active(&self, expected: &[&str]) {
         let mut expected = expected.to_vec();
         expected.sort_unstable();

@@ -1,6 +1,6 @@
 //! The cluster under test: the one of a kubeconfig, or a node made on the spot.
 
-use super::{boltz, release, team};
+use super::{boltz, release, slow_team, team};
 use boltz_harness::{
     AuditEvent, NODE_ADDRESS, Node, PrivateNetwork,
     child_process::{OwnedFolder, OwnedProcess, output_with_input},
@@ -14,6 +14,10 @@ use std::{
 
 /// Long enough for a slow machine; conditions end the wait.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What the test makes, and deletes again.
+const NAMESPACES: [&str; 5] =
+    [release::NAMESPACE, team::NAMESPACE, team::ANOTHER_NAMESPACE, slow_team::NAMESPACE, boltz::NAMESPACE];
 
 /// The programs' images, as pods name them.
 pub struct Images {
@@ -66,7 +70,7 @@ impl Cluster {
         println!("cluster: {}", cluster.description());
         let installed = cluster.try_kubectl("get crd boltzapikeys.boltz.bio");
         assert!(installed.is_err(), "this cluster has BoltzApiKeys already; the test wants one without");
-        for namespace in [release::NAMESPACE, team::NAMESPACE, team::ANOTHER_NAMESPACE, boltz::NAMESPACE] {
+        for namespace in NAMESPACES {
             let taken = cluster.try_kubectl(&format!("get namespace {namespace}"));
             assert!(taken.is_err(), "this cluster has a namespace {namespace}, which the test would delete");
         }
@@ -112,8 +116,8 @@ impl Cluster {
     /// Leaves a cluster that is not ours as it was. After a failure everything stays, to be looked at.
     pub fn clean_up(&self) {
         if self.node.is_none() {
-            for namespace in [release::NAMESPACE, team::NAMESPACE, boltz::NAMESPACE] {
-                self.kubectl(&format!("delete namespace {namespace} --timeout=120s"));
+            for namespace in NAMESPACES {
+                self.kubectl(&format!("delete namespace {namespace} --ignore-not-found --timeout=120s"));
             }
             self.kubectl("delete crd boltzapikeys.boltz.bio --timeout=60s");
         }

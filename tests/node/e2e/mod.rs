@@ -1,11 +1,13 @@
 //! From `helm install` to a workload with a working key, on a real node: `make e2e`.
 //!
 //! One cluster, one story. Two programs use the team's key all the time, and not one of their requests may be refused:
-//! not while the key rotates, nor while the operator is drained, killed, upgraded, uninstalled or installed again.
+//! not while the key rotates, nor while the operator is drained, killed, upgraded, uninstalled or installed again; nor one
+//! of the pods of another team, which take minutes to be replaced.
 
 mod boltz;
 mod cluster;
 mod release;
+mod slow_team;
 mod team;
 
 use boltz::Boltz;
@@ -13,6 +15,7 @@ use boltz_harness::{PrivateNetwork, eventually};
 use cluster::{Cluster, PATIENCE};
 use futures::FutureExt;
 use serde_json::json;
+use slow_team::SlowRotation;
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     process::Command,
@@ -71,10 +74,17 @@ impl Story {
         self.install(&boltz).await;
         let first = self.first_key(&boltz).await;
         self.what_the_plugin_says(&first);
+        let slow = SlowRotation::begin(cluster, &boltz).await;
+        self.say("another team's key is rotated; its pods will take minutes to be replaced");
         let second = self.rotation(&boltz, &first).await;
         let third = self.drained_leader(&boltz, &second).await;
         let fourth = self.crash_while_a_key_is_made(&boltz, &third).await;
         let fifth = self.upgrade_while_a_key_is_made(&boltz, &fourth).await;
+        let took = slow.end(cluster, &boltz).await;
+        self.say(&format!(
+            "the old key of the slow pods is revoked after {} s, when all are new",
+            took.as_secs()
+        ));
         self.uninstalled_and_installed_again(&boltz, &fifth).await;
         self.no_request_was_refused(&boltz).await;
         self.deletion(&boltz).await;
@@ -111,7 +121,7 @@ impl Story {
     fn what_the_plugin_says(&self, key: &str) {
         let (namespace, name) = (team::NAMESPACE, team::OBJECT);
         let doctor = self.cluster.plugin("doctor");
-        for check in ["operator", "leader", "admin key", "egress to Boltz"] {
+        for check in ["operator", "leader", "admin key", "clocks", "Boltz's list"] {
             assert!(doctor.contains(&format!("✓ {check}:")), "{check}: {doctor}");
         }
         assert!(!doctor.contains('✗'), "{doctor}");
@@ -255,7 +265,8 @@ impl Story {
         for workload in [team::FROM_FILE, team::FROM_ENVIRONMENT] {
             team::until_used(cluster, workload, &team::key(cluster, team::NAMESPACE)).await;
         }
-        team::stop_workloads(cluster);
+        team::stop_workloads(cluster, team::NAMESPACE);
+        team::stop_workloads(cluster, slow_team::NAMESPACE);
         let requests = boltz.requests("auth_me").await;
         // None: the client was ended while it waited.
         let refused: Vec<_> =
@@ -267,23 +278,21 @@ impl Story {
 
     async fn deletion(&self, boltz: &Boltz) {
         let cluster = &self.cluster;
-        // A process that has just started waits until the attempts of the one before are settled.
-        cluster.kubectl(&format!(
-            "-n {} delete boltzapikey {} --timeout=180s",
-            team::NAMESPACE,
-            team::OBJECT
-        ));
-        assert!(boltz.active().await.is_empty());
-        assert_eq!(cluster.try_kubectl(&format!("-n {} get secret -o name", team::NAMESPACE)).unwrap(), "");
-        self.say("the object is deleted: its key is revoked, its Secret gone");
+        for namespace in [team::NAMESPACE, slow_team::NAMESPACE] {
+            // A process that has just started waits until the attempts of the one before are settled.
+            cluster.kubectl(&format!("-n {namespace} delete boltzapikey {} --timeout=180s", team::OBJECT));
+            assert!(boltz.active_in(namespace).await.is_empty());
+            assert_eq!(cluster.try_kubectl(&format!("-n {namespace} get secret -o name")).unwrap(), "");
+        }
+        self.say("the objects are deleted: their keys are revoked, their Secrets gone");
     }
 
     async fn deleted_namespace(&self, boltz: &Boltz) {
         let cluster = &self.cluster;
         let key = team::ask_for_key(cluster, team::ANOTHER_NAMESPACE, json!({})).await;
-        assert_eq!(boltz.active().await, [key]);
+        assert_eq!(boltz.active_in(team::ANOTHER_NAMESPACE).await, [key]);
         cluster.kubectl(&format!("delete namespace {} --timeout=180s", team::ANOTHER_NAMESPACE));
-        assert!(boltz.active().await.is_empty());
+        assert!(boltz.active_in(team::ANOTHER_NAMESPACE).await.is_empty());
         self.say("a namespace is deleted: it is gone, and its key is revoked");
     }
 

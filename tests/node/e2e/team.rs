@@ -38,50 +38,50 @@ pub fn key(cluster: &Cluster, namespace: &str) -> String {
 }
 
 pub async fn start_workloads(cluster: &Cluster, boltz: &Boltz) {
-    let workload = |name: &str, container: Json, volumes: Json| {
-        let mut container = container;
-        container["name"] = json!("workload");
-        container["image"] = json!(cluster.images.emulator);
-        container["readinessProbe"] =
-            json!({"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1});
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "selector": {"matchLabels": {"app": name}},
-                "template": {
-                    "metadata": {"labels": {"app": name}},
-                    "spec": {
-                        "terminationGracePeriodSeconds": 5,
-                        "containers": [container],
-                        "volumes": volumes,
-                    },
-                },
-            },
-        })
-    };
     let base_url = format!("--base-url={}", boltz.base_url);
     let from_file = json!({
         "args": ["workload", base_url, "--key-file=/var/run/secrets/boltz/BOLTZ_API_KEY"],
         "volumeMounts": [{"name": "boltz", "mountPath": "/var/run/secrets/boltz", "readOnly": true}],
     });
-    let volumes = json!([{"name": "boltz", "secret": {"secretName": OBJECT}}]);
-    let from_environment =
-        json!({"args": ["workload", base_url], "envFrom": [{"secretRef": {"name": OBJECT}}]});
-    let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [
-        workload(FROM_FILE, from_file, volumes),
-        workload(FROM_ENVIRONMENT, from_environment, json!([])),
-    ]});
+    let mut from_file = deployment(cluster, NAMESPACE, FROM_FILE, from_file);
+    from_file["spec"]["template"]["spec"]["volumes"] =
+        json!([{"name": "boltz", "secret": {"secretName": OBJECT}}]);
+    let from_environment = from_environment(cluster, boltz, NAMESPACE, FROM_ENVIRONMENT);
+    let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [from_file, from_environment]});
     cluster.apply(&manifests.to_string());
     for name in [FROM_FILE, FROM_ENVIRONMENT] {
         cluster.kubectl(&format!("-n {NAMESPACE} rollout status deployment/{name} --timeout=90s"));
     }
 }
 
-pub fn stop_workloads(cluster: &Cluster) {
-    cluster.kubectl(&format!("-n {NAMESPACE} scale deployment --all --replicas=0"));
-    cluster.kubectl(&format!("-n {NAMESPACE} wait --for=delete pod --all --timeout=60s"));
+/// A Deployment whose pods have the key of that namespace in an environment variable.
+pub fn from_environment(cluster: &Cluster, boltz: &Boltz, namespace: &str, name: &str) -> Json {
+    let base_url = format!("--base-url={}", boltz.base_url);
+    let container = json!({"args": ["workload", base_url], "envFrom": [{"secretRef": {"name": OBJECT}}]});
+    deployment(cluster, namespace, name, container)
+}
+
+fn deployment(cluster: &Cluster, namespace: &str, name: &str, mut container: Json) -> Json {
+    container["name"] = json!("workload");
+    container["image"] = json!(cluster.images.emulator);
+    container["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1});
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]},
+            },
+        },
+    })
+}
+
+pub fn stop_workloads(cluster: &Cluster, namespace: &str) {
+    cluster.kubectl(&format!("-n {namespace} scale deployment --all --replicas=0"));
+    cluster.kubectl(&format!("-n {namespace} wait --for=delete pod --all --timeout=60s"));
 }
 
 /// Asks for a rotation, as people do; `reason` is new each time.
