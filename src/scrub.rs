@@ -55,8 +55,9 @@ fn push_word(text: &mut String, word: &mut String) {
 /// The prefix may stand anywhere in the word: after `key=`, for example.
 fn looks_like_a_key(word: &str) -> bool {
     let lower_case = word.to_ascii_lowercase();
+    // Each place: the first may follow a letter, as in `task_`.
     let has = |text: &str, prefix: &str| {
-        text.find(prefix).is_some_and(|at| word.len() - at > 8 && !follows_a_letter(word, at))
+        text.match_indices(prefix).any(|(at, _)| word.len() - at > 8 && !follows_a_letter(word, at))
     };
     KEY_PREFIXES.iter().any(|prefix| has(&lower_case, prefix))
         || ENCODED_KEY_PREFIXES.iter().any(|prefix| has(word, prefix))
@@ -79,6 +80,7 @@ mod tests {
             "\"SK_BC_WS_TEST_ABC\"",
             "denied: c2tfYmNfd3NfbGl2ZV9hYmM=",
             "(admin-key-of-an-unusual-shape)",
+            "task_sk_bc_ws_live_abc123",
             "admin-key-of-\u{7}an-unusual-shape",
         ] {
             let scrubbed = scrub(text, &[admin, ""]);

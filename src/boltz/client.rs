@@ -137,10 +137,8 @@ impl BoltzClient {
         let is_admin_key = value.contains(REDACTED)
             || self.admin_key.borrow().as_ref().is_some_and(|admin_key| value == admin_key.expose_secret());
         let details = &created.details;
-        let repeats_value = [Some(&details.id), details.workspace_id.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|text| text.contains(value));
+        let repeats_value = details.id.contains(value)
+            || details.workspace_id.as_ref().is_some_and(|workspace| workspace.contains(value));
         if value.is_empty() || is_admin_key || details.id.is_empty() || repeats_value {
             return Err(BoltzError::Unreadable);
         }

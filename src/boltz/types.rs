@@ -126,8 +126,8 @@ fn key_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     Ok(if is_word { text } else { "unknown".to_owned() })
 }
 
-/// Not the value of a key. The admin key was replaced already. Random ids look like a part of a key by chance, and one
-/// that cannot be read makes the whole list unreadable: so it is less than `scrub` suspects.
+/// Whether the text is not the value of a key. The admin key was replaced already. `scrub` suspects more, but a random id can
+/// look like a part of a key by chance, and one id that counts as absent makes every pass fail.
 fn is_repeatable(text: &str) -> bool {
     !text.contains(char::is_control) && !text.starts_with(VALUE_PREFIX) && !text.contains(REDACTED)
 }

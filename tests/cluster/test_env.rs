@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -203,6 +203,12 @@ impl TestEnv {
 
     pub fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The Deployments, StatefulSets or DaemonSets.
+    pub fn workloads(&self, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
     /// Creates an object.
@@ -508,6 +514,20 @@ pub async fn create_namespace(client: &Client, name: &str) {
         ..Default::default()
     };
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+}
+
+/// A Deployment, StatefulSet or DaemonSet that no node runs.
+pub fn workload(kind: &str, name: &str) -> Json {
+    json!({
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "x", "image": "x"}]},
+            },
+        },
+    })
 }
 
 pub fn condition<'a>(object: &'a BoltzApiKey, kind: &str) -> Option<&'a Condition> {

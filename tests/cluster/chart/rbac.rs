@@ -2,14 +2,14 @@
 //! single one of their rights, something does not.
 
 use super::helm::{as_list, of_kind, template};
-use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, run_rows};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, owned, run_rows, workload};
 use boltz_harness::{AuditEvent, ControlPlane, eventually};
 use boltz_operator::api::RestartState;
 use futures::FutureExt;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap, events::v1::Event};
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value as Json, json};
 use std::{
@@ -90,22 +90,10 @@ async fn env(control_plane: &Arc<ControlPlane>, name: &'static str) -> TestEnv {
 async fn walk_through(mut env: TestEnv, name: &str, lease: bool) {
     let client = env.client.clone();
     let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
-    let workloads = kinds.map(|kind| {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
-        Api::<DynamicObject>::namespaced_with(client.clone(), &env.namespace, &resource)
-    });
+    let workloads = kinds.map(|kind| env.workloads(kind));
     for (kind, api) in kinds.iter().zip(&workloads) {
-        let workload = json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x"},
-            "spec": {
-                "selector": {"matchLabels": {"app": "x"}},
-                "template": {
-                    "metadata": {"labels": {"app": "x"}},
-                    "spec": {"containers": [{"name": "x", "image": "x"}]},
-                },
-            },
-        });
-        api.create(&Default::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
+        let workload = serde_json::from_value(workload(kind, "x")).unwrap();
+        api.create(&Default::default(), &workload).await.unwrap();
     }
 
     let mut targets = kinds.map(|kind| json!({"kind": kind, "name": "x"})).to_vec();

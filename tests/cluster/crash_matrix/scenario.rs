@@ -1,7 +1,7 @@
 //! The calls that the operator makes, and how to bring it to make them.
 
 use super::outcome::{Outcome, Target};
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, workload};
 use boltz_emulator::{Effect, Fault, Operation, Outcome as Answer};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
@@ -143,17 +143,7 @@ impl Scenario {
             }
             Self::Restart => {
                 let deployments: Api<Deployment> = Api::namespaced(env.client.clone(), &env.namespace);
-                let deployment = serde_json::from_value(json!({
-                    "metadata": {"name": "workload"},
-                    "spec": {
-                        "selector": {"matchLabels": {"app": "workload"}},
-                        "template": {
-                            "metadata": {"labels": {"app": "workload"}},
-                            "spec": {"containers": [{"name": "main", "image": "registry.example/workload:1"}]},
-                        },
-                    },
-                }))
-                .unwrap();
+                let deployment = serde_json::from_value(workload("Deployment", "workload")).unwrap();
                 deployments
                     .create(&PostParams::default(), &deployment)
                     .await

@@ -1,7 +1,7 @@
 //! Secrets that were there before: adopted with their consent, and not otherwise. An object is renamed without a moment
 //! without a key.
 
-use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, owned, value_of};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, owned, value_of, workload};
 use boltz_emulator::{Emulator, Operation};
 use boltz_harness::eventually;
 use boltz_operator::protocol::record::{Record, value_sha256};
@@ -185,17 +185,8 @@ async fn an_object_is_renamed_without_a_moment_without_a_key() {
     })
     .await;
     let deployments: Api<Deployment> = Api::namespaced(env.client.clone(), &env.namespace);
-    let workload = json!({
-        "metadata": {"name": "web"},
-        "spec": {
-            "selector": {"matchLabels": {"app": "web"}},
-            "template": {
-                "metadata": {"labels": {"app": "web"}},
-                "spec": {"containers": [{"name": "main", "image": "registry.example/web:1"}]},
-            },
-        },
-    });
-    deployments.create(&PostParams::default(), &serde_json::from_value(workload).unwrap()).await.unwrap();
+    let workload = serde_json::from_value(workload("Deployment", "web")).unwrap();
+    deployments.create(&PostParams::default(), &workload).await.unwrap();
     env.create("old-name", json!({"secret": {"name": "shared"}})).await;
     let old = env.ready("old-name").await.status.unwrap().key_id.unwrap();
     let (secrets, emulator) = (env.secrets(), Arc::clone(&env.emulator));

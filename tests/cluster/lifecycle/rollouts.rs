@@ -1,42 +1,29 @@
 //! Restarts that are seen through. Nothing here replaces pods: the test writes what the controllers of workloads would.
 
-use crate::test_env::{TestEnv, condition};
+use crate::test_env::{TestEnv, condition, workload};
 use boltz_emulator::Operation;
 use boltz_operator::api::{BoltzApiKey, RestartState};
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value as Json, json};
 
-fn workloads(env: &TestEnv, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
-    Api::namespaced_with(env.client.clone(), &env.namespace, &resource)
-}
-
 /// A workload whose pods end at once.
 async fn create(env: &TestEnv, kind: &str, name: &str, strategy: Option<&str>) {
-    let mut workload = json!({
-        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "x", "image": "x"}]},
-            },
-        },
-    });
+    let mut workload = workload(kind, name);
+    workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(1);
     if let Some(strategy) = strategy {
         workload["spec"]["updateStrategy"] = json!({"type": strategy});
     }
     let workload = serde_json::from_value(workload).unwrap();
-    workloads(env, kind).create(&Default::default(), &workload).await.unwrap();
+    env.workloads(kind).create(&Default::default(), &workload).await.unwrap();
 }
 
 /// The controller of the workload has seen its newest template, and says that.
 async fn says(env: &TestEnv, kind: &str, name: &str, mut status: Json) {
-    let api = workloads(env, kind);
+    let api = env.workloads(kind);
     status["observedGeneration"] = json!(api.get(name).await.unwrap().metadata.generation);
     let patch = json!({"status": status});
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -156,7 +143,7 @@ async fn under_until_idle_a_restart_that_has_not_ended_keeps_the_old_key() {
     })
     .await;
     // A workload that is not there uses no key.
-    workloads(&env, "Deployment").delete("gone", &DeleteParams::default()).await.unwrap();
+    env.workloads("Deployment").delete("gone", &DeleteParams::default()).await.unwrap();
     until_states(&env, "key", &[RestartState::Restarted, RestartState::Failed]).await;
     env.passes(3).await;
     assert!(env.active_ids().contains(&old));

@@ -1,6 +1,6 @@
 //! What starts a rotation, what does not, and what becomes of the old key.
 
-use crate::test_env::{EnvOptions, TestEnv, condition, is};
+use crate::test_env::{EnvOptions, TestEnv, condition, is, workload};
 use boltz_emulator::{Operation, Settings};
 use k8s_openapi::{
     ByteString,
@@ -190,17 +190,7 @@ async fn under_until_idle_a_used_key_is_not_revoked_until_it_falls_idle() {
 async fn workloads_are_restarted_after_a_rotation_but_not_after_the_first_issue() {
     let env = TestEnv::new().await;
     let deployments: Api<Deployment> = Api::namespaced(env.client.clone(), &env.namespace);
-    let deployment = serde_json::from_value(json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "worker"},
-        "spec": {
-            "selector": {"matchLabels": {"app": "worker"}},
-            "template": {
-                "metadata": {"labels": {"app": "worker"}},
-                "spec": {"containers": [{"name": "worker", "image": "worker"}]},
-            },
-        },
-    }))
-    .unwrap();
+    let deployment = serde_json::from_value(workload("Deployment", "worker")).unwrap();
     deployments.create(&PostParams::default(), &deployment).await.unwrap();
     let targets =
         json!([{"kind": "Deployment", "name": "worker"}, {"kind": "StatefulSet", "name": "absent"}]);

@@ -1,7 +1,7 @@
 //! The threats of docs/security.md that come from a tenant, tried by the tenant's own ServiceAccount: what its role allows,
 //! and that nothing of others is reached with it.
 
-use crate::test_env::{EnvOptions, PATIENCE, TestEnv, create_namespace, is, owned, record_of};
+use crate::test_env::{EnvOptions, PATIENCE, TestEnv, create_namespace, is, owned, record_of, workload};
 use boltz_emulator::Operation;
 use boltz_harness::{ControlPlane, eventually};
 use boltz_operator::api::BoltzApiKey;
@@ -113,17 +113,7 @@ impl Neighbours {
         env.replace_operator(&kubeconfig, &["--watch-namespaces", &watched]);
         env.operator.wait_ready().await.unwrap();
         let of_a_person = env.emulator.create_foreign("somebody's key").unwrap();
-        let workload: Deployment = serde_json::from_value(json!({
-            "metadata": {"name": "app"},
-            "spec": {
-                "selector": {"matchLabels": {"app": "app"}},
-                "template": {
-                    "metadata": {"labels": {"app": "app"}},
-                    "spec": {"containers": [{"name": "x", "image": "x"}]},
-                },
-            },
-        }))
-        .unwrap();
+        let workload = serde_json::from_value(workload("Deployment", "app")).unwrap();
         let workloads: Api<Deployment> = Api::namespaced(env.client.clone(), &others);
         workloads.create(&PostParams::default(), &workload).await.unwrap();
         let mut neighbours = Self { env, others, key: String::new(), of_a_person };

@@ -5,13 +5,10 @@ use crate::{
         Backend, Obstacle, PROMPT, RECHECK, TOLD, Verdict, is_revoked, is_revoked_by, is_well,
         neighbour_is_served, quiet, says, silence, time_to, until_refused, warning_says, with_neighbour,
     },
-    test_env::{TestEnv, run_rows},
+    test_env::{TestEnv, run_rows, workload},
 };
 use jiff::Timestamp;
-use kube::{
-    Api,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind},
-};
+use kube::api::DeleteParams;
 use serde_json::json;
 use std::time::Duration;
 
@@ -26,29 +23,14 @@ enum Trouble {
     Deleted,
 }
 
-fn workloads(env: &TestEnv, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
-    Api::namespaced_with(env.client.clone(), &env.namespace, &resource)
-}
-
-async fn workload(env: &TestEnv, kind: &str, name: &str) {
-    let workload = json!({
-        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "x", "image": "x"}]},
-            },
-        },
-    });
-    let workload = serde_json::from_value(workload).unwrap();
-    workloads(env, kind).create(&Default::default(), &workload).await.unwrap();
+async fn create(env: &TestEnv, kind: &str, name: &str) {
+    let workload = serde_json::from_value(workload(kind, name)).unwrap();
+    env.workloads(kind).create(&Default::default(), &workload).await.unwrap();
 }
 
 /// The workload was restarted for the key that status names.
 async fn is_restarted(env: &TestEnv, kind: &str, name: &str, object: &str) -> Result<(), String> {
-    let workload = workloads(env, kind).get(name).await.map_err(|error| error.to_string())?;
+    let workload = env.workloads(kind).get(name).await.map_err(|error| error.to_string())?;
     let annotations = &workload.data["spec"]["template"]["metadata"]["annotations"];
     let restarted_for = annotations["boltz.bio/restarted-for"].as_str().map(str::to_owned);
     let wanted = env.get(object).await.status.unwrap_or_default().key_id;
@@ -80,8 +62,8 @@ async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
     with_neighbour(&mut env).await;
     let overlap = Duration::from_secs(6);
     for (name, overlap) in [("leaked", "24h"), ("rotated", "6s")] {
-        workload(&env, "Deployment", name).await;
-        workload(&env, "StatefulSet", name).await;
+        create(&env, "Deployment", name).await;
+        create(&env, "StatefulSet", name).await;
         let targets =
             [json!({"kind": "Deployment", "name": name}), json!({"kind": "StatefulSet", "name": name})];
         env.create(name, json!({"rotation": {"overlap": overlap}, "rolloutRestartTargets": targets})).await;
@@ -100,7 +82,7 @@ async fn unrestarted(row: &'static str, trouble: Trouble, words: &str) {
         }
         Trouble::Deleted => {
             for name in ["leaked", "rotated"] {
-                workloads(&env, "Deployment").delete(name, &DeleteParams::default()).await.unwrap();
+                env.workloads("Deployment").delete(name, &DeleteParams::default()).await.unwrap();
             }
             None
         }
