@@ -143,7 +143,7 @@ async fn matrix(rows: impl Fn(&Call) -> bool, columns: &[(String, Outcome, User)
     }
     eprintln!(
         "{count} cells judged twice in {} s, {} failed; {idle} not counted, because the user found nothing to act on; the \
-         cost of {late} not judged, because calls had no answer in time",
+         cost of {late} not judged, because calls were slow",
         started.elapsed().as_secs(),
         failures.len()
     );
