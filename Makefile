@@ -58,9 +58,11 @@ docs: ## Builds the documentation site into target/site and checks its links. Th
 dashboard-picture: ## Draws docs/images/dashboard.png from what a Prometheus says of an operator in trouble. Takes some minutes.
 	@PICTURE=docs/images/dashboard.png cargo test --quiet --workspace --test cluster chart::dashboard::a_picture -- --ignored --nocapture
 
-crd: ## Generates crds/boltzapikeys.yaml from the types, and the chart's copy, which Helm cannot reach elsewhere.
-	cargo run --quiet --example crdgen > crds/boltzapikeys.yaml.new && mv crds/boltzapikeys.yaml.new crds/boltzapikeys.yaml
-	cp crds/boltzapikeys.yaml charts/boltz-operator/files/crds/
+crd: ## Generates crds/ from the types, and the chart's copy, which Helm cannot reach elsewhere.
+	for name in boltzapikeys boltzaccounts; do \
+		cargo run --quiet --example crdgen $$name > crds/$$name.yaml.new && mv crds/$$name.yaml.new crds/$$name.yaml || exit 1; \
+		cp crds/$$name.yaml charts/boltz-operator/files/crds/; \
+	done
 
 chart: ## Renders the chart's defaults: deploy/ for kustomize and the tests, tests/cluster/chart/golden/ for what a reviewer should see; and writes the pages about its values.
 	cargo run --quiet --example chartdocs

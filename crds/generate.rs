@@ -1,10 +1,18 @@
-//! Prints the CustomResourceDefinition: `cargo run --example crdgen > crds/boltzapikeys.yaml`.
+//! Prints a CustomResourceDefinition: `cargo run --example crdgen boltzapikeys > crds/boltzapikeys.yaml`.
 
-use boltz_operator::api::crd::crd;
+use boltz_operator::api::crd::{account_crd, crd};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match serde_saphyr::to_string(&crd()) {
+    let crd = match std::env::args().nth(1).as_deref() {
+        Some("boltzapikeys") => crd(),
+        Some("boltzaccounts") => account_crd(),
+        _ => {
+            eprintln!("crdgen: give one of boltzapikeys, boltzaccounts");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serde_saphyr::to_string(&crd) {
         Ok(yaml) => {
             print!("{yaml}");
             ExitCode::SUCCESS

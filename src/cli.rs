@@ -44,6 +44,21 @@ pub struct Config {
     #[arg(long, env = "BOLTZ_OPERATOR_ADMIN_KEY_FILE", value_name = "FILE", help_heading = "Boltz")]
     pub admin_key_file: Option<PathBuf>,
 
+    /// Also serve the BoltzAccounts of the cluster: objects choose one with spec.accountRef. Without it, and as long as none is
+    /// annotated as the default, the account of --admin-key-file is used.
+    #[arg(long, env = "BOLTZ_OPERATOR_BOLTZ_ACCOUNTS", help_heading = "Boltz")]
+    pub boltz_accounts: bool,
+
+    /// URLs of the Boltz API that BoltzAccounts may have, besides --boltz-base-url; comma-separated.
+    #[arg(
+        long,
+        env = "BOLTZ_OPERATOR_ALLOWED_BOLTZ_URLS",
+        value_delimiter = ',',
+        value_name = "URLS",
+        help_heading = "Boltz"
+    )]
+    pub allowed_boltz_urls: Vec<String>,
+
     /// Timeout of one call to Boltz.
     #[arg(long, env = "BOLTZ_OPERATOR_REQUEST_TIMEOUT", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION", help_heading = "Boltz")]
     pub request_timeout: Duration,
@@ -241,7 +256,10 @@ impl Config {
     /// Checks that involve more than one flag.
     fn check(&self) -> Result<(), ConfigError> {
         let error = |flag, problem: &str| Err(ConfigError::Flag { flag, problem: problem.to_owned() });
-        self.check_base_url()?;
+        self.check_url("--boltz-base-url", &self.boltz_base_url)?;
+        for url in &self.allowed_boltz_urls {
+            self.check_url("--allowed-boltz-urls", url)?;
+        }
         if !self.watch_namespaces.is_empty() && self.cluster_name.is_none() {
             return error(
                 "--cluster-name",
@@ -266,20 +284,24 @@ impl Config {
         if self.label_selector.as_deref().is_some_and(|selector| selector.trim().is_empty()) {
             return error("--label-selector", "must be a label selector such as shard=a");
         }
-        if self.admin_key_file.is_none() && std::env::var_os("BOLTZ_API_KEY").is_none_or(|key| key.is_empty())
-        {
+        if !self.has_admin_key() && !self.boltz_accounts {
             return error(
                 "--admin-key-file",
-                "required, unless the environment variable BOLTZ_API_KEY is set",
+                "required, unless the environment variable BOLTZ_API_KEY is set, or with --boltz-accounts",
             );
         }
         Ok(())
     }
 
-    fn check_base_url(&self) -> Result<(), ConfigError> {
-        let error =
-            |problem: &str| Err(ConfigError::Flag { flag: "--boltz-base-url", problem: problem.to_owned() });
-        let Ok(uri) = self.boltz_base_url.parse::<http::Uri>() else {
+    /// Whether the flags or the environment name an admin key.
+    pub(crate) fn has_admin_key(&self) -> bool {
+        let is_set = || std::env::var_os("BOLTZ_API_KEY").is_some_and(|key| !key.is_empty());
+        self.admin_key_file.is_some() || is_set()
+    }
+
+    fn check_url(&self, flag: &'static str, url: &str) -> Result<(), ConfigError> {
+        let error = |problem: &str| Err(ConfigError::Flag { flag, problem: problem.to_owned() });
+        let Ok(uri) = url.parse::<http::Uri>() else {
             return error("must be a URL such as https://api.boltz.bio");
         };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some()
@@ -338,6 +360,7 @@ mod tests {
         for (arguments, flag) in [
             (vec!["--boltz-base-url", "http://boltz.example"], "--boltz-base-url"),
             (vec!["--boltz-base-url", "boltz"], "--boltz-base-url"),
+            (vec!["--allowed-boltz-urls", "https://a.example,http://b.example"], "--allowed-boltz-urls"),
             (vec!["--boltz-base-url", "https://user:secret@boltz.example"], "--boltz-base-url"),
             (vec!["--boltz-base-url", "https://boltz.example/?a=b"], "--boltz-base-url"),
             (vec!["--boltz-base-url", "ftp://boltz.example"], "--boltz-base-url"),

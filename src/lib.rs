@@ -19,6 +19,7 @@ pub mod clock;
 pub mod controller;
 pub mod duration;
 pub mod explain;
+mod flags_account;
 pub mod kubernetes;
 mod listen;
 pub mod observability;

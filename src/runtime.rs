@@ -2,12 +2,14 @@
 
 use crate::{
     boltz::{
-        BoltzClient, BoltzClientError, BoltzClientOptions, MintLimits, account::Account, account_data,
-        admin_key::AdminKeySource, ca_file, cluster_names::ClusterNames, inventory::Inventory,
+        BoltzClientError, account_data,
+        accounts::{Accounts, ServedAccount},
+        cluster_names::ClusterNames,
     },
     cli::Config,
     clock::Clock,
-    controller::{self, Context, Limits, OrphanHandling, Scope, orphan_list},
+    controller::{self, AccountSettings, Context, Limits, OrphanHandling, Scope, orphan_list},
+    flags_account,
     kubernetes::{
         client::Kubernetes,
         events::Events,
@@ -17,6 +19,7 @@ use crate::{
     listen::listen,
     observability::{metrics::Metrics, server, telemetry::LogLevel, watchdog},
     plan::Settings,
+    protocol::account_name::AccountName,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PartialObjectMeta};
@@ -33,9 +36,6 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// The first wait before a rejected write is retried.
 const RECHECK: Duration = Duration::from_secs(60);
-/// How long a new leader waits for what is remembered, and for the first check of the admin key. Without them, it works, but
-/// no key counts as absent.
-const PREPARATION: Duration = Duration::from_secs(10);
 /// Maximum time from SIGTERM to exit.
 const SHUTDOWN: Duration = Duration::from_secs(9);
 
@@ -136,10 +136,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     };
     tokio::pin!(stop_signal);
     let clock = Clock::start();
-    let metrics = Metrics::new()
-        .per_object(config.metrics_per_object)
-        .with_inventory_interval(config.inventory_interval);
-    let metrics = Arc::new(metrics);
+    let metrics = Arc::new(Metrics::new().per_object(config.metrics_per_object));
     let listener = on(prompt, listen(config.listen)).await.map_err(StartError::Listen)?;
     let client = kubernetes_client().await?;
     // Its connections are tasks of the runtime on which it is created.
@@ -147,22 +144,10 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
     // Unique for each process: a restarted container keeps its host name.
     let identity = format!("{}_{:016x}", host_name(), rand::rng().random::<u64>());
 
-    let source = config.admin_key_file.clone().map_or(AdminKeySource::Environment, AdminKeySource::File);
-    let (offered, offers) = watch::channel(source.read().await);
-    let (admin_key, admin_key_changes) = watch::channel(offers.borrow().clone());
     let extra_roots_pem = match &config.boltz_ca_file {
         Some(file) => Some(tokio::fs::read(file).await.map_err(StartError::CaFile)?),
         None => None,
     };
-    let boltz = BoltzClient::new(
-        BoltzClientOptions {
-            base_url: config.boltz_base_url.clone(),
-            extra_roots_pem: extra_roots_pem.clone(),
-            request_timeout: config.request_timeout,
-        },
-        admin_key_changes.clone(),
-        Arc::clone(&metrics),
-    )?;
     let names = tokio::select! {
         names = cluster_names(&config, &client) => names?,
         () = &mut stop_signal => return Ok(()),
@@ -175,18 +160,15 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
         "starting boltz-operator"
     );
 
-    let inventory = Inventory::new(names);
-    let limits = MintLimits {
-        per_minute: config.max_mints_per_minute,
-        per_namespace: config.max_mints_per_namespace,
-        at_once: usize::from(config.concurrency / 2).max(1),
-    };
-    let account = Account::new(boltz, limits, Arc::clone(&metrics))
-        .unread(config.accept_organization.clone(), config.retry_altered_names);
+    // Aborted when they are dropped.
+    let mut admin_key_tasks = JoinSet::new();
+    let of_flags =
+        flags_account::start(&config, extra_roots_pem.clone(), &names, &metrics, &mut admin_key_tasks)
+            .await?;
+    let accounts = flags_account::of_others(&config, extra_roots_pem, names, &client);
     let context = Arc::new(Context::new(
         Kubernetes::new(client.clone()),
-        account,
-        inventory,
+        Accounts::of(of_flags),
         Limits {
             settings: Settings { settle_time: config.settle_time, recheck: RECHECK },
             request_timeout: config.request_timeout,
@@ -197,16 +179,7 @@ async fn operate(config: Config, mut log_level: LogLevel, prompt: &Handle) -> Re
         Events::new(client.clone(), identity.clone()),
     ));
 
-    // Aborted when they are dropped.
-    let mut followers = JoinSet::new();
-    followers.spawn(source.publish(offered));
-    let (checks, proofs) = (Arc::clone(&context), Arc::clone(&context));
-    followers.spawn(async move { proofs.account.take_new_admin_keys(offers, admin_key).await });
-    followers.spawn(async move { checks.account.watch_admin_key(admin_key_changes).await });
-    if let Some((file, known)) = config.boltz_ca_file.clone().zip(extra_roots_pem) {
-        followers.spawn(ca_file::follow(file, known, context.account.client().clone()));
-    }
-    Operator { context, config, identity, listener, lease_client }.run(prompt, stop_signal).await;
+    Operator { context, config, accounts, identity, listener, lease_client }.run(prompt, stop_signal).await;
     Ok(())
 }
 
@@ -216,6 +189,8 @@ pub struct Operator {
     pub context: Arc<Context>,
     /// The flags with which the process was started.
     pub config: Config,
+    /// How `BoltzAccounts` are served. `None`: they are not.
+    pub accounts: Option<Arc<AccountSettings>>,
     /// The holder that the Lease names: unique for this process, not for its host.
     pub identity: String,
     /// Serves probes and metrics; created on the runtime for them.
@@ -227,7 +202,7 @@ pub struct Operator {
 impl Operator {
     /// Works until it is stopped. Lease, probes and metrics run on `prompt`.
     pub async fn run(self, prompt: &Handle, stop_signal: impl Future<Output = ()>) {
-        let Self { context, config, identity, listener, lease_client } = self;
+        let Self { context, config, accounts, identity, listener, lease_client } = self;
         let stop = CancellationToken::new();
         let (ready, is_ready) = watch::channel(false);
         let (stuck, is_stuck) = watch::channel(Vec::new());
@@ -254,7 +229,8 @@ impl Operator {
             stuck,
         )));
         let _beat = AbortOnDropHandle::new(Handle::current().spawn(async move { activity.beat().await }));
-        let work = work(context, config, identity, lease_client, prompt, ready, stop.clone());
+        let lead = Lead::new(context, config, accounts, ready, &lease_client);
+        let work = work(lead, identity, lease_client, prompt, stop.clone());
         tokio::pin!(work);
         tokio::select! {
             () = &mut work => return,
@@ -278,58 +254,80 @@ async fn on<T: Send + 'static>(runtime: &Handle, task: impl Future<Output = T> +
     }
 }
 
-/// Runs the controller while this process is the leader.
-async fn work(
+/// What this process does while it leads.
+struct Lead {
     context: Arc<Context>,
     config: Config,
-    identity: String,
-    lease_client: Client,
-    prompt: &Handle,
+    scope: Scope,
     ready: watch::Sender<bool>,
-    stop: CancellationToken,
-) {
-    let namespace =
-        config.lease_namespace.clone().unwrap_or_else(|| lease_client.default_namespace().to_owned());
-    let scope = Scope {
-        namespaces: config.watch_namespaces.clone(),
-        label_selector: config.label_selector.clone(),
-        concurrency: config.concurrency,
-        orphans: OrphanHandling {
+    /// Namespace of the Lease, and of the ConfigMaps.
+    namespace: String,
+}
+
+impl Lead {
+    fn new(
+        context: Arc<Context>,
+        config: Config,
+        accounts: Option<Arc<AccountSettings>>,
+        ready: watch::Sender<bool>,
+        client: &Client,
+    ) -> Self {
+        let namespace =
+            config.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let orphans = OrphanHandling {
             policy: config.orphan_policy,
             grace: config.orphan_grace,
             config_map: Some((namespace.clone(), orphan_list::config_map_name(&config.lease_name))),
             sees_only_some_objects: !config.watch_namespaces.is_empty() || config.label_selector.is_some(),
-        },
-    };
-    let metrics = Arc::clone(&context.metrics);
-    let here = Handle::current();
-    let remembered_name = account_data::config_map_name(&config.lease_name);
-    let lead = || async {
-        // Not ready until the caches are synced.
-        ready.send_replace(false);
-        context.metrics.begin_to_lead();
-        let account = &context.account;
-        account.reread();
-        let control = async {
-            let _ = tokio::time::timeout(PREPARATION, account.until_prepared()).await;
-            let (listing, interval) = (Arc::clone(&context), config.inventory_interval);
-            let inventory = on(&here, async move {
-                listing.inventory.run(&listing.account, interval, listing.clock, &listing.metrics).await;
-            });
-            tokio::select! {
-                () = inventory => {}
-                () = controller::run(Arc::clone(&context), scope.clone(), ready.clone(), stop.clone()) => {}
-            }
         };
-        let client = context.kubernetes.client().clone();
+        let scope = Scope {
+            namespaces: config.watch_namespaces.clone(),
+            label_selector: config.label_selector.clone(),
+            concurrency: config.concurrency,
+            orphans,
+            accounts,
+        };
+        Self { context, config, scope, ready, namespace }
+    }
+
+    /// Runs the controller until it is stopped.
+    async fn run(&self, stop: CancellationToken) {
+        // Not ready until the caches are synced.
+        self.ready.send_replace(false);
+        self.context.metrics.begin_to_lead();
+        let control =
+            controller::run(Arc::clone(&self.context), self.scope.clone(), self.ready.clone(), stop);
+        let Some(served) = self.context.accounts.get(&AccountName::OF_FLAGS) else { return control.await };
+        served.account.reread();
+        let (listing, interval) = (Arc::clone(&served), self.config.inventory_interval);
+        let (clock, metrics) = (self.context.clock, Arc::clone(&self.context.metrics));
+        let here = Handle::current();
+        let lists = on(&here, async move { listing.read_lists(interval, clock, &metrics).await });
+        let control = async {
+            // Others must not wait for this account.
+            if self.scope.accounts.is_none() {
+                served.until_prepared().await;
+            }
+            control.await;
+        };
+        let ServedAccount { account, inventory, .. } = served.as_ref();
+        let name = account_data::config_map_name(&self.config.lease_name);
+        let client = self.context.kubernetes.client().clone();
         tokio::select! {
             () = control => {}
-            () = remembered::keep(client, &namespace, &remembered_name, account, &context.inventory, context.clock) => {}
+            () = lists => {}
+            () = remembered::keep(client, &self.namespace, &name, account, inventory, clock) => {}
         }
-    };
+    }
+}
+
+/// Leads while this process has the lease.
+async fn work(lead: Lead, identity: String, lease_client: Client, prompt: &Handle, stop: CancellationToken) {
+    let Lead { context, config, ready, namespace, .. } = &lead;
+    let metrics = Arc::clone(&context.metrics);
     if !config.leader_elect {
         metrics.set_leader(true);
-        return lead().await;
+        return lead.run(stop).await;
     }
     let options = LeaseOptions { name: config.lease_name.clone(), namespace: namespace.clone(), identity };
     let (leading, mut is_leading) = watch::channel(false);
@@ -344,7 +342,7 @@ async fn work(
             }
             let mut lost = is_leading.clone();
             tokio::select! {
-                () = lead() => {}
+                () = lead.run(stop.clone()) => {}
                 _ = lost.wait_for(|leading| !*leading) => {
                     tracing::warn!("lost the lease; cancelled all reconciliations");
                 }

@@ -170,6 +170,8 @@ pub enum Verb {
         #[arg(long, default_value = "5m", value_name = "TIME", value_parser = time)]
         timeout: SignedDuration,
     },
+    /// Lists BoltzAccounts: whether they can be used, their organizations, and how many keys they have.
+    Accounts,
     /// Lists the keys of BoltzApiKeys, current and previous; with -A also orphans.
     ///
     /// A key that is being created, or whose value was lost and which is about to be revoked, is not among them.

@@ -6,6 +6,10 @@ pub const GROUP: &str = "boltz.bio";
 pub const PREFIX: &str = "boltz.bio/";
 /// Keeps an object until its keys are revoked.
 pub const FINALIZER: &str = "boltz.bio/revoke-keys";
+/// Keeps a `BoltzAccount` until no key of it is left.
+pub const ACCOUNT_FINALIZER: &str = "boltz.bio/account-in-use";
+/// On a `BoltzAccount`: `true` makes it the account of objects that name none.
+pub const DEFAULT_ACCOUNT_ANNOTATION: &str = "boltz.bio/is-default-account";
 /// On the object: the attempts that may still have an active key ([`crate::protocol::ledger`]).
 pub const LEDGER_ANNOTATION: &str = "boltz.bio/attempts";
 /// On the Secret: the current key and the previous keys ([`crate::protocol::record`]).

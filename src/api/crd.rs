@@ -1,6 +1,9 @@
-//! The CustomResourceDefinition, as it is installed.
+//! The CustomResourceDefinitions, as they are installed.
 
-use crate::api::{BoltzApiKey, DEFAULT_SECRET_TYPE};
+use crate::{
+    api::{BoltzAccount, BoltzApiKey, DEFAULT_SECRET_TYPE},
+    protocol::account_name::MAX_ACCOUNT_NAME,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
@@ -18,6 +21,22 @@ pub fn crd() -> CustomResourceDefinition {
             if let Some(status) = status {
                 status.default = Some(JSON(untouched_status()));
             }
+        }
+    }
+    crd
+}
+
+/// The definition of [`BoltzAccount`].
+pub fn account_crd() -> CustomResourceDefinition {
+    let mut crd = BoltzAccount::crd();
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            join_lines(schema);
+            schema.x_kubernetes_validations = Some(vec![ValidationRule {
+                rule: format!("size(self.metadata.name) <= {MAX_ACCOUNT_NAME}"),
+                message: Some(format!("the name must have at most {MAX_ACCOUNT_NAME} characters")),
+                ..ValidationRule::default()
+            }]);
         }
     }
     crd

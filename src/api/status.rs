@@ -1,7 +1,9 @@
 //! The status of a `BoltzApiKey`. Its doc comments become `kubectl explain`, too.
 
 use super::workload::{RestartStatus, RolloutRestartTarget};
-use crate::protocol::{is_id, record::MAX_PREVIOUS_READ, secret_data::is_sha256};
+use crate::protocol::{
+    account_name::MAX_ACCOUNT_NAME, is_id, record::MAX_PREVIOUS_READ, secret_data::is_sha256,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -28,6 +30,10 @@ pub struct BoltzApiKeyStatus {
     /// Boltz's id of the key.
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+
+    /// The BoltzAccount of the object's keys. Absent: the account of the operator's flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_name: Option<String>,
 
     /// First characters of the key. Different keys can have the same prefix; use keyID to identify a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +128,7 @@ impl BoltzApiKeyStatus {
     #[must_use]
     pub(crate) fn bounded(mut self) -> Self {
         self.key_id = self.key_id.filter(|id| is_id(id));
+        self.account_name = self.account_name.filter(|name| name.len() <= MAX_ACCOUNT_NAME);
         self.value_sha256 = self.value_sha256.filter(|hash| is_sha256(hash));
         let mut seen = HashSet::new();
         self.previous_keys.retain(|previous| is_id(&previous.key_id) && seen.insert(previous.key_id.clone()));

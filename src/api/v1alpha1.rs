@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Prefix", type_ = "string", priority = 1, json_path = ".status.keyPrefix"),
     printcolumn(name = "Active", type_ = "boolean", priority = 1, json_path = ".status.isActive"),
     printcolumn(name = "ID", type_ = "string", priority = 1, json_path = ".status.keyID"),
+    printcolumn(name = "Account", type_ = "string", priority = 1, json_path = ".status.accountName"),
     printcolumn(name = "Mode", type_ = "string", priority = 1, json_path = ".spec.mode"),
     printcolumn(name = "Workspace", type_ = "string", priority = 1, json_path = ".status.workspaceID"),
     printcolumn(name = "Last-Used", type_ = "string", priority = 1, json_path = ".status.lastUsedAt")
@@ -57,6 +58,11 @@ pub struct BoltzApiKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub display_name: Option<String>,
+
+    /// The BoltzAccount with which the key is created. Default: the account of the operator's installation. It cannot be changed
+    /// once a key was requested: create a new object instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_ref: Option<AccountRef>,
 
     /// The Boltz workspace of the key. Default: the default workspace of the organization. A change issues a new key.
     #[serde(default, rename = "workspaceID", skip_serializing_if = "Option::is_none")]
@@ -111,6 +117,15 @@ impl BoltzApiKeySpec {
     pub fn secret_name<'a>(&'a self, object_name: &'a str) -> &'a str {
         self.secret.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(object_name)
     }
+}
+
+/// A BoltzAccount.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccountRef {
+    /// Name of the BoltzAccount.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message("must be a DNS-1123 subdomain: lower-case letters, digits, '-' and '.'"))]
+    pub name: String,
 }
 
 /// Mode of a key.

@@ -63,7 +63,7 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
     })
 }
 
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Result<T, String>, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;

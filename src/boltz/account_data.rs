@@ -2,7 +2,7 @@
 //! name>-account`.
 
 use super::cluster_names::ClusterNames;
-use crate::protocol::marker::ClusterName;
+use crate::protocol::{account_name::AccountName, marker::ClusterName};
 use std::collections::BTreeMap;
 
 // Keys of the ConfigMap, after the name of the cluster: several installations may share it.
@@ -22,6 +22,30 @@ const CONFIRM_MISSING_KEYS: &str = "confirmMissingKeys";
 /// The name of the ConfigMap.
 pub fn config_map_name(lease_name: &str) -> String {
     format!("{lease_name}-account")
+}
+
+/// The key of the data under which another account than that of the flags has what this key is of the flags' account.
+fn of_account(account: &AccountName, key: &str) -> String {
+    match (account.name(), key.split_once('.')) {
+        (Some(account), Some((cluster, key))) => format!("{cluster}.{account}.{key}"),
+        _ => key.to_owned(),
+    }
+}
+
+/// The data of the ConfigMap as it is for an account: under the same keys for each of them.
+pub(crate) fn read_for(account: &AccountName, data: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let Some(name) = account.name() else { return data.clone() };
+    let mine = data.iter().filter_map(|(key, value)| {
+        let (cluster, key) = key.split_once('.')?;
+        let key = key.strip_prefix(name)?.strip_prefix('.')?;
+        Some((format!("{cluster}.{key}"), value.clone()))
+    });
+    mine.collect()
+}
+
+/// The data of an account as the ConfigMap has it.
+pub(crate) fn written_for(account: &AccountName, data: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    data.into_iter().map(|(key, value)| (of_account(account, &key), value)).collect()
 }
 
 /// What is remembered. Never derived from objects, which users can edit.
@@ -90,8 +114,8 @@ impl Remembered {
     }
 
     /// The key of the data with which a person confirms that so many keys are gone.
-    pub(crate) fn confirmation_key(names: &ClusterNames) -> String {
-        format!("{}.{CONFIRM_MISSING_KEYS}", names.current)
+    pub(crate) fn confirmation_key(names: &ClusterNames, account: &AccountName) -> String {
+        of_account(account, &format!("{}.{CONFIRM_MISSING_KEYS}", names.current))
     }
 }
 
@@ -99,6 +123,30 @@ impl Remembered {
 mod tests {
     use super::*;
     use crate::protocol::marker::MarkerFormat;
+
+    #[test]
+    fn accounts_share_a_config_map_and_nothing_in_it() {
+        let names = ClusterNames::named("c".parse().unwrap(), Vec::new(), MarkerFormat::One);
+        let of = |organization: &str| Remembered {
+            organization: Some(organization.to_owned()),
+            accepted: Some(organization.to_owned()),
+            ..Remembered::default()
+        };
+        let accounts = [AccountName::OF_FLAGS, AccountName::named("a"), AccountName::named("a.b")];
+        let organizations = ["of-flags", "of-a", "of-a.b"];
+        let mut data = BTreeMap::new();
+        for (account, organization) in accounts.iter().zip(organizations) {
+            data.extend(written_for(account, of(organization).to_data(&names)));
+        }
+        assert!(data.keys().all(|key| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')));
+        for (account, organization) in accounts.iter().zip(organizations) {
+            let read = Remembered::from_data(&read_for(account, &data), &names);
+            assert_eq!(read, of(organization), "{account}");
+        }
+        let other = read_for(&AccountName::named("b"), &data);
+        assert_eq!(Remembered::from_data(&other, &names), Remembered::default());
+        assert_eq!(Remembered::confirmation_key(&names, &accounts[1]), "c.a.confirmMissingKeys");
+    }
 
     #[test]
     fn data_round_trip() {

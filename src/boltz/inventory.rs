@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     observability::metrics::{Metrics, PassGauges},
     plan::{Block, Doubt, Monotonic},
-    protocol::marker::ObjectMark,
+    protocol::{account_name::AccountName, marker::ObjectMark},
     retry_delay,
 };
 use parking_lot::Mutex;
@@ -188,12 +188,15 @@ impl Inventory {
                     // A large page may be possible again.
                     *self.page_size.lock() = Some(PAGE_SIZE);
                     let judgment = self.judge(&mut snapshot, organization, account, clock);
-                    metrics.set_inventory(PassGauges {
-                        keys: snapshot.rows,
-                        is_doubtful: judgment.doubt != Doubt::None,
-                        missing: judgment.missing,
-                        started_at: snapshot.started_at,
-                    });
+                    metrics.set_inventory(
+                        account.name(),
+                        PassGauges {
+                            keys: snapshot.rows,
+                            is_doubtful: judgment.doubt != Doubt::None,
+                            missing: judgment.missing,
+                            started_at: snapshot.started_at,
+                        },
+                    );
                     self.push(Arc::new(snapshot));
                     judgment.doubt
                 }
@@ -254,7 +257,7 @@ impl Inventory {
             account.set_active_keys(fuse.expected());
         }
         snapshot.doubt = judgment.doubt;
-        report(judgment, &self.names);
+        report(judgment, &self.names, account.name());
         judgment
     }
 
@@ -315,13 +318,13 @@ impl Inventory {
     }
 }
 
-fn report(judgment: Judgment, names: &ClusterNames) {
+fn report(judgment: Judgment, names: &ClusterNames, account: &AccountName) {
     let Judgment { doubt, missing, expected } = judgment;
     if doubt != Doubt::None {
         tracing::warn!(
             missing,
             expected,
-            confirm_with = format!("{}={missing}", Remembered::confirmation_key(names)),
+            confirm_with = format!("{}={missing}", Remembered::confirmation_key(names, account)),
             "Boltz's list of keys lacks keys that it showed before; it is not believed until three passes over an hour \
              agree, or until somebody confirms it in the operator's account ConfigMap"
         );

@@ -46,6 +46,7 @@
 
 pub mod account;
 pub mod account_data;
+pub mod accounts;
 pub(crate) mod admin_key;
 mod breaker;
 mod bucket;

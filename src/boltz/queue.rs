@@ -10,7 +10,7 @@ use crate::{observability::metrics::QueueLengths, plan::Monotonic};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The limits of new keys per minute.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MintLimits {
     /// For all objects together.
     pub per_minute: u32,
@@ -54,6 +54,18 @@ impl MintQueue {
             joined: 0,
             granted: 0,
         }
+    }
+
+    /// How many turns there may be at the same time.
+    pub fn set_most_turns(&mut self, most: usize) {
+        self.turns.set_most_of_all(most);
+    }
+
+    /// Other limits of new keys per minute. They begin with a tenth of the tokens.
+    pub fn set_limits(&mut self, limits: MintLimits, now: Monotonic) {
+        self.tokens = Bucket::new(limits.per_minute, now);
+        self.of_namespace = limits.per_namespace.map(|limit| Bucket::new(limit, now));
+        self.of_namespaces.clear();
     }
 
     /// The number of those that wait.
@@ -153,7 +165,7 @@ impl MintQueue {
 
     /// Gives the next turn, if there is a token and somebody whose workspace is open.
     pub fn grant(&mut self, now: Monotonic, is_open: impl Fn(Option<&str>) -> bool) -> Option<&Waiter> {
-        if self.tokens.next_at(now) > now {
+        if self.tokens.next_at(now) > now || !self.turns.has_room_at_all() {
             return None;
         }
         let has_token =

@@ -29,6 +29,8 @@ pub struct Snapshot {
     unmarked: HashSet<String>,
     /// The number of listed rows, ours or not.
     pub rows: usize,
+    /// The number of active keys without our marker.
+    pub foreign: usize,
     /// What the pass does not prove.
     pub doubt: Doubt,
     /// The organization whose list this is, if known.
@@ -40,6 +42,7 @@ pub struct Snapshot {
 struct KeyOfObject {
     object: ObjectMark,
     key: ListedKey,
+    created_at: Option<Timestamp>,
 }
 
 impl KeyOfObject {
@@ -52,7 +55,7 @@ impl KeyOfObject {
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
         };
-        Self { object, key }
+        Self { object, key, created_at: row.created_at }
     }
 
     fn place(&self) -> (ObjectMark, &str) {
@@ -119,6 +122,11 @@ impl Snapshot {
         self.find(id).filter(|own| own.object == *object).map(|own| &own.key)
     }
 
+    /// When Boltz created this key.
+    pub(crate) fn created_at(&self, id: &str) -> Option<Timestamp> {
+        self.find(id)?.created_at
+    }
+
     /// Whether it shows a key with this id that is ours, or that one of our objects refers to.
     pub(crate) fn lists(&self, id: &str) -> bool {
         self.find(id).is_some() || self.unmarked.contains(id)
@@ -181,11 +189,19 @@ pub(super) struct ListedRows {
     /// Ids that our objects refer to: whether Boltz lists them under another name is of interest.
     named: HashSet<String>,
     rows: usize,
+    foreign: usize,
 }
 
 impl ListedRows {
     pub(super) fn new(named: HashSet<String>) -> Self {
-        Self { keys: Vec::new(), compact_at: MIN_COMPACTED, unmarked: HashMap::new(), named, rows: 0 }
+        Self {
+            keys: Vec::new(),
+            compact_at: MIN_COMPACTED,
+            unmarked: HashMap::new(),
+            named,
+            rows: 0,
+            foreign: 0,
+        }
     }
 
     /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift
@@ -196,6 +212,7 @@ impl ListedRows {
         match Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster)) {
             Some(_) if row.id.is_empty() => return false,
             Some(marker) => self.keys.push(KeyOfObject::new(marker.object, marker.attempt, row)),
+            None if row.is_active && !self.named.contains(&row.id) => self.foreign += 1,
             None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id.clone(), row)),
             None => {}
         }
@@ -263,6 +280,7 @@ impl ListedRows {
             by_id,
             unmarked,
             rows: self.rows,
+            foreign: self.foreign,
             doubt: Doubt::None,
             organization: None,
         }
@@ -278,117 +296,4 @@ impl Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::marker::MarkerFormat;
-    use serde_json::json;
-
-    fn names() -> ClusterNames {
-        ClusterNames::named("mine".parse().unwrap(), Vec::new(), MarkerFormat::One)
-    }
-
-    fn row(id: &str, object: &str, is_active: bool) -> KeyDetails {
-        let marker = names().marker(ObjectMark::from_uid(object), AttemptId::from_random(1));
-        let name = if object.is_empty() { "of others".to_owned() } else { marker.name_with("") };
-        serde_json::from_value(json!({"id": id, "name": name, "is_active": is_active})).unwrap()
-    }
-
-    fn pass(rows: &[(&str, &str, bool)]) -> Snapshot {
-        let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
-        let rows = rows.iter().map(|(id, object, is_active)| row(id, object, *is_active));
-        Snapshot::of(now, rows, &names(), HashSet::from(["named".to_owned()]))
-    }
-
-    #[test]
-    fn each_object_sees_its_keys_and_which_of_its_ids_have_other_names() {
-        let pass = pass(&[
-            ("b", "one", false),
-            ("a", "one", true),
-            ("b", "one", true),
-            ("b", "one", false),
-            ("c", "two", true),
-            ("named", "", true),
-            ("not named", "", true),
-        ]);
-        let named = ["a", "c", "named", "not named", "absent"];
-        let view = pass.view(&ObjectMark::from_uid("one"), named.into_iter(), &[]);
-        let keys: Vec<(&str, bool)> = view.keys.iter().map(|key| (key.id.as_str(), key.is_active)).collect();
-        assert_eq!(keys, [("a", true), ("b", true)], "what shows a key as active is believed");
-        assert_eq!(Vec::from_iter(view.under_other_names), ["c", "named"]);
-        assert_eq!((pass.rows, pass.by_object().count()), (7, 2));
-        assert!(pass.view(&ObjectMark::from_uid("three"), std::iter::empty(), &[]).keys.is_empty());
-    }
-
-    #[test]
-    fn keys_of_both_formats_and_of_both_forms_of_a_derived_name_are_ours() {
-        let uid = "550e8400-e29b-41d4-a716-446655440000";
-        let formats = [MarkerFormat::One, MarkerFormat::Two];
-        let operators = formats.map(|format| ClusterNames::derived(uid, Vec::new(), format));
-        let object = ObjectMark::from_uid(uid);
-        let rows = operators.iter().enumerate().map(|(number, names)| KeyDetails {
-            name: names.marker(object, AttemptId::from_random(number as u64)).name_of("team", "key"),
-            ..row(&format!("key-{number}"), "", true)
-        });
-        let rows: Vec<KeyDetails> = rows.collect();
-        for names in &operators {
-            let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
-            let pass = Snapshot::of(now, rows.clone(), names, HashSet::new());
-            let view = pass.view(&object, ["key-0", "key-1"].into_iter(), &[]);
-            assert_eq!(
-                (view.keys.len(), view.under_other_names.len()),
-                (2, 0),
-                "{}",
-                names.begin_of_markers()
-            );
-        }
-    }
-
-    #[test]
-    fn a_key_that_gets_another_name_stays_one_of_its_object() {
-        let now = Now { wall: Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
-        let mut before = pass(&[("named", "one", true), ("two", "two", true)]);
-        for (name, is_active) in [("of others", true), ("", true), ("of others", false)] {
-            let mut renamed = row("named", "", is_active);
-            renamed.name = name.to_owned();
-            let mut listed = ListedRows::new(HashSet::from(["named".to_owned()]));
-            [renamed, row("two", "one", true)].into_iter().for_each(|row| assert!(listed.add(row, &names())));
-            before = listed.complete(now, Some(&before));
-            let of = |object| {
-                Vec::from_iter(before.view(&ObjectMark::from_uid(object), ["named"].into_iter(), &[]).keys)
-            };
-            let one = of("one");
-            assert_eq!((one.len(), one[0].id.as_str(), one[0].is_active), (1, "named", is_active), "{name}");
-            assert_eq!(of("two").len(), 1, "the marker of another object does not take it away");
-        }
-    }
-
-    #[test]
-    fn the_changes_name_the_objects_whose_keys_are_not_the_same() {
-        let before = [("a", "one", true), ("b", "two", true), ("c", "three", true)];
-        for (after, changed) in [
-            (vec![("a", "one", true), ("b", "two", true), ("c", "three", true)], vec![]),
-            (vec![("a", "one", true), ("b", "two", false), ("c", "three", true)], vec!["two"]),
-            (
-                vec![("c", "three", true), ("b", "two", true), ("a", "one", true), ("d", "one", true)],
-                vec!["one"],
-            ),
-            (vec![("b", "two", true), ("d", "four", true)], vec!["one", "three", "four"]),
-            (vec![], vec!["one", "two", "three"]),
-        ] {
-            let changed: HashSet<ObjectMark> = changed.into_iter().map(ObjectMark::from_uid).collect();
-            assert_eq!(pass(&after).changes_since(&pass(&before)), Some(changed), "{after:?}");
-        }
-        assert_eq!(pass(&[("named", "", true)]).changes_since(&pass(&before)), None);
-        let doubtful = Snapshot { doubt: Doubt::Many, ..pass(&before) };
-        assert_eq!(pass(&before).changes_since(&doubtful), None);
-    }
-
-    #[test]
-    fn a_list_that_repeats_itself_does_not_fill_the_memory() {
-        let mut listed = ListedRows::new(HashSet::new());
-        for number in 0..100_000 {
-            listed.add(row(&format!("key_{}", number % 10), "one", true), &names());
-            assert!(listed.keys.len() <= MIN_COMPACTED);
-        }
-    }
-}
+mod tests;

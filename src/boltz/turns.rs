@@ -39,11 +39,21 @@ pub(super) struct Turns {
     /// How many turns each namespace, and each workspace, has now, and may have.
     of_one: HashMap<One, usize>,
     most_of_one: usize,
+    most_of_all: usize,
 }
 
 impl Turns {
     pub fn new(most_of_one: usize) -> Self {
-        Self { turns: HashMap::new(), of_one: HashMap::new(), most_of_one }
+        Self { turns: HashMap::new(), of_one: HashMap::new(), most_of_one, most_of_all: usize::MAX }
+    }
+
+    /// How many there may be, whatever their namespaces and workspaces are.
+    pub fn set_most_of_all(&mut self, most: usize) {
+        self.most_of_all = most;
+    }
+
+    pub fn has_room_at_all(&self) -> bool {
+        self.turns.len() < self.most_of_all
     }
 
     /// A namespace has at most half of the turns that a workspace may have: all namespaces may share one.

@@ -3,7 +3,7 @@
 use super::{awaited::Awaited, step_log::ExecutedStep};
 use crate::{
     api::{CachedApiKey, WatchedApiKey},
-    boltz::{account::Account, inventory::Inventory, limiter::LONGEST_WAIT},
+    boltz::{accounts::Accounts, accounts::ServedAccount, limiter::LONGEST_WAIT},
     clock::Clock,
     kubernetes::{
         client::Kubernetes,
@@ -37,10 +37,8 @@ use tokio::sync::Semaphore;
 pub struct Context {
     /// All reads and writes of objects, Secrets and workloads.
     pub kubernetes: Kubernetes,
-    /// All calls to Boltz, and what limits them.
-    pub account: Account,
-    /// The newest passes over Boltz's list.
-    pub inventory: Inventory,
+    /// The accounts that are served: all that is known of Boltz, and all calls to it.
+    pub accounts: Accounts,
     /// The metadata of all Secrets with our label, by the watch.
     pub(crate) secrets: SecretIndex,
     /// The flags that decisions depend on.
@@ -196,7 +194,6 @@ impl ObjectState {
 /// Times and numbers from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The settings of the plan.
     /// The flags that decisions depend on.
     pub settings: Settings,
     /// Timeout of one call to Boltz.
@@ -209,8 +206,7 @@ impl Context {
     /// A context with empty caches.
     pub fn new(
         kubernetes: Kubernetes,
-        account: Account,
-        inventory: Inventory,
+        accounts: Accounts,
         limits: Limits,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -218,8 +214,7 @@ impl Context {
     ) -> Self {
         Self {
             kubernetes,
-            account,
-            inventory,
+            accounts,
             secrets: SecretIndex::default(),
             settings: limits.settings,
             request_timeout: limits.request_timeout,
@@ -235,6 +230,11 @@ impl Context {
             concurrency: limits.concurrency,
             permits: Semaphore::new(usize::from(limits.concurrency)),
         }
+    }
+
+    /// The account that the object uses, if it is served.
+    pub(super) fn account_of(&self, facts: &Facts) -> Option<Arc<ServedAccount>> {
+        self.accounts.get(&facts.account.name)
     }
 
     /// Publishes counters, log lines and events.

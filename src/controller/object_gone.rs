@@ -16,8 +16,8 @@ use kube::runtime::controller::Action;
 /// It needs no key and refers to none.
 pub(super) fn forget_needs(context: &Context, uid: &str) {
     let mark = ObjectMark::from_uid(uid);
-    context.account.object_gone(uid, context.clock.now().monotonic);
-    context.inventory.forget(&mark);
+    context.accounts.object_gone(uid, context.clock.now().monotonic);
+    context.accounts.all().iter().for_each(|served| served.inventory.forget(&mark));
     context.awaited.forget(mark);
 }
 
@@ -42,14 +42,16 @@ pub(super) async fn revoke_unreported_keys(
     observe::refresh(context, state, &mut facts);
     let is_retained = !facts.object.owns_its_secret();
     let now = context.clock.now().monotonic;
-    let is_blocked = context.account.calls_blocked(now).is_some();
+    let served = context.account_of(&facts);
+    let served = served.filter(|served| served.account.calls_blocked(now).is_none());
     for key_id in state.memory.unreported_keys(is_retained) {
-        if is_blocked || state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
+        let Some(served) = &served else { break };
+        if state.memory.trouble(&Slot::Revoke(key_id.clone()), now).is_some() {
             continue;
         }
         context.activity.enter(&facts.object.uid, "Revoke");
         let began = context.clock.now().monotonic;
-        let revoking = revoke_key(context, &key_id, RevokeReason::NotStored);
+        let revoking = revoke_key(context, served, &key_id, RevokeReason::NotStored);
         let (answer, request_id) = request_id::recorded(revoking).await;
         let took = context.clock.now().monotonic.since(began);
         let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
@@ -58,7 +60,7 @@ pub(super) async fn revoke_unreported_keys(
         let effects = state.apply(&step, answer, &facts, context);
         // An event about a deleted object is of no use.
         context.publish(&executed, &Effects { events: Vec::new(), ..effects });
-        context.inventory.request_pass_since(now);
+        served.inventory.request_pass_since(now);
     }
     state.memory.unreported_keys(is_retained).is_empty()
 }

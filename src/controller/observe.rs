@@ -1,6 +1,6 @@
 //! All reads: collects the facts of a decision, from caches or from the API server.
 
-use super::{Context, ObjectState};
+use super::{Context, ObjectState, choose_account::choose_account};
 use crate::{
     api::{
         BoltzApiKeyStatus, CachedApiKey, DeletionPolicy, WatchedApiKey,
@@ -9,7 +9,7 @@ use crate::{
             ROTATE_ANNOTATION, ROTATE_NOW_ANNOTATION, ROTATE_OUTSIDE_WINDOW_ANNOTATION,
         },
     },
-    boltz::snapshot::Snapshot,
+    boltz::{accounts::ServedAccount, snapshot::Snapshot},
     kubernetes::secret_metadata::{Ownership, SecretMetadata, Value},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     observability::watches::Resource,
@@ -171,6 +171,9 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, ste
             let value = Value::Read(value_sha256);
             let own = metadata.as_own(&facts.object.uid, value.clone());
             context.secrets.put(*metadata, value);
+            if let Some(served) = context.account_of(facts) {
+                served.end_request(&facts.object.uid);
+            }
             plan::Shown::Secret(Box::new(own))
         }
         Shown::NoSecret(name) => {
@@ -187,29 +190,30 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
-    context.inventory.set_named(&mark, &ids);
-    facts.account = context.account.facts(&facts.object, now.monotonic);
-    facts.account.list_failing = context.inventory.list_failing();
+    let served = choose_account(context, facts, &mark, now.monotonic);
+    let mut snapshots = Vec::new();
+    if let Some(ServedAccount { inventory, .. }) = served.as_deref() {
+        inventory.set_named(&mark, &ids);
+        snapshots = inventory.snapshots();
+    }
     let organization = facts.account.organization.as_ref();
-    let mut snapshots = context.inventory.snapshots();
     // The list of another organization says nothing about keys of this one.
     snapshots.retain(|snapshot| snapshot.is_of(organization));
-    let is_proof = |(id, proof): &(&str, &str)| {
-        context.account.client().adoption_proof(&facts.object.uid, id).as_deref() == Some(*proof)
-    };
+    let proof_of = |id: &str| served.as_ref()?.account.client().adoption_proof(&facts.object.uid, id);
+    let is_proof = |(id, proof): &(&str, &str)| proof_of(id).as_deref() == Some(*proof);
     let adopted: Vec<String> = facts.adopted_keys().filter(is_proof).map(|(id, _)| id.to_owned()).collect();
     let view = |snapshot: &Arc<Snapshot>| snapshot.view(&mark, ids.iter().map(String::as_str), &adopted);
     facts.passes = snapshots.iter().map(view).collect();
     state.memory.learn(facts, &context.settings, now);
     facts.memory = state.memory.clone();
-    let uid = &facts.object.uid;
     if let SecretFacts::Adoptable(found) = &mut facts.secret
         && let Some(record) = &found.record
     {
         let owner = ObjectMark::from_uid(&record.owner_uid);
         let listed = snapshots.first().and_then(|snapshot| snapshot.key_of(&owner, &record.key_id));
         found.listed = listed.filter(|key| key.is_active_at(now.wall)).cloned();
-        found.proof = context.account.client().adoption_proof(uid, &record.key_id);
+        let client = served.as_ref().map(|served| served.account.client());
+        found.proof = client.and_then(|client| client.adoption_proof(&facts.object.uid, &record.key_id));
     }
 }
 
@@ -238,6 +242,7 @@ pub fn object_facts(object: &WatchedApiKey) -> ObjectFacts {
             Some("Revoke") => Some(DeletionPolicy::Revoke),
             _ => None,
         },
+        retain_is_forbidden: false,
         status: object.status.clone().unwrap_or_default(),
     }
 }

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::{
     api::{WatchedApiKey, annotations::LEDGER_ANNOTATION},
-    boltz::snapshot::Snapshot,
+    boltz::{accounts::ServedAccount, snapshot::Snapshot},
     kubernetes::{client::SecretWithData, error::KubernetesError},
     plan::{ListedKey, Monotonic},
     protocol::{ledger::Ledger, marker::ObjectMark},
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,28 +26,33 @@ pub(super) struct Found {
 /// A live read is repeated when a revocation begins later than this after it.
 const READ_LASTS: Duration = Duration::from_secs(30);
 
-/// A live read of all objects and Secrets. It serves several revocations that follow each other.
-#[derive(Default)]
+/// A live read of all objects and Secrets. It serves several revocations of one account that follow each other.
 pub(super) struct LiveRead {
+    served: Arc<ServedAccount>,
     /// When it began, and the ids of all orphans.
     orphans: Option<(Monotonic, HashSet<String>)>,
 }
 
 impl LiveRead {
+    /// Nothing is read yet.
+    pub fn of(served: Arc<ServedAccount>) -> Self {
+        Self { served, orphans: None }
+    }
+
     /// Whether no object and no Secret refers to the key.
     pub async fn is_orphan(&mut self, context: &Context, id: &str) -> Result<bool, KubernetesError> {
         let now = context.clock.now().monotonic;
         self.orphans.take_if(|(at, _)| now.since(*at) >= READ_LASTS);
         if self.orphans.is_none() {
-            self.orphans = Some((now, read_orphans(context).await?));
+            self.orphans = Some((now, read_orphans(context, &self.served).await?));
         }
         Ok(self.orphans.as_ref().is_some_and(|(_, orphans)| orphans.contains(id)))
     }
 }
 
-/// The ids of all orphans.
-async fn read_orphans(context: &Context) -> Result<HashSet<String>, KubernetesError> {
-    let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { return Ok(HashSet::new()) };
+/// The ids of all orphans of the account.
+async fn read_orphans(context: &Context, served: &ServedAccount) -> Result<HashSet<String>, KubernetesError> {
+    let Some(snapshot) = served.inventory.snapshots().into_iter().next() else { return Ok(HashSet::new()) };
     let objects = context.kubernetes.list_objects(None, |_| true).await?;
     let mut recorded = HashSet::new();
     let mut page = None;

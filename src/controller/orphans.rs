@@ -4,6 +4,7 @@
 
 use super::{
     Context,
+    account_orphans::{handling_of, reported},
     execute::revoke_key,
     orphan_list::{
         MAX_ORPHANS, OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, RevocationResult,
@@ -13,10 +14,11 @@ use super::{
 };
 use crate::{
     api::CachedApiKey,
-    boltz::snapshot::Snapshot,
+    boltz::{accounts::ServedAccount, snapshot::Snapshot},
     cli::OrphanPolicy,
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError},
     plan::{Answer, Monotonic, RevokeReason, backoff::Backoff},
+    protocol::marker::ClusterName,
 };
 use jiff::{Timestamp, tz::TimeZone};
 use kube::runtime::reflector::Store;
@@ -34,33 +36,42 @@ const REQUEST_INTERVAL: Backoff = Backoff::from_secs(5, 640);
 /// Looks for orphans after each pass, and publishes them.
 pub(super) async fn watch_orphans(
     context: Arc<Context>,
+    served: Arc<ServedAccount>,
     stores: Vec<Store<CachedApiKey>>,
     handling: OrphanHandling,
 ) {
     let mut orphans = Orphans::default();
-    let mut completions = context.inventory.completions();
+    let mut completions = served.inventory.completions();
     completions.mark_changed();
-    let store = handling.config_map.as_ref().map(|(namespace, name)| {
+    // Those of a `BoltzAccount` are in its status.
+    let published = handling.config_map.as_ref().filter(|_| served.name().is_of_flags());
+    let store = published.map(|(namespace, name)| {
         ConfigMapStore::new(context.kubernetes.client().clone(), namespace, name.clone())
     });
     let mut failures = 0;
     // Which keys a namespace refers to is unknown until its lists are complete.
     context.watches.until_all_synced().await;
     loop {
+        let handling = handling_of(&served, &handling);
+        let work = Work { context: &context, served: &served, handling: &handling };
         let may_be_asked = store.is_some() && orphans.confirmed().next().is_some();
         tokio::select! {
             changed = completions.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                let Some(snapshot) = context.inventory.snapshots().into_iter().next() else { continue };
+                let Some(snapshot) = served.inventory.snapshots().into_iter().next() else { continue };
                 let objects: Vec<Arc<CachedApiKey>> = stores.iter().flat_map(Store::state).collect();
-                orphans.record_pass(&context, &snapshot, &objects, &handling).await;
+                orphans.record_pass(&work, &snapshot, &objects).await;
+                if served.rules().is_some() {
+                    let is_known = !orphans.are_unknown && orphans.passes >= 2;
+                    served.set_orphans(is_known.then(|| reported(orphans.list(), &served, &snapshot)));
+                }
             }
             () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => {}
         }
         let Some(store) = &store else { continue };
-        match orphans.exchange(&context, store, &handling).await {
+        match orphans.exchange(&work, store).await {
             Ok(()) => failures = 0,
             Err(error) if failures > 0 => {
                 failures += 1;
@@ -90,9 +101,17 @@ pub struct OrphanHandling {
     pub sees_only_some_objects: bool,
 }
 
-/// The orphans, by id.
+/// What the orphans of one account are handled with.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    context: &'a Context,
+    served: &'a Arc<ServedAccount>,
+    handling: &'a OrphanHandling,
+}
+
+/// The orphans of one account, by id.
 #[derive(Debug, Default)]
-pub struct Orphans {
+struct Orphans {
     known: HashMap<String, Orphan>,
     /// It cannot be told which keys are orphans.
     are_unknown: bool,
@@ -116,13 +135,8 @@ struct Orphan {
 
 impl Orphans {
     /// Processes one pass: updates the metric, logs new orphans and, with the policy `Revoke`, revokes them.
-    pub(crate) async fn record_pass(
-        &mut self,
-        context: &Context,
-        snapshot: &Snapshot,
-        objects: &[Arc<CachedApiKey>],
-        handling: &OrphanHandling,
-    ) {
+    async fn record_pass(&mut self, work: &Work<'_>, snapshot: &Snapshot, objects: &[Arc<CachedApiKey>]) {
+        let Work { context, served, handling } = *work;
         let now = context.clock.now();
         let recorded = context.secrets.recorded_key_ids();
         // Most keys are in records: few objects are opened.
@@ -135,7 +149,7 @@ impl Orphans {
             // The objects of other installations may name them, if these have the same cluster name.
             match retain_unreferenced(context, snapshot, &mut found).await {
                 Ok(()) => self.are_unknown = false,
-                Err(error) => return self.cannot_tell(context, &error),
+                Err(error) => return self.cannot_tell(work, &error),
             }
         }
         self.passes = (self.passes + 1).min(2);
@@ -157,16 +171,16 @@ impl Orphans {
                 );
             }
         }
-        context.metrics.set_orphaned_keys(Some(self.confirmed().count()));
+        context.metrics.set_orphaned_keys(served.name(), Some(self.confirmed().count()));
         let due: Vec<String> = self
             .confirmed()
             .filter(|(_, orphan)| now.monotonic.since(orphan.since) >= handling.grace)
             .map(|(id, _)| id.clone())
             .collect();
-        if handling.policy == OrphanPolicy::Revoke {
-            let mut read = LiveRead::default();
+        if handling.policy == OrphanPolicy::Revoke && !handling.sees_only_some_objects {
+            let mut read = LiveRead::of(Arc::clone(work.served));
             for id in due {
-                if let Err(error) = self.revoke(context, &id, &mut read).await {
+                if let Err(error) = self.revoke(work, &id, &mut read).await {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "failed to read the objects and Secrets; no orphaned keys were revoked"
@@ -178,7 +192,7 @@ impl Orphans {
     }
 
     /// Without the right to list all objects, no key is an orphan.
-    fn cannot_tell(&mut self, context: &Context, error: &KubernetesError) {
+    fn cannot_tell(&mut self, work: &Work<'_>, error: &KubernetesError) {
         if !self.are_unknown {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
@@ -186,7 +200,7 @@ impl Orphans {
             );
         }
         *self = Self { are_unknown: true, response: self.response.take(), ..Self::default() };
-        context.metrics.set_orphaned_keys(None);
+        work.context.metrics.set_orphaned_keys(work.served.name(), None);
     }
 
     /// The orphans that at least two passes show.
@@ -197,15 +211,16 @@ impl Orphans {
     /// Rule 8: before the revocation, reads everything again and repeats the decision.
     async fn revoke(
         &mut self,
-        context: &Context,
+        work: &Work<'_>,
         id: &str,
         read: &mut LiveRead,
     ) -> Result<RevocationResult, KubernetesError> {
+        let context = work.context;
         if !read.is_orphan(context, id).await? {
             return Ok(RevocationResult::not_revoked("not an orphan"));
         }
         // Retried after the next pass, if the key is still active.
-        Ok(match revoke_key(context, id, RevokeReason::Orphan).await {
+        Ok(match revoke_key(context, work.served, id, RevokeReason::Orphan).await {
             Answer::Done | Answer::AlreadyRevoked => {
                 self.known.remove(id);
                 context.metrics.count_revoked(RevokeReason::Orphan.as_str());
@@ -232,17 +247,12 @@ impl Orphans {
     }
 
     /// Publishes the orphans, if they changed, and does what a new request asks for.
-    async fn exchange(
-        &mut self,
-        context: &Context,
-        store: &ConfigMapStore,
-        handling: &OrphanHandling,
-    ) -> Result<(), KubernetesError> {
+    async fn exchange(&mut self, work: &Work<'_>, store: &ConfigMapStore) -> Result<(), KubernetesError> {
         // Until then, an orphan that is published may seem to be none.
         if self.passes < 2 {
             return Ok(());
         }
-        let cluster = &context.inventory.names().current;
+        let cluster = &work.served.inventory.names().current;
         let before = store.read().await?;
         if !self.has_read {
             let published = before.get(&list_key(cluster)).map(String::as_str).unwrap_or_default();
@@ -250,10 +260,10 @@ impl Orphans {
             self.has_read = true;
         }
         let mut changes = BTreeMap::new();
-        if let Some((request, older_than)) = self.request(&before, context) {
+        if let Some((request, older_than)) = self.request(&before, cluster) {
             // If the response could not be written, only that is repeated.
             if self.response.as_ref().is_none_or(|response| response.request != request.id) {
-                self.response = Some(self.answer(context, &request, older_than, handling).await);
+                self.response = Some(self.answer(work, &request, older_than).await);
             }
             changes.extend(self.response.as_ref().map(|response| (response_key(cluster), to_json(response))));
         }
@@ -276,9 +286,8 @@ impl Orphans {
     fn request(
         &self,
         data: &BTreeMap<String, String>,
-        context: &Context,
+        cluster: &ClusterName,
     ) -> Option<(RevocationRequest, Duration)> {
-        let cluster = &context.inventory.names().current;
         let request = RevocationRequest::parse(data.get(&request_key(cluster))?)?;
         let response = data.get(&response_key(cluster)).map(String::as_str).unwrap_or_default();
         let answered: RevocationResponse = serde_json::from_str(response).unwrap_or_default();
@@ -287,14 +296,14 @@ impl Orphans {
 
     async fn answer(
         &mut self,
-        context: &Context,
+        work: &Work<'_>,
         request: &RevocationRequest,
         older_than: Duration,
-        handling: &OrphanHandling,
     ) -> RevocationResponse {
+        let Work { context, handling, .. } = *work;
         tracing::info!(request = request.id, keys = request.key_ids.len(), "asked to revoke orphaned keys");
         let mut results = BTreeMap::new();
-        let (mut read, mut unreadable) = (LiveRead::default(), None);
+        let (mut read, mut unreadable) = (LiveRead::of(Arc::clone(work.served)), None);
         for id in &request.key_ids {
             let now = context.clock.now().wall;
             let since_at =
@@ -311,7 +320,7 @@ impl Orphans {
                 Some(_) => match &unreadable {
                     // Not once more for each key.
                     Some(message) => RevocationResult::not_revoked(message),
-                    None => self.revoke(context, id, &mut read).await.unwrap_or_else(|error| {
+                    None => self.revoke(work, id, &mut read).await.unwrap_or_else(|error| {
                         let message = format!("the operator could not read all objects and Secrets: {error}");
                         RevocationResult::not_revoked(unreadable.insert(message).as_str())
                     }),

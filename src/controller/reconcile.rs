@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     api::{BoltzApiKeyStatus, CachedApiKey, DeletionPolicy},
-    boltz::request_id,
+    boltz::{accounts::ServedAccount, request_id},
     observability::{metrics::ObjectGauges, watches::Resource},
-    plan::{Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
+    plan::{AccountFacts, Facts, Plan, Reason, RotationSchedule, Step, desired_status, plan},
     protocol::marker::ObjectMark,
 };
 use jiff::Timestamp;
@@ -68,12 +68,17 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         let wants = decision.findings.wants_turn;
         // An object that wants no key now may want one after its next step.
         let is_settled = wants.is_some() || decision.step == Step::Wait;
-        if is_settled && context.account.wants_key(&facts.object, wants, now) {
-            facts.account = context.account.facts(&facts.object, now);
+        let served = context.account_of(&facts);
+        if is_settled
+            && let Some(ServedAccount { account, .. }) = served.as_deref()
+            && account.wants_key(&facts.object, wants, now)
+        {
+            let AccountFacts { stays, policy, .. } = std::mem::take(&mut facts.account);
+            facts.account = AccountFacts { stays, policy, ..account.facts(&facts.object, now) };
             decision = plan(&facts, &context.settings, context.clock.now());
             // A turn that is of no use now is for others.
             if decision.step == Step::Wait && decision.findings.wants_turn.is_none() {
-                context.account.wants_key(&facts.object, None, now);
+                account.wants_key(&facts.object, None, now);
             }
         }
         if decision.step == Step::Wait {
@@ -126,8 +131,8 @@ fn begins_anew(step: &Step) -> bool {
 
 /// Nothing to do now: requeues.
 fn requeue(context: &Context, facts: &Facts, decision: &Plan) -> Action {
-    if let Some(since) = decision.pass_since {
-        context.inventory.request_pass_since(since);
+    if let (Some(since), Some(served)) = (decision.pass_since, context.account_of(facts)) {
+        served.inventory.request_pass_since(since);
     }
     let mark = ObjectMark::from_uid(&facts.object.uid);
     context.awaited.set_quiet(mark, facts.is_quiet(&context.settings, decision));

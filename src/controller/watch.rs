@@ -2,14 +2,15 @@
 
 use super::{
     Context, OrphanHandling,
+    accounts::{self, AccountSettings, serve_boltz_accounts},
     cleanup::cleanup_deleted,
-    orphans::watch_orphans,
     reconcile::reconcile,
-    reconcile_after_passes::reconcile_after_passes,
     reconcile_in_time::reconcile_in_time,
+    serve_accounts::{Watched, serve_accounts},
+    tasks::all_end,
     triggered::Triggered,
     watch_secrets::Secrets,
-    watch_stream::{api_in, one_namespace, report, watch_with_relist, watcher_config},
+    watch_stream::{api_in, report, watch_with_relist, watcher_config},
 };
 use crate::{
     api::CachedApiKey,
@@ -25,7 +26,7 @@ use kube::{
         watcher,
     },
 };
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -44,8 +45,10 @@ pub struct Scope {
     pub label_selector: Option<String>,
     /// Maximum number of objects reconciled at the same time.
     pub concurrency: u16,
-    /// What to do with orphans.
+    /// What to do with orphans of the flags' account.
     pub orphans: OrphanHandling,
+    /// How `BoltzAccounts` are served. `None`: they are not.
+    pub accounts: Option<Arc<AccountSettings>>,
 }
 
 /// Watches and reconciles until `stop` is cancelled, then ends gracefully. Dropping the future cancels reconciliations.
@@ -59,16 +62,17 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     context.awaited.clear();
     context.watches.begin(namespaces.iter().map(String::as_str));
     let (mut controllers, mut others) = (JoinSet::new(), JoinSet::new());
-    context.account.lead(context.clock.now().monotonic);
-    let mut stores: Vec<Store<CachedApiKey>> = Vec::new();
+    if scope.accounts.is_some() {
+        accounts::begin(&context);
+    }
+    context.accounts.lead(context.clock.now().monotonic);
+    let mut watched: Vec<Watched> = Vec::new();
     for namespace in namespaces {
         let (store, writer) = reflector::store();
         let (trigger, triggers) = mpsc::unbounded_channel();
         let (begin, may_begin) = oneshot::channel();
-        stores.push(store.clone());
         let objects = Triggered { store, trigger };
-        others.spawn(give_turns(Arc::clone(&context), namespace.clone(), objects.clone()));
-        others.spawn(reconcile_after_passes(Arc::clone(&context), objects.clone()));
+        watched.push(Watched { namespace: namespace.clone(), objects: objects.clone() });
         others.spawn(reconcile_in_time(Arc::clone(&context), objects.clone()));
         let secrets = Secrets { context: Arc::clone(&context), namespace: namespace.clone(), objects };
         others.spawn(secrets.follow(begin));
@@ -80,7 +84,13 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
             }
         });
     }
-    others.spawn(watch_orphans(Arc::clone(&context), stores.clone(), scope.orphans));
+    let stores: Vec<Store<CachedApiKey>> =
+        watched.iter().map(|watched| watched.objects.store.clone()).collect();
+    let orphans = scope.orphans;
+    others.spawn(serve_accounts(Arc::clone(&context), watched, orphans));
+    if let Some(settings) = scope.accounts {
+        others.spawn(serve_boltz_accounts(Arc::clone(&context), settings, stores.clone()));
+    }
     others.spawn(cleanup_deleted(Arc::clone(&context), stores, has_selector));
     let watches = Arc::clone(&context.watches);
     others.spawn(async move {
@@ -100,17 +110,6 @@ pub async fn run(context: Arc<Context>, scope: Scope, ready: watch::Sender<bool>
     controllers.shutdown().await;
     others.shutdown().await;
     context.until_idle().await;
-}
-
-/// Waits for all tasks. A panic of one is a panic of the process.
-async fn all_end(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
 }
 
 /// Reconciles the objects of one namespace, or of all. Each reconciliation is a task of its own.
@@ -153,7 +152,7 @@ async fn reconcile_all(
             Ok(watcher::Event::Delete(object)) => {
                 dequeue(&watches, object);
                 let uid = object.metadata.uid.as_deref().unwrap_or_default();
-                watches.account.object_gone(uid, watches.clock.now().monotonic);
+                watches.accounts.object_gone(uid, watches.clock.now().monotonic);
             }
             Err(error) => report(&watches, &namespace, Resource::ApiKeys, error),
         })
@@ -168,12 +167,11 @@ async fn reconcile_all(
     });
     let (waiting, reader) = (Arc::clone(&context), store.clone());
     // The events of a relist come before the store shows them.
-    let reasons = stream::select(relists, changes(context.account.recoveries()));
-    let reasons = reasons.inspect(move |()| reader.state().iter().for_each(|object| queue(&waiting, object)));
+    let relists = relists.inspect(move |()| reader.state().iter().for_each(|object| queue(&waiting, object)));
     Controller::for_stream(objects, store)
         .with_config(ControllerConfig::default().concurrency(scope.concurrency))
         .reconcile_on(triggers)
-        .reconcile_all_on(reasons)
+        .reconcile_all_on(relists)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |_, error, _| match *error {}, context)
         .for_each(|_| std::future::ready(()))
@@ -195,27 +193,4 @@ fn changes(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = ()> + 
         receiver.changed().await.ok()?;
         Some(((), receiver))
     })
-}
-
-/// Reconciles the objects of this namespace, or of all, when their turn to get a key has come.
-async fn give_turns(context: Arc<Context>, namespace: String, objects: Triggered) {
-    let namespace = one_namespace(&namespace);
-    let mut changes = context.account.queue_changes();
-    let mut told = HashSet::new();
-    loop {
-        changes.borrow_and_update();
-        let now = context.clock.now().monotonic;
-        let (news, next_at) = context.account.turns(namespace, now);
-        let news: HashSet<(String, String)> = news.into_iter().collect();
-        for (namespace, name) in news.difference(&told) {
-            objects.reconcile(ObjectRef::new(name).within(namespace));
-        }
-        told = news;
-        let changed = changes.changed();
-        // The sender cannot be dropped here.
-        let _ = match next_at {
-            Some(at) => tokio::time::timeout_at(context.clock.instant(at), changed).await.unwrap_or(Ok(())),
-            None => changed.await,
-        };
-    }
 }

@@ -195,13 +195,14 @@ pub(super) fn of_ready(reason: Reason) -> Texts {
             "Do not revoke the previous key in Boltz's console before the workload has the new one: it would fail at once.",
         ),
         Reason::PolicyDenied => (
-            "An admission policy denies a write.",
+            "An admission policy denies a write, or the object's account does not allow what it asks for.",
             &[
                 "kubectl boltz explain NAME --namespace NAMESPACE",
+                "kubectl get boltzaccounts",
                 "kubectl get validatingadmissionpolicies",
                 "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations",
             ],
-            "Change the policy or the object.",
+            "Change the policy or the object. To use another account, create a new object: an object cannot change its account.",
             "Do not switch the policy off for everybody: exempt the operator's ServiceAccount, or what it writes.",
         ),
     }

@@ -2,7 +2,7 @@
 
 use super::error::{KubernetesError, TIMEOUT};
 use crate::{
-    api::{BoltzApiKey, WatchedApiKey, WorkloadKind},
+    api::{BoltzApiKey, WatchedAccount, WatchedApiKey, WorkloadKind},
     kubernetes::secret_metadata::SecretMetadata,
     plan::{Verdict, Workload},
 };
@@ -114,6 +114,26 @@ impl Kubernetes {
     ) -> Result<WatchedApiKey, KubernetesError> {
         let objects = self.objects(namespace);
         bounded(objects.patch_status(name, &parameters(false), &Patch::Merge(patch))).await
+    }
+
+    /// Sends a merge patch of a `BoltzAccount`, with its UID and resourceVersion as preconditions.
+    pub(crate) async fn patch_account(
+        &self,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<(), KubernetesError> {
+        let accounts: Api<WatchedAccount> = Api::all(self.client.clone());
+        bounded(accounts.patch(name, &parameters(false), &Patch::Merge(patch))).await.map(drop)
+    }
+
+    /// Sends a merge patch of the status of a `BoltzAccount`.
+    pub(crate) async fn patch_account_status(
+        &self,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<(), KubernetesError> {
+        let accounts: Api<WatchedAccount> = Api::all(self.client.clone());
+        bounded(accounts.patch_status(name, &parameters(false), &Patch::Merge(patch))).await.map(drop)
     }
 
     pub(crate) async fn get_secret(

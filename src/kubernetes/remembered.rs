@@ -1,9 +1,15 @@
 //! The ConfigMap in which the operator remembers what it knows about its Boltz organization.
 
-use super::config_map::ConfigMapStore;
+use super::{config_map::ConfigMapStore, error::KubernetesError};
 use crate::{
-    boltz::{account::Account, account_data::Remembered, inventory::Inventory},
+    boltz::{
+        account::Account,
+        account_data::{Remembered, read_for, written_for},
+        cluster_names::ClusterNames,
+        inventory::Inventory,
+    },
     clock::Clock,
+    protocol::account_name::AccountName,
     retry_delay,
 };
 use kube::Client;
@@ -32,7 +38,7 @@ pub(crate) async fn keep(
     loop {
         match store.read().await {
             Ok(data) => {
-                account.remember(Remembered::from_data(&data, names));
+                account.remember(Remembered::from_data(&read_for(account.name(), &data), names));
                 break;
             }
             Err(error) => {
@@ -75,7 +81,7 @@ pub(crate) async fn keep(
         }
         changes.mark_unchanged();
         let Some(remembered) = account.remembered() else { continue };
-        match store.write(remembered.to_data(names)).await {
+        match store.write(written_for(account.name(), remembered.to_data(names))).await {
             Ok(()) => (failures, confirmed) = (0, remembered.confirmed_missing_keys),
             Err(error) => {
                 failures += 1;
@@ -90,6 +96,18 @@ pub(crate) async fn keep(
     }
 }
 
+/// Forgets what is remembered of an account that goes: another one of its name may be of another organization.
+pub(crate) async fn forget(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    account: &AccountName,
+    names: &ClusterNames,
+) -> Result<(), KubernetesError> {
+    let store = ConfigMapStore::new(client, namespace, name.to_owned());
+    store.write(written_for(account, Remembered::default().to_data(names))).await
+}
+
 /// Reads the ConfigMap, and takes from it how many missing keys somebody has confirmed. If it cannot be read, the next pass asks
 /// again.
 async fn read_confirmation(
@@ -99,7 +117,8 @@ async fn read_confirmation(
     clock: Clock,
     confirmed: &mut usize,
 ) -> Option<Remembered> {
-    let read = Remembered::from_data(&store.read().await.ok()?, inventory.names());
+    let data = read_for(account.name(), &store.read().await.ok()?);
+    let read = Remembered::from_data(&data, inventory.names());
     if read.confirmed_missing_keys != *confirmed {
         *confirmed = read.confirmed_missing_keys;
         tracing::info!(

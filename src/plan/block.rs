@@ -47,7 +47,7 @@ pub enum Reason {
     Deleting,
     /// A previous key is still in use after the end of its overlap.
     PreviousKeyStillUsed,
-    /// An admission webhook or policy denied a write.
+    /// An admission webhook or policy denied a write, or the object's account does not allow it a key.
     PolicyDenied,
 }
 

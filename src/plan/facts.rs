@@ -1,9 +1,9 @@
 //! The input of a decision. Plain data, collected by [`crate::controller`].
 
-use super::{adopt::Adoptable, block::Block, memory::ProcessMemory, time::Monotonic};
+use super::{account::AccountPolicy, adopt::Adoptable, block::Block, memory::ProcessMemory, time::Monotonic};
 use crate::{
     api::{BoltzApiKeySpec, BoltzApiKeyStatus, DeletionPolicy},
-    protocol::{ledger::Ledger, marker::AttemptId, record::Record},
+    protocol::{account_name::AccountName, ledger::Ledger, marker::AttemptId, record::Record},
 };
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -64,6 +64,8 @@ pub struct ObjectFacts {
     pub is_paused: bool,
     /// The value of the deletion-policy annotation.
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Its account allows no key to be retained.
+    pub retain_is_forbidden: bool,
     /// Its status. Only a hint (rule 2).
     pub status: BoltzApiKeyStatus,
 }
@@ -72,6 +74,14 @@ impl ObjectFacts {
     /// What happens to the keys when the object is deleted. The annotation overrides the spec. The error is that of the
     /// spec.
     pub(crate) fn effective_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
+        if self.retain_is_forbidden {
+            return Ok(DeletionPolicy::Revoke);
+        }
+        self.wanted_deletion_policy()
+    }
+
+    /// The same as the object asks for it, whatever its account allows.
+    pub(super) fn wanted_deletion_policy(&self) -> Result<DeletionPolicy, &String> {
         match (self.deletion_policy, &self.spec) {
             (Some(policy), _) => Ok(policy),
             (None, Ok(spec)) => Ok(spec.deletion_policy),
@@ -191,6 +201,14 @@ impl ListedKey {
 /// State shared by all objects of the account.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccountFacts {
+    /// The account that the object uses.
+    pub name: AccountName,
+    /// It is not served. What depends on it waits.
+    pub is_absent: bool,
+    /// The object asks for another account: why it stays with this one.
+    pub stays: Option<String>,
+    /// What the account allows.
+    pub policy: AccountPolicy,
     /// Why Boltz must not be called at all.
     pub calls_blocked: Option<Block>,
     /// Why no key may be created.

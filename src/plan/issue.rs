@@ -208,13 +208,14 @@ impl Decision<'_> {
         })
     }
 
-    /// Why no key can be issued now: the Secret, an earlier failure or the account, in this order.
+    /// Why no key can be issued now: the Secret, the account's policy, an earlier failure or the account, in this order.
     fn why_not_now(&self) -> Option<Block> {
         let of_secret = self.block_of(&[Slot::Preflight, Slot::Store, Slot::Ledger, Slot::Read]);
-        of_secret.or_else(|| self.belongs_to_another_organization()).or_else(|| {
+        let denied = of_secret.or_else(|| self.policy_denies(self.findings.issue));
+        denied.or_else(|| self.belongs_to_another_organization()).or_else(|| {
             let refused = self.in_effect(&self.facts.account.calls_blocked);
             let block = refused
-                .filter(|block| block.reason.is_stalled())
+                .filter(|block| block.reason.is_stalled() || self.facts.account.is_absent)
                 .or_else(|| self.block_of(&[Slot::Mint]))
                 .or_else(|| self.in_effect(&self.facts.account.mints_blocked))
                 .or_else(|| self.ledger_backoff())?;

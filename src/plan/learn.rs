@@ -107,22 +107,17 @@ impl ProcessMemory {
             for key in pass.keys.iter().filter(|key| key.is_active_at(now.wall)) {
                 if !self.attempts.contains_key(&key.attempt) && listed.insert(&key.attempt) {
                     self.first_seen.entry(key.attempt.to_string()).or_insert(since);
-                    entries.push(LedgerEntry::new(
-                        key.attempt.clone(),
-                        pass.started_at,
-                        organization.clone(),
-                    ));
+                    let entry = LedgerEntry::new(key.attempt.clone(), pass.started_at, organization.clone());
+                    entries.push(entry.of_account(&facts.account.name));
                 }
             }
         }
         let mut own: Vec<_> = self.attempts.iter().collect();
         own.sort_by_key(|(_, known)| known.written);
         entries.extend(own.into_iter().map(|(attempt, known)| {
-            LedgerEntry::new(
-                attempt.clone(),
-                earlier(now.wall, now.monotonic.since(known.written)),
-                organization.clone(),
-            )
+            let written_at = earlier(now.wall, now.monotonic.since(known.written));
+            LedgerEntry::new(attempt.clone(), written_at, organization.clone())
+                .of_account(&facts.account.name)
         }));
         facts.object.ledger.entries = entries;
     }

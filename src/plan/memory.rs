@@ -10,7 +10,7 @@ use super::{
     step::Slot,
     time::Monotonic,
 };
-use crate::protocol::marker::AttemptId;
+use crate::protocol::{account_name::AccountName, marker::AttemptId};
 use jiff::Timestamp;
 use litemap::LiteMap;
 use std::{
@@ -36,6 +36,8 @@ pub struct ProcessMemory {
     pub(super) requested_at: Option<Monotonic>,
     /// The change has not ended the waits after failures yet: it followed another one too soon.
     pub(super) is_request_new: bool,
+    /// The account of the attempts that this process wrote.
+    pub account: Option<AccountName>,
     /// When this process first saw an attempt or the id of a named key.
     pub first_seen: LiteMap<String, Monotonic>,
     /// The attempts that this process wrote.

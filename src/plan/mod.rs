@@ -28,6 +28,7 @@
 //!     rotate_now: None,
 //!     is_paused: false,
 //!     deletion_policy: None,
+//!     retain_is_forbidden: false,
 //!     status: Default::default(),
 //! };
 //! let mut facts = Facts {
@@ -52,6 +53,8 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod account;
+mod account_status;
 mod adopt;
 mod answer;
 mod apply;
@@ -85,6 +88,8 @@ mod time;
 mod undone;
 mod window;
 
+pub use account::{AccountPolicy, ChosenAccount, DefaultAccount, LiveKeys, outlasts_limit};
+pub use account_status::{AccountState, AdminKeyReport, PassReport};
 pub use adopt::Adoptable;
 pub use answer::{
     Answer, ApiFailure, BoltzErrorKind, BoltzFailure, Effect, KeyCheck, Requested, Unusable, Verdict,
@@ -262,6 +267,7 @@ impl Decision<'_> {
                 self.findings.blocked = Some(Block { reason: Reason::InvalidSpec, message, until: None });
             }
         }
+        self.report_account();
         self.revocations()
             .or_else(|| self.rewrite_ledger())
             .or_else(|| self.restart_workloads())

@@ -108,6 +108,7 @@ impl Decision<'_> {
             livemode: key.livemode,
             workspace_id: key.workspace_id.clone(),
             organization: key.organization.clone(),
+            account: self.facts.account.name.clone(),
             value_sha256: key.value_sha256.clone(),
             parameters_hash: parameters_hash(&intent.spec),
             rotate: intent.rotate.clone(),

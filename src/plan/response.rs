@@ -5,7 +5,7 @@ use super::{
     adopt::Adoptable,
     answer::{Answer, ApiFailure, Requested, Unusable, Verdict},
     attempt::{Intent, MintedKey},
-    facts::{Facts, ObjectFacts, OwnSecret, SecretFacts},
+    facts::{AccountFacts, Facts, ObjectFacts, OwnSecret, SecretFacts},
     memory::ProcessMemory,
     rollout::{Rollout, Workload},
     step::Step,
@@ -89,7 +89,7 @@ impl Facts {
             preflight_passed: false,
             passes: Vec::new(),
             memory: ProcessMemory::default(),
-            account: super::facts::AccountFacts::default(),
+            account: AccountFacts::default(),
         }
     }
 
@@ -119,11 +119,13 @@ impl ProcessMemory {
         keep: &[LedgerEntry],
         intent: &Intent,
         now: Now,
-        organization: Option<String>,
+        account: &AccountFacts,
     ) -> Ledger {
         self.mark_writing(attempt.clone(), intent.clone(), now.monotonic);
         let mut ledger = Ledger::new(keep.to_vec());
-        ledger.entries.push(LedgerEntry::new(attempt.clone(), now.wall, organization));
+        self.account = Some(account.name.clone());
+        let entry = LedgerEntry::new(attempt.clone(), now.wall, account.organization.clone());
+        ledger.entries.push(entry.of_account(&account.name));
         ledger
     }
 

@@ -29,6 +29,10 @@ impl Decision<'_> {
     /// Updates the Secret to match the spec, without a new key.
     pub(super) fn secret(&mut self, rotation: &RotationSchedule) -> Option<Step> {
         let facts = self.facts;
+        // Which fields the Secret has depends on the account.
+        if facts.account.is_absent {
+            return None;
+        }
         let is_paused = facts.object.is_paused;
         let spec = facts.object.spec.as_ref().ok()?;
         let record = facts.trusted_record(self.settings, self.now)?;

@@ -75,6 +75,7 @@ pub fn desired_status(
         last_rotation_reason: old.last_rotation_reason.clone(),
         ..BoltzApiKeyStatus::default()
     };
+    status.account_name = facts.pinned_account().and_then(Into::into);
     let record = facts.record();
     let mut is_valid = false;
     if let Some(record) = record {

@@ -1,7 +1,7 @@
 //! The ledger: the annotation on the object that lists the attempts that may still have an active key.
 
 use super::OtherFields;
-use crate::protocol::marker::AttemptId;
+use crate::protocol::{account_name::AccountName, marker::AttemptId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -26,6 +26,9 @@ pub struct LedgerEntry {
     /// The organization whose list shows the key, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
+    /// The account that it was written for. Absent: that of the flags.
+    #[serde(default, skip_serializing_if = "AccountName::is_of_flags")]
+    pub account: AccountName,
     /// What later releases wrote into this entry: it survives a rewrite.
     #[serde(flatten)]
     pub other: OtherFields,
@@ -34,7 +37,14 @@ pub struct LedgerEntry {
 impl LedgerEntry {
     /// An entry of this release.
     pub fn new(attempt: AttemptId, written_at: Timestamp, organization: Option<String>) -> Self {
-        Self { attempt, written_at, organization, other: OtherFields::default() }
+        let (account, other) = (AccountName::OF_FLAGS, OtherFields::default());
+        Self { attempt, written_at, organization, account, other }
+    }
+
+    /// The same for another account.
+    #[must_use]
+    pub fn of_account(self, account: &AccountName) -> Self {
+        Self { account: account.clone(), ..self }
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+pub mod account_name;
 pub(crate) mod digits;
 mod display_name;
 pub mod ledger;

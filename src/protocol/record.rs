@@ -4,7 +4,9 @@
 pub use super::secret_data::value_sha256;
 
 use super::{
-    OtherFields, is_id,
+    OtherFields,
+    account_name::AccountName,
+    is_id,
     marker::AttemptId,
     secret_data::{self, RecordedData},
 };
@@ -105,6 +107,9 @@ pub struct Record {
     /// The organization that it belongs to. Absent: Boltz did not say, or 0.1.0 wrote the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
+    /// The account with which it was created. Absent: that of the flags.
+    #[serde(default, skip_serializing_if = "AccountName::is_of_flags")]
+    pub account: AccountName,
     /// The SHA-256 of the stored value, hexadecimal.
     pub value_sha256: String,
     /// The `parameters_hash` of the spec that the key was issued for.
@@ -193,6 +198,7 @@ impl Record {
             livemode: true,
             workspace_id: None,
             organization: None,
+            account: AccountName::OF_FLAGS,
             value_sha256: String::new(),
             parameters_hash: String::new(),
             rotate: None,

@@ -88,6 +88,12 @@ pub async fn control_plane() -> Arc<ControlPlane> {
     control_plane
 }
 
+/// Another Boltz.
+pub async fn emulator(settings: Settings) -> Arc<Emulator> {
+    let options = Options { settings, ..Options::default() };
+    Arc::new(SERVERS.spawn(Emulator::start(options)).await.unwrap().unwrap())
+}
+
 /// The ConfigMap of the usual Lease.
 const ACCOUNT_DATA: &str = "boltz-operator-account";
 

@@ -15,6 +15,7 @@ use strum::VariantArray;
 const FLAGS: &str = include_str!("../../docs/reference/flags.md");
 const SECURITY: &str = include_str!("../../docs/security.md");
 const API: &str = include_str!("../../docs/reference/api.md");
+const ACCOUNTS: &str = include_str!("../../docs/reference/accounts.md");
 /// The files that make events. A new one makes the number of events differ from the table.
 const WITH_EVENTS: [&str; 4] = [
     include_str!("../../src/plan/apply.rs"),
@@ -110,6 +111,25 @@ fn the_reference_names_all_there_is() {
         let fields = fields_of(part);
         assert!(fields.len() >= least, "{part}: only {fields:?}");
         let missing: Vec<_> = fields.iter().filter(|path| !has_field(path)).collect();
+        assert!(missing.is_empty(), "no field of {part} of these is in the reference: {missing:?}");
+    }
+}
+
+#[test]
+fn the_reference_names_all_fields_of_accounts() {
+    let schema = &json!(crd::account_crd())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    for (part, least) in [("spec", 14), ("status", 14)] {
+        let mut found = BTreeSet::new();
+        fields(&schema[part], "", &mut found);
+        // Kubernetes' own.
+        found.retain(|path| !path.starts_with("namespaceSelector."));
+        assert!(found.len() >= least, "{part}: only {found:?}");
+        let name = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let is_named = |path: &String| {
+            [path.clone(), name(path)].iter().any(|text| ACCOUNTS.contains(&format!("`{text}")))
+                || ACCOUNTS.contains(&format!("| `{path}."))
+        };
+        let missing: Vec<_> = found.iter().filter(|path| !is_named(path)).collect();
         assert!(missing.is_empty(), "no field of {part} of these is in the reference: {missing:?}");
     }
 }

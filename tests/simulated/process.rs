@@ -7,7 +7,10 @@ use crate::{
 };
 use boltz_operator::{
     boltz::{
-        BoltzClient, BoltzClientOptions, MintLimits, account::Account, cluster_names::ClusterNames,
+        BoltzClient, BoltzClientOptions, MintLimits,
+        account::Account,
+        accounts::{Accounts, ServedAccount},
+        cluster_names::ClusterNames,
         inventory::Inventory,
     },
     cli::OrphanPolicy,
@@ -16,7 +19,7 @@ use boltz_operator::{
     kubernetes::{client::Kubernetes, events::Events},
     observability::metrics::Metrics,
     plan::Settings,
-    protocol::marker::MarkerFormat,
+    protocol::{account_name::AccountName, marker::MarkerFormat},
 };
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -110,6 +113,7 @@ async fn live_again_and_again(world: Arc<World>, process: usize, line: Arc<Mutex
 async fn operate(run: ProcessRun) {
     let concurrency = run.world.flags.concurrency;
     let context = context(run);
+    let served = context.accounts.get(&AccountName::OF_FLAGS).unwrap();
     let scope = Scope {
         namespaces: Vec::new(),
         label_selector: None,
@@ -120,11 +124,12 @@ async fn operate(run: ProcessRun) {
             config_map: None,
             sees_only_some_objects: false,
         },
+        accounts: None,
     };
     let (ready, _is_ready) = watch::channel(false);
     tokio::join!(
-        context.account.watch_admin_key(SHARED.admin_key.subscribe()),
-        context.inventory.run(&context.account, 10 * MINUTE, context.clock, &context.metrics),
+        served.account.watch_admin_key(SHARED.admin_key.subscribe()),
+        served.inventory.run(&served.account, 10 * MINUTE, context.clock, &context.metrics),
         controller::run(Arc::clone(&context), scope, ready, CancellationToken::new()),
     );
 }
@@ -159,5 +164,6 @@ pub fn context(run: ProcessRun) -> Arc<Context> {
     };
     let kubernetes = Kubernetes::new(client.clone());
     let events = Events::new(client, "simulation".to_owned());
-    Arc::new(Context::new(kubernetes, account, Inventory::new(names), limits, clock, metrics, events))
+    let accounts = Accounts::of([ServedAccount::new(account, Inventory::new(names))]);
+    Arc::new(Context::new(kubernetes, accounts, limits, clock, metrics, events))
 }

@@ -99,6 +99,7 @@ fn lease_probes_and_metrics_are_prompt_while_reconciliations_compute() {
         let operator = Operator {
             context: context(run),
             config: Config::try_parse_from(arguments).unwrap(),
+            accounts: None,
             identity: "simulated".to_owned(),
             listener,
             lease_client: prompt.spawn(async move { lease_client(&for_lease) }).await.unwrap(),

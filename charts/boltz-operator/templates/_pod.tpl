@@ -16,7 +16,15 @@ https://api.boltz.bio
 {{- if or .Values.boltz.ca.configMap .Values.boltz.ca.secret }}
 - --boltz-ca-file=/etc/boltz-operator/ca/{{ .Values.boltz.ca.key }}
 {{- end }}
+{{- if .Values.adminKey.enabled }}
 - --admin-key-file={{ .Values.adminKey.file | default (printf "/etc/boltz-operator/admin-key/%s" .Values.adminKey.secretKey) }}
+{{- end }}
+{{- if .Values.accounts.enabled }}
+- --boltz-accounts
+{{- with .Values.accounts.allowedURLs }}
+- --allowed-boltz-urls={{ join "," . }}
+{{- end }}
+{{- end }}
 {{- with .Values.clusterName }}
 - --cluster-name={{ . }}
 {{- end }}

@@ -9,6 +9,20 @@
   verbs: [patch]
 {{- end -}}
 
+{{/* The rights for BoltzAccounts. */}}
+{{- define "boltz-operator.accountRules" -}}
+- apiGroups: [boltz.bio]
+  resources: [boltzaccounts]
+  verbs: [list, watch, patch]
+- apiGroups: [boltz.bio]
+  resources: [boltzaccounts/status]
+  verbs: [patch]
+# Their labels say who may use an account.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
+{{- end -}}
+
 {{/* The other rights in the namespaces that are watched. */}}
 {{- define "boltz-operator.namespaceRules" -}}
 # Its writes are guarded by UID and resourceVersion.

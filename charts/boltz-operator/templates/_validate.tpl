@@ -3,6 +3,12 @@
 {{- if and .Values.adminKey.value .Values.adminKey.existingSecret -}}
 {{- fail "adminKey: set only one of existingSecret and value" -}}
 {{- end -}}
+{{- if not (or .Values.adminKey.enabled .Values.accounts.enabled) -}}
+{{- fail "adminKey.enabled: false is for installations with accounts.enabled=true" -}}
+{{- end -}}
+{{- if and .Values.accounts.create (not .Values.accounts.enabled) -}}
+{{- fail "accounts.create: requires accounts.enabled=true" -}}
+{{- end -}}
 {{- if and .Values.adminKey.file (or .Values.adminKey.value .Values.adminKey.existingSecret) -}}
 {{- fail "adminKey: set only one of file, existingSecret and value" -}}
 {{- end -}}

@@ -1,5 +1,6 @@
 //! What is shown, as functions of objects and of the present. No calls.
 
+pub mod accounts;
 pub mod explain;
 pub mod keys;
 pub mod list;

@@ -1,5 +1,6 @@
 //! One function for each verb: makes the calls, and shows what the pure functions say.
 
+mod accounts;
 mod doctor;
 mod explain;
 mod follow;
@@ -96,6 +97,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Verb::Explain { what } => explain::explain(&session, &what).await,
         Verb::Doctor { wait, timeout } => doctor::doctor(&session, wait.then(|| positive(timeout))).await,
+        Verb::Accounts => accounts::accounts(&session).await,
         Verb::Keys => orphans::keys(&session).await,
         Verb::Orphans { revoke: false, older_than, cluster, lease_name, .. } => {
             orphans::orphans(&session, &Publisher { cluster, lease_name }, older_than).await

@@ -29,10 +29,16 @@ impl Account {
             let verdict = if present {
                 self.check_admin_key().await
             } else {
-                Ok(AdminKey::Refused(
-                    "The operator has no admin key: the file of --admin-key-file is missing or empty."
-                        .to_owned(),
-                ))
+                Ok(AdminKey::Refused(match self.name.name() {
+                    None => {
+                        "The operator has no admin key: the file of --admin-key-file is missing or empty."
+                            .to_owned()
+                    }
+                    Some(name) => format!(
+                        "BoltzAccount {name} has no admin key: the Secret of its adminKeySecretRef cannot be read, or \
+                         lacks it."
+                    ),
+                }))
             };
             *self.checked_key.lock() = Some(checked);
             self.prepared.send_modify(|(is_checked, _)| *is_checked = true);
@@ -97,7 +103,7 @@ impl Account {
         self.organization.lock().is_unclear()
     }
 
-    pub(super) fn wake_waiting(&self) {
+    pub(crate) fn wake_waiting(&self) {
         self.recovered.send_modify(|count| *count += 1);
         self.queued.send_modify(|count| *count += 1);
     }

@@ -1,6 +1,10 @@
 //! Permission for each call to Boltz, and what its result pauses.
 
-use super::{Account, workspace};
+use super::{
+    Account,
+    share::{Slot, Slots},
+    workspace,
+};
 use crate::{
     boltz::{
         BoltzError,
@@ -11,8 +15,7 @@ use crate::{
     plan::{Block, BoltzErrorKind, Effect, Monotonic, Reason, backoff::MAX_RETRY_AFTER},
     retry_delay,
 };
-use std::{sync::Arc, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Duration;
 
 /// A call that is allowed. Report its result with `Account::succeeded` or `Account::failed`.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ pub struct Call {
     began: Monotonic,
     /// The object whose turn it uses.
     uid: Option<String>,
-    _revocation: Option<OwnedSemaphorePermit>,
+    _revocation: Option<Slot>,
 }
 
 impl Account {
@@ -40,8 +43,8 @@ impl Account {
     /// Allows a revocation, or a check of a key, after at most a second. The error says until when it has to wait.
     pub(crate) async fn short_call(&self, clock: Clock) -> Result<Call, Block> {
         // Those that hang must leave room for other work.
-        let permit = Arc::clone(&self.revocations).try_acquire_owned();
-        let permit = permit.map_err(|_| rate_limit_block(clock.now().monotonic.plus(LONGEST_WAIT)))?;
+        let permit = Slots::take(&self.revocations);
+        let permit = permit.ok_or_else(|| rate_limit_block(clock.now().monotonic.plus(LONGEST_WAIT)))?;
         let call = self.call(Scope::Revocations, clock, LONGEST_WAIT).await?;
         Ok(Call { _revocation: Some(permit), ..call })
     }

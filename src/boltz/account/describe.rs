@@ -1,9 +1,10 @@
 //! The account for `/debug`. Without keys: what Boltz says was scrubbed.
 
-use super::Account;
+use super::{Account, AdminKey};
 use crate::{
     boltz::{breaker::Scope, waiters::Waiter},
-    plan::Monotonic,
+    observability::metrics::AdminKeyState,
+    plan::{AccountState, AdminKeyReport, Monotonic},
 };
 use serde_json::{Value as Json, json};
 
@@ -11,6 +12,31 @@ use serde_json::{Value as Json, json};
 pub(crate) const MOST: usize = 100;
 
 impl Account {
+    /// What the status of its `BoltzAccount` says of it.
+    pub(crate) fn describe_to(&self, described: &mut AccountState) {
+        described.admin_key_expires_at = self.admin_key_expires_at();
+        let (is_checked, is_read) = *self.prepared.borrow();
+        let organization = self.organization.lock();
+        let remembered = organization.remembered();
+        described.organization = organization.current().cloned();
+        described.names_altered = organization.names_altered().cloned();
+        described.may_have_keys =
+            !is_read || remembered.is_none_or(|known| known.organization.is_some() || known.active_keys > 0);
+        let published = remembered.and_then(|known| known.admin_key.clone());
+        drop(organization);
+        let state = self.lock();
+        described.admin_key = match &state.admin_key {
+            _ if !is_checked || state.is_unchecked => AdminKeyReport::Unchecked,
+            AdminKey::Refused(message) => AdminKeyReport::Refused(message.clone()),
+            AdminKey::WrongOrganization(message) => AdminKeyReport::OtherOrganization(message.clone()),
+            _ if published.as_deref() == Some(AdminKeyState::Unreachable.into()) => {
+                AdminKeyReport::Unreachable
+            }
+            AdminKey::TestMode => AdminKeyReport::TestMode,
+            AdminKey::Usable => AdminKeyReport::Valid,
+        };
+    }
+
     /// What the account waits for: queue, turns, pauses, limit of calls, admin key.
     pub(crate) fn describe(&self, now: Monotonic) -> Json {
         let state = self.lock();

@@ -14,6 +14,7 @@ const SELDOM: SignedDuration = SignedDuration::from_hours(24);
 pub(super) struct AdminKeyExpiry {
     /// The id of the key, if Boltz says it.
     id: Option<String>,
+    expires_at: Option<Timestamp>,
     warned_at: Option<Timestamp>,
 }
 
@@ -30,12 +31,17 @@ impl AdminKeyExpiry {
 }
 
 impl Account {
+    /// When the admin key expires, if Boltz's list says it.
+    pub(super) fn admin_key_expires_at(&self) -> Option<Timestamp> {
+        self.admin_key_expiry.lock().expires_at
+    }
+
     /// What `auth/me` says of the admin key in use.
     pub(super) fn note_admin_key_id(&self, id: Option<String>) {
         let mut known = self.admin_key_expiry.lock();
         if known.id != id {
-            *known = AdminKeyExpiry { id, warned_at: None };
-            self.metrics.set_admin_key_expiry(None);
+            *known = AdminKeyExpiry { id, ..AdminKeyExpiry::default() };
+            self.metrics.set_admin_key_expiry(self.name(), None);
         }
     }
 
@@ -43,7 +49,8 @@ impl Account {
     pub(crate) fn look_for_admin_key(&self, rows: &[KeyDetails], now: Timestamp) {
         let mut known = self.admin_key_expiry.lock();
         let Some(row) = rows.iter().find(|row| known.id.as_ref() == Some(&row.id)) else { return };
-        self.metrics.set_admin_key_expiry(row.expires_at);
+        self.metrics.set_admin_key_expiry(self.name(), row.expires_at);
+        known.expires_at = row.expires_at;
         let Some(expires_at) = row.expires_at.filter(|expires_at| known.warns(*expires_at, now)) else {
             return;
         };

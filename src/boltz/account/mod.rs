@@ -7,6 +7,7 @@ mod describe;
 mod expiry;
 mod new_admin_key;
 mod remembered;
+mod share;
 
 pub use calls::Call;
 pub(crate) use describe::MOST;
@@ -20,23 +21,26 @@ use super::{
     queue::{MintLimits, MintQueue},
     waiters::Waiter,
 };
+use share::Slots;
+
 use crate::{
     api::Mode,
     boltz::BoltzClient,
     observability::metrics::{AdminKeyState, Metrics},
     plan::{AccountFacts, Block, Monotonic, ObjectFacts, Reason},
-    protocol::record::IssueReason,
+    protocol::{account_name::AccountName, record::IssueReason},
 };
 use parking_lot::{Mutex, MutexGuard};
 use secrecy::SecretString;
 use std::sync::Arc;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 /// One Boltz organization: the client, and what all objects share when they call Boltz.
 #[derive(Debug)]
 pub struct Account {
+    name: AccountName,
     client: BoltzClient,
-    limits: MintLimits,
+    limits: Mutex<MintLimits>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     organization: Mutex<Organization>,
@@ -47,7 +51,7 @@ pub struct Account {
     /// Changes with the admin key. Waiting objects are then reconciled.
     recovered: watch::Sender<u64>,
     queued: watch::Sender<u64>,
-    revocations: Arc<Semaphore>,
+    revocations: Arc<Slots>,
     /// Requests a check of the admin key.
     check: Notify,
     /// The admin key that was checked last.
@@ -159,11 +163,12 @@ fn workspace_of(object: &ObjectFacts) -> Option<String> {
 }
 
 impl Account {
-    /// An account whose admin key has not been checked yet.
+    /// The account of the flags, whose admin key has not been checked yet.
     pub fn new(client: BoltzClient, limits: MintLimits, metrics: Arc<Metrics>) -> Self {
         Self {
+            name: AccountName::OF_FLAGS,
             client,
-            limits,
+            limits: Mutex::new(limits),
             metrics,
             state: Mutex::new(State {
                 admin_key: AdminKey::Usable,
@@ -178,11 +183,22 @@ impl Account {
             prepared: watch::Sender::new((false, true)),
             recovered: watch::Sender::new(0),
             queued: watch::Sender::new(0),
-            revocations: Arc::new(Semaphore::new(limits.at_once)),
+            revocations: Arc::new(Slots::new(limits.at_once)),
             check: Notify::new(),
             checked_key: Mutex::default(),
             admin_key_expiry: Mutex::default(),
         }
+    }
+
+    /// The account of this name.
+    #[must_use]
+    pub fn named(self, name: AccountName) -> Self {
+        Self { name, ..self }
+    }
+
+    /// The name of the account.
+    pub fn name(&self) -> &AccountName {
+        &self.name
     }
 
     /// Each call needs a permission first (`calls.rs`), and its result is reported afterwards.
@@ -193,8 +209,10 @@ impl Account {
     /// A new leader begins with an empty queue and a tenth of the tokens.
     pub(crate) fn lead(&self, now: Monotonic) {
         let state = &mut self.lock();
-        state.queue = MintQueue::new(self.limits, now);
-        self.metrics.set_waiting(state.queue.lengths());
+        let limits = *self.limits.lock();
+        state.queue = MintQueue::new(limits, now);
+        state.queue.set_most_turns(self.revocations.share());
+        self.metrics.set_waiting(&self.name, state.queue.lengths());
     }
 
     /// Changes with the admin key.
@@ -241,6 +259,7 @@ impl Account {
         // A turn includes the permission to call.
         let calls_blocked = calls_blocked.or_else(|| busy_until.map(rate_limit_block)).filter(|_| !has_turn);
         AccountFacts {
+            name: self.name.clone(),
             calls_blocked,
             mints_blocked: unknown.or(mints_blocked).or(names_altered),
             base_url: self.client().base_url().to_owned(),
@@ -248,7 +267,7 @@ impl Account {
             organization: organization.current().cloned(),
             accepts_organization: organization.is_accepted(),
             turn_blocked,
-            list_failing: None,
+            ..AccountFacts::default()
         }
     }
 
@@ -305,7 +324,7 @@ impl Account {
 
     fn queue_changed(&self, mut state: MutexGuard<'_, State>, now: Monotonic) {
         state.advance(now);
-        self.metrics.set_waiting(state.queue.lengths());
+        self.metrics.set_waiting(&self.name, state.queue.lengths());
         let has_news = state.queue.len() > 0 || state.queue.with_news().next().is_some();
         drop(state);
         if has_news {

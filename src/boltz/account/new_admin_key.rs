@@ -48,7 +48,7 @@ impl Account {
                     true
                 }
             };
-            self.metrics.set_new_admin_key_unproved(told.is_some());
+            self.metrics.set_new_admin_key_unproved(self.name(), told.is_some());
             let again = async {
                 if is_waiting {
                     tokio::time::sleep(retry_delay::delay(failures, None)).await;

@@ -89,7 +89,7 @@ impl Account {
 
     /// For people: what is known of the admin key now.
     pub(super) fn publish_admin_key(&self, state: AdminKeyState) {
-        self.metrics.set_admin_key(state);
+        self.metrics.set_admin_key(&self.name, state);
         if self.organization.lock().set_admin_key(state.into()) {
             self.announce_remembered();
         }

@@ -3,10 +3,13 @@
 use super::Execution;
 use crate::{
     api::{BoltzApiKeySpec, Mode},
-    boltz::{CreateKeyRequest, KeyMode, Revocation},
+    boltz::{CreateKeyRequest, KeyMode, Revocation, accounts::ServedAccount},
     controller::{Context, observe::Shown},
     kubernetes::client::SecretWithData,
-    plan::{Answer, BoltzErrorKind, KeyCheck, MintedKey, ObjectFacts, Requested, RevokeReason, Unusable},
+    plan::{
+        AccountPolicy, Answer, BoltzErrorKind, Effect, KeyCheck, MintedKey, ObjectFacts, Requested,
+        RevokeReason, Unusable, outlasts_limit,
+    },
     protocol::{
         marker::{AttemptId, Marker, ObjectMark},
         record::value_sha256,
@@ -15,32 +18,38 @@ use crate::{
 use secrecy::{ExposeSecret, SecretString};
 
 /// Revokes a key. The only place that does so. Callers must have decided on live facts (rule 8).
-pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -> Answer {
+pub async fn revoke_key(
+    context: &Context,
+    served: &ServedAccount,
+    key_id: &str,
+    reason: RevokeReason,
+) -> Answer {
+    let ServedAccount { account, inventory, .. } = served;
     tracing::debug!(key_id, reason = reason.as_str(), "revoking a key");
-    let call = match context.account.short_call(context.clock).await {
+    let call = match account.short_call(context.clock).await {
         Ok(call) => call,
         Err(block) => return Answer::Postponed(block),
     };
-    match context.account.client().revoke_key(key_id).await {
+    match account.client().revoke_key(key_id).await {
         Ok(revocation) => {
-            context.account.record_success(&call, context.clock.now().monotonic);
+            account.record_success(&call, context.clock.now().monotonic);
             let answer = match revocation {
                 Revocation::Revoked(_) => Answer::Done,
                 Revocation::AlreadyRevoked => Answer::AlreadyRevoked,
                 Revocation::NotFound => Answer::KeyNotFound,
             };
             if answer == Answer::KeyNotFound {
-                context.inventory.mark_perhaps_revoked(key_id);
+                inventory.mark_perhaps_revoked(key_id);
             } else {
-                context.account.set_active_keys(context.inventory.mark_revoked(key_id));
+                account.set_active_keys(inventory.mark_revoked(key_id));
             }
             answer
         }
         Err(error) => {
-            context.account.record_failure(&call, &error, context.clock.now().monotonic);
+            account.record_failure(&call, &error, context.clock.now().monotonic);
             let failure = error.failure();
             if failure.may_have_revoked() {
-                context.inventory.mark_perhaps_revoked(key_id);
+                inventory.mark_perhaps_revoked(key_id);
             }
             Answer::BoltzFailed(failure)
         }
@@ -48,23 +57,34 @@ pub async fn revoke_key(context: &Context, key_id: &str, reason: RevokeReason) -
 }
 
 impl Execution<'_> {
+    /// R5, D1: revokes a key of the object's account.
+    pub(super) async fn revoke(&mut self, key_id: &str, reason: RevokeReason) -> Answer {
+        match self.context.account_of(self.facts) {
+            Some(served) => revoke_key(self.context, &served, key_id, reason).await,
+            None => Answer::Stale,
+        }
+    }
+
     /// C2, R2: sends the POST of the attempt.
     pub(super) async fn mint(&mut self, attempt: &AttemptId) -> Answer {
         let now = self.context.clock.now().monotonic;
-        let Some(call) = self.context.account.create_call(&self.facts.object.uid, now) else {
+        let Some(served) = self.context.account_of(self.facts) else { return Answer::Stale };
+        let ServedAccount { account, inventory, .. } = served.as_ref();
+        if !self.has_room(&served, attempt) {
             return Answer::Stale;
-        };
+        }
+        let Some(call) = account.create_call(&self.facts.object.uid, now) else { return Answer::Stale };
         let Some((known, intent)) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let object = ObjectMark::from_uid(&self.facts.object.uid);
-        let marker = self.context.inventory.names().marker(object, attempt.clone());
-        let request = create_request(&self.facts.object, &intent.spec, &marker);
+        let marker = inventory.names().marker(object, attempt.clone());
+        let request = create_request(&self.facts.object, &intent.spec, &marker, &self.facts.account.policy);
         // Passes that end later may show the new key.
-        let passes = self.context.inventory.snapshots();
-        match self.context.account.client().create_key(&request, timeout).await {
+        let passes = inventory.snapshots();
+        match account.client().create_key(&request, timeout).await {
             Ok(created) => {
-                self.context.account.record_success(&call, self.context.clock.now().monotonic);
+                account.record_success(&call, self.context.clock.now().monotonic);
                 let details = created.details;
                 let requested = Requested {
                     marker: &marker,
@@ -84,7 +104,7 @@ impl Execution<'_> {
                     workspace_id: details.workspace_id,
                     organization: self.facts.account.organization.clone(),
                 };
-                let answer = match self.context.inventory.is_known(&key.id, &passes) {
+                let answer = match inventory.is_known(&key.id, &passes) {
                     true => Answer::MintedUnusable(Box::new(key), Unusable::known(&details.name)),
                     false => {
                         let (name, is_active) = (&details.name, details.is_active);
@@ -94,17 +114,31 @@ impl Execution<'_> {
                 match &answer {
                     Answer::Minted(_) => drop(self.state.values.insert(attempt.clone(), created.key)),
                     Answer::MintedUnusable(_, Unusable::OtherName(name)) => {
-                        self.context.account.mark_names_altered(&request.name, name);
+                        account.mark_names_altered(&request.name, name);
                     }
                     _ => {}
                 }
                 answer
             }
             Err(error) => {
-                self.context.account.record_failure(&call, &error, self.context.clock.now().monotonic);
+                account.record_failure(&call, &error, self.context.clock.now().monotonic);
+                if error.effect() == Effect::None {
+                    served.end_request(&self.facts.object.uid);
+                }
                 Answer::BoltzFailed(error.failure())
             }
         }
+    }
+
+    /// Whether the namespace may have one more live key. Other objects may have requested one since the decision.
+    fn has_room(&self, served: &ServedAccount, attempt: &AttemptId) -> bool {
+        let Some(keys) = self.facts.account.policy.live_keys else { return true };
+        let intent = self.facts.memory.attempts.get(attempt).and_then(|known| known.intent.as_ref());
+        let most = Some(keys.most).filter(|_| !intent.is_some_and(|intent| outlasts_limit(intent.reason)));
+        let (uid, namespace) = (&self.facts.object.uid, &self.facts.object.namespace);
+        let stored = self.context.secrets.live_keys(namespace, served.name());
+        let settled_at = self.context.clock.now().monotonic.plus(self.context.settings.settle_time);
+        served.request_key((uid, namespace), stored, most, settled_at)
     }
 
     /// Reads the Secret and asks Boltz with its value. The only use of a stored value (rule 12).
@@ -121,7 +155,10 @@ impl Execution<'_> {
             is_intact.then(|| SecretString::from(String::from_utf8_lossy(&value.0).into_owned()))
         });
         let Some(value) = value else { return (Answer::Stale, Shown::Nothing) };
-        let account = &self.context.account;
+        let Some(served) = self.context.account_of(self.facts) else {
+            return (Answer::Stale, Shown::Nothing);
+        };
+        let account = &served.account;
         let call = match account.short_call(self.context.clock).await {
             Ok(call) => call,
             Err(block) => return (Answer::Postponed(block), Shown::Nothing),
@@ -147,7 +184,12 @@ impl Execution<'_> {
     }
 }
 
-fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker) -> CreateKeyRequest {
+fn create_request(
+    object: &ObjectFacts,
+    spec: &BoltzApiKeySpec,
+    marker: &Marker,
+    policy: &AccountPolicy,
+) -> CreateKeyRequest {
     let display_name = spec.display_name.as_deref().filter(|name| !name.is_empty());
     CreateKeyRequest {
         name: match display_name {
@@ -160,6 +202,6 @@ fn create_request(object: &ObjectFacts, spec: &BoltzApiKeySpec, marker: &Marker)
             Mode::Live => KeyMode::Live,
             Mode::Test => KeyMode::Test,
         },
-        workspace_id: spec.workspace_id.clone().filter(|id| !id.is_empty()),
+        workspace_id: policy.workspace_of(spec).map(str::to_owned),
     }
 }

@@ -43,7 +43,7 @@ pub async fn execute(
         Step::CheckKey { secret, key_id } => execution.check_key(secret, key_id).await,
         Step::Store { attempt, record } => execution.store(attempt, record).await,
         Step::WriteStatus(status) => execution.write_status(status).await,
-        Step::Revoke { key_id, reason } => (revoke_key(context, key_id, *reason).await, Shown::Nothing),
+        Step::Revoke { key_id, reason } => (execution.revoke(key_id, *reason).await, Shown::Nothing),
         Step::AddFinalizer => execution.add_finalizer().await,
         Step::WriteRecord(record) => execution.write_record(record).await,
         Step::MoveSecret { from } => execution.move_secret(from).await,
@@ -86,8 +86,8 @@ impl Execution<'_> {
     async fn write_attempt(&mut self, keep: &[LedgerEntry], intent: &Intent) -> (Answer, Shown) {
         let now = self.context.clock.now();
         let attempt = AttemptId::from_random(rand::rng().random());
-        let organization = self.facts.account.organization.clone();
-        let ledger = self.state.memory.begin_attempt(&attempt, keep, intent, now, organization);
+        let account = &self.facts.account;
+        let ledger = self.state.memory.begin_attempt(&attempt, keep, intent, now, account);
         let finalizers = with_finalizer(&self.facts.object.finalizers);
         let metadata = json!({
             "finalizers": finalizers,

@@ -1,13 +1,13 @@
 //! The metrics of Boltz's organization: list, admin key, queue for new keys.
 
 use super::{
-    Metrics,
     catalog::{Computed, Series, single},
     objects::{seconds, since},
 };
+use crate::protocol::account_name::AccountName;
 use jiff::Timestamp;
 use prometheus_client::metrics::MetricType::Gauge;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use strum::VariantArray;
 
 /// What is known about the admin key.
@@ -26,21 +26,6 @@ pub(crate) enum AdminKeyState {
     WrongOrganization,
 }
 
-impl Metrics {
-    pub(crate) fn set_admin_key(&self, state: AdminKeyState) {
-        self.organization.lock().admin_key = Some(state);
-    }
-
-    /// Whether there is a new admin key that is not used yet.
-    pub(crate) fn set_new_admin_key_unproved(&self, is_unproved: bool) {
-        self.organization.lock().is_new_admin_key_unproved = is_unproved;
-    }
-
-    pub(crate) fn set_admin_key_expiry(&self, expires_at: Option<Timestamp>) {
-        self.organization.lock().admin_key_expires_at = expires_at;
-    }
-}
-
 /// Why a key is to be issued, as far as the queue distinguishes it, and how many wait.
 pub(crate) type QueueLengths = [(&'static str, usize); 4];
 
@@ -53,7 +38,24 @@ pub(crate) struct PassGauges {
     pub started_at: Timestamp,
 }
 
-/// What the leader knows.
+/// What the leader knows of each account.
+pub(super) type Organizations = BTreeMap<AccountName, Organization>;
+
+/// The series of all accounts. That of the flags has no label, so that nothing changes for who has no other.
+pub(super) fn of_all_accounts(
+    known: &Organizations,
+    series: fn(&Organization) -> Vec<Series>,
+) -> Vec<Series> {
+    let labelled = |(account, known): (&AccountName, &Organization)| {
+        let name = account.name().map(|name| ("account", name.to_owned()));
+        let with_name =
+            move |(labels, value): Series| (name.clone().into_iter().chain(labels).collect(), value);
+        series(known).into_iter().map(with_name).collect::<Vec<Series>>()
+    };
+    known.iter().flat_map(labelled).collect()
+}
+
+/// What the leader knows of one account.
 #[derive(Debug, Default)]
 pub(super) struct Organization {
     pub admin_key: Option<AdminKeyState>,

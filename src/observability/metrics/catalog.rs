@@ -46,8 +46,18 @@ impl Catalog {
 
     /// Adds metrics that are computed from this state.
     pub fn compute<T: Send + 'static>(&mut self, state: Arc<Mutex<T>>, table: &'static [Computed<T>]) {
+        self.compute_all(state, table, |state, series| series(state));
+    }
+
+    /// Adds metrics that are computed from each part of this state: `all` collects the series of all parts.
+    pub fn compute_all<S: Send + 'static, T>(
+        &mut self,
+        state: Arc<Mutex<S>>,
+        table: &'static [Computed<T>],
+        all: All<S, T>,
+    ) {
         table.iter().for_each(|metric| self.list(metric.name, metric.kind));
-        self.registry.register_collector(Box::new(Table { state, table }));
+        self.registry.register_collector(Box::new(Table { state, table, all }));
     }
 
     fn list(&mut self, name: &str, kind: MetricType) {
@@ -65,21 +75,25 @@ impl Catalog {
     }
 }
 
-struct Table<T: 'static> {
-    state: Arc<Mutex<T>>,
+/// The series that a metric of the parts has for the whole.
+type All<S, T> = fn(&S, fn(&T) -> Vec<Series>) -> Vec<Series>;
+
+struct Table<S, T: 'static> {
+    state: Arc<Mutex<S>>,
     table: &'static [Computed<T>],
+    all: All<S, T>,
 }
 
-impl<T> fmt::Debug for Table<T> {
+impl<S, T> fmt::Debug for Table<S, T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Table")
     }
 }
 
-impl<T: Send + 'static> Collector for Table<T> {
+impl<S: Send + 'static, T: 'static> Collector for Table<S, T> {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for metric in self.table {
-            let all = (metric.series)(&self.state.lock());
+            let all = (self.all)(&self.state.lock(), metric.series);
             if all.is_empty() {
                 continue;
             }

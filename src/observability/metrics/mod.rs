@@ -1,6 +1,7 @@
 //! The metrics. No label contains a message or a key id.
 //! What describes objects, Boltz's list and the queue is shown by the leader only: a standby knows none of it.
 
+mod accounts;
 mod boltz;
 mod catalog;
 mod objects;
@@ -16,7 +17,7 @@ use crate::{
     plan::{Reason, RevokeReason},
     protocol::record::IssueReason,
 };
-use boltz::{BOLTZ_METRICS, Organization, RESPONSE_METRICS, Responses};
+use boltz::{BOLTZ_METRICS, Organization, Organizations, RESPONSE_METRICS, Responses, of_all_accounts};
 use catalog::Catalog;
 use jiff::Timestamp;
 use objects::{OBJECT_METRICS, Objects};
@@ -56,7 +57,7 @@ pub struct Metrics {
     leaders: Catalog,
     shows_objects: bool,
     objects: Arc<Mutex<Objects>>,
-    organization: Arc<Mutex<Organization>>,
+    organizations: Arc<Mutex<Organizations>>,
     responses: Arc<Mutex<Responses>>,
     watch_healthy: Family<[(&'static str, String); 2], Gauge>,
     issued: Counters,
@@ -119,13 +120,13 @@ fn build_info() -> Family<[Label; 1], Gauge> {
 impl Metrics {
     /// Counters with known labels begin at zero, so that `increase()` sees their first change.
     pub fn new() -> Self {
-        let (objects, organization, responses) = (Arc::default(), Arc::default(), Arc::default());
+        let (objects, organizations, responses) = (Arc::default(), Arc::default(), Arc::default());
         let mut process = Catalog::new("process");
         let started = Process { started_at: Timestamp::now() };
         process.compute(Arc::new(Mutex::new(started)), PROCESS_METRICS);
         let mut leaders = Catalog::new("boltz");
         leaders.compute(Arc::clone(&objects), OBJECT_METRICS);
-        leaders.compute(Arc::clone(&organization), BOLTZ_METRICS);
+        leaders.compute_all(Arc::clone(&organizations), BOLTZ_METRICS, of_all_accounts);
         let mut own = Catalog::new("boltz");
         own.compute(Arc::clone(&responses), RESPONSE_METRICS);
         own.add("build_info", "1; the label says which version it is", build_info());
@@ -188,7 +189,7 @@ impl Metrics {
             own,
             leaders,
             objects,
-            organization,
+            organizations,
             responses,
         }
     }
@@ -197,13 +198,6 @@ impl Metrics {
     #[must_use]
     pub fn per_object(self, shows_objects: bool) -> Self {
         Self { shows_objects, ..self }
-    }
-
-    /// How often Boltz's list is to be read.
-    #[must_use]
-    pub fn with_inventory_interval(self, interval: Duration) -> Self {
-        self.organization.lock().inventory_interval = interval;
-        self
     }
 
     /// The names of all metrics.
@@ -273,10 +267,6 @@ impl Metrics {
         !self.objects.lock().queued.is_empty()
     }
 
-    pub(crate) fn set_waiting(&self, lengths: QueueLengths) {
-        self.organization.lock().waiting = Some(lengths);
-    }
-
     /// Removes the metrics of a deleted object.
     pub fn forget(&self, namespace: &str, name: &str) {
         let mut objects = self.objects.lock();
@@ -288,16 +278,18 @@ impl Metrics {
     /// This process begins to lead: what it knew before is old.
     pub fn begin_to_lead(&self) {
         *self.objects.lock() = Objects::default();
-        let mut organization = self.organization.lock();
-        // These do not depend on who leads.
-        let Organization { admin_key, is_new_admin_key_unproved, inventory_interval, .. } = *organization;
-        *organization = Organization {
-            admin_key,
-            is_new_admin_key_unproved,
-            inventory_interval,
-            leading_since: Some(Timestamp::now()),
-            ..Organization::default()
-        };
+        let leading_since = Some(Timestamp::now());
+        for organization in self.organizations.lock().values_mut() {
+            // These do not depend on who leads.
+            let Organization { admin_key, is_new_admin_key_unproved, inventory_interval, .. } = *organization;
+            *organization = Organization {
+                admin_key,
+                is_new_admin_key_unproved,
+                inventory_interval,
+                leading_since,
+                ..Organization::default()
+            };
+        }
     }
 
     pub(crate) fn set_watch_healthy(&self, namespace: &str, resource: &str, is_healthy: bool) {
@@ -329,15 +321,6 @@ impl Metrics {
 
     pub(crate) fn count_stray_revoked(&self) {
         self.strays_revoked.inc();
-    }
-
-    /// None: it cannot be told.
-    pub(crate) fn set_orphaned_keys(&self, count: Option<usize>) {
-        self.organization.lock().orphaned_keys = count;
-    }
-
-    pub(crate) fn set_inventory(&self, pass: PassGauges) {
-        self.organization.lock().pass = Some(pass);
     }
 
     pub(crate) fn set_clock_skew(&self, seconds: i64) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::account_name::AccountName;
 use std::collections::BTreeSet;
 
 fn leading() -> Metrics {
@@ -23,13 +24,16 @@ fn full() -> Metrics {
         ..ObjectGauges::default()
     };
     metrics.set_object("team", "key", object);
-    metrics.set_admin_key(AdminKeyState::Valid);
-    metrics.set_admin_key_expiry(now);
+    metrics.set_admin_key(&AccountName::OF_FLAGS, AdminKeyState::Valid);
+    metrics.set_admin_key_expiry(&AccountName::OF_FLAGS, now);
     metrics.set_watch_healthy("team", "secrets", true);
-    metrics.set_orphaned_keys(Some(0));
+    metrics.set_orphaned_keys(&AccountName::OF_FLAGS, Some(0));
     let started_at = Timestamp::now();
-    metrics.set_inventory(PassGauges { keys: 1, is_doubtful: false, missing: 0, started_at });
-    metrics.set_waiting([("first", 0); 4]);
+    metrics.set_inventory(
+        &AccountName::OF_FLAGS,
+        PassGauges { keys: 1, is_doubtful: false, missing: 0, started_at },
+    );
+    metrics.set_waiting(&AccountName::OF_FLAGS, [("first", 0); 4]);
     metrics.set_clock_skew(0);
     metrics
 }
@@ -96,7 +100,7 @@ fn a_process_that_does_not_lead_knows_nothing_of_objects_and_list() {
 fn the_admin_key_has_one_state_once_it_is_known() {
     let metrics = leading();
     assert!(!metrics.to_text().contains("boltz_admin_key_state"));
-    metrics.set_admin_key(AdminKeyState::WrongOrganization);
+    metrics.set_admin_key(&AccountName::OF_FLAGS, AdminKeyState::WrongOrganization);
     let text = metrics.to_text();
     let states: Vec<&str> = text.lines().filter(|line| line.starts_with("boltz_admin_key_state")).collect();
     assert_eq!(
@@ -109,6 +113,22 @@ fn the_admin_key_has_one_state_once_it_is_known() {
             r#"boltz_admin_key_state{state="wrong_organization"} 1"#,
         ]
     );
+}
+
+/// The series of the flags' account look as if there were no other.
+#[test]
+fn only_other_accounts_have_a_label() {
+    let metrics = leading();
+    let other = AccountName::named("other");
+    metrics.set_orphaned_keys(&AccountName::OF_FLAGS, Some(1));
+    metrics.set_orphaned_keys(&other, Some(2));
+    metrics.set_waiting(&other, [("first", 3); 4]);
+    let text = metrics.to_text();
+    assert!(has(&text, "boltz_orphaned_keys 1"), "{text}");
+    assert!(has(&text, r#"boltz_orphaned_keys{account="other"} 2"#), "{text}");
+    assert!(has(&text, r#"boltz_mint_queue_length{account="other",class="first"} 3"#), "{text}");
+    metrics.forget_account(&other);
+    assert!(!metrics.to_text().contains("other"));
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn the_defaults_are_the_operators_own() {
 fn every_flag_has_a_value() {
     let flags = flags(&json!({
         "boltz": {"baseURL": "http://boltz.example", "allowInsecureHTTP": true, "ca": {"configMap": "roots"}},
+        "accounts": {"enabled": true, "allowedURLs": ["https://boltz.example"]},
         "clusterName": "prod",
         "watchNamespaces": ["team-a", "team-b"],
         "config": {

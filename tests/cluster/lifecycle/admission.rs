@@ -10,10 +10,21 @@ use serde_json::{Value as Json, json};
 
 #[test]
 fn the_committed_crd_is_the_generated_one() {
-    let committed = include_str!("../../../crds/boltzapikeys.yaml");
-    let in_the_chart = include_str!("../../../charts/boltz-operator/files/crds/boltzapikeys.yaml");
-    let generated = serde_saphyr::to_string(&boltz_operator::api::crd::crd()).unwrap();
-    assert!(committed == generated && in_the_chart == generated, "the CRD has drifted: run `make crd`");
+    for (committed, in_the_chart, generated) in [
+        (
+            include_str!("../../../crds/boltzapikeys.yaml"),
+            include_str!("../../../charts/boltz-operator/files/crds/boltzapikeys.yaml"),
+            boltz_operator::api::crd::crd(),
+        ),
+        (
+            include_str!("../../../crds/boltzaccounts.yaml"),
+            include_str!("../../../charts/boltz-operator/files/crds/boltzaccounts.yaml"),
+            boltz_operator::api::crd::account_crd(),
+        ),
+    ] {
+        let generated = serde_saphyr::to_string(&generated).unwrap();
+        assert!(committed == generated && in_the_chart == generated, "the CRD has drifted: run `make crd`");
+    }
 }
 
 fn window(schedule: &str, duration: &str, time_zone: &str) -> Json {

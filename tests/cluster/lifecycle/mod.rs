@@ -2,6 +2,7 @@
 //!
 //! All tests share one control plane; each has its own namespace, emulator and operator process.
 
+mod accounts;
 mod admission;
 mod adoption;
 mod backup;

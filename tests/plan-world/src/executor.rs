@@ -147,8 +147,7 @@ impl Process {
                 let now = self.now(world);
                 self.attempts += 1;
                 let attempt = AttemptId::from_random(self.seed << 20 | self.attempts);
-                let organization = self.account.organization.clone();
-                let ledger = self.memory.begin_attempt(&attempt, keep, intent, now, organization);
+                let ledger = self.memory.begin_attempt(&attempt, keep, intent, now, &facts.account);
                 let finalizers = with_finalizer(&facts.object.finalizers);
                 let response = world.write_object(facts, fault, |object| {
                     object.ledger = ledger;

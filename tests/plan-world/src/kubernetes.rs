@@ -43,6 +43,7 @@ impl World {
             retry: None,
             is_paused: false,
             deletion_policy: None,
+            retain_is_forbidden: false,
             status: BoltzApiKeyStatus::default(),
         });
     }

@@ -3,10 +3,13 @@
 use crate::{Crashed, Fault, Key, Lie, MINUTE, SECOND, World, kubernetes::own_secret};
 use boltz_operator::{
     plan::{
-        AccountFacts, Adoptable, Answer, Block, Doubt, Facts, Found, ListedKey, Monotonic, Now, Pass, Plan,
-        ProcessMemory, Proof, RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
+        AccountFacts, Adoptable, Answer, Block, DefaultAccount, Doubt, Facts, Found, ListedKey, Monotonic,
+        Now, Pass, Plan, ProcessMemory, Proof, RevokeReason, SecretFacts, Slot, Step, Trouble, later, plan,
     },
-    protocol::marker::{AttemptId, ObjectMark},
+    protocol::{
+        account_name::AccountName,
+        marker::{AttemptId, ObjectMark},
+    },
 };
 use jiff::Timestamp;
 use std::{
@@ -49,7 +52,10 @@ pub struct Process {
     /// Of the object with this UID.
     pub memory: ProcessMemory,
     uid: Option<String>,
+    /// The account that it uses, whatever its name is.
     pub account: AccountFacts,
+    /// That of an object that names none.
+    pub default_account: DefaultAccount,
     listings: VecDeque<Listing>,
     pub(crate) values: BTreeMap<AttemptId, String>,
     /// From 0 to 1: how much shorter it waits after a failure.
@@ -82,6 +88,7 @@ impl Process {
             memory: ProcessMemory::default(),
             uid: None,
             account: AccountFacts::default(),
+            default_account: DefaultAccount::default(),
             listings: VecDeque::new(),
             values: BTreeMap::new(),
             jitter: 0.0,
@@ -154,6 +161,7 @@ impl Process {
             attempts: _,
             memory,
             account,
+            default_account: _,
             listings: _,
             values,
             jitter: _,
@@ -171,7 +179,15 @@ impl Process {
 
     fn refresh(&mut self, world: &World, facts: &mut Facts) {
         facts.memory = self.memory.clone();
-        facts.account = self.account.clone();
+        let chosen = facts.choose_account(&self.default_account);
+        facts.account = AccountFacts {
+            is_absent: chosen.name.is_none() || self.account.is_absent,
+            name: chosen.name.unwrap_or_else(|| AccountName::named("")),
+            stays: chosen.stays,
+            calls_blocked: chosen.blocked.or(self.account.calls_blocked.clone()),
+            ..self.account.clone()
+        };
+        facts.apply_account_policy();
         let mark = ObjectMark::from_uid(&facts.object.uid);
         let named: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
         let adopted: Vec<String> = facts

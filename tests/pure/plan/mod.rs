@@ -1,5 +1,6 @@
 //! Every decision, in tables: what starts an issuance, what blocks it, what is revoked and what never.
 
+mod accounts;
 mod adoption;
 mod deletion;
 mod doubtful_lists;

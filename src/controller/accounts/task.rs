@@ -1,0 +1,368 @@
+//! The task of one `BoltzAccount`: it serves the account, writes its status, and lets it go when no key of it is left.
+
+use super::{
+    AccountSettings,
+    admin_key::{self, AdminKeyError},
+};
+use crate::{
+    api::{AccountKeyCounts, BoltzAccountSpec, CachedApiKey, WatchedAccount, annotations::ACCOUNT_FINALIZER},
+    boltz::{
+        BoltzClient, BoltzClientOptions, MintLimits,
+        account::Account,
+        accounts::{AccountRules, ReportedOrphans, ServedAccount},
+        ca_file,
+        inventory::Inventory,
+    },
+    controller::{Context, tasks::pass_panic_on},
+    kubernetes::remembered,
+    plan::{AccountPolicy, AccountState, Monotonic, PassReport},
+    protocol::account_name::AccountName,
+};
+use kube::{ResourceExt, core::Selector, runtime::reflector::Store};
+use secrecy::SecretString;
+use serde_json::json;
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+
+/// How often the admin key is read, and the status is looked at, if nothing happens.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+pub(super) struct AccountTask {
+    context: Arc<Context>,
+    settings: Arc<AccountSettings>,
+    stores: Vec<Store<CachedApiKey>>,
+    name: AccountName,
+    /// What is served now.
+    serving: Option<Serving>,
+    /// When this process saw first that the account is being deleted.
+    deleting_since: Option<Monotonic>,
+}
+
+/// What runs while the account is served. All of it ends when this is dropped.
+struct Serving {
+    served: Arc<ServedAccount>,
+    key: watch::Sender<Option<SecretString>>,
+    base_url: String,
+    interval: Duration,
+    tasks: JoinSet<()>,
+    listing: AbortHandle,
+    orphans: watch::Receiver<Option<ReportedOrphans>>,
+    /// Passes, changes of the admin key, and of what is remembered.
+    counts: [watch::Receiver<u64>; 3],
+}
+
+impl Serving {
+    /// Waits until the status may have something new to say.
+    async fn next(&mut self) {
+        let [passes, recoveries, remembered] = &mut self.counts;
+        tokio::select! {
+            _ = self.orphans.changed() => {}
+            _ = passes.changed() => {}
+            _ = recoveries.changed() => {}
+            _ = remembered.changed() => {}
+            Some(ended) = self.tasks.join_next() => pass_panic_on(ended),
+        }
+    }
+}
+
+/// Why an account is not served: the reason and the message of its condition.
+type Unserved = (&'static str, String);
+
+impl AccountTask {
+    pub fn new(
+        context: &Arc<Context>,
+        settings: &Arc<AccountSettings>,
+        stores: &[Store<CachedApiKey>],
+        name: &str,
+    ) -> Self {
+        Self {
+            context: Arc::clone(context),
+            settings: Arc::clone(settings),
+            stores: stores.to_vec(),
+            name: AccountName::named(name),
+            serving: None,
+            deleting_since: None,
+        }
+    }
+
+    /// Does not end: it is aborted when the account is gone.
+    pub async fn run(mut self, mut object: watch::Receiver<Arc<WatchedAccount>>) {
+        loop {
+            let account = Arc::clone(&object.borrow_and_update());
+            self.look(&account).await;
+            let next = async {
+                match &mut self.serving {
+                    Some(serving) => serving.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = object.changed() => if changed.is_err() { return },
+                () = next => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn look(&mut self, account: &WatchedAccount) {
+        if account.is_deleting() {
+            let now = self.context.clock.now().monotonic;
+            self.deleting_since.get_or_insert(now);
+            if !account.has_finalizer() {
+                return;
+            }
+        } else if !account.has_finalizer() {
+            // Nothing is served before it is kept. The watch shows the write.
+            return self.set_finalizers(account, with_finalizer(account)).await;
+        }
+        let (mut unserved, mut prefix) = (None, None);
+        match self.serve(account).await {
+            Ok(Ok(key)) => prefix = admin_key::prefix(&key),
+            // Its keys are known, and the last admin key may be used until then.
+            Ok(Err(error)) => unserved = Some(("AdminKeyMissing", error.to_string())),
+            Err((reason, message)) => {
+                self.serving = None;
+                self.context.accounts.remove(&self.name, Some(message.clone()));
+                unserved = Some((reason, message));
+            }
+        }
+        let mut state = self.state(account, unserved);
+        state.admin_key_prefix = prefix;
+        if state.is_deleting && self.are_objects_known().await && state.may_go().is_ok() {
+            return self.let_go(account).await;
+        }
+        let old = account.status.clone().unwrap_or_default();
+        let status = state.status(&old, self.context.clock.now().wall);
+        if account.status.as_ref() != Some(&status) {
+            let mut fields = json!(status);
+            // What is not there any more goes.
+            let before = json!(old);
+            for name in before.as_object().into_iter().flat_map(serde_json::Map::keys) {
+                if fields.get(name).is_none() {
+                    fields[name] = serde_json::Value::Null;
+                }
+            }
+            let patch = json!({"metadata": {"uid": account.metadata.uid}, "status": fields});
+            if let Err(error) =
+                self.context.kubernetes.patch_account_status(&account.name_any(), &patch).await
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    account = account.name_any(),
+                    error,
+                    "failed to write the status of a BoltzAccount"
+                );
+            }
+        }
+    }
+
+    /// Serves the account as its spec says. The outer error: it cannot be served; the inner one: it has no admin key now.
+    async fn serve(
+        &mut self,
+        account: &WatchedAccount,
+    ) -> Result<Result<SecretString, AdminKeyError>, Unserved> {
+        let spec = account.spec.as_ref().map_err(|error| ("InvalidSpec", error.clone()))?;
+        let base_url = spec.base_url.trim_end_matches('/');
+        let is_allowed = |url: &String| url.trim_end_matches('/') == base_url;
+        if !self.settings.allowed_urls.iter().any(is_allowed) {
+            let message =
+                format!("baseURL {base_url} is not among those of the operator's --allowed-boltz-urls.");
+            return Err(("BaseURLNotAllowed", message));
+        }
+        let rules = self.rules(spec, account.is_deleting()).map_err(|error| ("InvalidSpec", error))?;
+        let key = admin_key::read(&self.context, &self.settings.namespace, &spec.admin_key_secret_ref).await;
+        if self.serving.as_ref().is_none_or(|serving| serving.base_url != base_url) {
+            self.serving = None;
+            let first = key.as_ref().ok().cloned();
+            self.serving = Some(self.start(spec, base_url, rules.clone(), first)?);
+        }
+        let (limits, interval) = (self.limits(spec), spec.inventory_interval());
+        if let Some(serving) = &mut self.serving {
+            // A Secret that cannot be read for a moment does not take the key away.
+            if !matches!(key, Err(AdminKeyError::Unreadable { .. }))
+                && admin_key::publish(&serving.key, key.as_ref().ok())
+            {
+                tracing::info!(account = account.name_any(), "the admin key of a BoltzAccount has changed");
+            }
+            serving.served.set_rules(rules);
+            serving.served.account.set_limits(limits, self.context.clock.now().monotonic);
+            if serving.interval != interval {
+                serving.listing.abort();
+                serving.interval = interval;
+                serving.listing = list(&self.context, &mut serving.tasks, &serving.served, interval);
+            }
+        }
+        Ok(key)
+    }
+
+    fn start(
+        &self,
+        spec: &BoltzAccountSpec,
+        base_url: &str,
+        rules: AccountRules,
+        key: Option<SecretString>,
+    ) -> Result<Serving, Unserved> {
+        let (context, settings) = (&self.context, &self.settings);
+        let (key, offers) = watch::channel(key);
+        let (used, changes) = watch::channel(offers.borrow().clone());
+        let options = BoltzClientOptions {
+            base_url: base_url.to_owned(),
+            extra_roots_pem: settings.extra_roots_pem.clone(),
+            request_timeout: settings.request_timeout,
+        };
+        let client = BoltzClient::new(options, changes.clone(), Arc::clone(&context.metrics))
+            .map_err(|error| ("InvalidSpec", error.to_string()))?;
+        let account = Account::new(client, self.limits(spec), Arc::clone(&context.metrics))
+            .named(self.name.clone())
+            .unread(None, settings.retry_altered_names);
+        let served = ServedAccount::new(account, Inventory::new(settings.names.clone()));
+        served.account.lead(context.clock.now().monotonic);
+        served.set_rules(rules);
+        let mut tasks = JoinSet::new();
+        let (checked, proved) = (Arc::clone(&served), Arc::clone(&served));
+        tasks.spawn(async move { proved.account.take_new_admin_keys(offers, used).await });
+        if let Some((file, known)) = settings.ca_file.clone().zip(settings.extra_roots_pem.clone()) {
+            tasks.spawn(ca_file::follow(file, known, served.account.client().clone()));
+        }
+        tasks.spawn(async move { checked.account.watch_admin_key(changes).await });
+        let (kept, client, clock) = (Arc::clone(&served), context.kubernetes.client().clone(), context.clock);
+        let (namespace, name) = settings.remembered.clone();
+        tasks.spawn(async move {
+            let ServedAccount { account, inventory, .. } = kept.as_ref();
+            remembered::keep(client, &namespace, &name, account, inventory, clock).await;
+        });
+        let interval = spec.inventory_interval();
+        let listing = list(context, &mut tasks, &served, interval);
+        context.accounts.add(Arc::clone(&served));
+        let counts = [
+            served.inventory.completions(),
+            served.account.recoveries(),
+            served.account.remembered_changes(),
+        ];
+        let (orphans, base_url) = (served.orphan_changes(), base_url.to_owned());
+        Ok(Serving { served, key, base_url, interval, tasks, listing, orphans, counts })
+    }
+
+    fn limits(&self, spec: &BoltzAccountSpec) -> MintLimits {
+        let of_flags = self.settings.limits;
+        MintLimits { per_minute: spec.keys.max_mints_per_minute.unwrap_or(of_flags.per_minute), ..of_flags }
+    }
+
+    fn rules(&self, spec: &BoltzAccountSpec, is_deleting: bool) -> Result<AccountRules, String> {
+        let selector = spec.namespace_selector.clone().map(Selector::try_from).transpose();
+        let refusal = is_deleting.then(|| format!("{} is being deleted.", self.name));
+        Ok(AccountRules {
+            namespaces: selector.map_err(|error| format!("namespaceSelector: {error}"))?,
+            policy: AccountPolicy {
+                refusal,
+                workspaces: spec.workspaces.allowed.clone(),
+                default_workspace: spec.workspaces.default.clone(),
+                modes: spec.modes.clone(),
+                max_expires_in_days: spec.keys.max_expires_in_days,
+                require_expiry: spec.keys.require_expiry,
+                forbids_retain: !spec.allows_retain(),
+                ..AccountPolicy::default()
+            },
+            max_per_namespace: spec.keys.max_per_namespace,
+            orphans: (spec.orphan_policy, spec.orphan_grace()),
+        })
+    }
+
+    fn state(&self, account: &WatchedAccount, unserved: Option<Unserved>) -> AccountState {
+        let mut state = AccountState {
+            generation: account.metadata.generation,
+            is_deleting: account.is_deleting(),
+            unserved,
+            interval: account.spec.as_ref().map_or(INTERVAL, BoltzAccountSpec::inventory_interval),
+            objects: self.context.awaited.users_of(&self.name),
+            may_have_keys: true,
+            ..AccountState::default()
+        };
+        let Some(Serving { served, .. }) = &self.serving else { return state };
+        served.account.describe_to(&mut state);
+        state.list_failing = served.inventory.list_failing().map(|block| block.message);
+        let orphans = served.orphans();
+        let now = self.context.clock.now();
+        if let Some(pass) = served.inventory.snapshots().first() {
+            let settling = self.context.settings.window() + self.context.settings.settle_time;
+            let settled_at = self.deleting_since.map(|since| since.plus(settling));
+            let shows_all = settled_at.is_none_or(|at| pass.started >= at);
+            if let Some(at) = settled_at.filter(|at| *at <= now.monotonic && !shows_all) {
+                served.inventory.request_pass_since(at);
+            }
+            let current: HashSet<String> = self.context.secrets.current_key_ids();
+            let active: Vec<&String> = pass.active_keys(now.wall).map(|key| &key.id).collect();
+            let orphaned = orphans.as_ref().map_or(0, |orphans| orphans.count);
+            let in_use = active.iter().filter(|id| current.contains(**id)).count();
+            let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            state.keys = Some(AccountKeyCounts {
+                current: number(in_use),
+                previous: number(active.len().saturating_sub(in_use + orphaned)),
+                orphaned: number(orphaned),
+                foreign: number(pass.foreign),
+            });
+            let age = now.monotonic.since(pass.started);
+            state.pass = Some(PassReport { age, doubt: pass.doubt, active: active.len(), shows_all });
+        }
+        state.orphans = orphans.map(|orphans| orphans.oldest).unwrap_or_default();
+        state
+    }
+
+    /// Nothing of the account is left. What is remembered of it goes with it.
+    async fn let_go(&mut self, account: &WatchedAccount) {
+        self.serving = None;
+        self.context.accounts.remove(&self.name, Some("It is being deleted.".to_owned()));
+        let client = self.context.kubernetes.client().clone();
+        let (namespace, name) = &self.settings.remembered;
+        if let Err(error) =
+            remembered::forget(client, namespace, name, &self.name, &self.settings.names).await
+        {
+            let error = &error as &dyn std::error::Error;
+            return tracing::warn!(account = account.name_any(), error, "failed to forget a BoltzAccount");
+        }
+        let left = account.finalizers().iter().filter(|finalizer| *finalizer != ACCOUNT_FINALIZER);
+        self.set_finalizers(account, left.cloned().collect()).await;
+    }
+
+    /// Whether all objects were listed, so that it is known which of them use the account.
+    async fn are_objects_known(&self) -> bool {
+        let known = self.context.watches.until_all_synced();
+        tokio::time::timeout(Duration::from_millis(10), known).await.is_ok() && !self.stores.is_empty()
+    }
+
+    async fn set_finalizers(&self, account: &WatchedAccount, finalizers: Vec<String>) {
+        let metadata = json!({
+            "uid": account.metadata.uid,
+            "resourceVersion": account.metadata.resource_version,
+            "finalizers": finalizers,
+        });
+        let patch = json!({"metadata": metadata});
+        if let Err(error) = self.context.kubernetes.patch_account(&account.name_any(), &patch).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                account = account.name_any(),
+                error,
+                "failed to write the finalizer of a BoltzAccount"
+            );
+        }
+    }
+}
+
+fn with_finalizer(account: &WatchedAccount) -> Vec<String> {
+    account.finalizers().iter().cloned().chain([ACCOUNT_FINALIZER.to_owned()]).collect()
+}
+
+/// Reads the list of the account again and again.
+fn list(
+    context: &Context,
+    tasks: &mut JoinSet<()>,
+    served: &Arc<ServedAccount>,
+    interval: Duration,
+) -> AbortHandle {
+    context.metrics.set_inventory_interval(served.name(), interval);
+    let (served, clock, metrics) = (Arc::clone(served), context.clock, Arc::clone(&context.metrics));
+    tasks.spawn(async move { served.read_lists(interval, clock, &metrics).await })
+}
