@@ -7,7 +7,7 @@ use crate::{
         inventory::Inventory,
     },
     cli::Config,
-    controller::AccountSettings,
+    controller::{AccountSettings, orphan_list},
     observability::metrics::Metrics,
     protocol::account_name::AccountName,
 };
@@ -69,6 +69,7 @@ pub(crate) fn of_others(
         limits: limits(config),
         names,
         remembered: (remembered_in, account_data::config_map_name(&config.lease_name)),
+        orphans: orphan_list::config_map_name(&config.lease_name),
         retry_altered_names: config.retry_altered_names,
         namespace,
     };

@@ -25,7 +25,7 @@ pub fn config_map_name(lease_name: &str) -> String {
 }
 
 /// The key of the data under which another account than that of the flags has what this key is of the flags' account.
-fn of_account(account: &AccountName, key: &str) -> String {
+pub(crate) fn of_account(account: &AccountName, key: &str) -> String {
     match (account.name(), key.split_once('.')) {
         (Some(account), Some((cluster, key))) => format!("{cluster}.{account}.{key}"),
         _ => key.to_owned(),

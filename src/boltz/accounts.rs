@@ -1,17 +1,17 @@
 //! The accounts that this process serves.
 
-use super::{account::Account, inventory::Inventory};
+use super::{account::Account, inventory::Inventory, live_keys::LiveKeyCounts};
 use crate::{
     api::{AccountOrphan, AccountOrphanPolicy},
     clock::Clock,
     observability::metrics::Metrics,
-    plan::{AccountPolicy, DefaultAccount, Monotonic},
-    protocol::account_name::AccountName,
+    plan::{AccountPolicy, DefaultAccount, Monotonic, Reason},
+    protocol::{account_name::AccountName, marker::ObjectMark},
 };
 use kube::core::{Selector, SelectorExt};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -53,8 +53,8 @@ pub struct ServedAccount {
     /// `None`: the account of the flags, which allows everything.
     rules: RwLock<Option<Arc<AccountRules>>>,
     orphans: watch::Sender<Option<ReportedOrphans>>,
-    /// The objects for which a key is requested, or was a moment ago: it may not be in a Secret yet.
-    requested: Mutex<HashMap<String, (String, Monotonic)>>,
+    /// How many live keys the objects of each namespace have.
+    pub(crate) live_keys: LiveKeyCounts,
 }
 
 impl ServedAccount {
@@ -65,7 +65,7 @@ impl ServedAccount {
             inventory,
             rules: RwLock::default(),
             orphans: watch::Sender::default(),
-            requested: Mutex::default(),
+            live_keys: LiveKeyCounts::default(),
         })
     }
 
@@ -99,6 +99,23 @@ impl ServedAccount {
         }
     }
 
+    fn counts_keys(&self) -> bool {
+        self.rules.read().as_ref().is_some_and(|rules| rules.max_per_namespace.is_some())
+    }
+
+    /// A key of the account was revoked.
+    pub(crate) fn key_revoked(&self, id: &str, now: Monotonic) {
+        if self.counts_keys() {
+            self.live_keys.set_revoked(id, now);
+        }
+    }
+
+    /// The object with this mark does not use the account any more.
+    pub(crate) fn forget(&self, object: &ObjectMark) {
+        self.inventory.forget(object);
+        self.live_keys.remove_user(object, self.counts_keys());
+    }
+
     /// The orphans that its status shows. `None`: they are not known yet.
     pub fn orphans(&self) -> Option<ReportedOrphans> {
         self.orphans.borrow().clone()
@@ -116,49 +133,23 @@ impl ServedAccount {
     pub(crate) fn orphan_changes(&self) -> watch::Receiver<Option<ReportedOrphans>> {
         self.orphans.subscribe()
     }
-
-    /// Notes that a key is requested for this object, unless the objects of its namespace have as many live keys as `most`:
-    /// `stored` are in their Secrets.
-    pub(crate) fn request_key(
-        &self,
-        (uid, namespace): (&str, &str),
-        stored: usize,
-        most: Option<u32>,
-        until: Monotonic,
-    ) -> bool {
-        let mut requested = self.requested.lock();
-        let others = requested.iter().filter(|(other, (its, _))| *other != uid && its == namespace).count();
-        let has_room = most.is_none_or(|most| stored + others < most as usize);
-        if has_room {
-            requested.insert(uid.to_owned(), (namespace.to_owned(), until));
-        }
-        has_room
-    }
-
-    /// The request for this object is over: its key is in a Secret, or there is none.
-    pub(crate) fn end_request(&self, uid: &str) {
-        self.requested.lock().remove(uid);
-    }
-
-    /// How many keys are requested for other objects of this namespace.
-    pub(crate) fn requested_beside(&self, uid: &str, namespace: &str, now: Monotonic) -> usize {
-        let mut requested = self.requested.lock();
-        requested.retain(|_, (_, until)| now < *until);
-        requested.iter().filter(|(other, (its, _))| *other != uid && its == namespace).count()
-    }
 }
 
 /// All accounts that are served, by name.
 #[derive(Debug, Default)]
 pub struct Accounts {
     served: RwLock<BTreeMap<AccountName, Arc<ServedAccount>>>,
-    /// The accounts that exist and cannot be served, and why.
-    unserved: RwLock<BTreeMap<AccountName, String>>,
+    /// The accounts that exist and cannot be served, and why. `None`: they will be in a moment.
+    unserved: RwLock<BTreeMap<AccountName, Option<String>>>,
+    /// Why the `BoltzAccounts` or the namespaces cannot be read.
+    unread: RwLock<Option<String>>,
     default: RwLock<DefaultAccount>,
     /// The labels of namespaces. `None`: they are not read, because there are no `BoltzAccounts` to use.
     namespaces: RwLock<Option<HashMap<String, BTreeMap<String, String>>>>,
     changed: watch::Sender<u64>,
     default_changed: watch::Sender<u64>,
+    /// The namespaces whose labels have changed, until somebody takes them.
+    relabelled: watch::Sender<HashSet<String>>,
 }
 
 impl Accounts {
@@ -186,14 +177,21 @@ impl Accounts {
         self.changed.send_modify(|count| *count += 1);
     }
 
+    /// The account exists, and is served in a moment.
+    pub(crate) fn expect(&self, name: &AccountName) {
+        if self.get(name).is_none() {
+            self.unserved.write().entry(name.clone()).or_default();
+        }
+    }
+
     /// The account is not served any more; `why`, if it exists.
     pub(crate) fn remove(&self, name: &AccountName, why: Option<String>) {
         let was_served = self.served.write().remove(name).is_some();
         let before = match &why {
-            Some(why) => self.unserved.write().insert(name.clone(), why.clone()),
+            Some(why) => self.unserved.write().insert(name.clone(), Some(why.clone())),
             None => self.unserved.write().remove(name),
         };
-        if was_served || before != why {
+        if was_served || before.flatten() != why {
             self.share();
             self.changed.send_modify(|count| *count += 1);
         }
@@ -206,17 +204,35 @@ impl Accounts {
         served.values().for_each(|served| served.account.share_with(count));
     }
 
+    /// Which accounts exist that are not served is not known any more.
+    pub(crate) fn forget_unserved(&self) {
+        self.unserved.write().clear();
+    }
+
     /// Why no account of this name is served.
-    pub(crate) fn why_unserved(&self, name: &AccountName) -> String {
-        match self.unserved.read().get(name) {
-            Some(why) => format!("{name} cannot be used: {why}"),
+    pub(crate) fn why_unserved(&self, name: &AccountName) -> (Reason, String) {
+        let why = match self.unserved.read().get(name) {
+            Some(None) => return (Reason::Pending, format!("The operator begins to use {name}.")),
+            Some(Some(why)) => format!("{name} cannot be used: {why}"),
             None if name.is_of_flags() => {
                 "The operator has no admin key of its own: it was started without --admin-key-file."
                     .to_owned()
             }
             None if self.reads_accounts() => format!("{name} does not exist."),
             None => format!("{name} is not served: the operator was started without --boltz-accounts."),
-        }
+        };
+        (Reason::PolicyDenied, why)
+    }
+
+    /// Why the default account is not known yet.
+    pub(crate) fn why_unread(&self) -> String {
+        let why = self.unread.read().as_ref().map(|why| format!(" {why}")).unwrap_or_default();
+        format!("The operator has not read the BoltzAccounts yet.{why}")
+    }
+
+    /// The `BoltzAccounts` or the namespaces cannot be read, and why.
+    pub(crate) fn set_unread(&self, why: Option<String>) {
+        *self.unread.write() = why;
     }
 
     /// Changes when an account is added or removed.
@@ -249,8 +265,10 @@ impl Accounts {
 
     /// The labels of all namespaces.
     pub(crate) fn set_namespaces(&self, namespaces: HashMap<String, BTreeMap<String, String>>) {
-        *self.namespaces.write() = Some(namespaces);
-        self.wake_named();
+        // Before the first time no account is served, and its objects are reconciled when it is.
+        let Some(before) = self.namespaces.write().replace(namespaces.clone()) else { return };
+        let is_new = |(name, labels): &(String, BTreeMap<String, String>)| before.get(name) != Some(labels);
+        self.announce_labels(namespaces.into_iter().filter(is_new).map(|(name, _)| name));
     }
 
     /// The labels of one namespace; `None`: it is gone.
@@ -264,13 +282,31 @@ impl Accounts {
         };
         drop(namespaces);
         if before != labels && labels.is_some() {
-            self.wake_named();
+            self.announce_labels([namespace.to_owned()]);
         }
     }
 
-    fn wake_named(&self) {
-        let named = self.all().into_iter().filter(|served| !served.name().is_of_flags());
-        named.for_each(|served| served.account.wake_waiting());
+    fn announce_labels(&self, namespaces: impl IntoIterator<Item = String>) {
+        let namespaces: Vec<String> = namespaces.into_iter().collect();
+        if !namespaces.is_empty() {
+            self.relabelled.send_modify(|known| known.extend(namespaces));
+        }
+    }
+
+    /// Changes with the labels of namespaces.
+    pub(crate) fn label_changes(&self) -> watch::Receiver<HashSet<String>> {
+        self.relabelled.subscribe()
+    }
+
+    /// The namespaces whose labels have changed since this was called last.
+    pub(crate) fn take_relabelled(&self) -> HashSet<String> {
+        let mut taken = HashSet::new();
+        // Nobody is to be told that it is empty again.
+        self.relabelled.send_if_modified(|known| {
+            taken = std::mem::take(known);
+            false
+        });
+        taken
     }
 
     /// Whether the account may be used in that namespace; the error says why not.
@@ -299,7 +335,6 @@ impl Accounts {
     pub(crate) fn object_gone(&self, uid: &str, now: Monotonic) {
         for served in self.all() {
             served.account.object_gone(uid, now);
-            served.end_request(uid);
         }
     }
 }

@@ -59,6 +59,7 @@ pub mod inventory;
 mod inventory_progress;
 pub(crate) mod limiter;
 mod list_failure;
+pub(crate) mod live_keys;
 pub(crate) mod organization;
 mod pages;
 mod pass;

@@ -1,6 +1,7 @@
 //! Whether the admin key belongs to the organization that the operator remembers.
 
 use super::account_data::Remembered;
+use crate::protocol::account_name::AccountName;
 
 /// The number of active keys is written again when it differs by more than this share.
 const COARSENESS: usize = 20;
@@ -122,7 +123,7 @@ impl Organization {
 
     /// Compares the organization of the admin key with the remembered one, and remembers the first one. The error is the
     /// message for conditions. Returns whether something is to be written.
-    pub(super) fn compare(&mut self) -> Result<bool, String> {
+    pub(super) fn compare(&mut self, account: &AccountName) -> Result<bool, String> {
         let (Some(remembered), Said::Organization(said)) = (&mut self.remembered, &self.said) else {
             return Ok(false);
         };
@@ -133,11 +134,19 @@ impl Organization {
         }
         match &remembered.organization {
             Some(expected) if expected == said => Ok(is_accepted_anew),
-            Some(expected) if !is_accepted => Err(format!(
-                "The operator's admin key belongs to the Boltz organization {said}. The keys of this operator belong to \
-                 {expected}. No keys are issued or revoked. Provide an admin key of {expected}. To move to {said}, start \
-                 the operator with --accept-organization={said}."
-            )),
+            Some(expected) if !is_accepted => {
+                let (whose, way) = match account.is_of_flags() {
+                    true => (
+                        "this operator",
+                        format!("To move to {said}, start the operator with --accept-organization={said}."),
+                    ),
+                    false => ("this account", format!("To use {said}, create another BoltzAccount.")),
+                };
+                Err(format!(
+                    "The operator's admin key belongs to the Boltz organization {said}. The keys of {whose} belong to \
+                     {expected}. No keys are issued or revoked. Provide an admin key of {expected}. {way}"
+                ))
+            }
             _ => {
                 remembered.organization = Some(said.clone());
                 // The list of another organization lacks all keys of this one.
@@ -303,14 +312,14 @@ mod tests {
             let (name, accepted) = remembered.clone();
             organization.remember(Remembered { organization: name, accepted, ..Remembered::default() });
             organization.record_answer(Said::Organization(said.to_owned()));
-            organization.compare().unwrap();
+            organization.compare(&AccountName::OF_FLAGS).unwrap();
             assert_eq!(organization.is_accepted(), is_accepted, "{remembered:?}, {flag:?}, {said}");
             // The same after a restart without the flag.
             let data = organization.remembered().unwrap().to_data(&names());
             let mut next = Organization::unread(None, false);
             next.remember(Remembered::from_data(&data, &names()));
             next.record_answer(Said::Organization(said.to_owned()));
-            assert_eq!(next.compare(), Ok(false));
+            assert_eq!(next.compare(&AccountName::OF_FLAGS), Ok(false));
             assert_eq!(next.is_accepted(), is_accepted, "{remembered:?}, {flag:?}, {said}, after a restart");
         }
         let of_an_earlier_release = BTreeMap::from([("a.organization".to_owned(), "b".to_owned())]);
@@ -335,11 +344,16 @@ mod tests {
         ] {
             let mut organization = organization(remembered, accepted, said);
             let what = format!("{remembered:?}, {accepted:?}, {said:?}");
-            assert_eq!(organization.compare().map_err(|_| ()), changes, "{what}");
+            assert_eq!(organization.compare(&AccountName::OF_FLAGS).map_err(|_| ()), changes, "{what}");
             assert_eq!(organization.remembered().unwrap().organization.as_deref(), then, "{what}");
         }
-        let message = organization(Some("a"), None, Some("b")).compare().unwrap_err();
-        assert!(message.contains("--accept-organization=b"), "{message}");
+        for (account, way) in [
+            (AccountName::OF_FLAGS, "--accept-organization=b"),
+            (AccountName::named("x"), "create another BoltzAccount"),
+        ] {
+            let message = organization(Some("a"), None, Some("b")).compare(&account).unwrap_err();
+            assert!(message.contains(way), "{message}");
+        }
     }
 
     #[test]

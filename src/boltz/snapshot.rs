@@ -105,6 +105,11 @@ impl Snapshot {
         }
     }
 
+    /// The keys whose names have the mark of that object.
+    pub(crate) fn keys_with_mark(&self, object: &ObjectMark) -> impl Iterator<Item = &ListedKey> {
+        self.keys_of(object).iter().map(|own| &own.key)
+    }
+
     fn keys_of(&self, object: &ObjectMark) -> &[Arc<KeyOfObject>] {
         let begin = self.keys.partition_point(|key| key.object < *object);
         let count = self.keys[begin..].partition_point(|key| key.object == *object);

@@ -15,8 +15,18 @@ struct Waits {
     /// The objects to which a pass that shows nothing new of them does not matter.
     quiet: HashSet<ObjectMark>,
     far_wake_ups: HashMap<ObjectMark, Monotonic>,
-    /// The accounts that objects use, other than that of the flags.
-    accounts: HashMap<ObjectMark, AccountName>,
+    /// The objects that were decided on.
+    decided: HashSet<ObjectMark>,
+    /// The accounts that they use, other than that of the flags.
+    accounts: HashMap<ObjectMark, Use>,
+}
+
+/// The account that an object uses.
+#[derive(Debug)]
+struct Use {
+    account: AccountName,
+    /// It has made an attempt with it, so that it may have keys there.
+    is_pinned: bool,
 }
 
 impl Awaited {
@@ -48,27 +58,49 @@ impl Awaited {
 
     /// Whether the object uses this account, as far as its last decision knew.
     pub(super) fn uses(&self, object: &ObjectMark, account: &AccountName) -> bool {
-        self.0.lock().accounts.get(object).unwrap_or(&AccountName::OF_FLAGS) == account
+        let awaited = self.0.lock();
+        awaited.accounts.get(object).map_or(account.is_of_flags(), |used| used.account == *account)
     }
 
-    /// How many objects use this account.
+    /// Whether the object is known to use another account.
+    pub(super) fn uses_another(&self, object: &ObjectMark, account: &AccountName) -> bool {
+        self.was_decided(object) && !self.uses(object, account)
+    }
+
+    /// Whether there was a decision on the object.
+    pub(super) fn was_decided(&self, object: &ObjectMark) -> bool {
+        self.0.lock().decided.contains(object)
+    }
+
+    /// How many objects have made an attempt with this account.
     pub(super) fn users_of(&self, account: &AccountName) -> usize {
-        self.0.lock().accounts.values().filter(|used| *used == account).count()
+        let awaited = self.0.lock();
+        awaited.accounts.values().filter(|used| used.is_pinned && used.account == *account).count()
     }
 
     /// The account that the object uses. Returns the one that it used before, if that was another.
-    pub(super) fn set_account(&self, object: ObjectMark, account: &AccountName) -> Option<AccountName> {
-        let accounts = &mut self.0.lock().accounts;
+    pub(super) fn set_account(
+        &self,
+        object: ObjectMark,
+        account: &AccountName,
+        is_pinned: bool,
+    ) -> Option<AccountName> {
+        let mut awaited = self.0.lock();
+        let was_decided = !awaited.decided.insert(object);
         let before = match account.is_of_flags() {
-            true => accounts.remove(&object),
-            false => accounts.insert(object, account.clone()),
+            true => awaited.accounts.remove(&object),
+            false => awaited.accounts.insert(object, Use { account: account.clone(), is_pinned }),
         };
-        Some(before.unwrap_or_default()).filter(|before| before != account)
+        let before = before.map(|used| used.account).unwrap_or_default();
+        Some(before).filter(|before| was_decided && before != account)
     }
 
     /// The object does not exist any more.
     pub(super) fn forget(&self, object: ObjectMark) {
-        self.0.lock().accounts.remove(&object);
+        let mut awaited = self.0.lock();
+        awaited.accounts.remove(&object);
+        awaited.decided.remove(&object);
+        drop(awaited);
         self.set_quiet(object, false);
         self.set_far_wake_up(object, None);
     }

@@ -251,7 +251,7 @@ impl Context {
         }
         executed.log(&effects.log);
         for event in &effects.events {
-            self.events.publish(executed.object, event.clone());
+            self.events.publish(executed.object, executed.account, event.clone());
         }
     }
 

@@ -17,7 +17,7 @@ use kube::runtime::controller::Action;
 pub(super) fn forget_needs(context: &Context, uid: &str) {
     let mark = ObjectMark::from_uid(uid);
     context.accounts.object_gone(uid, context.clock.now().monotonic);
-    context.accounts.all().iter().for_each(|served| served.inventory.forget(&mark));
+    context.accounts.all().iter().for_each(|served| served.forget(&mark));
     context.awaited.forget(mark);
 }
 
@@ -55,8 +55,7 @@ pub(super) async fn revoke_unreported_keys(
         let (answer, request_id) = request_id::recorded(revoking).await;
         let took = context.clock.now().monotonic.since(began);
         let step = Step::Revoke { key_id, reason: RevokeReason::NotStored };
-        let executed =
-            ExecutedStep::new(&facts.object, next_reconcile_id(), &step, &answer, took, request_id);
+        let executed = ExecutedStep::new(&facts, next_reconcile_id(), &step, &answer, took, request_id);
         let effects = state.apply(&step, answer, &facts, context);
         // An event about a deleted object is of no use.
         context.publish(&executed, &Effects { events: Vec::new(), ..effects });

@@ -171,9 +171,6 @@ pub fn absorb(context: &Context, state: &mut ObjectState, facts: &mut Facts, ste
             let value = Value::Read(value_sha256);
             let own = metadata.as_own(&facts.object.uid, value.clone());
             context.secrets.put(*metadata, value);
-            if let Some(served) = context.account_of(facts) {
-                served.end_request(&facts.object.uid);
-            }
             plan::Shown::Secret(Box::new(own))
         }
         Shown::NoSecret(name) => {
@@ -190,7 +187,7 @@ pub fn refresh(context: &Context, state: &mut ObjectState, facts: &mut Facts) {
     facts.memory = state.memory.clone();
     let ids: Vec<String> = facts.named_keys().into_iter().map(|key| key.id).collect();
     let mark = ObjectMark::from_uid(&facts.object.uid);
-    let served = choose_account(context, facts, &mark, now.monotonic);
+    let served = choose_account(context, facts, &mark, now);
     let mut snapshots = Vec::new();
     if let Some(ServedAccount { inventory, .. }) = served.as_deref() {
         inventory.set_named(&mark, &ids);

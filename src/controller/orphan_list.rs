@@ -1,11 +1,13 @@
 //! The ConfigMap in which the operator publishes orphans, reads requests to revoke some of them, and writes what came of
 //! each. Who may see orphans, and who may ask, is decided by the rights on this ConfigMap. It contains no secrets.
 //!
-//! Several installations may share it, so each key of its data begins with the name of the cluster.
+//! Several installations may share it, so each key of its data begins with the name of the cluster. The name of a
+//! `BoltzAccount` follows, if the keys are not of the account of the flags.
 
 use crate::{
+    boltz::account_data::of_account,
     duration::parse_duration,
-    protocol::{is_id, marker::ClusterName},
+    protocol::{account_name::AccountName, is_id, marker::ClusterName},
 };
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
@@ -22,18 +24,29 @@ pub fn config_map_name(lease_name: &str) -> String {
 }
 
 /// The key of the published [`OrphanList`].
-pub fn list_key(cluster: &ClusterName) -> String {
-    format!("{cluster}.orphans")
+pub fn list_key(cluster: &ClusterName, account: &AccountName) -> String {
+    of_account(account, &format!("{cluster}.orphans"))
+}
+
+/// Reads what [`list_key`] wrote. `None`: the key is of something else.
+pub fn read_list_key(key: &str) -> Option<(ClusterName, AccountName)> {
+    let names = key.strip_suffix(".orphans")?;
+    let (cluster, account) = match names.split_once('.') {
+        Some((cluster, account)) => (cluster, AccountName::named(account)),
+        None => (names, AccountName::OF_FLAGS),
+    };
+    let cluster = cluster.parse().ok()?;
+    (list_key(&cluster, &account) == key).then_some((cluster, account))
 }
 
 /// The key of the [`RevocationRequest`].
-pub fn request_key(cluster: &ClusterName) -> String {
-    format!("{cluster}.revoke")
+pub fn request_key(cluster: &ClusterName, account: &AccountName) -> String {
+    of_account(account, &format!("{cluster}.revoke"))
 }
 
 /// The key of the [`RevocationResponse`].
-pub fn response_key(cluster: &ClusterName) -> String {
-    format!("{cluster}.revoked")
+pub fn response_key(cluster: &ClusterName, account: &AccountName) -> String {
+    of_account(account, &format!("{cluster}.revoked"))
 }
 
 /// The orphans of a cluster.
@@ -54,6 +67,9 @@ pub struct PublishedOrphan {
     pub key_id: String,
     /// First characters of the key.
     pub key_prefix: String,
+    /// The `BoltzAccount` of the key. Absent: the account of the operator's flags.
+    #[serde(default, skip_serializing_if = "AccountName::is_of_flags")]
+    pub account: AccountName,
     /// The object in the key's name: the first 64 bits of its UID.
     pub object: String,
     /// The attempt in the key's name.
@@ -153,6 +169,24 @@ mod tests {
             "[]".to_owned(),
         ] {
             assert_eq!(RevocationRequest::parse(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_list_names_its_account() {
+        let cluster: ClusterName = "prod".parse().unwrap();
+        for (account, key) in [
+            (AccountName::OF_FLAGS, "prod.orphans"),
+            (AccountName::named("a"), "prod.a.orphans"),
+            (AccountName::named("a.orphans"), "prod.a.orphans.orphans"),
+        ] {
+            assert_eq!(list_key(&cluster, &account), key);
+            assert_eq!(read_list_key(key), Some((cluster.clone(), account)));
+        }
+        for other in
+            ["orphans", ".orphans", "prod.revoke", "prod..orphans", "prod.A.orphans", "pr od.orphans"]
+        {
+            assert_eq!(read_list_key(other), None, "{other}");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     cli::OrphanPolicy,
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError},
     plan::{Answer, Monotonic, RevokeReason, backoff::Backoff},
-    protocol::marker::ClusterName,
+    protocol::{account_name::AccountName, marker::ClusterName},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use kube::runtime::reflector::Store;
@@ -43,34 +43,35 @@ pub(super) async fn watch_orphans(
     let mut orphans = Orphans::default();
     let mut completions = served.inventory.completions();
     completions.mark_changed();
-    // Those of a `BoltzAccount` are in its status.
-    let published = handling.config_map.as_ref().filter(|_| served.name().is_of_flags());
-    let store = published.map(|(namespace, name)| {
+    let store = handling.config_map.as_ref().map(|(namespace, name)| {
         ConfigMapStore::new(context.kubernetes.client().clone(), namespace, name.clone())
     });
     let mut failures = 0;
     // Which keys a namespace refers to is unknown until its lists are complete.
     context.watches.until_all_synced().await;
     loop {
-        let handling = handling_of(&served, &handling);
-        let work = Work { context: &context, served: &served, handling: &handling };
         let may_be_asked = store.is_some() && orphans.confirmed().next().is_some();
         tokio::select! {
             changed = completions.changed() => {
                 if changed.is_err() {
                     return;
                 }
+                // As the account says now, not as it said when the wait began.
+                let handling = handling_of(&served, &handling);
+                let work = Work { context: &context, served: &served, handling: &handling };
                 let Some(snapshot) = served.inventory.snapshots().into_iter().next() else { continue };
                 let objects: Vec<Arc<CachedApiKey>> = stores.iter().flat_map(Store::state).collect();
                 orphans.record_pass(&work, &snapshot, &objects).await;
                 if served.rules().is_some() {
                     let is_known = !orphans.are_unknown && orphans.passes >= 2;
-                    served.set_orphans(is_known.then(|| reported(orphans.list(), &served, &snapshot)));
+                    served.set_orphans(is_known.then(|| reported(orphans.list(served.name()), &served, &snapshot)));
                 }
             }
             () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => {}
         }
         let Some(store) = &store else { continue };
+        let handling = handling_of(&served, &handling);
+        let work = Work { context: &context, served: &served, handling: &handling };
         match orphans.exchange(&work, store).await {
             Ok(()) => failures = 0,
             Err(error) if failures > 0 => {
@@ -252,22 +253,24 @@ impl Orphans {
         if self.passes < 2 {
             return Ok(());
         }
-        let cluster = &work.served.inventory.names().current;
+        let (cluster, account) = (&work.served.inventory.names().current, work.served.name());
         let before = store.read().await?;
         if !self.has_read {
-            let published = before.get(&list_key(cluster)).map(String::as_str).unwrap_or_default();
+            let published = before.get(&list_key(cluster, account)).map(String::as_str).unwrap_or_default();
             self.remember(&serde_json::from_str(published).unwrap_or_default());
             self.has_read = true;
         }
         let mut changes = BTreeMap::new();
-        if let Some((request, older_than)) = self.request(&before, cluster) {
+        if let Some((request, older_than)) = self.request(&before, cluster, account) {
             // If the response could not be written, only that is repeated.
             if self.response.as_ref().is_none_or(|response| response.request != request.id) {
                 self.response = Some(self.answer(work, &request, older_than).await);
             }
-            changes.extend(self.response.as_ref().map(|response| (response_key(cluster), to_json(response))));
+            changes.extend(
+                self.response.as_ref().map(|response| (response_key(cluster, account), to_json(response))),
+            );
         }
-        changes.insert(list_key(cluster), to_json(&self.list()));
+        changes.insert(list_key(cluster, account), to_json(&self.list(account)));
         changes.retain(|key, text| before.get(key) != Some(text));
         if changes.is_empty() { Ok(()) } else { store.write(changes).await }
     }
@@ -287,9 +290,10 @@ impl Orphans {
         &self,
         data: &BTreeMap<String, String>,
         cluster: &ClusterName,
+        account: &AccountName,
     ) -> Option<(RevocationRequest, Duration)> {
-        let request = RevocationRequest::parse(data.get(&request_key(cluster))?)?;
-        let response = data.get(&response_key(cluster)).map(String::as_str).unwrap_or_default();
+        let request = RevocationRequest::parse(data.get(&request_key(cluster, account))?)?;
+        let response = data.get(&response_key(cluster, account)).map(String::as_str).unwrap_or_default();
         let answered: RevocationResponse = serde_json::from_str(response).unwrap_or_default();
         (answered.request != request.0.id).then_some(request)
     }
@@ -331,12 +335,13 @@ impl Orphans {
         RevocationResponse { request: request.id.clone(), results }
     }
 
-    fn list(&self) -> OrphanList {
+    fn list(&self, account: &AccountName) -> OrphanList {
         let mut orphans: Vec<PublishedOrphan> = self
             .confirmed()
             .map(|(id, Orphan { since_at, found: Found { object, key }, .. })| PublishedOrphan {
                 key_id: id.clone(),
                 key_prefix: key.prefix.clone(),
+                account: account.clone(),
                 object: object.to_string(),
                 attempt: key.attempt.as_str().to_owned(),
                 orphaned_since: *since_at,
@@ -383,7 +388,7 @@ mod tests {
             orphans.known.insert(id.clone(), orphan(id, i64::from(index), 2));
         }
         orphans.known.insert("seen-once".to_owned(), orphan("seen-once".to_owned(), 0, 1));
-        let list = orphans.list();
+        let list = orphans.list(&AccountName::OF_FLAGS);
         assert_eq!((list.count, list.orphans.len()), (150, MAX_ORPHANS));
         let ids = [&list.orphans[0], &list.orphans[99]].map(|orphan| orphan.key_id.as_str());
         assert_eq!(ids, ["key-000", "key-099"]);

@@ -98,8 +98,7 @@ pub(super) async fn reconcile_object(cached: &Arc<CachedApiKey>, context: &Conte
         let executing = execute(context, &mut state, &facts, &decision.step);
         let ((answer, shown), request_id) = request_id::recorded(executing).await;
         let took = context.clock.now().monotonic.since(began);
-        let executed =
-            ExecutedStep::new(&facts.object, reconcile_id, &decision.step, &answer, took, request_id);
+        let executed = ExecutedStep::new(&facts, reconcile_id, &decision.step, &answer, took, request_id);
         let effects = state.apply(&decision.step, answer, &facts, context);
         context.publish(&executed, &effects);
         context.activity.enter(&uid, "Plan");

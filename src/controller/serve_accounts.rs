@@ -27,6 +27,7 @@ pub(super) struct Watched {
 pub(super) async fn serve_accounts(context: Arc<Context>, watched: Vec<Watched>, handling: OrphanHandling) {
     let mut changes = context.accounts.changes();
     let mut defaults = context.accounts.default_changes();
+    let mut labels = context.accounts.label_changes();
     let mut tasks = JoinSet::new();
     let mut running: BTreeMap<AccountName, (Arc<ServedAccount>, AbortHandle)> = BTreeMap::new();
     loop {
@@ -51,6 +52,11 @@ pub(super) async fn serve_accounts(context: Arc<Context>, watched: Vec<Watched>,
             changed = changes.changed() => if changed.is_err() { return },
             // Any object may be one that names no account.
             Ok(()) = defaults.changed() => watched.iter().for_each(|watched| watched.objects.reconcile_where(|_| true)),
+            // Who may use an account may have changed there.
+            Ok(()) = labels.changed() => {
+                let namespaces = context.accounts.take_relabelled();
+                watched.iter().for_each(|watched| watched.objects.reconcile_in(&namespaces));
+            }
             Some(ended) = tasks.join_next() => pass_panic_on(ended),
         }
     }

@@ -1,6 +1,9 @@
 //! The log of the steps: one line for each, always with the same fields (`docs/reference/log.md`).
 
-use crate::plan::{Answer, EventKind, LogLine, ObjectFacts, Step};
+use crate::{
+    plan::{Answer, EventKind, Facts, LogLine, ObjectFacts, Step},
+    protocol::account_name::AccountName,
+};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -15,6 +18,7 @@ pub(super) fn next_reconcile_id() -> u64 {
 /// A step that was executed.
 pub(super) struct ExecutedStep<'a> {
     pub object: &'a ObjectFacts,
+    pub account: &'a AccountName,
     pub reconcile_id: u64,
     pub step: &'a Step,
     /// The name of the answer.
@@ -26,14 +30,15 @@ pub(super) struct ExecutedStep<'a> {
 
 impl<'a> ExecutedStep<'a> {
     pub(super) fn new(
-        object: &'a ObjectFacts,
+        facts: &'a Facts,
         reconcile_id: u64,
         step: &'a Step,
         answer: &Answer,
         took: Duration,
         request_id: Option<String>,
     ) -> Self {
-        Self { object, reconcile_id, step, result: answer.into(), took, request_id }
+        let (object, account) = (&facts.object, &facts.account.name);
+        Self { object, account, reconcile_id, step, result: answer.into(), took, request_id }
     }
 
     /// Writes what is to be said of it, or that it was executed.
@@ -49,7 +54,8 @@ impl<'a> ExecutedStep<'a> {
     }
 
     fn log_line(&self, line: &LogLine) {
-        let Self { object, reconcile_id, step, result, took, request_id } = self;
+        let Self { object, account, reconcile_id, step, result, took, request_id } = self;
+        let account = account.boltz_account();
         let (namespace, name, uid) = (&object.namespace, &object.name, &object.uid);
         let attempt = step.attempt().map(tracing::field::display);
         let key_id = line.key_id.as_deref().or_else(|| step.key_id());
@@ -63,6 +69,7 @@ impl<'a> ExecutedStep<'a> {
                     namespace,
                     name,
                     uid,
+                    account,
                     reconcile_id,
                     step,
                     attempt,

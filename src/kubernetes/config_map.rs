@@ -45,4 +45,17 @@ impl ConfigMapStore {
         };
         bounded(write).await
     }
+
+    /// Removes these keys from the data.
+    pub(crate) async fn remove(&self, keys: impl IntoIterator<Item = String>) -> Result<(), KubernetesError> {
+        let data: BTreeMap<String, Option<String>> = keys.into_iter().map(|key| (key, None)).collect();
+        let patch = Patch::Merge(json!({"data": data}));
+        let write = async {
+            match self.api.patch(&self.name, &PatchParams::default(), &patch).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+                other => other.map(drop),
+            }
+        };
+        bounded(write).await
+    }
 }

@@ -3,7 +3,10 @@
 //! joins events of one reason whatever their note, so a second revoked key would not be named.
 
 use super::client::api_version;
-use crate::plan::{EventNote, ObjectFacts};
+use crate::{
+    plan::{EventNote, ObjectFacts},
+    protocol::account_name::{AccountName, MAX_ACCOUNT_NAME},
+};
 use k8s_openapi::{
     api::{
         core::v1::ObjectReference,
@@ -28,6 +31,8 @@ use std::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum length of a note in events.k8s.io/v1.
 const MAX_NOTE_LENGTH: usize = 1024;
+/// So much of it stays for the name of an account.
+const FOR_ACCOUNT: usize = 4 + "(BoltzAccount )".len() + MAX_ACCOUNT_NAME;
 
 /// An event that is published again within this time becomes a series of the first one. That is how long client-go
 /// remembers events, too.
@@ -54,14 +59,17 @@ impl Events {
         Self { client, instance, recent: Arc::default() }
     }
 
-    /// Publishes one event about the object. A failure is only logged.
-    pub(crate) fn publish(&self, object: &ObjectFacts, event: EventNote) {
+    /// Publishes one event about the object, whose keys are of this account. A failure is only logged.
+    pub(crate) fn publish(&self, object: &ObjectFacts, account: &AccountName, event: EventNote) {
         let EventNote { kind, reason, mut note } = event;
         if let Some((end, _)) =
-            note.char_indices().take_while(|(index, _)| *index <= MAX_NOTE_LENGTH - 4).last()
-            && note.len() > MAX_NOTE_LENGTH
+            note.char_indices().take_while(|(index, _)| *index <= MAX_NOTE_LENGTH - FOR_ACCOUNT).last()
+            && note.len() > MAX_NOTE_LENGTH - FOR_ACCOUNT
         {
             note.truncate(end);
+        }
+        if let Some(account) = account.boltz_account() {
+            note.push_str(&format!(" (BoltzAccount {account})"));
         }
         let now = MicroTime(jiff::Timestamp::now());
         let (key, name, count) = self.count(object, reason, &note);

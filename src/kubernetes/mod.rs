@@ -5,7 +5,6 @@ pub(crate) mod config_map;
 pub(crate) mod error;
 pub mod events;
 pub mod lease;
-mod live_keys;
 pub(crate) mod remembered;
 pub(crate) mod secret_body;
 pub(crate) mod secret_index;

@@ -96,6 +96,18 @@ pub(crate) async fn keep(
     }
 }
 
+/// Reads what is remembered of an account.
+pub(crate) async fn read(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    account: &AccountName,
+    names: &ClusterNames,
+) -> Result<Remembered, KubernetesError> {
+    let data = ConfigMapStore::new(client, namespace, name.to_owned()).read().await?;
+    Ok(Remembered::from_data(&read_for(account, &data), names))
+}
+
 /// Forgets what is remembered of an account that goes: another one of its name may be of another organization.
 pub(crate) async fn forget(
     client: Client,

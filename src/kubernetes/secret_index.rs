@@ -4,13 +4,10 @@
 //! the operator does not wait for the watch to show its own writes. A relist wins over what was known before it began,
 //! because versions may become lower: etcd may have been restored from a backup.
 
-use super::{
-    live_keys::LiveKeyCounts,
-    secret_metadata::{SecretMetadata, Value},
-};
+use super::secret_metadata::{SecretMetadata, Value};
 use crate::{
     at_rest::{AtRest, Dictionary},
-    protocol::{account_name::AccountName, record::Record},
+    protocol::record::Record,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use parking_lot::{Mutex, MutexGuard};
@@ -104,7 +101,6 @@ type Key = (String, String);
 struct Inner {
     entries: HashMap<Arc<Key>, Entry>,
     by_owner: HashMap<Box<str>, Vec<Arc<Key>>>,
-    live_keys: LiveKeyCounts,
     relisting: u64,
 }
 
@@ -196,11 +192,6 @@ impl SecretIndex {
         inner.entries.values().flat_map(|entry| &entry.key_ids).map(|id| id.to_string()).collect()
     }
 
-    /// How many live keys of this account the objects of the namespace have in their Secrets.
-    pub(crate) fn live_keys(&self, namespace: &str, account: &AccountName) -> usize {
-        self.lock().live_keys.count(namespace, account)
-    }
-
     /// The ids of the keys that are in Secrets now.
     pub(crate) fn current_key_ids(&self) -> HashSet<String> {
         let inner = self.lock();
@@ -240,7 +231,6 @@ impl Inner {
             return false;
         }
         self.remove(&key);
-        self.live_keys.add(&metadata);
         let key = Arc::new(key);
         for owner in owners(&metadata) {
             self.by_owner.entry(owner.into()).or_default().push(Arc::clone(&key));
@@ -251,7 +241,6 @@ impl Inner {
 
     fn remove(&mut self, key: &Key) -> Option<SecretMetadata> {
         let (metadata, _) = self.entries.remove(key)?.open(key);
-        self.live_keys.remove(&metadata);
         for owner in owners(&metadata) {
             if let Some(keys) = self.by_owner.get_mut(owner.as_str()) {
                 keys.retain(|known| **known != *key);

@@ -68,6 +68,8 @@ pub struct AccountPolicy {
     pub live_keys: Option<LiveKeys>,
     /// No key may be retained.
     pub forbids_retain: bool,
+    /// The account is being deleted. Objects that have a key keep a valid one, and no other gets one.
+    pub is_ending: bool,
 }
 
 /// The live keys of a namespace's objects.
@@ -75,19 +77,12 @@ pub struct AccountPolicy {
 pub struct LiveKeys {
     /// How many there may be.
     pub most: u32,
-    /// How many there are.
-    pub now: u32,
+    /// How many there are. `None`: no pass over Boltz's list shows it yet.
+    pub now: Option<u32>,
 }
 
-impl LiveKeys {
-    /// Whether there is room for one more.
-    pub fn has_room(self) -> bool {
-        self.now < self.most
-    }
-}
-
-/// Whether a new key is issued although a namespace has as many as it may have: without it a workload would lose its key, or
-/// a leaked key would stay.
+/// Whether a new key is issued although a namespace has as many as it may have, or the account is being deleted: without it
+/// a workload would lose its key, or a leaked key would stay.
 pub fn outlasts_limit(reason: IssueReason) -> bool {
     matches!(reason, IssueReason::Renewal | IssueReason::KeyInactive | IssueReason::RotateNow)
 }
@@ -140,17 +135,16 @@ fn listed(items: impl IntoIterator<Item = impl Display>) -> String {
 }
 
 impl Facts {
-    /// The account of the object's keys and attempts: that of this process's own attempt, else of its record, else of its newest attempt, else of its status.
-    /// `None`: it has made no attempt yet. What an earlier release wrote is of the flags' account.
+    /// The account of the object's keys and attempts: that of this process's own attempt, else of its status, which tenants
+    /// usually cannot write, else of its record, else of its newest attempt. `None`: it has made no attempt yet. What an
+    /// earlier release wrote is of the flags' account.
     pub fn pinned_account(&self) -> Option<AccountName> {
-        let of_process = self.memory.account.as_ref();
-        let of_record = || self.record().map(|record| &record.account);
-        let of_attempt = || self.object.ledger.entries.last().map(|entry| &entry.account);
-        let of_status = || {
-            let status = &self.object.status;
-            status.key_id.as_ref().map(|_| AccountName::from(status.account_name.clone()))
-        };
-        of_process.or_else(of_record).or_else(of_attempt).cloned().or_else(of_status)
+        let status = &self.object.status;
+        let of_process = || self.memory.account.clone();
+        let of_status = || status.key_id.as_ref().map(|_| AccountName::from(status.account_name.clone()));
+        let of_record = || self.record().map(|record| record.account.clone());
+        let of_attempt = || self.object.ledger.entries.last().map(|entry| entry.account.clone());
+        of_process().or_else(of_status).or_else(of_record).or_else(of_attempt)
     }
 
     /// The account that the object uses: the one of its keys, else the one that its spec names, else the default.
@@ -201,15 +195,31 @@ impl Decision<'_> {
                 format!("{} does not allow this: {}. No key is issued.", account.name, violations.join("; "));
             return denied(message, None);
         }
-        let limit = policy.live_keys.filter(|keys| !keys.has_room())?;
-        reason.filter(|reason| !outlasts_limit(*reason))?;
-        let message = format!(
-            "{} allows namespace {namespace} {} live keys, and it has as many: current ones, and previous ones in their \
-             overlap. No key is issued.",
-            account.name, limit.most
-        );
+        let is_new = reason.is_some_and(|reason| !outlasts_limit(reason));
+        if is_new && policy.is_ending {
+            return denied(format!("{} is being deleted. No key is issued.", account.name), None);
+        }
         // Nothing tells when another object's key is gone.
-        denied(message, Some(self.now.monotonic.plus(self.settings.recheck)))
+        let until = Some(self.now.monotonic.plus(self.settings.recheck));
+        match policy.live_keys? {
+            LiveKeys { now: None, .. } if is_new => {
+                let message =
+                    "How many live keys the namespace has is not known before Boltz's list was read."
+                        .to_owned();
+                Some(Block { reason: Reason::Pending, message, until })
+            }
+            LiveKeys { most, now: Some(now) }
+                if (is_new && now >= most) || (reason.is_none() && now > most) =>
+            {
+                let message = format!(
+                    "{} allows namespace {namespace} {most} live keys, and it has {now}: current ones, previous ones in \
+                     their overlap, and requested ones. No key is issued.",
+                    account.name
+                );
+                denied(message, until)
+            }
+            LiveKeys { .. } => None,
+        }
     }
 
     /// What the status says of the account besides what is in the way of a key: the object asks for another account, or

@@ -1,6 +1,6 @@
 //! What the status of a `BoltzAccount` says, and when it may go. Pure.
 
-use super::facts::Doubt;
+use super::{facts::Doubt, status::whole_seconds};
 use crate::api::{AccountKeyCounts, AccountOrphan, BoltzAccountStatus, MAX_LISTED_ORPHANS};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -67,10 +67,12 @@ pub struct AccountState {
     pub names_altered: Option<String>,
     /// The active keys.
     pub keys: Option<AccountKeyCounts>,
-    /// The oldest orphans.
-    pub orphans: Vec<AccountOrphan>,
+    /// The oldest orphans. `None`: they are not known yet.
+    pub orphans: Option<Vec<AccountOrphan>>,
     /// How many objects use it.
     pub objects: usize,
+    /// The other accounts of the same organization.
+    pub same_organization: Vec<String>,
     /// It may have keys: Boltz accepted its admin key at some time, or that is not known.
     pub may_have_keys: bool,
 }
@@ -87,8 +89,8 @@ impl AccountState {
         match self.pass {
             Some(pass) if pass.shows_all && pass.doubt == Doubt::None && pass.active == 0 => Ok(()),
             Some(pass) if pass.active > 0 => Err(format!(
-                "Boltz lists {} active keys of this account that the operator has created. Revoke them, or wait until \
-                 they expire.",
+                "Boltz lists {} active keys with this cluster's name that no object of another account refers to. If they \
+                 are not needed, revoke them: kubectl boltz orphans.",
                 pass.active
             )),
             _ => Err("Boltz's list has to show that no key of this account is left.".to_owned()),
@@ -109,8 +111,9 @@ impl AccountState {
                 last_transition_time: Time(since),
             }
         };
-        let mut orphans = self.orphans.clone();
+        let mut orphans = self.orphans.clone().unwrap_or_else(|| old.orphans.clone());
         orphans.truncate(MAX_LISTED_ORPHANS);
+        let orphans = orphans.into_iter().map(in_whole_seconds).collect();
         BoltzAccountStatus {
             observed_generation: self.generation,
             conditions: vec![
@@ -122,9 +125,16 @@ impl AccountState {
             organization_id: self.organization.clone().or_else(|| old.organization_id.clone()),
             admin_key_prefix: self.admin_key_prefix.clone(),
             admin_key_expires_at: self.admin_key_expires_at.map(|at| Time(whole_seconds(at))),
-            keys: self.keys.or(old.keys),
+            keys: self.keys.map(|keys| self.with_known_orphans(keys, old)).or(old.keys),
             orphans,
         }
+    }
+
+    /// Until the orphans are known, it is as many as before.
+    fn with_known_orphans(&self, keys: AccountKeyCounts, old: &BoltzAccountStatus) -> AccountKeyCounts {
+        let before = old.keys.filter(|_| self.orphans.is_none());
+        let orphaned = before.map_or(keys.orphaned, |before| before.orphaned);
+        AccountKeyCounts { orphaned, ..keys }
     }
 
     fn ready(&self) -> (&'static str, &'static str, String) {
@@ -147,10 +157,22 @@ impl AccountState {
             AdminKeyReport::Valid | AdminKeyReport::TestMode => {
                 match (&self.names_altered, self.inventory_current()) {
                     (Some(message), _) => ("False", "NamesAltered", message.clone()),
-                    (None, ("True", ..)) => ("True", "Ready", "Keys can be issued and revoked.".to_owned()),
+                    (None, ("True", ..)) => ("True", "Ready", self.ready_message()),
                     (None, (_, reason, message)) => ("False", reason, message),
                 }
             }
+        }
+    }
+
+    fn ready_message(&self) -> String {
+        let usual = "Keys can be issued and revoked.";
+        match self.same_organization.as_slice() {
+            [] => usual.to_owned(),
+            others => format!(
+                "{usual} Of the same Boltz organization: {}. Each of them lists the keys of all, and its limits are its own. \
+                 One account is enough for an organization.",
+                others.join(", ")
+            ),
         }
     }
 
@@ -199,9 +221,11 @@ impl AccountState {
     }
 }
 
-/// As Kubernetes writes times.
-fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
+/// As Kubernetes writes times. Others would differ from what was written whenever they are compared.
+fn in_whole_seconds(mut orphan: AccountOrphan) -> AccountOrphan {
+    let times = [Some(&mut orphan.orphaned_since), orphan.created_at.as_mut(), orphan.last_used_at.as_mut()];
+    times.into_iter().flatten().for_each(|time| time.0 = whole_seconds(time.0));
+    orphan
 }
 
 #[cfg(test)]

@@ -129,16 +129,18 @@ impl Decision<'_> {
         let named = facts.named_keys();
         for entry in &facts.object.ledger.entries {
             let attempt = &entry.attempt;
-            if facts.is_other(entry.organization.as_ref()) {
-                // No list of this organization shows its key. Only its expiry ends it.
+            if facts.is_elsewhere(entry) {
+                // No list of this account shows its key. Only its expiry ends it.
                 let has_expired = |key: &NamedKey| {
                     key.attempt.as_ref() == Some(attempt)
                         && key.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall)
                 };
                 if !named.iter().any(has_expired) {
-                    let organization = entry.organization.clone().unwrap_or_default();
-                    waiting_for
-                        .insert(format!("the key of attempt {attempt} in organization {organization}"));
+                    let place = match &entry.organization {
+                        Some(organization) => format!("organization {organization}"),
+                        None => entry.account.to_string(),
+                    };
+                    waiting_for.insert(format!("the key of attempt {attempt} in {place}"));
                 }
                 continue;
             }

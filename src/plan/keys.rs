@@ -13,6 +13,7 @@ use crate::{
     api::annotations::FINALIZER,
     protocol::{
         OtherFields,
+        ledger::LedgerEntry,
         marker::AttemptId,
         record::{PreviousKey, Record},
     },
@@ -341,6 +342,11 @@ impl Facts {
     pub(super) fn is_other(&self, organization: Option<&String>) -> bool {
         let current = self.account.organization.as_ref();
         organization.is_some_and(|organization| current.is_some_and(|current| current != organization))
+    }
+
+    /// Whether the list of the object's account cannot show the key of this attempt.
+    pub(super) fn is_elsewhere(&self, entry: &LedgerEntry) -> bool {
+        self.is_other(entry.organization.as_ref()) || entry.account != self.account.name
     }
 
     fn is_of_other_organization(&self, id: &str) -> bool {

@@ -123,7 +123,6 @@ impl ProcessMemory {
     ) -> Ledger {
         self.mark_writing(attempt.clone(), intent.clone(), now.monotonic);
         let mut ledger = Ledger::new(keep.to_vec());
-        self.account = Some(account.name.clone());
         let entry = LedgerEntry::new(attempt.clone(), now.wall, account.organization.clone());
         ledger.entries.push(entry.of_account(&account.name));
         ledger
@@ -131,14 +130,19 @@ impl ProcessMemory {
 
     /// C1: the attempt may be sent only if the object, as the response shows it, has both ledger and finalizer.
     pub fn attempt_written(&mut self, attempt: &AttemptId, shown: &ObjectFacts) -> Answer {
-        if !shown.ledger.contains(attempt) {
-            Answer::Undone(format!("the new attempt is missing in the annotation {LEDGER_ANNOTATION}"))
-        } else if !shown.has_finalizer {
-            finalizer_is_missing()
-        } else {
-            self.mark_written(attempt);
-            Answer::Done
+        let entry = shown.ledger.entries.iter().find(|entry| entry.attempt == *attempt);
+        let Some(entry) = entry else {
+            return Answer::Undone(format!(
+                "the new attempt is missing in the annotation {LEDGER_ANNOTATION}"
+            ));
+        };
+        // Not before: an attempt that was refused is none.
+        self.account = Some(entry.account.clone());
+        if !shown.has_finalizer {
+            return finalizer_is_missing();
         }
+        self.mark_written(attempt);
+        Answer::Done
     }
 }
 

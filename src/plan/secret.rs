@@ -20,7 +20,8 @@ impl Decision<'_> {
             .filter(|secret| secret.owned && (secret.labelled || secret.record.is_some()))?;
         let is_known = secret.name == facts.object.secret_name()
             || facts.object.status.secret_name.as_ref() == Some(&secret.name);
-        if facts.object.owns_its_secret() || !is_known {
+        // An account that is not served may forbid it.
+        if facts.object.owns_its_secret() || !is_known || facts.account.is_absent {
             return None;
         }
         self.attempt(Step::ReleaseSecret { name: secret.name.clone() })

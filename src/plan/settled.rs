@@ -65,7 +65,7 @@ impl Facts {
     pub fn is_over(&self, settings: &Settings, now: Now, attempt: &AttemptId) -> bool {
         let settled_at = self.seen_to_settle_at(settings, now, attempt);
         let entry = self.object.ledger.entries.iter().find(|entry| entry.attempt == *attempt);
-        let is_other = self.is_other(entry.and_then(|entry| entry.organization.as_ref()));
+        let is_other = entry.is_some_and(|entry| self.is_elsewhere(entry));
         self.passes.first().is_some_and(|pass| {
             pass.doubt == Doubt::None
                 && !is_other

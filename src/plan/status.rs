@@ -170,7 +170,7 @@ fn coarse(before: Option<&Time>, after: Option<Timestamp>) -> Option<Time> {
 }
 
 /// Kubernetes writes times in whole seconds; a finer one would differ from the value that is read back.
-fn whole_seconds(time: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 

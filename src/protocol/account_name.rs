@@ -32,6 +32,11 @@ impl AccountName {
         self.0.is_none()
     }
 
+    /// The `BoltzAccount`, for people. `None`: it is the account of the flags, or there is none.
+    pub fn boltz_account(&self) -> Option<&str> {
+        self.name().filter(|name| *name != UNREADABLE)
+    }
+
     /// The name of the `BoltzAccount`.
     pub fn name(&self) -> Option<&str> {
         self.0.as_deref()

@@ -23,7 +23,7 @@ pub fn is_ready(account: &WatchedAccount) -> bool {
 }
 
 /// The reason and the message of the condition.
-fn ready(account: &WatchedAccount) -> (String, String) {
+pub fn ready(account: &WatchedAccount) -> (String, String) {
     let mut conditions = account.status.iter().flat_map(|status| &status.conditions);
     let found = conditions.find(|it| it.type_ == "Ready");
     let unknown = || {

@@ -17,6 +17,9 @@ pub struct KnownKey {
     pub state: State,
     /// `namespace/name`; of an orphan, what its name says of its object.
     pub object: String,
+    /// Its `BoltzAccount`. Absent: the account of the operator's flags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +58,7 @@ pub fn join(objects: &[WatchedApiKey], orphans: &[PublishedOrphan]) -> Vec<Known
             prefix: status.key_prefix.clone().unwrap_or_default(),
             state: State::Current,
             object: name.clone(),
+            account: status.account_name.clone(),
             expires_at: status.expires_at.as_ref().map(|time| time.0),
             revoke_after: None,
             last_used_on: View::new(object, Timestamp::UNIX_EPOCH).current_key_last_used_at().map(day),
@@ -64,6 +68,7 @@ pub fn join(objects: &[WatchedApiKey], orphans: &[PublishedOrphan]) -> Vec<Known
             prefix: previous.key_prefix.clone().unwrap_or_default(),
             state: State::Previous,
             object: name.clone(),
+            account: status.account_name.clone(),
             expires_at: None,
             revoke_after: Some(previous.revoke_after.0),
             last_used_on: previous.last_used_at.as_ref().map(|time| day(time.0)),
@@ -83,6 +88,7 @@ fn of_orphan(orphan: &PublishedOrphan) -> KnownKey {
         prefix: orphan.key_prefix.clone(),
         state: State::Orphan,
         object: format!("(uid {}…)", orphan.object),
+        account: orphan.account.name().map(str::to_owned),
         expires_at: orphan.expires_at,
         revoke_after: None,
         last_used_on: orphan.last_used_on.map(|date| date.to_string()),
@@ -107,8 +113,21 @@ pub fn render(keys: &[KnownKey], now: Timestamp) -> String {
         let texts = [&key.key_id, key.state.text(), &key.object, &key.prefix, &end, &used];
         texts.map(|text| if text.is_empty() { "-".to_owned() } else { plain(text) }).to_vec()
     };
-    let rows: Vec<Vec<String>> = keys.iter().map(row).collect();
-    table(&["KEY ID", "STATE", "OBJECT", "PREFIX", "END", "LAST USED"], &rows)
+    let rows = keys.iter().map(row).collect();
+    let accounts: Vec<_> = keys.iter().map(|key| key.account.as_deref()).collect();
+    table_with_accounts(&["KEY ID", "STATE", "OBJECT", "PREFIX", "END", "LAST USED"], rows, &accounts)
+}
+
+/// A table that names the account of each row, if there are others than that of the operator's flags.
+fn table_with_accounts(header: &[&str], mut rows: Vec<Vec<String>>, accounts: &[Option<&str>]) -> String {
+    let mut header = header.to_vec();
+    if accounts.iter().any(Option::is_some) {
+        header.push("ACCOUNT");
+        for (row, account) in rows.iter_mut().zip(accounts) {
+            row.push(or_dash(*account, plain));
+        }
+    }
+    table(&header, &rows)
 }
 
 pub fn render_orphans(orphans: &[PublishedOrphan], now: Timestamp) -> String {
@@ -122,8 +141,10 @@ pub fn render_orphans(orphans: &[PublishedOrphan], now: Timestamp) -> String {
             plain(&orphan.object),
         ]
     };
-    let rows: Vec<Vec<String>> = orphans.iter().map(row).collect();
-    table(&["KEY ID", "PREFIX", "ORPHANED", "EXPIRES", "LAST USED", "UID OF ITS OBJECT"], &rows)
+    let rows = orphans.iter().map(row).collect();
+    let accounts: Vec<_> = orphans.iter().map(|orphan| orphan.account.name()).collect();
+    let header = ["KEY ID", "PREFIX", "ORPHANED", "EXPIRES", "LAST USED", "UID OF ITS OBJECT"];
+    table_with_accounts(&header, rows, &accounts)
 }
 
 /// Those that have been orphans for longer than this.
@@ -157,12 +178,14 @@ pub fn chosen<'a>(
 mod tests {
     use super::*;
     use crate::pure::samples::{NOW, object};
+    use boltz_operator::protocol::account_name::AccountName;
     use serde_json::json;
 
     fn orphan(id: &str, since: &str) -> PublishedOrphan {
         PublishedOrphan {
             key_id: id.to_owned(),
             key_prefix: "sk_0".to_owned(),
+            account: AccountName::OF_FLAGS,
             object: "0123456789abcdef".to_owned(),
             attempt: "0123456789ab".to_owned(),
             orphaned_since: since.parse().unwrap(),

@@ -26,6 +26,8 @@ pub fn render(view: &View, users: Users) -> String {
         Some(secret) => (format!("Secret {} (key {})", plain(secret), plain(data_key)), Vec::new()),
         None => (styled(BAD, "no Secret"), Vec::new()),
     });
+    let account = status.and_then(|status| status.account_name.as_deref());
+    branches.extend(account.map(|name| (format!("BoltzAccount {}", plain(name)), Vec::new())));
     if let Some(id) = status.and_then(|status| status.key_id.as_deref()) {
         let mut details = vec![format!("{}  {}", view.bar(), lifetime(view))];
         details.push(format!(

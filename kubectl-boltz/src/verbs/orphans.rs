@@ -15,10 +15,10 @@ use crate::{
 use boltz_operator::{
     api::WatchedApiKey,
     controller::orphan_list::{
-        OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, config_map_name, list_key,
+        OrphanList, PublishedOrphan, RevocationRequest, RevocationResponse, config_map_name, read_list_key,
         request_key, response_key,
     },
-    protocol::marker::ClusterName,
+    protocol::{account_name::AccountName, marker::ClusterName},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -27,7 +27,10 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 /// The operator's Lease, if nothing says its name.
 const DEFAULT_LEASE: &str = "boltz-operator";
@@ -42,13 +45,19 @@ pub struct Publisher {
     pub lease_name: Option<String>,
 }
 
-/// What one operator has published.
+/// What one operator has published of one account.
 #[derive(Clone, Debug)]
 pub struct Published {
+    place: Place,
+    pub list: OrphanList,
+}
+
+/// Where an operator publishes orphans, and reads requests.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
     namespace: String,
     config_map: String,
     cluster: ClusterName,
-    pub list: OrphanList,
 }
 
 fn config_maps(session: &Session, namespace: &str) -> Api<ConfigMap> {
@@ -104,9 +113,9 @@ pub async fn published(session: &Session, publisher: &Publisher) -> Result<Vec<P
     let mut lists = Vec::new();
     for config_map in found {
         for (key, text) in config_map.data.iter().flatten() {
-            let name: Option<ClusterName> = key.strip_suffix(".orphans").and_then(|name| name.parse().ok());
-            let Some(name) = name.filter(|name| list_key(name) == *key) else { continue };
-            let Ok(list) = serde_json::from_str(text) else { continue };
+            let Some((name, account)) = read_list_key(key) else { continue };
+            let Ok(mut list) = serde_json::from_str::<OrphanList>(text) else { continue };
+            list.orphans.iter_mut().for_each(|orphan| orphan.account = account.clone());
             // Also by the form of a derived name that stands in the names of keys.
             let is = |wanted: &String| {
                 let forms = [Some(name.clone()), name.short_form()];
@@ -114,7 +123,8 @@ pub async fn published(session: &Session, publisher: &Publisher) -> Result<Vec<P
             };
             if publisher.cluster.as_ref().is_none_or(is) {
                 let namespace = config_map.namespace().unwrap_or_default();
-                lists.push(Published { namespace, config_map: config_map.name_any(), cluster: name, list });
+                let place = Place { namespace, config_map: config_map.name_any(), cluster: name };
+                lists.push(Published { place, list });
             }
         }
     }
@@ -204,19 +214,21 @@ pub struct Wish {
 
 pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
     let lists = published(session, &wish.publisher).await?;
-    let target = match lists.as_slice() {
-        [] => return Err(nothing_published(session)),
-        [one] => one,
-        several => {
-            let names: Vec<String> = several.iter().map(|one| one.cluster.to_string()).collect();
-            return Err(Failure::Other(format!(
-                "several operators publish orphans here: {}\nnext: kubectl boltz orphans --revoke --cluster NAME",
-                names.join(", ")
-            )));
+    let places: BTreeSet<&Place> = lists.iter().map(|one| &one.place).collect();
+    let mut several = places.iter();
+    let (Some(target), None) = (several.next(), several.next()) else {
+        if places.is_empty() {
+            return Err(nothing_published(session));
         }
+        let names: Vec<String> = places.iter().map(|place| place.cluster.to_string()).collect();
+        return Err(Failure::Other(format!(
+            "several operators publish orphans here: {}\nnext: kubectl boltz orphans --revoke --cluster NAME",
+            names.join(", ")
+        )));
     };
     let now = session.now();
-    let chosen = chosen(&target.list.orphans, &wish.ids, wish.older_than, now).map_err(|others| {
+    let orphans: Vec<PublishedOrphan> = lists.iter().flat_map(|one| one.list.orphans.clone()).collect();
+    let chosen = chosen(&orphans, &wish.ids, wish.older_than, now).map_err(|others| {
         let others: Vec<String> = others.iter().map(|id| plain(id)).collect();
         Failure::Other(format!(
             "nothing was done: these are not published as orphans, or not for {}: {}\n\
@@ -244,11 +256,17 @@ pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
         target.cluster
     );
     confirm(&question, "revoke", wish.yes)?;
-    let key_ids = chosen.iter().map(|orphan| orphan.key_id.clone()).collect();
-    let older_than = format!("{}s", wish.older_than.as_secs());
-    let request = RevocationRequest { id: Timestamp::now().to_string(), key_ids, older_than };
-    let text = serde_json::to_string(&request).unwrap_or_default();
-    let patch = Patch::Merge(json!({"data": {request_key(&target.cluster): text}}));
+    let mut ids: BTreeMap<&AccountName, Vec<String>> = BTreeMap::new();
+    for orphan in chosen {
+        ids.entry(&orphan.account).or_default().push(orphan.key_id.clone());
+    }
+    let accounts: Vec<&AccountName> = ids.keys().copied().collect();
+    let (id, older_than) = (Timestamp::now().to_string(), format!("{}s", wish.older_than.as_secs()));
+    let requests = ids.into_iter().map(|(account, key_ids)| {
+        let request = RevocationRequest { id: id.clone(), key_ids, older_than: older_than.clone() };
+        (request_key(&target.cluster, account), serde_json::to_string(&request).unwrap_or_default())
+    });
+    let patch = Patch::Merge(json!({"data": requests.collect::<BTreeMap<_, _>>()}));
     let (api, namespace) = (config_maps(session, &target.namespace), Some(target.namespace.as_str()));
     let parameters = PatchParams::default();
     call(api.patch(&target.config_map, &parameters, &patch), "patch", "configmaps", namespace).await?;
@@ -257,13 +275,16 @@ pub async fn revoke(session: &Session, wish: Wish) -> Result<u8, Failure> {
     loop {
         let found = call(api.get(&target.config_map), "get", "configmaps", namespace).await;
         let found = looks.seen(found)?;
-        let text = found
-            .as_ref()
-            .and_then(|found| found.data.as_ref())
-            .and_then(|data| data.get(&response_key(&target.cluster)));
-        let response: Option<RevocationResponse> = text.and_then(|text| serde_json::from_str(text).ok());
-        if let Some(response) = response.filter(|response| response.request == request.id) {
-            return report(session, &response);
+        let data = found.and_then(|found| found.data).unwrap_or_default();
+        let response = |account: &&AccountName| {
+            let text = data.get(&response_key(&target.cluster, account))?;
+            serde_json::from_str::<RevocationResponse>(text).ok().filter(|response| response.request == id)
+        };
+        // All of them, or none yet.
+        let responses: Option<Vec<RevocationResponse>> = accounts.iter().map(response).collect();
+        if let Some(responses) = responses {
+            let results = responses.into_iter().flat_map(|response| response.results).collect();
+            return report(session, &RevocationResponse { request: id, results });
         }
         if started.elapsed() > wish.timeout {
             return Err(Failure::Timeout {

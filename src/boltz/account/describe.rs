@@ -12,6 +12,11 @@ use serde_json::{Value as Json, json};
 pub(crate) const MOST: usize = 100;
 
 impl Account {
+    /// The organization of the admin key, if Boltz or the operator's memory names it.
+    pub(crate) fn organization_id(&self) -> Option<String> {
+        self.organization.lock().current().cloned()
+    }
+
     /// What the status of its `BoltzAccount` says of it.
     pub(crate) fn describe_to(&self, described: &mut AccountState) {
         described.admin_key_expires_at = self.admin_key_expires_at();
@@ -20,8 +25,7 @@ impl Account {
         let remembered = organization.remembered();
         described.organization = organization.current().cloned();
         described.names_altered = organization.names_altered().cloned();
-        described.may_have_keys =
-            !is_read || remembered.is_none_or(|known| known.organization.is_some() || known.active_keys > 0);
+        let was_used = remembered.is_none_or(|known| known.organization.is_some() || known.active_keys > 0);
         let published = remembered.and_then(|known| known.admin_key.clone());
         drop(organization);
         let state = self.lock();
@@ -35,6 +39,8 @@ impl Account {
             AdminKey::TestMode => AdminKeyReport::TestMode,
             AdminKey::Usable => AdminKeyReport::Valid,
         };
+        let is_usable = matches!(described.admin_key, AdminKeyReport::Valid | AdminKeyReport::TestMode);
+        described.may_have_keys = !is_read || was_used || is_usable;
     }
 
     /// What the account waits for: queue, turns, pauses, limit of calls, admin key.

@@ -135,7 +135,7 @@ impl Account {
 
     /// The admin key of another organization must not be used: the error says why.
     pub(super) fn compare_organization(&self) -> Result<(), String> {
-        if self.organization.lock().compare()? {
+        if self.organization.lock().compare(&self.name)? {
             self.announce_remembered();
         }
         Ok(())

@@ -55,6 +55,8 @@ pub struct AccountSettings {
     pub names: ClusterNames,
     /// Namespace and name of the ConfigMap in which the operator remembers organizations.
     pub remembered: (String, String),
+    /// The name of the ConfigMap in which it publishes orphans, in the same namespace.
+    pub orphans: String,
     /// `--retry-altered-names`.
     pub retry_altered_names: bool,
 }
@@ -70,8 +72,23 @@ struct Known {
 /// before have no tasks any more.
 pub(super) fn begin(context: &Context) {
     let named = context.accounts.all().into_iter().filter(|served| !served.name().is_of_flags());
-    named.for_each(|served| context.accounts.remove(served.name(), None));
+    named.for_each(|served| forget(context, served.name()));
+    context.accounts.forget_unserved();
     context.accounts.set_default(DefaultAccount::Unknown);
+}
+
+/// No account of this name exists any more.
+fn forget(context: &Context, name: &AccountName) {
+    context.accounts.remove(name, None);
+    context.metrics.forget_account(name);
+}
+
+/// Ends the task of an account. When this returns, it serves nothing any more.
+async fn end(known: Known) {
+    known.task.abort();
+    while !known.task.is_finished() {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Watches `BoltzAccounts` and the labels of namespaces, and runs a task for each account. Does not end.
@@ -110,14 +127,13 @@ pub(super) async fn serve_boltz_accounts(
                 let name = object.name_any();
                 listed.insert(name.clone());
                 let object = Arc::new(object);
-                known.retain(|other, known| {
-                    // One of the same name took its place.
-                    let is_other = *other == name && known.uid != object.metadata.uid;
-                    if is_other {
-                        known.task.abort();
-                    }
-                    !is_other
-                });
+                // One of the same name may have taken its place.
+                let is_other = known.get(&name).is_some_and(|known| known.uid != object.metadata.uid);
+                if is_other && let Some(other) = known.remove(&name) {
+                    end(other).await;
+                    forget(&context, &AccountName::named(&name));
+                }
+                context.accounts.expect(&AccountName::named(&name));
                 let entry = known.entry(name).or_insert_with_key(|name| {
                     let (sender, receiver) = watch::channel(Arc::clone(&object));
                     let work = task::AccountTask::new(&context, &settings, &stores, name);
@@ -129,21 +145,21 @@ pub(super) async fn serve_boltz_accounts(
             }
             Some(Ok(Event::InitDone)) => {
                 is_listed = true;
+                context.accounts.set_unread(None);
                 known.keys().filter(|name| !listed.contains(*name)).cloned().collect()
             }
             Some(Ok(Event::Delete(object))) => vec![object.name_any()],
             Some(Err(error)) => {
-                report("boltzaccounts", &error);
+                report(&context, "boltzaccounts", &error);
                 Vec::new()
             }
             None => return,
         };
         for name in gone {
             if let Some(gone) = known.remove(&name) {
-                gone.task.abort();
+                end(gone).await;
             }
-            context.accounts.remove(&AccountName::named(&name), None);
-            context.metrics.forget_account(&AccountName::named(&name));
+            forget(&context, &AccountName::named(&name));
         }
         if is_listed {
             let objects = known.values().map(|known| known.object.borrow().clone());
@@ -192,18 +208,21 @@ async fn watch_namespaces(context: Arc<Context>, are_listed: oneshot::Sender<()>
                 context.accounts.set_namespace(&namespace.name_any(), Some(namespace.labels().clone()));
             }
             Ok(Event::Delete(namespace)) => context.accounts.set_namespace(&namespace.name_any(), None),
-            Err(error) => report("namespaces", &error),
+            Err(error) => report(&context, "namespaces", &error),
         }
     }
 }
 
-fn report(resource: &str, error: &watcher::Error) {
+fn report(context: &Context, resource: &str, error: &watcher::Error) {
     match error {
-        watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_) => tracing::warn!(
-            resource,
-            error = error as &dyn std::error::Error,
-            "failed to watch; it will be retried"
-        ),
+        watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_) => {
+            context.accounts.set_unread(Some(format!("It cannot list {resource}: {error}")));
+            tracing::warn!(
+                resource,
+                error = error as &dyn std::error::Error,
+                "failed to watch; it will be retried"
+            );
+        }
         error => {
             tracing::info!(resource, error = error as &dyn std::error::Error, "a watch was interrupted");
         }

@@ -13,9 +13,9 @@ use crate::{
         ca_file,
         inventory::Inventory,
     },
-    controller::{Context, tasks::pass_panic_on},
-    kubernetes::remembered,
-    plan::{AccountPolicy, AccountState, Monotonic, PassReport},
+    controller::{Context, orphan_list, tasks::pass_panic_on},
+    kubernetes::{config_map::ConfigMapStore, error::KubernetesError, remembered},
+    plan::{AccountPolicy, AccountState, Monotonic, PassReport, backoff::Backoff},
     protocol::account_name::AccountName,
 };
 use kube::{ResourceExt, core::Selector, runtime::reflector::Store};
@@ -29,6 +29,9 @@ use tokio::{
 
 /// How often the admin key is read, and the status is looked at, if nothing happens.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// So many writes of the status may follow each other without a pause.
+const FREE_STATUS_WRITES: u32 = 10;
+const STATUS_PAUSE: Backoff = Backoff::from_secs(2, 120);
 
 pub(super) struct AccountTask {
     context: Arc<Context>,
@@ -39,6 +42,8 @@ pub(super) struct AccountTask {
     serving: Option<Serving>,
     /// When this process saw first that the account is being deleted.
     deleting_since: Option<Monotonic>,
+    /// The writes of the status that followed each other without a long pause, and the last of them.
+    status_writes: (u32, Option<Monotonic>),
 }
 
 /// What runs while the account is served. All of it ends when this is dropped.
@@ -85,6 +90,7 @@ impl AccountTask {
             name: AccountName::named(name),
             serving: None,
             deleting_since: None,
+            status_writes: (0, None),
         }
     }
 
@@ -115,28 +121,44 @@ impl AccountTask {
                 return;
             }
         } else if !account.has_finalizer() {
+            // It is new. What is remembered is of another one of its name.
+            if let Err(error) = self.forget().await {
+                let error = &error as &dyn std::error::Error;
+                return tracing::warn!(
+                    account = account.name_any(),
+                    error,
+                    "failed to forget an earlier BoltzAccount"
+                );
+            }
             // Nothing is served before it is kept. The watch shows the write.
             return self.set_finalizers(account, with_finalizer(account)).await;
         }
         let (mut unserved, mut prefix) = (None, None);
         match self.serve(account).await {
-            Ok(Ok(key)) => prefix = admin_key::prefix(&key),
-            // Its keys are known, and the last admin key may be used until then.
-            Ok(Err(error)) => unserved = Some(("AdminKeyMissing", error.to_string())),
+            Ok((Ok(key), problem)) => {
+                prefix = admin_key::prefix(&key);
+                unserved = problem.map(|problem| ("InvalidSpec", problem));
+            }
+            // The one that was read before is used.
+            Ok((Err(AdminKeyError::Unreadable { .. }), _)) if self.has_admin_key() => {
+                prefix = account.status.as_ref().and_then(|status| status.admin_key_prefix.clone());
+            }
+            // Its keys are known.
+            Ok((Err(error), _)) => unserved = Some(("AdminKeyMissing", error.to_string())),
             Err((reason, message)) => {
                 self.serving = None;
                 self.context.accounts.remove(&self.name, Some(message.clone()));
                 unserved = Some((reason, message));
             }
         }
-        let mut state = self.state(account, unserved);
+        let mut state = self.state(account, unserved).await;
         state.admin_key_prefix = prefix;
         if state.is_deleting && self.are_objects_known().await && state.may_go().is_ok() {
             return self.let_go(account).await;
         }
         let old = account.status.clone().unwrap_or_default();
         let status = state.status(&old, self.context.clock.now().wall);
-        if account.status.as_ref() != Some(&status) {
+        if account.status.as_ref() != Some(&status) && self.may_write_status() {
             let mut fields = json!(status);
             // What is not there any more goes.
             let before = json!(old);
@@ -159,11 +181,29 @@ impl AccountTask {
         }
     }
 
+    /// Somebody may undo each write of the status: then there is a pause.
+    fn may_write_status(&mut self) -> bool {
+        let (writes, last) = self.status_writes;
+        let now = self.context.clock.now().monotonic;
+        let since = last.map_or(Duration::MAX, |last| now.since(last));
+        let pause = writes.checked_sub(FREE_STATUS_WRITES).map(|more| STATUS_PAUSE.after(more + 1));
+        let may_write = since >= pause.unwrap_or_default();
+        if may_write {
+            self.status_writes = (if since >= STATUS_PAUSE.longest { 1 } else { writes + 1 }, Some(now));
+        }
+        may_write
+    }
+
+    fn has_admin_key(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.key.borrow().is_some())
+    }
+
     /// Serves the account as its spec says. The outer error: it cannot be served; the inner one: it has no admin key now.
+    /// With what is wrong in the spec, and does not prevent it.
     async fn serve(
         &mut self,
         account: &WatchedAccount,
-    ) -> Result<Result<SecretString, AdminKeyError>, Unserved> {
+    ) -> Result<(Result<SecretString, AdminKeyError>, Option<String>), Unserved> {
         let spec = account.spec.as_ref().map_err(|error| ("InvalidSpec", error.clone()))?;
         let base_url = spec.base_url.trim_end_matches('/');
         let is_allowed = |url: &String| url.trim_end_matches('/') == base_url;
@@ -172,7 +212,7 @@ impl AccountTask {
                 format!("baseURL {base_url} is not among those of the operator's --allowed-boltz-urls.");
             return Err(("BaseURLNotAllowed", message));
         }
-        let rules = self.rules(spec, account.is_deleting()).map_err(|error| ("InvalidSpec", error))?;
+        let (rules, problem) = self.rules(spec, account.is_deleting());
         let key = admin_key::read(&self.context, &self.settings.namespace, &spec.admin_key_secret_ref).await;
         if self.serving.as_ref().is_none_or(|serving| serving.base_url != base_url) {
             self.serving = None;
@@ -195,7 +235,7 @@ impl AccountTask {
                 serving.listing = list(&self.context, &mut serving.tasks, &serving.served, interval);
             }
         }
-        Ok(key)
+        Ok((key, problem))
     }
 
     fn start(
@@ -251,13 +291,19 @@ impl AccountTask {
         MintLimits { per_minute: spec.keys.max_mints_per_minute.unwrap_or(of_flags.per_minute), ..of_flags }
     }
 
-    fn rules(&self, spec: &BoltzAccountSpec, is_deleting: bool) -> Result<AccountRules, String> {
+    /// A selector that cannot be read selects nobody. The keys that there are still have to be managed.
+    fn rules(&self, spec: &BoltzAccountSpec, is_deleting: bool) -> (AccountRules, Option<String>) {
         let selector = spec.namespace_selector.clone().map(Selector::try_from).transpose();
-        let refusal = is_deleting.then(|| format!("{} is being deleted.", self.name));
-        Ok(AccountRules {
-            namespaces: selector.map_err(|error| format!("namespaceSelector: {error}"))?,
+        let (namespaces, problem) = match selector {
+            Ok(selector) => (selector, None),
+            Err(error) => {
+                (None, Some(format!("namespaceSelector: {error}. No namespace may use the account.")))
+            }
+        };
+        let rules = AccountRules {
+            namespaces,
             policy: AccountPolicy {
-                refusal,
+                is_ending: is_deleting,
                 workspaces: spec.workspaces.allowed.clone(),
                 default_workspace: spec.workspaces.default.clone(),
                 modes: spec.modes.clone(),
@@ -268,10 +314,11 @@ impl AccountTask {
             },
             max_per_namespace: spec.keys.max_per_namespace,
             orphans: (spec.orphan_policy, spec.orphan_grace()),
-        })
+        };
+        (rules, problem)
     }
 
-    fn state(&self, account: &WatchedAccount, unserved: Option<Unserved>) -> AccountState {
+    async fn state(&self, account: &WatchedAccount, unserved: Option<Unserved>) -> AccountState {
         let mut state = AccountState {
             generation: account.metadata.generation,
             is_deleting: account.is_deleting(),
@@ -281,8 +328,14 @@ impl AccountTask {
             may_have_keys: true,
             ..AccountState::default()
         };
-        let Some(Serving { served, .. }) = &self.serving else { return state };
+        let Some(Serving { served, .. }) = &self.serving else {
+            if state.is_deleting {
+                state.may_have_keys = self.is_remembered().await;
+            }
+            return state;
+        };
         served.account.describe_to(&mut state);
+        state.same_organization = self.of_same_organization(served);
         state.list_failing = served.inventory.list_failing().map(|block| block.message);
         let orphans = served.orphans();
         let now = self.context.clock.now();
@@ -294,7 +347,11 @@ impl AccountTask {
                 served.inventory.request_pass_since(at);
             }
             let current: HashSet<String> = self.context.secrets.current_key_ids();
-            let active: Vec<&String> = pass.active_keys(now.wall).map(|key| &key.id).collect();
+            // Another account may be of the same organization.
+            let own =
+                pass.by_object().filter(|(mark, _)| !self.context.awaited.uses_another(mark, &self.name));
+            let active = own.flat_map(|(_, keys)| keys).filter(|key| key.is_active_at(now.wall));
+            let active: Vec<&String> = active.map(|key| &key.id).collect();
             let orphaned = orphans.as_ref().map_or(0, |orphans| orphans.count);
             let in_use = active.iter().filter(|id| current.contains(**id)).count();
             let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -307,7 +364,7 @@ impl AccountTask {
             let age = now.monotonic.since(pass.started);
             state.pass = Some(PassReport { age, doubt: pass.doubt, active: active.len(), shows_all });
         }
-        state.orphans = orphans.map(|orphans| orphans.oldest).unwrap_or_default();
+        state.orphans = orphans.map(|orphans| orphans.oldest);
         state
     }
 
@@ -315,11 +372,7 @@ impl AccountTask {
     async fn let_go(&mut self, account: &WatchedAccount) {
         self.serving = None;
         self.context.accounts.remove(&self.name, Some("It is being deleted.".to_owned()));
-        let client = self.context.kubernetes.client().clone();
-        let (namespace, name) = &self.settings.remembered;
-        if let Err(error) =
-            remembered::forget(client, namespace, name, &self.name, &self.settings.names).await
-        {
+        if let Err(error) = self.forget().await {
             let error = &error as &dyn std::error::Error;
             return tracing::warn!(account = account.name_any(), error, "failed to forget a BoltzAccount");
         }
@@ -327,10 +380,43 @@ impl AccountTask {
         self.set_finalizers(account, left.cloned().collect()).await;
     }
 
+    /// Removes what the ConfigMaps say of the account.
+    async fn forget(&self) -> Result<(), KubernetesError> {
+        let AccountSettings { remembered: (namespace, name), orphans, names, .. } = self.settings.as_ref();
+        let client = self.context.kubernetes.client().clone();
+        let published = ConfigMapStore::new(client.clone(), namespace, orphans.clone());
+        let keys = [orphan_list::list_key, orphan_list::request_key, orphan_list::response_key];
+        published.remove(keys.map(|key| key(&names.current, &self.name))).await?;
+        remembered::forget(client, namespace, name, &self.name, names).await
+    }
+
     /// Whether all objects were listed, so that it is known which of them use the account.
     async fn are_objects_known(&self) -> bool {
         let known = self.context.watches.until_all_synced();
-        tokio::time::timeout(Duration::from_millis(10), known).await.is_ok() && !self.stores.is_empty()
+        let are_listed = tokio::time::timeout(Duration::from_millis(10), known).await.is_ok();
+        let mut objects = self.stores.iter().flat_map(Store::state);
+        are_listed
+            && !self.stores.is_empty()
+            && objects.all(|object| self.context.awaited.was_decided(&object.mark()))
+    }
+
+    fn of_same_organization(&self, served: &Arc<ServedAccount>) -> Vec<String> {
+        let organization = served.account.organization_id();
+        let others = self.context.accounts.all().into_iter().filter(|other| !Arc::ptr_eq(other, served));
+        let same = others.filter(|other| {
+            organization.is_some()
+                && other.account.organization_id() == organization
+                && other.account.client().base_url() == served.account.client().base_url()
+        });
+        same.map(|other| other.name().to_string()).collect()
+    }
+
+    /// Whether the account may have keys, although it is not served: Boltz accepted its admin key at some time.
+    async fn is_remembered(&self) -> bool {
+        let AccountSettings { remembered: (namespace, name), names, .. } = self.settings.as_ref();
+        let client = self.context.kubernetes.client().clone();
+        let read = remembered::read(client, namespace, name, &self.name, names).await;
+        read.map_or(true, |remembered| remembered.organization.is_some() || remembered.active_keys > 0)
     }
 
     async fn set_finalizers(&self, account: &WatchedAccount, finalizers: Vec<String>) {

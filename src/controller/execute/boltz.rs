@@ -3,7 +3,7 @@
 use super::Execution;
 use crate::{
     api::{BoltzApiKeySpec, Mode},
-    boltz::{CreateKeyRequest, KeyMode, Revocation, accounts::ServedAccount},
+    boltz::{CreateKeyRequest, KeyMode, Revocation, accounts::ServedAccount, live_keys::WantedKey},
     controller::{Context, observe::Shown},
     kubernetes::client::SecretWithData,
     plan::{
@@ -41,7 +41,9 @@ pub async fn revoke_key(
             if answer == Answer::KeyNotFound {
                 inventory.mark_perhaps_revoked(key_id);
             } else {
+                served.key_revoked(key_id, context.clock.now().monotonic);
                 account.set_active_keys(inventory.mark_revoked(key_id));
+                mark_revoked_elsewhere(context, served, key_id);
             }
             answer
         }
@@ -52,6 +54,17 @@ pub async fn revoke_key(
                 inventory.mark_perhaps_revoked(key_id);
             }
             Answer::BoltzFailed(failure)
+        }
+    }
+}
+
+/// Another account of the same organization does not miss the key either.
+fn mark_revoked_elsewhere(context: &Context, served: &ServedAccount, key_id: &str) {
+    let organization = served.account.organization_id();
+    for other in context.accounts.all() {
+        let is_same = organization.is_some() && other.account.organization_id() == organization;
+        if is_same && other.name() != served.name() {
+            other.inventory.mark_revoked(key_id);
         }
     }
 }
@@ -73,8 +86,14 @@ impl Execution<'_> {
         if !self.has_room(&served, attempt) {
             return Answer::Stale;
         }
-        let Some(call) = account.create_call(&self.facts.object.uid, now) else { return Answer::Stale };
-        let Some((known, intent)) = self.state.memory.mark_posting(attempt) else { return Answer::Stale };
+        let Some(call) = account.create_call(&self.facts.object.uid, now) else {
+            served.live_keys.end_request(attempt);
+            return Answer::Stale;
+        };
+        let Some((known, intent)) = self.state.memory.mark_posting(attempt) else {
+            served.live_keys.end_request(attempt);
+            return Answer::Stale;
+        };
         let left = known.written.plus(self.context.settings.window()).since(now);
         let timeout = self.context.request_timeout.min(left);
         let object = ObjectMark::from_uid(&self.facts.object.uid);
@@ -86,6 +105,7 @@ impl Execution<'_> {
             Ok(created) => {
                 account.record_success(&call, self.context.clock.now().monotonic);
                 let details = created.details;
+                served.live_keys.set_created(attempt, &details.id);
                 let requested = Requested {
                     marker: &marker,
                     workspace: request.workspace_id.as_deref(),
@@ -123,7 +143,7 @@ impl Execution<'_> {
             Err(error) => {
                 account.record_failure(&call, &error, self.context.clock.now().monotonic);
                 if error.effect() == Effect::None {
-                    served.end_request(&self.facts.object.uid);
+                    served.live_keys.end_request(attempt);
                 }
                 Answer::BoltzFailed(error.failure())
             }
@@ -135,10 +155,14 @@ impl Execution<'_> {
         let Some(keys) = self.facts.account.policy.live_keys else { return true };
         let intent = self.facts.memory.attempts.get(attempt).and_then(|known| known.intent.as_ref());
         let most = Some(keys.most).filter(|_| !intent.is_some_and(|intent| outlasts_limit(intent.reason)));
-        let (uid, namespace) = (&self.facts.object.uid, &self.facts.object.namespace);
-        let stored = self.context.secrets.live_keys(namespace, served.name());
-        let settled_at = self.context.clock.now().monotonic.plus(self.context.settings.settle_time);
-        served.request_key((uid, namespace), stored, most, settled_at)
+        let (object, now) = (&self.facts.object, self.context.clock.now());
+        let wanted = WantedKey {
+            namespace: &object.namespace,
+            object: ObjectMark::from_uid(&object.uid),
+            attempt,
+            settled_at: now.monotonic.plus(self.context.settings.settle_time),
+        };
+        served.live_keys.request(&wanted, most, &served.inventory.snapshots(), now)
     }
 
     /// Reads the Secret and asks Boltz with its value. The only use of a stored value (rule 12).

@@ -15,16 +15,16 @@ use std::{
 };
 
 /// The program, as one user in one namespace.
-struct Plugin {
+pub(crate) struct Plugin {
     kubeconfig: PathBuf,
     namespace: String,
 }
 
 /// What it said.
 #[derive(Debug)]
-struct Said {
+pub(crate) struct Said {
     code: i32,
-    out: String,
+    pub out: String,
     err: String,
 }
 
@@ -60,11 +60,16 @@ impl Plugin {
         plugin
     }
 
+    /// Who may do everything.
+    pub fn of_admin(env: &TestEnv) -> Self {
+        Self { kubeconfig: env.control_plane.kubeconfig("admin"), namespace: env.namespace.clone() }
+    }
+
     async fn in_env(env: &TestEnv, role: &str) -> Self {
         Self::of(&env.control_plane, &format!("{role}-{}", env.namespace), &env.namespace, Some(role)).await
     }
 
-    fn run(&self, arguments: &[&str]) -> Said {
+    pub fn run(&self, arguments: &[&str]) -> Said {
         self.run_with_input(arguments, "")
     }
 
@@ -84,13 +89,13 @@ impl Plugin {
     }
 
     /// Runs it, and expects that code.
-    fn expect(&self, code: i32, arguments: &[&str]) -> Said {
+    pub fn expect(&self, code: i32, arguments: &[&str]) -> Said {
         let said = self.run(arguments);
         assert_eq!(said.code, code, "{arguments:?}: {said:?}");
         said
     }
 
-    fn json(&self, arguments: &[&str]) -> Json {
+    pub fn json(&self, arguments: &[&str]) -> Json {
         let said = self.expect(0, &[arguments, &["--output", "json"]].concat());
         serde_json::from_str(&said.out).unwrap()
     }

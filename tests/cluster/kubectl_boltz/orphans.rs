@@ -77,8 +77,7 @@ async fn orphans_are_published_and_only_orphans_are_revoked_on_request() {
     assert!(results[&one]["message"].as_str().unwrap().starts_with("an orphan only since"), "{results}");
     assert_eq!(env.active_ids(), [mine.clone(), one.clone(), two.clone()].into());
 
-    let control_plane = &env.control_plane;
-    let viewer = Plugin { kubeconfig: control_plane.kubeconfig("admin"), namespace: env.namespace.clone() };
+    let viewer = Plugin::of_admin(&env);
     let said = viewer.expect(0, &["orphans"]);
     assert!(said.out.contains(&one) && said.out.contains(&two), "{said:?}");
     let said = viewer.expect(0, &["keys", "-A"]);

@@ -1,10 +1,13 @@
 //! `BoltzAccounts`: who may use them, that objects stay with theirs, that one does not slow another down, and how they go.
 
-use crate::test_env::{EnvOptions, PATIENCE, TestEnv, condition, emulator, is, observed, owned};
+use crate::{
+    kubectl_boltz::Plugin,
+    test_env::{EnvOptions, PATIENCE, TestEnv, condition, emulator, is, observed, owned},
+};
 use boltz_emulator::{Effect, Emulator, Fault, Operation, Outcome, Settings, StandingFault};
 use boltz_harness::eventually;
 use boltz_operator::api::{BoltzAccount, BoltzApiKey};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -67,15 +70,18 @@ impl Accounts {
         Api::all(self.env.client.clone())
     }
 
+    /// A Secret with the admin key of that Boltz.
+    async fn secret(&self, name: &str, boltz: usize) {
+        let secret = json!({
+            "metadata": {"name": name}, "stringData": {"admin-key": self.boltz[boltz].admin_key()},
+        });
+        let secrets: Api<Secret> = Api::namespaced(self.env.client.clone(), OPERATOR_NAMESPACE);
+        secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    }
+
     /// An account of that Boltz, and its Secret.
     async fn account(&self, name: &str, boltz: usize, spec: Json) {
-        let secret: Secret = serde_json::from_value(json!({
-            "metadata": {"name": format!("{name}-admin-key")},
-            "stringData": {"admin-key": self.boltz[boltz].admin_key()},
-        }))
-        .unwrap();
-        let secrets: Api<Secret> = Api::namespaced(self.env.client.clone(), OPERATOR_NAMESPACE);
-        secrets.create(&PostParams::default(), &secret).await.unwrap();
+        self.secret(&format!("{name}-admin-key"), boltz).await;
         let mut whole = json!({
             "adminKeySecretRef": {"name": format!("{name}-admin-key")},
             "baseURL": self.boltz[boltz].base_url(),
@@ -103,6 +109,15 @@ impl Accounts {
 
     async fn ready(&self, name: &str) -> BoltzAccount {
         self.until(name, "the account is Ready", |account| reason(account, "Ready").0 == "True").await
+    }
+
+    async fn until_gone(&self, name: &str) {
+        let gone =
+            eventually(PATIENCE, "the account is gone", async || match self.api().get_opt(name).await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        gone.await.unwrap();
     }
 
     async fn patch(&self, name: &str, patch: Json) {
@@ -173,11 +188,7 @@ async fn an_account_serves_those_whom_it_selects_and_goes_with_its_last_key() {
         env.gone(name).await;
     }
     all.until_active(0, 0).await;
-    let gone = eventually(PATIENCE, "the account is gone", async || match all.api().get_opt("other").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-    gone.await.unwrap();
+    all.until_gone("other").await;
     assert!(is(&env.get("of-flags").await, "Ready"));
 }
 
@@ -327,6 +338,42 @@ async fn what_an_account_does_not_allow_is_not_requested() {
 }
 
 #[tokio::test]
+async fn the_example_serves_two_organizations() {
+    let all = Accounts::new(&["org_development", "org_production"]).await;
+    let namespace = json!({"metadata": {"name": "design-production", "labels": {"stage": "production"}}});
+    let namespaces: Api<Namespace> = Api::all(all.env.client.clone());
+    let namespace = serde_json::from_value(namespace).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    all.secret("boltz-development", 0).await;
+    all.secret("boltz-production", 1).await;
+    // Only the addresses are others.
+    let mut urls = all.boltz.iter().map(|boltz| boltz.base_url());
+    let example = include_str!("../../../examples/accounts/two-organizations.yaml").lines().map(|line| {
+        let is_account = line == "  adminKeySecretRef:";
+        let url = is_account.then(|| format!("  baseURL: {}\n", urls.next().unwrap()));
+        format!("{}{line}\n", url.unwrap_or_default())
+    });
+    let example: String = example.collect();
+    let control_plane = all.env.control_plane.clone();
+    // The emulators go on answering meanwhile.
+    let applied = tokio::task::spawn_blocking(move || {
+        control_plane.kubectl_with_input(&["create", "--validate=strict", "--filename=-"], &example)
+    });
+    applied.await.unwrap().unwrap();
+    all.ready("development").await;
+    all.ready("production").await;
+    let objects: Api<BoltzApiKey> = Api::namespaced(all.env.client.clone(), "design-production");
+    let issued = eventually(PATIENCE, "the key is issued", async || match objects.get("design").await {
+        Ok(object) if is(&object, "Ready") => Ok(object),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(issued.await.unwrap().status.unwrap().account_name.as_deref(), Some("production"));
+    assert_eq!(all.boltz.iter().map(|boltz| boltz.active_keys().len()).collect::<Vec<_>>(), [0, 1]);
+    let said = Plugin::of_admin(&all.env).run(&["doctor"]);
+    assert!(said.out.contains("✓ BoltzAccounts: 2 are Ready"), "{said:?}");
+}
+
+#[tokio::test]
 async fn an_account_with_another_address_than_the_allowed_ones_is_not_served() {
     let all = Accounts::new(&["org_allowed"]).await;
     let elsewhere = emulator(Settings::default()).await;
@@ -358,10 +405,41 @@ async fn orphans_are_in_the_status_of_their_account() {
     assert!(reported.created_at.is_some());
     let metric = r#"boltz_orphaned_keys{account="orphans"} 1"#;
     all.env.until_metric(metric).await;
+    // One request is for all accounts.
+    let of_flags = all.env.emulator.create_foreign(&name).unwrap();
+    let plugin = Plugin::of_admin(&all.env);
+    let published = eventually(PATIENCE, "both orphans are published", async || {
+        let said = plugin.run(&["orphans"]);
+        if [&orphan, &of_flags].iter().all(|id| said.out.contains(*id)) {
+            Ok(said.out)
+        } else {
+            Err(said.out)
+        }
+    });
+    let table = published.await.unwrap();
+    let line = |id: &str| table.lines().find(|line| line.starts_with(id)).unwrap().trim_end().to_owned();
+    assert!(line(&orphan).ends_with(" orphans") && line(&of_flags).ends_with(" -"), "{table}");
+    let keys = plugin.json(&["keys", "-A"]);
+    let named = keys["keys"].as_array().unwrap().iter().find(|key| key["keyID"] == orphan.as_str()).unwrap();
+    assert_eq!((&named["account"], &named["state"]), (&json!("orphans"), &json!("orphan")));
+    let said = plugin.expect(0, &["orphans", "--revoke", "--yes", "--older-than", "0s"]);
+    assert!([&orphan, &of_flags].iter().all(|id| said.out.contains(&format!("{id} revoked"))), "{said:?}");
+    all.until_active(0, 1).await;
+
+    let orphan = all.boltz[0].create_foreign(&name).unwrap();
     all.patch("orphans", json!({"spec": {"orphanPolicy": "Revoke", "orphanGrace": "1s"}})).await;
     all.until_active(0, 1).await;
     all.until("orphans", "no orphan is listed", |account| account.status.clone().unwrap().orphans.is_empty())
         .await;
+    assert!(all.boltz[0].active_keys().iter().all(|key| key.id != orphan));
+
+    // What is published of an account goes with it.
+    all.api().delete("orphans", &DeleteParams::default()).await.unwrap();
+    all.until_gone("orphans").await;
+    let published: Api<ConfigMap> = Api::namespaced(all.env.client.clone(), "boltz-system");
+    let data = published.get("boltz-operator-orphans").await.unwrap().data.unwrap();
+    let names: Vec<&String> = data.keys().filter(|key| key.split('.').count() > 2).collect();
+    assert!(names.is_empty(), "{names:?}");
 }
 
 #[tokio::test]
@@ -386,6 +464,8 @@ async fn an_admin_key_is_read_again_and_must_be_of_the_same_organization() {
     all.ready("first").await;
     secrets.delete("first-admin-key", &DeleteParams::default()).await.unwrap();
     all.until("first", "there is no key", |it| reason(it, "Ready").1 == "AdminKeyMissing").await;
+    let said = Plugin::of_admin(&all.env).run(&["doctor"]);
+    assert!(said.out.contains("✗ BoltzAccounts: first is not Ready: AdminKeyMissing: "), "{said:?}");
     let account = all.api().get("first").await.unwrap();
     assert!(!serde_json::to_string(&account).unwrap().contains("live_emulated"), "no key in the status");
 }

@@ -2,10 +2,10 @@
 
 use boltz_operator::{
     api::{DeletionPolicy, Mode},
-    plan::{AccountPolicy, Block, DefaultAccount, LiveKeys, Reason},
+    plan::{AccountPolicy, Block, DefaultAccount, LiveKeys, Reason, Step},
     protocol::account_name::AccountName,
 };
-use plan_world::{DAY, HOUR, Process, World, plain};
+use plan_world::{DAY, Fault, HOUR, Process, World, plain};
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
@@ -169,7 +169,7 @@ fn violations() -> Vec<(&'static str, AccountPolicy, Json, Json)> {
         ),
         (
             "one more key",
-            AccountPolicy { live_keys: Some(LiveKeys { most: 2, now: 2 }), ..policy() },
+            AccountPolicy { live_keys: Some(LiveKeys { most: 2, now: Some(2) }), ..policy() },
             none,
             Json::Null,
         ),
@@ -218,7 +218,8 @@ fn a_policy_that_becomes_narrower_revokes_nothing_and_says_so() {
 
 #[test]
 fn a_full_namespace_keeps_its_keys_valid() {
-    let full = || AccountPolicy { live_keys: Some(LiveKeys { most: 1, now: 1 }), ..AccountPolicy::default() };
+    let full =
+        || AccountPolicy { live_keys: Some(LiveKeys { most: 1, now: Some(1) }), ..AccountPolicy::default() };
     type Change = fn(&mut World);
     let rows: &[(&str, Change, usize)] = &[
         ("a renewal", |world| world.advance_to(DAY * 80), 2),
@@ -274,4 +275,121 @@ fn an_account_that_is_not_served_changes_nothing() {
     assert_eq!((world.secrets.len(), world.counts.posts), (secrets.len(), posts));
     assert!(world.secrets.iter().all(|(name, secret)| secrets[name].record == secret.record));
     assert_eq!(condition(&world, "Stalled").1, "PolicyDenied");
+}
+
+/// A tenant can edit the Secret and the object's annotations, and not its status.
+#[test]
+fn a_forged_account_takes_no_object_to_another_account() {
+    for forged in ["nope", "b"] {
+        let mut world = World::with(plain());
+        let mut process = Process::start(&world);
+        process.default_account = named("a");
+        live(&mut process, &mut world, HOUR);
+        world.secret().record.as_mut().unwrap().account = AccountName::named(forged);
+        world.edit(|object| {
+            let entries = &mut object.ledger.entries;
+            entries.iter_mut().for_each(|entry| entry.account = AccountName::named(forged));
+        });
+        let mut next = Process::start_other(&world, 9);
+        next.default_account = named("a");
+        let facts = next.facts(&world, true).unwrap();
+        assert_eq!(facts.account.name, AccountName::named("a"), "{forged}");
+        live(&mut next, &mut world, HOUR);
+        assert_eq!(world.object().status.account_name.as_deref(), Some("a"), "{forged}");
+    }
+}
+
+/// Whether an account allows keys to be retained is not known while it is not served.
+#[test]
+fn nothing_is_retained_while_the_account_is_not_served() {
+    let (mut world, mut process) = World::ready(json!({"deletionPolicy": "Retain"}));
+    let message = "It is not served.".to_owned();
+    process.account.is_absent = true;
+    process.account.policy.forbids_retain = true;
+    process.account.calls_blocked = Some(Block { reason: Reason::PolicyDenied, message, until: None });
+    live(&mut process, &mut world, HOUR);
+    assert!(world.secret().owned, "the Secret is not released");
+    world.delete();
+    live(&mut process, &mut world, DAY);
+    assert!(world.object.is_some(), "the deletion waits");
+    process.account = Process::start(&world).account;
+    live(&mut process, &mut world, DAY);
+    assert!(world.object.is_none());
+    assert_eq!(world.active().len(), 1, "retained, since the account allows it");
+}
+
+#[test]
+fn an_attempt_that_was_refused_pins_nothing() {
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    process.default_account = named("a");
+    let end = world.elapsed + Duration::from_secs(1);
+    let refuse = &mut |step: &Step| matches!(step, Step::WriteAttempt { .. }).then_some(Fault::Refused);
+    process.live_with(&mut world, end, refuse).unwrap();
+    assert!(world.object().ledger.entries.is_empty());
+    process.default_account = named("b");
+    live(&mut process, &mut world, DAY);
+    assert_eq!((world.ready_reason(), world.record().account.clone()), ("Issued", AccountName::named("b")));
+    assert_eq!(condition(&world, "Stalled").0, "False");
+}
+
+/// The list of one account does not show that a key of another has ended.
+#[test]
+fn an_attempt_of_another_account_is_not_over() {
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    live(&mut process, &mut world, HOUR);
+    let id = world.record().key_id.clone();
+    // A tenant removes the Secret, and what says whose the attempt is.
+    world.secrets.clear();
+    world.edit(|object| {
+        object.status = Default::default();
+        object.ledger.entries.iter_mut().for_each(|entry| entry.account = AccountName::named("nope"));
+    });
+    let has_entries = !world.object().ledger.entries.is_empty();
+    world.delete();
+    let mut next = Process::start_other(&world, 9);
+    live(&mut next, &mut world, 2 * DAY);
+    if has_entries {
+        assert!(world.object.is_some(), "the deletion waits for a key that no list of its account shows");
+    }
+    assert!(world.key(&id).revoked || world.object.is_some());
+}
+
+#[test]
+fn an_account_that_is_being_deleted_keeps_the_keys_of_its_objects_valid() {
+    let ending = AccountPolicy { is_ending: true, ..AccountPolicy::default() };
+    let (mut world, mut process) = World::ready(json!({"expiresInDays": 90}));
+    process.account.policy = ending.clone();
+    world.advance_to(DAY * 80);
+    live(&mut process, &mut world, 3 * HOUR);
+    assert_eq!(world.counts.posts, 2, "the key is renewed");
+    assert_eq!(condition(&world, "Stalled").0, "False");
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    process.account.policy = ending;
+    live(&mut process, &mut world, HOUR);
+    assert_eq!((world.counts.posts, world.ready_reason()), (0, "PolicyDenied"));
+}
+
+#[test]
+fn too_many_live_keys_are_reported_and_renewed() {
+    let policy =
+        |now| AccountPolicy { live_keys: Some(LiveKeys { most: 1, now }), ..AccountPolicy::default() };
+    let (mut world, mut process) = World::ready(json!({"expiresInDays": 90}));
+    process.account.policy = policy(Some(2));
+    world.advance_to(DAY * 80);
+    live(&mut process, &mut world, 3 * HOUR);
+    assert_eq!(world.counts.posts, 2, "the key is renewed");
+    let (status, reason, message) = condition(&world, "Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "PolicyDenied"), "{message}");
+    // Before a pass has shown them, how many there are is not known.
+    let mut world = World::with(plain());
+    let mut process = Process::start(&world);
+    process.account.policy = policy(None);
+    live(&mut process, &mut world, HOUR);
+    assert_eq!((world.counts.posts, world.ready_reason()), (0, "Pending"));
+    process.account.policy = policy(Some(0));
+    live(&mut process, &mut world, HOUR);
+    assert_eq!((world.counts.posts, world.ready_reason()), (1, "Issued"));
 }

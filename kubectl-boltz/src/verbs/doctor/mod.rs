@@ -1,5 +1,6 @@
 //! `doctor`: what is missing for keys, and how to get it.
 
+mod accounts;
 mod cluster;
 mod monitoring;
 mod objects;
@@ -133,6 +134,7 @@ async fn examine(session: &Session) -> Vec<Finding> {
             .filter(|finding| finding.grade == Grade::Bad || !is_known(finding.check))
             .collect();
         findings.extend(news);
+        findings.extend(accounts::accounts(session).await);
     }
     findings.extend(monitoring::monitoring(session, &operators).await);
     findings
