@@ -117,7 +117,9 @@ impl LiveKeyCounts {
 
     /// The key is not live any more.
     pub fn set_revoked(&self, key_id: &str, now: Monotonic) {
-        self.0.lock().revoked.insert(key_id.to_owned(), now);
+        let mut known = self.0.lock();
+        known.requests.retain(|request| request.key_id.as_deref() != Some(key_id));
+        known.revoked.insert(key_id.to_owned(), now);
     }
 }
 
@@ -147,10 +149,7 @@ impl Known {
             let mut shown = passes.iter().flat_map(|pass| pass.keys_with_mark(&request.object));
             shown.any(|key| key.attempt == request.attempt)
         };
-        let is_live = |request: &&Request| match &request.key_id {
-            Some(id) => !revoked.contains_key(id),
-            None => Some(request.object) != except,
-        };
+        let is_live = |request: &&Request| request.key_id.is_some() || Some(request.object) != except;
         let here = self.requests.iter().filter(|request| request.namespace == namespace);
         let requested: Vec<&Request> = here.filter(|request| !is_shown(request)).filter(is_live).collect();
         let mut shown = 0;

@@ -301,6 +301,78 @@ async fn a_namespace_gets_as_many_live_keys_as_it_may_have() {
 }
 
 #[tokio::test]
+async fn what_a_tenant_edits_gives_no_more_live_keys() {
+    let all = Accounts::new(&["org_limited"]).await;
+    let env = &all.env;
+    all.account("limited", 0, json!({"namespaceSelector": {}, "keys": {"maxPerNamespace": 3}})).await;
+    all.ready("limited").await;
+    for name in ["suspended", "edited", "stripped"] {
+        env.create(name, with("limited")).await;
+        env.ready(name).await;
+    }
+    // The key lives on, and no Secret names it.
+    env.patch("suspended", json!({"spec": {"suspend": true}})).await;
+    env.until("suspended", "it is suspended", observed).await;
+    env.secrets().delete("suspended", &DeleteParams::default()).await.unwrap();
+    // The key is said to be of another account.
+    let mut record = serde_json::to_value(env.record("edited").await).unwrap();
+    record["account"] = json!("nope");
+    let annotations = json!({"metadata": {"annotations": {"boltz.bio/record": record.to_string()}}});
+    let patch = Patch::Merge(annotations);
+    env.secrets().patch("edited", &PatchParams::default(), &patch).await.unwrap();
+    // The object is gone, and its key is an orphan, unless the operator was faster.
+    env.patch("stripped", json!({"metadata": {"finalizers": []}})).await;
+    env.objects().delete("stripped", &DeleteParams::default()).await.unwrap();
+    let settled = async |name: &str| {
+        env.until(name, "it is Ready, or denied", |it| is(it, "Ready") || is_denied(it)).await;
+    };
+    for index in 0..3 {
+        env.create(&format!("more-{index}"), with("limited")).await;
+        settled(&format!("more-{index}")).await;
+    }
+    let before = all.boltz[0].count(Operation::List);
+    env.wait("more passes", || {
+        let passes = all.boltz[0].count(Operation::List) - before;
+        if passes >= 3 { Ok(()) } else { Err(format!("{passes} passes")) }
+    })
+    .await;
+    for index in 0..3 {
+        settled(&format!("more-{index}")).await;
+    }
+    let active = all.boltz[0].active_keys().len();
+    assert!(active <= 3, "{active} live keys");
+}
+
+/// It was never used, so it has no keys.
+#[tokio::test]
+async fn an_account_that_was_never_used_goes_at_once() {
+    let all = Accounts::new(&["org_new", "org_newer"]).await;
+    all.account("elsewhere", 0, json!({"baseURL": "https://elsewhere.example"})).await;
+    let refused = |account: &BoltzAccount| reason(account, "Ready").1 == "BaseURLNotAllowed";
+    all.until("elsewhere", "its address is refused", refused).await;
+    // It counts for nothing that an object names it and has got no key.
+    all.env.create("key", with("elsewhere")).await;
+    all.env.not_ready("key", "PolicyDenied").await;
+    all.api().delete("elsewhere", &DeleteParams::default()).await.unwrap();
+    all.until_gone("elsewhere").await;
+    // Another one of its name may be of another organization.
+    for (boltz, organization) in ["org_new", "org_newer"].into_iter().enumerate() {
+        all.account("again", boltz, json!({"namespaceSelector": {}})).await;
+        let account = all.ready("again").await;
+        assert_eq!(account.status.unwrap().organization_id.as_deref(), Some(organization));
+        // As a person does who knows better.
+        all.api().delete("again", &DeleteParams::default()).await.unwrap();
+        let strip = json!({"metadata": {"finalizers": null}});
+        if all.api().get_opt("again").await.unwrap().is_some() {
+            let _ = all.api().patch("again", &PatchParams::default(), &Patch::Merge(strip)).await;
+        }
+        all.until_gone("again").await;
+        let secrets: Api<Secret> = Api::namespaced(all.env.client.clone(), OPERATOR_NAMESPACE);
+        secrets.delete("again-admin-key", &DeleteParams::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_an_account_does_not_allow_is_not_requested() {
     let all = Accounts::new(&["org_strict", "org_elsewhere"]).await;
     let env = &all.env;
