@@ -130,14 +130,14 @@ impl ProcessMemory {
 
     /// C1: the attempt may be sent only if the object, as the response shows it, has both ledger and finalizer.
     pub fn attempt_written(&mut self, attempt: &AttemptId, shown: &ObjectFacts) -> Answer {
-        let entry = shown.ledger.entries.iter().find(|entry| entry.attempt == *attempt);
-        let Some(entry) = entry else {
+        if !shown.ledger.contains(attempt) {
             return Answer::Undone(format!(
                 "the new attempt is missing in the annotation {LEDGER_ANNOTATION}"
             ));
-        };
+        }
         // Not before: an attempt that was refused is none.
-        self.account = Some(entry.account.clone());
+        let entry = shown.ledger.entries.iter().find(|entry| entry.attempt == *attempt);
+        self.account = entry.map(|entry| entry.account.clone());
         if !shown.has_finalizer {
             return finalizer_is_missing();
         }

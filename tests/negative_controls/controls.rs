@@ -1132,8 +1132,8 @@ pub const ALL: &[Control] = &[
         defence: "an admin key of another organization is not used",
         rule: "A list that lies 4",
         file: "src/boltz/organization.rs",
-        with: "Some(expected) if !is_accepted => Err(format!(",
-        without: "Some(expected) if false => Err(format!(",
+        with: "Some(expected) if !is_accepted => {",
+        without: "Some(expected) if false => {",
         red: &[Unit("only_an_accepted_organization_replaces_another")],
     },
     Control {
@@ -1263,8 +1263,8 @@ pub const ALL: &[Control] = &[
         defence: "an attempt without the finalizer is not sent",
         rule: "Faults that stay 3",
         file: "src/plan/response.rs",
-        with: "} else if !shown.has_finalizer {",
-        without: "} else if !shown.has_finalizer && false {",
+        with: "            return finalizer_is_missing();",
+        without: "            self.mark_written(attempt);",
         red: &[Simulated("what_a_webhook_undoes_is_not_done_again_and_again")],
     },
     Control {
