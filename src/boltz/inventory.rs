@@ -257,6 +257,12 @@ impl Inventory {
             account.set_active_keys(fuse.expected());
         }
         snapshot.doubt = judgment.doubt;
+        if snapshot.unreadable() > 0 {
+            tracing::warn!(
+                objects = snapshot.unreadable(),
+                "Boltz's list shows keys of this operator without an id that can be read: nothing follows for their objects"
+            );
+        }
         report(judgment, &self.names, account.name());
         judgment
     }

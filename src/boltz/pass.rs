@@ -31,9 +31,6 @@ pub enum InconsistentList {
     /// `has_more` is true, and the page shows nothing that an earlier page did not show.
     #[error("Boltz's list of keys says that it has more pages, but its pages show nothing new")]
     NothingNew,
-    /// A key of ours is listed without an id, or with one that cannot be one.
-    #[error("Boltz's list of keys shows a key of this operator without an id that can be read")]
-    UnreadableId,
     /// There are more keys of ours than an operator can serve.
     #[error("Boltz's list of keys shows more than {MAX_KEYS} keys of this operator")]
     TooMany,
@@ -69,9 +66,7 @@ impl<'a> PassInProgress<'a> {
         let shows_something_new =
             !ids.is_subset(&self.previous_page) && !self.pages.is_repeated(&ids, HashSet::is_subset);
         for row in page.data {
-            if !self.listed.add(row, self.names) {
-                return Err(InconsistentList::UnreadableId);
-            }
+            self.listed.add(row, self.names);
         }
         if self.listed.count() > MAX_KEYS {
             return Err(InconsistentList::TooMany);
@@ -162,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_a_consistent_list_is_a_pass() {
-        use InconsistentList::{NoCursor, NothingNew, RepeatedCursor, UnreadableId};
+        use InconsistentList::{NoCursor, NothingNew, RepeatedCursor};
         let cursors = ["a", "b", "c", "d"].into_iter().cycle().take(20);
         let circle = cursors.enumerate();
         let circle = circle.map(|(row, cursor)| page(&[&row.to_string()], true, Some(cursor))).collect();
@@ -189,7 +184,7 @@ mod tests {
             (circle, (10, Some(RepeatedCursor))),
             (turns, (6, Some(NothingNew))),
             (vec![page(&[""], false, None)], (1, None)),
-            (vec![of_ours("")], (1, Some(UnreadableId))),
+            (vec![of_ours("")], (1, None)),
             (vec![of_ours("key_1")], (1, None)),
         ] {
             assert_eq!(walk(pages), expected);

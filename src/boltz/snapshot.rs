@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub rows: usize,
     /// The number of active keys without our marker.
     pub foreign: usize,
+    /// The objects of rows whose ids cannot be read: which keys these have is not shown.
+    unreadable: HashSet<ObjectMark>,
     /// What the pass does not prove.
     pub doubt: Doubt,
     /// The organization whose list this is, if known.
@@ -101,8 +103,13 @@ impl Snapshot {
             started_at: self.started_at,
             keys: keys.iter().map(|own| own.key.clone()).collect(),
             under_other_names: named.filter(is_under_other_name).map(str::to_owned).collect(),
-            doubt: self.doubt,
+            doubt: if self.unreadable.contains(object) { Doubt::All } else { self.doubt },
         }
+    }
+
+    /// The number of objects that have a key whose id cannot be read.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.unreadable.len()
     }
 
     /// The keys whose names have the mark of that object.
@@ -149,7 +156,7 @@ impl Snapshot {
         if is_doubtful || self.organization != before.organization || self.unmarked != before.unmarked {
             return None;
         }
-        let mut changed = HashSet::new();
+        let mut changed: HashSet<ObjectMark> = self.unreadable.union(&before.unreadable).copied().collect();
         let (mut old, mut new) = (before.keys.iter().peekable(), self.keys.iter().peekable());
         loop {
             match (old.peek(), new.peek()) {
@@ -195,6 +202,7 @@ pub(super) struct ListedRows {
     named: HashSet<String>,
     rows: usize,
     foreign: usize,
+    unreadable: HashSet<ObjectMark>,
 }
 
 impl ListedRows {
@@ -206,16 +214,17 @@ impl ListedRows {
             named,
             rows: 0,
             foreign: 0,
+            unreadable: HashSet::new(),
         }
     }
 
     /// Adds a row. Of rows that are not ours, only those with an id in `named` are remembered. Rows may shift
-    /// between pages, so each id counts once. Returns false if a row of ours has no id that can be read: the pass cannot say
-    /// which keys there are.
-    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) -> bool {
+    /// between pages, so each id counts once. If a row of ours has no id that can be read, the pass cannot say which keys its
+    /// object has.
+    pub(super) fn add(&mut self, row: KeyDetails, names: &ClusterNames) {
         self.rows += 1;
         match Marker::parse(&row.name).filter(|marker| names.include(&marker.cluster)) {
-            Some(_) if row.id.is_empty() => return false,
+            Some(marker) if row.id.is_empty() => drop(self.unreadable.insert(marker.object)),
             Some(marker) => self.keys.push(KeyOfObject::new(marker.object, marker.attempt, row)),
             None if row.is_active && !self.named.contains(&row.id) => self.foreign += 1,
             None if self.named.contains(&row.id) => drop(self.unmarked.insert(row.id.clone(), row)),
@@ -225,12 +234,11 @@ impl ListedRows {
             self.compact();
             self.compact_at = MIN_COMPACTED.max(2 * self.keys.len());
         }
-        true
     }
 
     /// The number of rows of ours in memory.
     pub(super) fn count(&self) -> usize {
-        self.keys.len()
+        self.keys.len() + self.unreadable.len()
     }
 
     /// Keeps one row of each id: a list without end must not fill the memory. What shows a key as active is believed, so the
@@ -286,6 +294,7 @@ impl ListedRows {
             unmarked,
             rows: self.rows,
             foreign: self.foreign,
+            unreadable: self.unreadable,
             doubt: Doubt::None,
             organization: None,
         }

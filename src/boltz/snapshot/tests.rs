@@ -39,6 +39,23 @@ fn each_object_sees_its_keys_and_which_of_its_ids_have_other_names() {
 }
 
 #[test]
+fn a_row_without_an_id_costs_only_its_object() {
+    let good = pass(&[("a", "one", true), ("b", "two", true)]);
+    let bad = pass(&[("", "one", true), ("b", "two", true)]);
+    let doubt =
+        |pass: &Snapshot, object: &str| pass.view(&ObjectMark::from_uid(object), [].into_iter(), &[]).doubt;
+    assert_eq!([doubt(&bad, "one"), doubt(&bad, "two")], [Doubt::All, Doubt::None]);
+    assert_eq!([doubt(&good, "one"), doubt(&good, "two")], [Doubt::None, Doubt::None]);
+    assert_eq!((bad.unreadable(), bad.keys().count()), (1, 1));
+    // It is looked at again when the row can be read.
+    let one = HashSet::from([ObjectMark::from_uid("one")]);
+    assert_eq!(
+        [bad.changes_since(&good), good.changes_since(&bad), bad.changes_since(&bad)],
+        [Some(one.clone()), Some(one.clone()), Some(one),]
+    );
+}
+
+#[test]
 fn keys_of_both_formats_and_of_both_forms_of_a_derived_name_are_ours() {
     let uid = "550e8400-e29b-41d4-a716-446655440000";
     let formats = [MarkerFormat::One, MarkerFormat::Two];

@@ -15,7 +15,7 @@ use crate::{
     },
     controller::{Context, orphan_list, tasks::pass_panic_on},
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError, remembered},
-    plan::{AccountPolicy, AccountState, Monotonic, PassReport, backoff::Backoff},
+    plan::{AccountPolicy, AccountState, Doubt, Monotonic, PassReport, backoff::Backoff},
     protocol::account_name::AccountName,
 };
 use kube::{ResourceExt, core::Selector, runtime::reflector::Store};
@@ -362,7 +362,9 @@ impl AccountTask {
                 foreign: number(pass.foreign),
             });
             let age = now.monotonic.since(pass.started);
-            state.pass = Some(PassReport { age, doubt: pass.doubt, active: active.len(), shows_all });
+            // What cannot be read may be a key of the account.
+            let doubt = if pass.unreadable() > 0 { pass.doubt.max(Doubt::All) } else { pass.doubt };
+            state.pass = Some(PassReport { age, doubt, active: active.len(), shows_all });
         }
         state.orphans = orphans.map(|orphans| orphans.oldest);
         state
