@@ -217,7 +217,7 @@ mod tests {
         let count = |passes: &[Arc<Snapshot>]| counts.count("team", None, passes, now(50));
         assert_eq!(count(&[]), None, "it is not known yet");
         let first =
-            pass(10, &[("a", 1, true), ("a", 2, false), ("b", 3, true), ("other", 4, true)], Doubt::None);
+            [pass(10, &[("a", 1, true), ("a", 2, false), ("b", 3, true), ("other", 4, true)], Doubt::None)];
         assert_eq!(count(&first), Some(2));
         // What was requested since.
         let five = attempt(5);

@@ -55,6 +55,14 @@ pub const ALL: &[Control] = &[
         red: &[Pure("nothing_is_retained_while_the_account_is_not_served")],
     },
     Control {
+        defence: "a row without an id proves nothing of its object",
+        rule: "A list that lies 1",
+        file: "src/boltz/snapshot.rs",
+        with: "if self.unreadable.contains(object) { Doubt::All } else { self.doubt },",
+        without: "self.doubt,",
+        red: &[Unit("a_row_without_an_id_costs_only_its_object")],
+    },
+    Control {
         defence: "live keys are counted before a pass shows them",
         rule: "15",
         file: "src/boltz/live_keys.rs",

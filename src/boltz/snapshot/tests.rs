@@ -82,7 +82,7 @@ fn a_key_that_gets_another_name_stays_one_of_its_object() {
         let mut renamed = row("named", "", is_active);
         renamed.name = name.to_owned();
         let mut listed = ListedRows::new(HashSet::from(["named".to_owned()]));
-        [renamed, row("two", "one", true)].into_iter().for_each(|row| assert!(listed.add(row, &names())));
+        [renamed, row("two", "one", true)].into_iter().for_each(|row| listed.add(row, &names()));
         before = listed.complete(now, Some(&before));
         let of = |object| {
             Vec::from_iter(before.view(&ObjectMark::from_uid(object), ["named"].into_iter(), &[]).keys)
