@@ -187,11 +187,12 @@ impl Accounts {
     /// The account is not served any more; `why`, if it exists.
     pub(crate) fn remove(&self, name: &AccountName, why: Option<String>) {
         let was_served = self.served.write().remove(name).is_some();
-        let before = match &why {
-            Some(why) => self.unserved.write().insert(name.clone(), Some(why.clone())),
+        let after = why.map(Some);
+        let before = match &after {
+            Some(why) => self.unserved.write().insert(name.clone(), why.clone()),
             None => self.unserved.write().remove(name),
         };
-        if was_served || before.flatten() != why {
+        if was_served || before != after {
             self.share();
             self.changed.send_modify(|count| *count += 1);
         }
@@ -207,6 +208,11 @@ impl Accounts {
     /// Which accounts exist that are not served is not known any more.
     pub(crate) fn forget_unserved(&self) {
         self.unserved.write().clear();
+    }
+
+    /// Whether there is a `BoltzAccount` of this name that is not served.
+    pub(crate) fn exists(&self, name: &AccountName) -> bool {
+        self.unserved.read().contains_key(name)
     }
 
     /// Why no account of this name is served.
@@ -232,7 +238,10 @@ impl Accounts {
 
     /// The `BoltzAccounts` or the namespaces cannot be read, and why.
     pub(crate) fn set_unread(&self, why: Option<String>) {
-        *self.unread.write() = why;
+        let before = std::mem::replace(&mut *self.unread.write(), why.clone());
+        if before != why {
+            self.default_changed.send_modify(|count| *count += 1);
+        }
     }
 
     /// Changes when an account is added or removed.

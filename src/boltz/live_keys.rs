@@ -23,6 +23,12 @@ struct Known {
     requests: Vec<Request>,
     /// Ids of keys that were revoked, and when. A pass may have begun before.
     revoked: HashMap<String, Monotonic>,
+    /// All objects of the account are known.
+    is_complete: bool,
+    /// When the pass began that the live keys are from.
+    counted: Option<Monotonic>,
+    /// The live keys that the pass shows, of the namespaces that were asked for since.
+    live: HashMap<String, HashSet<String>>,
 }
 
 /// Whether an object is gone. Its keys may live: somebody may have removed its finalizer.
@@ -50,26 +56,48 @@ pub(crate) struct WantedKey<'a> {
 impl LiveKeyCounts {
     /// The object uses the account.
     pub fn set_user(&self, namespace: &str, object: ObjectMark) {
-        let objects = &mut self.0.lock().objects;
-        match objects.get_mut(namespace) {
-            Some(known) => drop(known.insert(object, false)),
-            None => drop(objects.insert(namespace.to_owned(), HashMap::from([(object, false)]))),
+        let mut known = self.0.lock();
+        let before = match known.objects.get_mut(namespace) {
+            Some(users) => users.insert(object, false),
+            None => {
+                known.objects.insert(namespace.to_owned(), HashMap::from([(object, false)]));
+                None
+            }
+        };
+        if before.is_none() {
+            known.live.remove(namespace);
         }
+    }
+
+    /// Whether the object is known to use the account.
+    pub fn has_user(&self, object: &ObjectMark) -> bool {
+        self.0.lock().objects.values().any(|users| users.contains_key(object))
+    }
+
+    /// Not all objects of the account are known yet.
+    pub fn lacks_objects(&self) -> bool {
+        !self.0.lock().is_complete
+    }
+
+    /// All objects of the account are known.
+    pub fn set_complete(&self) {
+        self.0.lock().is_complete = true;
     }
 
     /// The object is gone, or uses another account. If keys are counted, its keys count until a pass shows none.
     pub fn remove_user(&self, object: &ObjectMark, are_counted: bool) {
-        for users in self.0.lock().objects.values_mut() {
+        self.0.lock().objects.retain(|_, users| {
             match users.get_mut(object) {
                 Some(is_gone) if are_counted => *is_gone = true,
                 Some(_) => drop(users.remove(object)),
                 None => {}
             }
-        }
+            !users.is_empty()
+        });
     }
 
     /// How many live keys the namespace has. What the object itself has requested without a response does not count: it is the
-    /// key that it asks for again. `None`: no pass shows them yet.
+    /// key that it asks for again. `None`: that is not known yet.
     pub fn count(
         &self,
         namespace: &str,
@@ -120,6 +148,9 @@ impl LiveKeyCounts {
         let mut known = self.0.lock();
         known.requests.retain(|request| request.key_id.as_deref() != Some(key_id));
         known.revoked.insert(key_id.to_owned(), now);
+        for live in known.live.values_mut() {
+            live.remove(key_id);
+        }
     }
 }
 
@@ -131,36 +162,47 @@ impl Known {
         passes: &[Arc<Snapshot>],
         now: Now,
     ) -> Option<usize> {
-        let newest = passes.first()?;
-        let is_believed = newest.doubt == Doubt::None;
-        if is_believed {
-            self.requests.retain(|request| newest.started < request.settled_at);
-            self.revoked.retain(|_, at| newest.started <= *at);
+        if !self.is_complete {
+            return None;
         }
         // What a doubtful pass lacks may live.
-        let passes = if is_believed { &passes[..1] } else { passes };
-        let revoked = &self.revoked;
-        let live_of = |object: &ObjectMark| -> HashSet<&str> {
-            let shown = passes.iter().flat_map(|pass| pass.keys_with_mark(object));
-            let live = shown.filter(|key| key.is_active_at(now.wall) && !revoked.contains_key(&key.id));
-            live.map(|key| key.id.as_str()).collect()
-        };
-        let is_shown = |request: &&Request| {
-            let mut shown = passes.iter().flat_map(|pass| pass.keys_with_mark(&request.object));
-            shown.any(|key| key.attempt == request.attempt)
-        };
-        let is_live = |request: &&Request| request.key_id.is_some() || Some(request.object) != except;
-        let here = self.requests.iter().filter(|request| request.namespace == namespace);
-        let requested: Vec<&Request> = here.filter(|request| !is_shown(request)).filter(is_live).collect();
-        let mut shown = 0;
-        if let Some(users) = self.objects.get_mut(namespace) {
-            users.retain(|object, is_gone| {
-                let live = live_of(object).len();
-                shown += live;
-                live > 0 || !*is_gone || requested.iter().any(|request| request.object == *object)
-            });
+        let pass = passes.iter().find(|pass| pass.doubt == Doubt::None)?;
+        self.take(pass, now);
+        let Self { objects, requests, revoked, live, .. } = self;
+        if !live.contains_key(namespace) {
+            let users = objects.get(namespace).into_iter().flat_map(HashMap::keys);
+            let shown = users.flat_map(|object| pass.keys_with_mark(object));
+            let shown = shown.filter(|key| key.is_active_at(now.wall) && !revoked.contains_key(&key.id));
+            live.insert(namespace.to_owned(), shown.map(|key| key.id.clone()).collect());
         }
-        Some(shown + requested.len())
+        let is_shown = |request: &Request| {
+            pass.keys_with_mark(&request.object).any(|key| key.attempt == request.attempt)
+        };
+        let requested = requests.iter().filter(|request| {
+            let is_again = request.key_id.is_none() && Some(request.object) == except;
+            request.namespace == namespace && !is_again && !is_shown(request)
+        });
+        Some(live.get(namespace).map_or(0, HashSet::len) + requested.count())
+    }
+
+    /// A newer pass: what it shows does not have to be remembered.
+    fn take(&mut self, pass: &Snapshot, now: Now) {
+        if self.counted == Some(pass.started) {
+            return;
+        }
+        self.counted = Some(pass.started);
+        self.live.clear();
+        self.requests.retain(|request| pass.started < request.settled_at);
+        self.revoked.retain(|_, at| pass.started <= *at);
+        let requests = &self.requests;
+        self.objects.retain(|_, users| {
+            users.retain(|object, is_gone| {
+                !*is_gone
+                    || pass.keys_with_mark(object).any(|key| key.is_active_at(now.wall))
+                    || requests.iter().any(|request| request.object == *object)
+            });
+            !users.is_empty()
+        });
     }
 }
 
@@ -215,6 +257,8 @@ mod tests {
             counts.set_user(namespace, object);
         }
         let count = |passes: &[Arc<Snapshot>]| counts.count("team", None, passes, now(50));
+        assert_eq!(count(&[pass(1, &[], Doubt::None)]), None, "not all objects are known");
+        counts.set_complete();
         assert_eq!(count(&[]), None, "it is not known yet");
         let first =
             [pass(10, &[("a", 1, true), ("a", 2, false), ("b", 3, true), ("other", 4, true)], Doubt::None)];
@@ -232,7 +276,8 @@ mod tests {
         assert_eq!(count(&first), Some(1));
         // A list that lacks keys ends none.
         let doubtful = pass(70, &[], Doubt::Many);
-        assert_eq!(count(&[doubtful, first[0].clone()]), Some(1));
+        assert_eq!(count(&[doubtful.clone(), first[0].clone()]), Some(1));
+        assert_eq!(count(&[doubtful.clone(), doubtful]), None, "that is not known any more");
         // An object that lost its finalizer is gone, and its key is not.
         counts.remove_user(&a, true);
         assert_eq!(count(&[pass(80, &[("a", 1, true)], Doubt::None)]), Some(1));
@@ -247,6 +292,7 @@ mod tests {
     #[test]
     fn a_request_without_effect_does_not_count_and_one_without_a_response_does() {
         let counts = LiveKeyCounts::default();
+        counts.set_complete();
         let (empty, one, two) = ([pass(10, &[], Doubt::None)], attempt(1), attempt(2));
         assert!(counts.request(&wanted("team", "a", &one), Some(1), &empty, now(20)));
         assert!(!counts.request(&wanted("team", "b", &two), Some(1), &empty, now(20)));

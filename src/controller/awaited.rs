@@ -56,6 +56,12 @@ impl Awaited {
         };
     }
 
+    /// The account that the object uses, as far as its last decision knew.
+    pub(super) fn account_of(&self, object: &ObjectMark) -> AccountName {
+        let awaited = self.0.lock();
+        awaited.accounts.get(object).map(|used| used.account.clone()).unwrap_or_default()
+    }
+
     /// Whether the object uses this account, as far as its last decision knew.
     pub(super) fn uses(&self, object: &ObjectMark, account: &AccountName) -> bool {
         let awaited = self.0.lock();

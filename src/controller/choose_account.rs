@@ -51,15 +51,16 @@ fn absent(
     is_unread: bool,
     deleting: bool,
 ) -> AccountFacts {
-    let block = blocked.unwrap_or_else(|| {
-        let (reason, message) = match is_unread {
-            true => (Reason::Pending, context.accounts.why_unread()),
-            false => context.accounts.why_unserved(&name),
-        };
+    let of_name = || {
+        let (reason, message) = context.accounts.why_unserved(&name);
         Block { reason, message, until: None }
-    });
-    // Whether a `BoltzAccount` allows keys to be retained is not known. Until it is, none is: a deletion waits.
-    let forbids_retain = deleting && (is_unread || !name.is_of_flags());
+    };
+    let block = match is_unread {
+        true => Block { reason: Reason::Pending, message: context.accounts.why_unread(), until: None },
+        false => blocked.unwrap_or_else(of_name),
+    };
+    // Whether a `BoltzAccount` that exists allows keys to be retained is not known. Until it is, none is: a deletion waits.
+    let forbids_retain = deleting && (is_unread || context.accounts.exists(&name));
     let policy = AccountPolicy { forbids_retain, ..AccountPolicy::default() };
     AccountFacts { name, policy, calls_blocked: Some(block), is_absent: true, ..AccountFacts::default() }
 }

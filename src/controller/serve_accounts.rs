@@ -8,7 +8,11 @@ use super::{
     triggered::Triggered,
     watch_stream::one_namespace,
 };
-use crate::{api::CachedApiKey, boltz::accounts::ServedAccount, protocol::account_name::AccountName};
+use crate::{
+    api::CachedApiKey,
+    boltz::accounts::ServedAccount,
+    protocol::{account_name::AccountName, marker::ObjectMark},
+};
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -49,7 +53,16 @@ pub(super) async fn serve_accounts(context: Arc<Context>, watched: Vec<Watched>,
             });
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Those of accounts that are served are reconciled when their account begins.
+                let is_unserved = |mark: &ObjectMark| {
+                    context.accounts.get(&context.awaited.account_of(mark)).is_none()
+                };
+                watched.iter().for_each(|watched| watched.objects.reconcile_where(is_unserved));
+            }
             // Any object may be one that names no account.
             Ok(()) = defaults.changed() => watched.iter().for_each(|watched| watched.objects.reconcile_where(|_| true)),
             // Who may use an account may have changed there.

@@ -202,7 +202,8 @@ impl Decision<'_> {
         // Nothing tells when another object's key is gone.
         let until = Some(self.now.monotonic.plus(self.settings.recheck));
         match policy.live_keys? {
-            LiveKeys { now: None, .. } if is_new => {
+            // Without a usable admin key it is never read, and that is what is to be said.
+            LiveKeys { now: None, .. } if is_new && !self.needs_somebody_for_calls() => {
                 let message =
                     "How many live keys the namespace has is not known before Boltz's list was read."
                         .to_owned();
@@ -211,15 +212,23 @@ impl Decision<'_> {
             LiveKeys { most, now: Some(now) }
                 if (is_new && now >= most) || (reason.is_none() && now > most) =>
             {
+                let end = match reason {
+                    Some(_) => "No key is issued.",
+                    None => "Keys are renewed, and no other key is issued.",
+                };
                 let message = format!(
                     "{} allows namespace {namespace} {most} live keys, and it has {now}: current ones, previous ones in \
-                     their overlap, and requested ones. No key is issued.",
+                     their overlap, requested ones, and those of deleted objects that were not revoked. {end}",
                     account.name
                 );
                 denied(message, until)
             }
             LiveKeys { .. } => None,
         }
+    }
+
+    fn needs_somebody_for_calls(&self) -> bool {
+        self.in_effect(&self.facts.account.calls_blocked).is_some_and(|block| block.reason.is_stalled())
     }
 
     /// What the status says of the account besides what is in the way of a key: the object asks for another account, or

@@ -82,7 +82,9 @@ impl Decision<'_> {
                 ),
                 until: None,
             });
-        } else if let Some(block) = &mut self.findings.blocked {
+        } else if let Some(block) = &mut self.findings.blocked
+            && !self.facts.object.retain_is_forbidden
+        {
             block.message = format!(
                 "{} To delete the object without revoking {waiting_for}, set the annotation \
                  boltz.bio/deletion-policy=Retain.",
@@ -129,8 +131,11 @@ impl Decision<'_> {
         let named = facts.named_keys();
         for entry in &facts.object.ledger.entries {
             let attempt = &entry.attempt;
-            if facts.is_elsewhere(entry) {
-                // No list of this account shows its key. Only its expiry ends it.
+            if facts.is_elsewhere(entry) && self.active_key_of(attempt).is_none() {
+                if self.is_known_to_be_finished(attempt, &named) {
+                    continue;
+                }
+                // No list of this account shows that it ends. Only its expiry does.
                 let has_expired = |key: &NamedKey| {
                     key.attempt.as_ref() == Some(attempt)
                         && key.expires_at.is_some_and(|expires_at| expires_at <= self.now.wall)
@@ -164,6 +169,11 @@ impl Decision<'_> {
     }
 
     fn is_finished(&self, attempt: &AttemptId, named: &[NamedKey]) -> bool {
+        self.is_known_to_be_finished(attempt, named) || self.facts.is_over(self.settings, self.now, attempt)
+    }
+
+    /// The same, but not because its key is absent from Boltz's list.
+    fn is_known_to_be_finished(&self, attempt: &AttemptId, named: &[NamedKey]) -> bool {
         // Its key is named, is listed with this attempt or was created by this process, and is revoked.
         let named_and_gone = named.iter().filter(|key| key.attempt.as_ref() == Some(attempt)).any(|key| {
             let shown = self.facts.listed(&key.id).is_some_and(|listed| listed.attempt == *attempt)
@@ -171,9 +181,7 @@ impl Decision<'_> {
             let state = self.facts.key_state(self.settings, self.now, &key.id, Some(attempt));
             shown && matches!(state, KeyState::Inactive | KeyState::ShownInactive)
         });
-        named_and_gone
-            || self.facts.knows_result(self.settings, self.now, attempt)
-            || self.facts.is_over(self.settings, self.now, attempt)
+        named_and_gone || self.facts.knows_result(self.settings, self.now, attempt)
     }
 
     /// Keeps the keys and the Secret. Does not call Boltz, so it also works when Boltz is unreachable.

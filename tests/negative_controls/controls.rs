@@ -66,8 +66,8 @@ pub const ALL: &[Control] = &[
         defence: "live keys are counted before a pass shows them",
         rule: "15",
         file: "src/boltz/live_keys.rs",
-        with: "Some(shown + requested.len())",
-        without: "Some(shown)",
+        with: "HashSet::len) + requested.count())",
+        without: "HashSet::len))",
         red: &[Unit("keys_count_until_a_pass_shows_their_end")],
     },
     Control {

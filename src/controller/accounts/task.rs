@@ -16,7 +16,7 @@ use crate::{
     controller::{Context, orphan_list, tasks::pass_panic_on},
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError, remembered},
     plan::{AccountPolicy, AccountState, Doubt, Monotonic, PassReport, backoff::Backoff},
-    protocol::account_name::AccountName,
+    protocol::{account_name::AccountName, marker::ObjectMark},
 };
 use kube::{ResourceExt, core::Selector, runtime::reflector::Store};
 use secrecy::SecretString;
@@ -108,9 +108,15 @@ impl AccountTask {
             tokio::select! {
                 changed = object.changed() => if changed.is_err() { return },
                 () = next => {}
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(self.interval()) => {}
             }
         }
+    }
+
+    /// Objects wait while it is not known how many keys there are.
+    fn interval(&self) -> Duration {
+        let waits = self.serving.as_ref().is_some_and(|serving| serving.served.live_keys.lacks_objects());
+        if waits { INTERVAL / 10 } else { INTERVAL }
     }
 
     async fn look(&mut self, account: &WatchedAccount) {
@@ -118,11 +124,14 @@ impl AccountTask {
             let now = self.context.clock.now().monotonic;
             self.deleting_since.get_or_insert(now);
             if !account.has_finalizer() {
-                return;
+                let why = "It is being deleted.".to_owned();
+                return self.context.accounts.remove(&self.name, Some(why));
             }
         } else if !account.has_finalizer() {
-            // It is new. What is remembered is of another one of its name.
-            if let Err(error) = self.forget().await {
+            let is_new = self.serving.is_none()
+                && account.status.as_ref().is_none_or(|status| status.organization_id.is_none());
+            // What is remembered is of another one of its name.
+            if is_new && let Err(error) = self.forget().await {
                 let error = &error as &dyn std::error::Error;
                 return tracing::warn!(
                     account = account.name_any(),
@@ -151,6 +160,7 @@ impl AccountTask {
                 unserved = Some((reason, message));
             }
         }
+        self.count_live_keys().await;
         let mut state = self.state(account, unserved).await;
         state.admin_key_prefix = prefix;
         if state.is_deleting && self.are_objects_known().await && state.may_go().is_ok() {
@@ -178,6 +188,20 @@ impl AccountTask {
                     "failed to write the status of a BoltzAccount"
                 );
             }
+        }
+    }
+
+    /// Once all objects of the account are known, so are the keys that they have.
+    async fn count_live_keys(&self) {
+        let Some(Serving { served, .. }) = &self.serving else { return };
+        if !served.live_keys.lacks_objects() || !self.are_objects_known().await {
+            return;
+        }
+        let uses = |mark: &ObjectMark| self.context.awaited.uses(mark, &self.name);
+        let mut marks = self.stores.iter().flat_map(Store::state).map(|object| object.mark());
+        if marks.all(|mark| !uses(&mark) || served.live_keys.has_user(&mark)) {
+            served.live_keys.set_complete();
+            served.account.wake_waiting();
         }
     }
 

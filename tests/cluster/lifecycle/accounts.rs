@@ -343,6 +343,37 @@ async fn what_a_tenant_edits_gives_no_more_live_keys() {
     assert!(active <= 3, "{active} live keys");
 }
 
+/// Somebody removes the finalizer of an account whose admin key is lost.
+#[tokio::test]
+async fn an_object_whose_account_is_gone_can_be_deleted_and_keeps_its_key() {
+    let all = Accounts::new(&["org_gone"]).await;
+    let env = &all.env;
+    all.account("gone", 0, json!({"namespaceSelector": {}})).await;
+    all.ready("gone").await;
+    env.create("key", with("gone")).await;
+    env.ready("key").await;
+    all.api().delete("gone", &DeleteParams::default()).await.unwrap();
+    all.until("gone", "it waits for its keys", |account| reason(account, "Ready").1 == "Deleting").await;
+    all.patch("gone", json!({"metadata": {"finalizers": null}})).await;
+    all.until_gone("gone").await;
+    let says_that_it_is_gone = |object: &BoltzApiKey| {
+        let message = condition(object, "Stalled").map(|condition| condition.message.clone());
+        message.is_some_and(|message| message.contains("does not exist"))
+    };
+    env.annotate("key", "boltz.bio/rotate", "1").await;
+    env.until("key", "it says so", says_that_it_is_gone).await;
+    env.delete("key").await;
+    let advice = |object: &BoltzApiKey| {
+        let conditions =
+            object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.message.contains("boltz.bio/deletion-policy=Retain"))
+    };
+    env.until("key", "it says what to do", advice).await;
+    env.annotate("key", "boltz.bio/deletion-policy", "Retain").await;
+    env.gone("key").await;
+    assert_eq!(all.boltz[0].active_keys().len(), 1);
+}
+
 /// It was never used, so it has no keys.
 #[tokio::test]
 async fn an_account_that_was_never_used_goes_at_once() {
@@ -449,12 +480,22 @@ async fn the_example_serves_two_organizations() {
 async fn an_account_with_another_address_than_the_allowed_ones_is_not_served() {
     let all = Accounts::new(&["org_allowed"]).await;
     let elsewhere = emulator(Settings::default()).await;
+    all.env.create("earlier", with("elsewhere")).await;
+    all.env.not_ready("earlier", "PolicyDenied").await;
     let account = json!({"namespaceSelector": {}, "baseURL": elsewhere.base_url()});
     all.account("elsewhere", 0, account).await;
     let refused = |account: &BoltzAccount| reason(account, "Ready").1 == "BaseURLNotAllowed";
     all.until("elsewhere", "its address is refused", refused).await;
     all.env.create("key", with("elsewhere")).await;
-    all.env.not_ready("key", "PolicyDenied").await;
+    // Also those that were there before their account say why.
+    for name in ["key", "earlier"] {
+        all.env
+            .until(name, "it says why", |it| {
+                is_denied(it)
+                    && condition(it, "Stalled").is_some_and(|it| it.message.contains("--allowed-boltz-urls"))
+            })
+            .await;
+    }
     assert_eq!(elsewhere.requests().len(), 0, "nothing was sent there");
 }
 
