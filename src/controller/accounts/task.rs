@@ -99,6 +99,7 @@ impl AccountTask {
         loop {
             let account = Arc::clone(&object.borrow_and_update());
             self.look(&account).await;
+            let interval = self.interval();
             let next = async {
                 match &mut self.serving {
                     Some(serving) => serving.next().await,
@@ -108,7 +109,7 @@ impl AccountTask {
             tokio::select! {
                 changed = object.changed() => if changed.is_err() { return },
                 () = next => {}
-                () = tokio::time::sleep(self.interval()) => {}
+                () = tokio::time::sleep(interval) => {}
             }
         }
     }
