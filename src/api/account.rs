@@ -110,9 +110,11 @@ impl BoltzAccountSpec {
         parse_duration(&self.orphan_grace).unwrap_or(Duration::from_secs(3600))
     }
 
-    /// How often the list is read.
+    /// How often the list is read. At most once a second, also if no CRD checks the field.
     pub fn inventory_interval(&self) -> Duration {
-        parse_duration(&self.inventory_interval).unwrap_or(Duration::from_secs(600))
+        parse_duration(&self.inventory_interval)
+            .unwrap_or(Duration::from_secs(600))
+            .max(Duration::from_secs(1))
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 #[test]
 fn every_committed_input_keeps_what_has_to_hold() {
     let as_text = |check: fn(&str)| move |input: &[u8]| check(std::str::from_utf8(input).unwrap());
+    tried("account", fuzz_properties::account::check);
     tried("boltz_json", fuzz_properties::boltz_json::check);
     tried("headers", fuzz_properties::headers::check);
     tried("ledger_and_record", as_text(fuzz_properties::ledger_and_record::check));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod account;
 pub mod boltz_json;
 pub mod headers;
 pub mod ledger_and_record;
