@@ -35,7 +35,7 @@ impl Account {
     #[must_use]
     pub(crate) fn unread(self, accepted_organization: Option<String>, retry_altered_names: bool) -> Self {
         let organization = Organization::unread(accepted_organization, retry_altered_names);
-        Self { organization: Mutex::new(organization), ..self }
+        Self { organization: Mutex::new(organization), prepared: watch::Sender::new((false, false)), ..self }
     }
 
     /// What the operator remembers was read.

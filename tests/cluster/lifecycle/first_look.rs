@@ -54,7 +54,7 @@ async fn an_object_that_nobody_worked_on_is_in_progress() {
     assert_eq!(columns[1][..3], ["early", "Unknown", "Pending"]);
     let wide = ["get", "boltzapikeys", "--output=wide", "--namespace", &env.namespace];
     let wide = env.control_plane.kubectl(&wide).unwrap();
-    let more = ["PREFIX", "ACTIVE", "ID", "MODE", "WORKSPACE", "LAST-USED"];
+    let more = ["PREFIX", "ACTIVE", "ID", "ACCOUNT", "MODE", "WORKSPACE", "LAST-USED"];
     assert!(
         wide.lines().next().unwrap().split_whitespace().eq(columns[0].iter().copied().chain(more)),
         "{wide}"
