@@ -41,20 +41,41 @@ pub struct Cost {
     pub acted: Acted,
 }
 
+/// What is wrong.
+enum Wrong {
+    /// The promise is broken.
+    Promise(String),
+    /// It costs too much. Whether two things are written at once is chance, so this counts only if it is so again.
+    Cost(String),
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self::Promise(why)
+    }
+}
+
 /// The cost, or what is wrong.
 pub async fn run(call: &'static Call, outcome: Outcome, user: User) -> Result<Cost, String> {
+    let cell = format!("{}/{}", call.name, outcome.name());
+    let mut was_costly = false;
     for _ in 0..MOST_TRIES {
-        if let Some(cost) = try_once(call, outcome, user).await? {
-            return Ok(cost);
+        match try_once(call, outcome, user).await {
+            Ok(Some(cost)) => return Ok(cost),
+            Ok(None) => eprintln!("{cell}: the call came before its fault; once more"),
+            Err(Wrong::Cost(why)) if !was_costly => {
+                was_costly = true;
+                eprintln!("{cell}: once more, because it cost too much: {why}");
+            }
+            Err(Wrong::Cost(why) | Wrong::Promise(why)) => return Err(why),
         }
-        eprintln!("{}/{}: the call came before its fault; once more", call.name, outcome.name());
     }
-    Err(format!("the call came before its fault, {MOST_TRIES} times"))
+    Err(format!("the call came before its fault, or cost too much, {MOST_TRIES} times"))
 }
 
 /// None, if the call came before its fault.
-async fn try_once(call: &'static Call, outcome: Outcome, user: User) -> Result<Option<Cost>, String> {
-    let busy = BUSY.acquire().await.map_err(|error| error.to_string())?;
+async fn try_once(call: &'static Call, outcome: Outcome, user: User) -> Result<Option<Cost>, Wrong> {
+    let busy = BUSY.acquire().await.map_err(|error| Wrong::Promise(error.to_string()))?;
     let settle_time = format!("{}s", SETTLE_TIME.as_secs());
     let mut env = TestEnv::with_options(EnvOptions {
         arguments: owned(&["--settle-time", &settle_time, "--request-timeout", "1500ms"]),
@@ -64,7 +85,11 @@ async fn try_once(call: &'static Call, outcome: Outcome, user: User) -> Result<O
     .await;
     let cell = Cell { call, outcome, user, delivered: Delivered::default() };
     let cost = cell.run_on(&mut env, busy).await;
-    cost.map_err(|why| format!("{why}\n{}", env.operator.process().last_lines(30)))
+    let with_log = |why: String| format!("{why}\n{}", env.operator.process().last_lines(30));
+    cost.map_err(|wrong| match wrong {
+        Wrong::Promise(why) => Wrong::Promise(with_log(why)),
+        Wrong::Cost(why) => Wrong::Cost(with_log(why)),
+    })
 }
 
 struct Cell {
@@ -86,12 +111,12 @@ enum End {
 }
 
 impl Cell {
-    async fn run_on(&self, env: &mut TestEnv, busy: SemaphorePermit<'_>) -> Result<Option<Cost>, String> {
+    async fn run_on(&self, env: &mut TestEnv, busy: SemaphorePermit<'_>) -> Result<Option<Cost>, Wrong> {
         self.call.scenario.prepare(env).await?;
         let watch = self.delivered.watch(View::of(env));
         let acted = tokio::select! {
             acted = self.story(env, busy) => acted?,
-            violation = watch => return Err(violation),
+            violation = watch => return Err(Wrong::Promise(violation)),
         };
         let Some(acted) = acted else { return Ok(None) };
         let writes = env.proxy.as_ref().map(ApiProxy::writes).unwrap_or_default();
@@ -101,7 +126,7 @@ impl Cell {
             is_late: was_late(&env.operator.log()),
             acted,
         };
-        self.judge_cost(&cost).map_err(|why| format!("{why}: {writes:#?}"))?;
+        self.judge_cost(&cost).map_err(|why| Wrong::Cost(format!("{why}: {writes:#?}")))?;
         self.judge_revocations(env)?;
         Ok(Some(cost))
     }
