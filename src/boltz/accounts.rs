@@ -239,7 +239,8 @@ impl Accounts {
     /// The `BoltzAccounts` or the namespaces cannot be read, and why.
     pub(crate) fn set_unread(&self, why: Option<String>) {
         let before = std::mem::replace(&mut *self.unread.write(), why.clone());
-        if before != why {
+        // Later, nobody is told why: what was read goes on to count.
+        if before != why && self.default_account() == DefaultAccount::Unknown {
             self.default_changed.send_modify(|count| *count += 1);
         }
     }

@@ -258,10 +258,7 @@ impl Inventory {
         }
         snapshot.doubt = judgment.doubt;
         if snapshot.unreadable() > 0 {
-            tracing::warn!(
-                objects = snapshot.unreadable(),
-                "Boltz's list shows keys of this operator without an id that can be read: nothing follows for their objects"
-            );
+            tracing::warn!(objects = snapshot.unreadable(), "Boltz's list shows keys without a readable id");
         }
         report(judgment, &self.names, account.name());
         judgment

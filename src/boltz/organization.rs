@@ -135,13 +135,8 @@ impl Organization {
         match &remembered.organization {
             Some(expected) if expected == said => Ok(is_accepted_anew),
             Some(expected) if !is_accepted => {
-                let (whose, way) = match account.is_of_flags() {
-                    true => (
-                        "this operator",
-                        format!("To move to {said}, start the operator with --accept-organization={said}."),
-                    ),
-                    false => ("this account", format!("To use {said}, create another BoltzAccount.")),
-                };
+                let whose = if account.is_of_flags() { "this operator" } else { "this account" };
+                let way = account.way_to(said);
                 Err(format!(
                     "The operator's admin key belongs to the Boltz organization {said}. The keys of {whose} belong to \
                      {expected}. No keys are issued or revoked. Provide an admin key of {expected}. {way}"

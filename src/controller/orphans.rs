@@ -51,27 +51,25 @@ pub(super) async fn watch_orphans(
     context.watches.until_all_synced().await;
     loop {
         let may_be_asked = store.is_some() && orphans.confirmed().next().is_some();
-        tokio::select! {
-            changed = completions.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                // As the account says now, not as it said when the wait began.
-                let handling = handling_of(&served, &handling);
-                let work = Work { context: &context, served: &served, handling: &handling };
-                let Some(snapshot) = served.inventory.snapshots().into_iter().next() else { continue };
-                let objects: Vec<Arc<CachedApiKey>> = stores.iter().flat_map(Store::state).collect();
-                orphans.record_pass(&work, &snapshot, &objects).await;
-                if served.rules().is_some() {
-                    let is_known = !orphans.are_unknown && orphans.passes >= 2;
-                    served.set_orphans(is_known.then(|| reported(orphans.list(served.name()), &served, &snapshot)));
-                }
-            }
-            () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => {}
-        }
-        let Some(store) = &store else { continue };
+        let is_pass = tokio::select! {
+            Ok(()) = completions.changed() => true,
+            () = tokio::time::sleep(REQUEST_INTERVAL.after(failures + 1)), if may_be_asked => false,
+            else => return,
+        };
+        // As the account says now, not as it said when the wait began.
         let handling = handling_of(&served, &handling);
         let work = Work { context: &context, served: &served, handling: &handling };
+        if is_pass {
+            let Some(snapshot) = served.inventory.snapshots().into_iter().next() else { continue };
+            let objects: Vec<Arc<CachedApiKey>> = stores.iter().flat_map(Store::state).collect();
+            orphans.record_pass(&work, &snapshot, &objects).await;
+            if served.rules().is_some() {
+                let is_known = !orphans.are_unknown && orphans.passes >= 2;
+                served
+                    .set_orphans(is_known.then(|| reported(orphans.list(served.name()), &served, &snapshot)));
+            }
+        }
+        let Some(store) = &store else { continue };
         match orphans.exchange(&work, store).await {
             Ok(()) => failures = 0,
             Err(error) if failures > 0 => {

@@ -7,8 +7,8 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Reconciles the objects of one store that use this account after each of its passes: all that are not quiet, and those of which the pass shows something
-/// new. Those that wait for a list that cannot be read are reconciled to say so.
+/// Reconciles the objects of one store that use this account after each of its passes: all that are not quiet, and those of
+/// which the pass shows something new. Those that wait for a list that cannot be read are reconciled to say so.
 pub(super) async fn reconcile_after_passes(
     context: Arc<Context>,
     served: Arc<ServedAccount>,

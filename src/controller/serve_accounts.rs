@@ -57,9 +57,10 @@ pub(super) async fn serve_accounts(context: Arc<Context>, watched: Vec<Watched>,
                 if changed.is_err() {
                     return;
                 }
-                // Those of accounts that are served are reconciled when their account begins.
+                // Those of accounts that are served are reconciled when their account begins, and new ones in any case.
                 let is_unserved = |mark: &ObjectMark| {
-                    context.accounts.get(&context.awaited.account_of(mark)).is_none()
+                    context.awaited.was_decided(mark)
+                        && context.accounts.get(&context.awaited.account_of(mark)).is_none()
                 };
                 watched.iter().for_each(|watched| watched.objects.reconcile_where(is_unserved));
             }

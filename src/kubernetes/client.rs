@@ -116,14 +116,17 @@ impl Kubernetes {
         bounded(objects.patch_status(name, &parameters(false), &Patch::Merge(patch))).await
     }
 
+    fn accounts(&self) -> Api<WatchedAccount> {
+        Api::all(self.client.clone())
+    }
+
     /// Sends a merge patch of a `BoltzAccount`, with its UID and resourceVersion as preconditions.
     pub(crate) async fn patch_account(
         &self,
         name: &str,
         patch: &serde_json::Value,
     ) -> Result<(), KubernetesError> {
-        let accounts: Api<WatchedAccount> = Api::all(self.client.clone());
-        bounded(accounts.patch(name, &parameters(false), &Patch::Merge(patch))).await.map(drop)
+        bounded(self.accounts().patch(name, &parameters(false), &Patch::Merge(patch))).await.map(drop)
     }
 
     /// Sends a merge patch of the status of a `BoltzAccount`.
@@ -132,8 +135,7 @@ impl Kubernetes {
         name: &str,
         patch: &serde_json::Value,
     ) -> Result<(), KubernetesError> {
-        let accounts: Api<WatchedAccount> = Api::all(self.client.clone());
-        bounded(accounts.patch_status(name, &parameters(false), &Patch::Merge(patch))).await.map(drop)
+        bounded(self.accounts().patch_status(name, &parameters(false), &Patch::Merge(patch))).await.map(drop)
     }
 
     pub(crate) async fn get_secret(

@@ -234,10 +234,7 @@ impl Decision<'_> {
             || facts.object.ledger.entries.iter().rev().find_map(|entry| entry.organization.as_ref());
         let its = of_record.unwrap_or_else(of_attempts).filter(|its| facts.is_other(Some(its)))?;
         let ours = facts.account.organization.clone().unwrap_or_default();
-        let way = match facts.account.name.is_of_flags() {
-            true => format!("To move to {ours}, start the operator with --accept-organization={ours}."),
-            false => format!("To use {ours}, create another BoltzAccount and new objects."),
-        };
+        let way = facts.account.name.way_to(&ours);
         let message = format!(
             "The keys of this object belong to the Boltz organization {its}, and the operator's admin key belongs to {ours}. \
              No key is issued. Provide an admin key of {its}. {way}"

@@ -37,6 +37,18 @@ impl AccountName {
         self.name().filter(|name| *name != UNREADABLE)
     }
 
+    /// For people: how keys of this organization can be had, if those of this account are of another one.
+    pub(crate) fn way_to(&self, organization: &str) -> String {
+        match self.is_of_flags() {
+            true => {
+                format!(
+                    "To move to {organization}, start the operator with --accept-organization={organization}."
+                )
+            }
+            false => format!("To use {organization}, create another BoltzAccount and new objects."),
+        }
+    }
+
     /// The name of the `BoltzAccount`.
     pub fn name(&self) -> Option<&str> {
         self.0.as_deref()
