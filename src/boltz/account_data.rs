@@ -68,6 +68,11 @@ pub struct Remembered {
 }
 
 impl Remembered {
+    /// Whether the account has been used: Boltz accepted its admin key at some time.
+    pub(crate) fn has_been_used(&self) -> bool {
+        self.organization.is_some() || self.active_keys > 0
+    }
+
     /// Reads the data of the ConfigMap: what was remembered under the current name of the cluster or, without that, under
     /// a former one. Values that cannot be read count as absent.
     pub fn from_data(data: &BTreeMap<String, String>, names: &ClusterNames) -> Self {

@@ -169,6 +169,17 @@ impl Accounts {
         self.served.read().values().cloned().collect()
     }
 
+    /// The others whose list is the same.
+    pub(crate) fn of_same_organization(&self, served: &ServedAccount) -> Vec<Arc<ServedAccount>> {
+        let organization = |served: &ServedAccount| {
+            served.account.organization_id().map(|id| (id, served.account.client().base_url().to_owned()))
+        };
+        let Some(its) = organization(served) else { return Vec::new() };
+        let mut all = self.all();
+        all.retain(|other| other.name() != served.name() && organization(other).as_ref() == Some(&its));
+        all
+    }
+
     /// The account is served from now on.
     pub(crate) fn add(&self, served: Arc<ServedAccount>) {
         self.unserved.write().remove(served.name());

@@ -2,7 +2,7 @@
 
 use super::{Account, AdminKey};
 use crate::{
-    boltz::{breaker::Scope, waiters::Waiter},
+    boltz::{account_data::Remembered, breaker::Scope, waiters::Waiter},
     observability::metrics::AdminKeyState,
     plan::{AccountState, AdminKeyReport, Monotonic},
 };
@@ -25,7 +25,7 @@ impl Account {
         let remembered = organization.remembered();
         described.organization = organization.current().cloned();
         described.names_altered = organization.names_altered().cloned();
-        let was_used = remembered.is_none_or(|known| known.organization.is_some() || known.active_keys > 0);
+        let was_used = remembered.is_none_or(Remembered::has_been_used);
         let published = remembered.and_then(|known| known.admin_key.clone());
         drop(organization);
         let state = self.lock();

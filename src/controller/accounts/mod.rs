@@ -1,6 +1,7 @@
 //! The `BoltzAccounts`: which there are, which is the default, and a task for each.
 
 mod admin_key;
+mod status;
 mod task;
 
 use super::{

@@ -5,7 +5,7 @@ use super::{
     admin_key::{self, AdminKeyError},
 };
 use crate::{
-    api::{AccountKeyCounts, BoltzAccountSpec, CachedApiKey, WatchedAccount, annotations::ACCOUNT_FINALIZER},
+    api::{BoltzAccountSpec, CachedApiKey, WatchedAccount, annotations::ACCOUNT_FINALIZER},
     boltz::{
         BoltzClient, BoltzClientOptions, MintLimits,
         account::Account,
@@ -15,40 +15,37 @@ use crate::{
     },
     controller::{Context, orphan_list, tasks::pass_panic_on},
     kubernetes::{config_map::ConfigMapStore, error::KubernetesError, remembered},
-    plan::{AccountPolicy, AccountState, Doubt, Monotonic, PassReport, backoff::Backoff},
+    plan::{AccountPolicy, Monotonic},
     protocol::{account_name::AccountName, marker::ObjectMark},
 };
 use kube::{ResourceExt, core::Selector, runtime::reflector::Store};
 use secrecy::SecretString;
 use serde_json::json;
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
 };
 
 /// How often the admin key is read, and the status is looked at, if nothing happens.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// So many writes of the status may follow each other without a pause.
-const FREE_STATUS_WRITES: u32 = 10;
-const STATUS_PAUSE: Backoff = Backoff::from_secs(2, 120);
+pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct AccountTask {
-    context: Arc<Context>,
-    settings: Arc<AccountSettings>,
-    stores: Vec<Store<CachedApiKey>>,
-    name: AccountName,
+    pub(super) context: Arc<Context>,
+    pub(super) settings: Arc<AccountSettings>,
+    pub(super) stores: Vec<Store<CachedApiKey>>,
+    pub(super) name: AccountName,
     /// What is served now.
-    serving: Option<Serving>,
+    pub(super) serving: Option<Serving>,
     /// When this process saw first that the account is being deleted.
-    deleting_since: Option<Monotonic>,
+    pub(super) deleting_since: Option<Monotonic>,
     /// The writes of the status that followed each other without a long pause, and the last of them.
-    status_writes: (u32, Option<Monotonic>),
+    pub(super) status_writes: (u32, Option<Monotonic>),
 }
 
 /// What runs while the account is served. All of it ends when this is dropped.
-struct Serving {
-    served: Arc<ServedAccount>,
+pub(super) struct Serving {
+    pub served: Arc<ServedAccount>,
     key: watch::Sender<Option<SecretString>>,
     base_url: String,
     interval: Duration,
@@ -74,7 +71,7 @@ impl Serving {
 }
 
 /// Why an account is not served: the reason and the message of its condition.
-type Unserved = (&'static str, String);
+pub(super) type Unserved = (&'static str, String);
 
 impl AccountTask {
     pub fn new(
@@ -167,29 +164,7 @@ impl AccountTask {
         if state.is_deleting && self.are_objects_known().await && state.may_go().is_ok() {
             return self.let_go(account).await;
         }
-        let old = account.status.clone().unwrap_or_default();
-        let status = state.status(&old, self.context.clock.now().wall);
-        if account.status.as_ref() != Some(&status) && self.may_write_status() {
-            let mut fields = json!(status);
-            // What is not there any more goes.
-            let before = json!(old);
-            for name in before.as_object().into_iter().flat_map(serde_json::Map::keys) {
-                if fields.get(name).is_none() {
-                    fields[name] = serde_json::Value::Null;
-                }
-            }
-            let patch = json!({"metadata": {"uid": account.metadata.uid}, "status": fields});
-            if let Err(error) =
-                self.context.kubernetes.patch_account_status(&account.name_any(), &patch).await
-            {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    account = account.name_any(),
-                    error,
-                    "failed to write the status of a BoltzAccount"
-                );
-            }
-        }
+        self.write_status(account, &state).await;
     }
 
     /// Once all objects of the account are known, so are the keys that they have.
@@ -204,19 +179,6 @@ impl AccountTask {
             served.live_keys.set_complete();
             served.account.wake_waiting();
         }
-    }
-
-    /// Somebody may undo each write of the status: then there is a pause.
-    fn may_write_status(&mut self) -> bool {
-        let (writes, last) = self.status_writes;
-        let now = self.context.clock.now().monotonic;
-        let since = last.map_or(Duration::MAX, |last| now.since(last));
-        let pause = writes.checked_sub(FREE_STATUS_WRITES).map(|more| STATUS_PAUSE.after(more + 1));
-        let may_write = since >= pause.unwrap_or_default();
-        if may_write {
-            self.status_writes = (if since >= STATUS_PAUSE.longest { 1 } else { writes + 1 }, Some(now));
-        }
-        may_write
     }
 
     fn has_admin_key(&self) -> bool {
@@ -343,58 +305,6 @@ impl AccountTask {
         (rules, problem)
     }
 
-    async fn state(&self, account: &WatchedAccount, unserved: Option<Unserved>) -> AccountState {
-        let mut state = AccountState {
-            generation: account.metadata.generation,
-            is_deleting: account.is_deleting(),
-            unserved,
-            interval: account.spec.as_ref().map_or(INTERVAL, BoltzAccountSpec::inventory_interval),
-            objects: self.context.awaited.users_of(&self.name),
-            may_have_keys: true,
-            ..AccountState::default()
-        };
-        let Some(Serving { served, .. }) = &self.serving else {
-            if state.is_deleting {
-                state.may_have_keys = self.is_remembered().await;
-            }
-            return state;
-        };
-        served.account.describe_to(&mut state);
-        state.same_organization = self.of_same_organization(served);
-        state.list_failing = served.inventory.list_failing().map(|block| block.message);
-        let orphans = served.orphans();
-        let now = self.context.clock.now();
-        if let Some(pass) = served.inventory.snapshots().first() {
-            let settling = self.context.settings.window() + self.context.settings.settle_time;
-            let settled_at = self.deleting_since.map(|since| since.plus(settling));
-            let shows_all = settled_at.is_none_or(|at| pass.started >= at);
-            if let Some(at) = settled_at.filter(|at| *at <= now.monotonic && !shows_all) {
-                served.inventory.request_pass_since(at);
-            }
-            let current: HashSet<String> = self.context.secrets.current_key_ids();
-            // Another account may be of the same organization.
-            let own =
-                pass.by_object().filter(|(mark, _)| !self.context.awaited.uses_another(mark, &self.name));
-            let active = own.flat_map(|(_, keys)| keys).filter(|key| key.is_active_at(now.wall));
-            let active: Vec<&String> = active.map(|key| &key.id).collect();
-            let orphaned = orphans.as_ref().map_or(0, |orphans| orphans.count);
-            let in_use = active.iter().filter(|id| current.contains(**id)).count();
-            let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-            state.keys = Some(AccountKeyCounts {
-                current: number(in_use),
-                previous: number(active.len().saturating_sub(in_use + orphaned)),
-                orphaned: number(orphaned),
-                foreign: number(pass.foreign),
-            });
-            let age = now.monotonic.since(pass.started);
-            // What cannot be read may be a key of the account.
-            let doubt = if pass.unreadable() > 0 { pass.doubt.max(Doubt::All) } else { pass.doubt };
-            state.pass = Some(PassReport { age, doubt, active: active.len(), shows_all });
-        }
-        state.orphans = orphans.map(|orphans| orphans.oldest);
-        state
-    }
-
     /// Nothing of the account is left. What is remembered of it goes with it.
     async fn let_go(&mut self, account: &WatchedAccount) {
         self.serving = None;
@@ -425,25 +335,6 @@ impl AccountTask {
         are_listed
             && !self.stores.is_empty()
             && objects.all(|object| self.context.awaited.was_decided(&object.mark()))
-    }
-
-    fn of_same_organization(&self, served: &Arc<ServedAccount>) -> Vec<String> {
-        let organization = served.account.organization_id();
-        let others = self.context.accounts.all().into_iter().filter(|other| !Arc::ptr_eq(other, served));
-        let same = others.filter(|other| {
-            organization.is_some()
-                && other.account.organization_id() == organization
-                && other.account.client().base_url() == served.account.client().base_url()
-        });
-        same.map(|other| other.name().to_string()).collect()
-    }
-
-    /// Whether the account may have keys, although it is not served: Boltz accepted its admin key at some time.
-    async fn is_remembered(&self) -> bool {
-        let AccountSettings { remembered: (namespace, name), names, .. } = self.settings.as_ref();
-        let client = self.context.kubernetes.client().clone();
-        let read = remembered::read(client, namespace, name, &self.name, names).await;
-        read.map_or(true, |remembered| remembered.organization.is_some() || remembered.active_keys > 0)
     }
 
     async fn set_finalizers(&self, account: &WatchedAccount, finalizers: Vec<String>) {

@@ -43,7 +43,10 @@ pub async fn revoke_key(
             } else {
                 served.key_revoked(key_id, context.clock.now().monotonic);
                 account.set_active_keys(inventory.mark_revoked(key_id));
-                mark_revoked_elsewhere(context, served, key_id);
+                // They list the key too.
+                for other in context.accounts.of_same_organization(served) {
+                    other.inventory.mark_revoked(key_id);
+                }
             }
             answer
         }
@@ -54,17 +57,6 @@ pub async fn revoke_key(
                 inventory.mark_perhaps_revoked(key_id);
             }
             Answer::BoltzFailed(failure)
-        }
-    }
-}
-
-/// Another account of the same organization does not miss the key either.
-fn mark_revoked_elsewhere(context: &Context, served: &ServedAccount, key_id: &str) {
-    let organization = served.account.organization_id();
-    for other in context.accounts.all() {
-        let is_same = organization.is_some() && other.account.organization_id() == organization;
-        if is_same && other.name() != served.name() {
-            other.inventory.mark_revoked(key_id);
         }
     }
 }
